@@ -1,0 +1,344 @@
+package client
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// A Type is the kind of socket that a client has.
+type Type int
+
+// The six types of socket. Their numbers are those of Swoole's SWOOLE_SOCK_…
+// constants.
+const (
+	TCP        Type = 1 // a stream over IPv4
+	UDP        Type = 2 // datagrams over IPv4
+	TCP6       Type = 3 // a stream over IPv6, and only that
+	UDP6       Type = 4 // datagrams over IPv6, and only that
+	UnixStream Type = 5 // a stream on this machine
+	UnixDgram  Type = 6 // datagrams on this machine
+)
+
+// String gives the network that Dial knows the type by: "tcp4", "unixgram".
+func (t Type) String() string {
+	switch t {
+	case TCP:
+		return "tcp4"
+	case UDP:
+		return "udp4"
+	case TCP6:
+		return "tcp6"
+	case UDP6:
+		return "udp6"
+	case UnixStream:
+		return "unix"
+	case UnixDgram:
+		return "unixgram"
+	}
+	return "unknown"
+}
+
+func (t Type) isStream() bool { return t == TCP || t == TCP6 || t == UnixStream }
+func (t Type) isUnix() bool   { return t == UnixStream || t == UnixDgram }
+func (t Type) isTCP() bool    { return t == TCP || t == TCP6 }
+
+func (t Type) domain() int {
+	switch {
+	case t.isUnix():
+		return unix.AF_UNIX
+	case t == TCP6 || t == UDP6:
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// A Flag changes what one Send or Recv does. Flags are or-ed.
+type Flag int
+
+const (
+	// WaitAll makes Recv wait until the buffer is full (MSG_WAITALL). What is
+	// received is all of it, or the count with an error: io.ErrUnexpectedEOF if
+	// the peer closed midway, os.ErrDeadlineExceeded at the limit. Of datagrams
+	// each is whole, and WaitAll makes no difference.
+	WaitAll Flag = unix.MSG_WAITALL
+
+	// Peek leaves what is received where it is, for the next Recv (MSG_PEEK).
+	Peek Flag = unix.MSG_PEEK
+
+	// DontWait makes a call that would have to wait return unix.EAGAIN at once
+	// (MSG_DONTWAIT), with the count of what could be done.
+	DontWait Flag = unix.MSG_DONTWAIT
+
+	// OOB sends or receives TCP's urgent byte (MSG_OOB, RFC 6093).
+	OOB Flag = unix.MSG_OOB
+)
+
+const (
+	recvFlags = WaitAll | Peek | DontWait | OOB
+	sendFlags = DontWait | OOB
+)
+
+// A Client is one socket and the calls on it. It comes from Dial, connected, or
+// from NewTCP, NewUDP and their kin, to be bound and connected by hand.
+//
+// A call that has to wait blocks an operating-system thread until it is over.
+// All methods may be called from several goroutines at once: one receives and
+// one sends at a time, the others wait for their turn within their own limits,
+// and Close ends them all.
+//
+// Errors are a *net.OpError around the cause, as in package net, except io.EOF
+// and io.ErrUnexpectedEOF, which come bare. errors.Is finds
+// os.ErrDeadlineExceeded for a limit that was reached, net.ErrClosed for a
+// client that was closed, and the kernel's unix.Errno for the rest.
+type Client struct {
+	sock    *sock.Socket
+	typ     Type
+	network string
+	opts    *Options
+	limits  limits
+
+	state atomic.Int32
+	ends  atomic.Pointer[ends]
+	sent  atomic.Bool // bytes were accepted that no receive has followed
+
+	bind  sync.Mutex // belongs to who gives the socket an address
+	bound bool
+}
+
+// A client's way through Connect. Close is not a state: the socket knows.
+//
+//	idle ──▶ connecting ──▶ connected
+//	  ▲           │ failed
+//	  └───────────┘
+const (
+	idle int32 = iota
+	connecting
+	connected
+)
+
+type ends struct{ local, remote net.Addr }
+
+var _ net.Conn = (*Client)(nil)
+
+// NewTCP makes a TCP socket over IPv4, to be connected by Connect. It fails if
+// the options cannot be used (*OptionError) or the system has no descriptor left.
+func NewTCP(opts *Options) (*Client, error) { return newClient(TCP, opts) }
+
+// NewTCP6 is NewTCP over IPv6. It never speaks IPv4.
+func NewTCP6(opts *Options) (*Client, error) { return newClient(TCP6, opts) }
+
+// NewUDP makes a UDP socket over IPv4. Unconnected, it sends with SendTo and
+// takes datagrams from anybody; Connect gives it one peer.
+func NewUDP(opts *Options) (*Client, error) { return newClient(UDP, opts) }
+
+// NewUDP6 is NewUDP over IPv6. It never speaks IPv4.
+func NewUDP6(opts *Options) (*Client, error) { return newClient(UDP6, opts) }
+
+// NewUnix makes a unix stream socket, to be connected by Connect.
+func NewUnix(opts *Options) (*Client, error) { return newClient(UnixStream, opts) }
+
+// NewUnixgram makes a unix datagram socket. It gets a name that it can be
+// answered at when it first connects or sends, unless Bind gave it one.
+func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, opts) }
+
+func newClient(typ Type, opts *Options) (*Client, error) {
+	opts = orDefaults(opts)
+	n := networks[typ.String()]
+	if err := opts.check(n); err != nil {
+		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
+	}
+	s, err := open(typ, n.name, "", opts)
+	if err != nil {
+		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
+	}
+	c := wrap(s, typ, n.name, opts)
+	if local, _ := opts.local(n); local.set {
+		if err := c.bindTo(local.addr); err != nil {
+			_ = c.Close()
+			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: netAddr(typ, local.addr), Err: err}
+		}
+	}
+	return c, nil
+}
+
+// open makes a socket and gives it the options that do not depend on its address.
+func open(typ Type, network, address string, opts *Options) (*sock.Socket, error) {
+	kind := unix.SOCK_DGRAM
+	if typ.isStream() {
+		kind = unix.SOCK_STREAM
+	}
+	s, err := sock.Open(typ.domain(), kind)
+	if err != nil {
+		return nil, err
+	}
+	if typ.isTCP() && opts.NoDelay != Off {
+		err = s.SetInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	if err == nil && opts.Control != nil {
+		err = opts.Control(network, address, s.Raw())
+	}
+	if err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func wrap(s *sock.Socket, typ Type, network string, opts *Options) *Client {
+	return &Client{sock: s, typ: typ, network: network, opts: opts, limits: opts.limits()}
+}
+
+// Type tells which of the six types of socket the client has.
+func (c *Client) Type() Type { return c.typ }
+
+// Send sends p. It returns len(p), or how many bytes the kernel took and an
+// error that says why not more: never less without one. Options.SendTimeout
+// and the write deadline bound the call. flags are DontWait and OOB.
+//
+// On a datagram client p is one datagram, an empty one included; one that is
+// too long for the network is refused whole with unix.EMSGSIZE. A UDP datagram
+// that finds the peer's port closed makes the next call fail with
+// unix.ECONNREFUSED.
+//
+// SIGPIPE is never raised: a peer that has gone gives unix.EPIPE or
+// unix.ECONNRESET.
+func (c *Client) Send(p []byte, flags Flag) (int, error) {
+	if err := c.usable(sendFlags, flags, true); err != nil {
+		return 0, c.failed(opSend, nil, unsent{err})
+	}
+	fresh := !c.sent.Load()
+	n, err := c.sock.Send(p, int(flags), c.limits.send)
+	return n, c.sentSome(opSend, nil, fresh, n, err)
+}
+
+// Recv receives into p and returns how many bytes there are. Without flags it
+// waits until there is at least one byte and returns what is there; with
+// WaitAll it fills p. Options.RecvTimeout and the read deadline bound the call:
+// at the limit it fails with os.ErrDeadlineExceeded, and bytes that arrived
+// meanwhile come with the count. A deadline that is the first ever to be set,
+// while Recv waits, is for the next call.
+//
+// On a stream the end is io.EOF, or io.ErrUnexpectedEOF if a part of a WaitAll
+// came before it. A datagram that is longer than p gives what fits and a
+// *TruncatedError; an empty one gives 0 and no error.
+func (c *Client) Recv(p []byte, flags Flag) (int, error) {
+	if err := c.usable(recvFlags, flags, c.typ.isStream()); err != nil {
+		return 0, c.failed(opRecv, nil, err)
+	}
+	n, err := c.sock.Recv(p, int(flags), c.limits.recv, nil)
+	return c.received(opRecv, nil, len(p), n, err)
+}
+
+// usable says why a call with such flags cannot go to the kernel, if it cannot.
+func (c *Client) usable(known, flags Flag, needsPeer bool) error {
+	switch {
+	case flags&^known != 0:
+		return unix.EINVAL
+	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
+		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
+		// answers to other questions.
+		return unix.ENOTCONN
+	}
+	return nil
+}
+
+func (c *Client) sentSome(op string, to net.Addr, fresh bool, n int, err error) error {
+	switch {
+	case err == nil || n > 0:
+		if fresh {
+			c.sent.Store(true)
+		}
+		if err == nil {
+			return nil
+		}
+	case fresh:
+		err = unsent{err}
+	}
+	return c.failed(op, to, err)
+}
+
+func (c *Client) received(op string, from net.Addr, room, n int, err error) (int, error) {
+	if n > 0 && c.sent.Load() {
+		c.sent.Store(false)
+	}
+	if err != nil {
+		return n, c.failed(op, from, err)
+	}
+	if n > room {
+		return room, c.failed(op, from, &TruncatedError{Size: n, Got: room})
+	}
+	return n, nil
+}
+
+// failed gives a cause its operation and addresses; peer is for a client that
+// has no peer of its own.
+func (c *Client) failed(op string, peer net.Addr, cause error) error {
+	if cause == io.EOF || cause == io.ErrUnexpectedEOF {
+		return cause
+	}
+	if remote := c.RemoteAddr(); remote != nil {
+		peer = remote
+	}
+	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}
+}
+
+// Close closes the socket. Every call that waits on it, in whatever goroutine,
+// returns at once with an error that is net.ErrClosed, and so does every later
+// one, a second Close included. Close does not wait for those calls; the
+// descriptor is free when the last of them has returned.
+func (c *Client) Close() error {
+	if c.sock == nil {
+		return c.failed(opClose, nil, net.ErrClosed)
+	}
+	c.LocalAddr() // to be remembered: a closed socket has no address to tell
+	if err := c.sock.Close(); err != nil {
+		return c.failed(opClose, nil, err)
+	}
+	return nil
+}
+
+// CloseWrite tells the peer of a stream that nothing more will be sent, which
+// it reads as the end; receiving goes on. See shutdown(2), SHUT_WR. A datagram
+// client gives unix.EOPNOTSUPP.
+func (c *Client) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+
+// CloseRead ends receiving on a stream: what arrives later is not for this
+// program, and Recv returns io.EOF. See shutdown(2), SHUT_RD. A datagram client
+// gives unix.EOPNOTSUPP.
+func (c *Client) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+
+func (c *Client) shutdown(how int) error {
+	err := c.usable(0, 0, c.typ.isStream())
+	switch {
+	case err != nil:
+	case !c.typ.isStream():
+		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
+	default:
+		err = c.sock.Shutdown(how)
+	}
+	if err != nil {
+		return c.failed(opClose, nil, err)
+	}
+	return nil
+}
+
+// IsConnected reports whether the client has a peer and, on a stream, whether
+// the peer is still there as far as the kernel knows: it has neither closed its
+// side nor reset the connection. It asks the kernel each time and takes nothing
+// away: neither bytes that have arrived nor an error that is yet to be told. A
+// peer whose machine or network has failed silently still counts as there.
+func (c *Client) IsConnected() bool {
+	if c.sock == nil || c.state.Load() != connected {
+		return false
+	}
+	if c.typ.isStream() {
+		return c.sock.Up()
+	}
+	return !c.sock.Closed()
+}

@@ -1,0 +1,119 @@
+package client
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// Read receives as net.Conn has it: what is there, at least one byte, limited
+// by the read deadline alone and not by the client's timeouts. Setting the
+// deadline from another goroutine ends a Read that waits. See Recv for the rest.
+func (c *Client) Read(p []byte) (int, error) {
+	if err := c.usable(0, 0, c.typ.isStream()); err != nil {
+		return 0, c.failed(opRead, nil, err)
+	}
+	n, err := c.sock.Read(p)
+	return c.received(opRead, nil, len(p), n, err)
+}
+
+// Write sends all of p as net.Conn has it: limited by the write deadline alone
+// and not by the client's timeouts. Setting the deadline from another goroutine
+// ends a Write that waits. See Send for the rest.
+func (c *Client) Write(p []byte) (int, error) {
+	if err := c.usable(0, 0, true); err != nil {
+		return 0, c.failed(opWrite, nil, unsent{err})
+	}
+	fresh := !c.sent.Load()
+	n, err := c.sock.Write(p)
+	return n, c.sentSome(opWrite, nil, fresh, n, err)
+}
+
+// SetDeadline sets the read and the write deadline: the point in time after
+// which calls fail with os.ErrDeadlineExceeded, also those that wait already.
+// The zero time is no deadline.
+func (c *Client) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the deadline of Read, Recv and RecvFrom. The last two
+// obey it beside Options.RecvTimeout, whichever is over first.
+func (c *Client) SetReadDeadline(t time.Time) error {
+	return c.setDeadline((*sock.Socket).SetReadDeadline, t)
+}
+
+// SetWriteDeadline sets the deadline of Write, Send and SendTo. The last two
+// obey it beside Options.SendTimeout, whichever is over first.
+func (c *Client) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline((*sock.Socket).SetWriteDeadline, t)
+}
+
+func (c *Client) setDeadline(set func(*sock.Socket, sock.Instant) error, t time.Time) error {
+	if c.sock == nil {
+		return c.failed(opSet, nil, net.ErrClosed)
+	}
+	if err := set(c.sock, sock.At(t)); err != nil {
+		return c.failed(opSet, nil, err)
+	}
+	return nil
+}
+
+// LocalAddr is the client's own address: a *net.TCPAddr, *net.UDPAddr or
+// *net.UnixAddr. It is still known after Close.
+func (c *Client) LocalAddr() net.Addr {
+	e := c.ends.Load()
+	if c.sock != nil && !c.sock.Closed() && (e == nil || e.remote == nil) {
+		// Unconnected, the address can still change: by Bind, or by the first
+		// datagram, for which the kernel picks a port.
+		c.ends.CompareAndSwap(e, &ends{local: netAddr(c.typ, c.sock.Local())})
+		e = c.ends.Load()
+	}
+	if e == nil {
+		return nil
+	}
+	return e.local
+}
+
+// RemoteAddr is the peer's address, of the same types as LocalAddr, or nil if
+// the client is not connected. It is still known after Close.
+func (c *Client) RemoteAddr() net.Addr {
+	if e := c.ends.Load(); e != nil {
+		return e.remote
+	}
+	return nil
+}
+
+// SyscallConn lends the descriptor, for what this package has no method for.
+// Read and Write make it non-blocking for good, so that a callback which expects
+// EAGAIN gets it; Recv and Send then wait in poll(2), which costs a system call
+// more. Control leaves the descriptor as it is: on Linux it may block.
+func (c *Client) SyscallConn() (syscall.RawConn, error) {
+	if c.sock == nil {
+		return nil, c.failed(opRaw, nil, net.ErrClosed)
+	}
+	return rawConn{c, c.sock.Raw()}, nil
+}
+
+// A rawConn gives the socket's errors their addresses.
+type rawConn struct {
+	c   *Client
+	raw sock.RawConn
+}
+
+func (r rawConn) Control(f func(fd uintptr)) error { return r.failed(r.raw.Control(f)) }
+
+func (r rawConn) Read(f func(fd uintptr) bool) error { return r.failed(r.raw.Read(f)) }
+
+func (r rawConn) Write(f func(fd uintptr) bool) error { return r.failed(r.raw.Write(f)) }
+
+func (r rawConn) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return r.c.failed(opRaw, nil, err)
+}

@@ -1,0 +1,265 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// Dial connects to an address and gives a client for it. Networks are "tcp",
+// "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram".
+//
+// For tcp and udp the address is "host:port" as in package net: a name, an IPv4
+// address or an IPv6 address in brackets, or nothing for this machine, and a
+// port number from 1 to 65535. A name is tried on all its addresses, in the
+// order and with the staggered starts of RFC 8305, on the calling thread alone.
+// For unix and unixgram it is a path, or on Linux "@" and an abstract name.
+//
+// Options.ConnectTimeout bounds all of it, looking the name up included. The
+// error is a *net.OpError: around *os.SyscallError for the kernel's reason,
+// os.ErrDeadlineExceeded, *net.DNSError, *net.AddrError,
+// net.UnknownNetworkError, *OptionError, or, if several addresses were tried,
+// *DialError.
+func Dial(network, address string, opts *Options) (*Client, error) {
+	return DialContext(context.Background(), network, address, opts)
+}
+
+// DialContext is Dial that also ends, at once, when ctx does; the error is then
+// ctx's. Once it has returned, ctx has no effect on the client.
+func DialContext(ctx context.Context, network, address string, opts *Options) (*Client, error) {
+	c, addr, err := dial(ctx, network, address, orDefaults(opts))
+	if err != nil {
+		return nil, &net.OpError{Op: opDial, Net: network, Addr: addr, Err: err}
+	}
+	return c, nil
+}
+
+// A Dialer dials with the same options each time. Its DialContext is the dial
+// function that drivers and net/http.Transport take. The zero Dialer uses the
+// defaults.
+type Dialer struct {
+	Options *Options // nil is the defaults
+}
+
+// DialContext is the package's DialContext with the dialer's options, giving
+// the *Client as a net.Conn.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := DialContext(ctx, network, address, d.Options)
+	if err != nil {
+		return nil, err // not a nil *Client in a net.Conn
+	}
+	return c, nil
+}
+
+// dial returns, with an error, the address that it is about.
+func dial(ctx context.Context, network, address string, opts *Options) (*Client, net.Addr, error) {
+	where := target{network, address}
+	n, ok := networks[network]
+	if !ok {
+		return nil, where, net.UnknownNetworkError(network)
+	}
+	if err := opts.check(n); err != nil {
+		return nil, where, err
+	}
+	local, _ := opts.local(n)
+	until := deadline(ctx, opts.limits().connect)
+	addrs, err := addresses(ctx, n, address, opts, until)
+	if err != nil {
+		return nil, where, err
+	}
+	if local.set {
+		if addrs = sameFamily(addrs, local.addr); len(addrs) == 0 {
+			return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + address}
+		}
+	}
+	stop, unwatch := watch(ctx, false)
+	defer unwatch()
+	winner, s, errs := sock.First(len(addrs), stagger(len(addrs), until), until, stop,
+		func(i int) (*sock.Socket, sock.Addr, error) {
+			s, err := open(n.typeOf(addrs[i]), network, netAddr(n.typeOf(addrs[i]), addrs[i]).String(), opts)
+			if err != nil {
+				return nil, addrs[i], err
+			}
+			switch {
+			case local.set:
+				err = bindSocket(s, local.addr)
+			case n.local == UnixDgram:
+				err = bindAnywhere(s)
+			}
+			if err != nil {
+				_ = s.Close()
+			}
+			return s, addrs[i], err
+		},
+		func(s *sock.Socket) { _ = s.Close() })
+	if s == nil {
+		addr, err := dialError(ctx, opDial, where, n, addrs, errs)
+		return nil, addr, err
+	}
+	c := wrap(s, n.typeOf(addrs[winner]), network, opts)
+	c.bound = true
+	if err := c.connected(until); err != nil {
+		_ = c.Close()
+		return nil, where, contextual(ctx, err)
+	}
+	return c, nil, nil
+}
+
+// Connect connects a client from NewTCP, NewUDP and their kin to an address, as
+// Dial does. A datagram client then receives from that peer alone; datagrams
+// that were queued before are dropped. Options.ConnectTimeout, ctx and Close
+// end the call. The addresses of a name are tried one after another, each with
+// its share of the time that is left.
+//
+// After a failure Connect may be called again on Linux; elsewhere the client is
+// of no more use. It fails with unix.EISCONN for a client that is connected and
+// unix.EALREADY while another Connect is under way.
+func (c *Client) Connect(ctx context.Context, address string) error {
+	where := target{c.network, address}
+	if c.sock == nil {
+		return c.failed(opConnect, where, net.ErrClosed)
+	}
+	if !c.state.CompareAndSwap(idle, connecting) {
+		err := unix.EALREADY
+		if c.state.Load() == connected {
+			err = unix.EISCONN
+		}
+		if c.sock.Closed() {
+			return c.failed(opConnect, where, net.ErrClosed)
+		}
+		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: where, Err: os.NewSyscallError("connect", err)}
+	}
+	addr, err := c.connect(ctx, address)
+	if err != nil {
+		c.state.Store(idle)
+		return c.failed(opConnect, addr, err)
+	}
+	return nil
+}
+
+// connect returns, with an error, the address that it is about.
+func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
+	where := target{c.network, address}
+	n := networks[c.typ.String()]
+	until := deadline(ctx, c.limits.connect)
+	addrs, err := addresses(ctx, n, address, c.opts, until)
+	if err != nil {
+		return where, err
+	}
+	if err := c.bindToBeAnswered(); err != nil {
+		return where, err
+	}
+	stop, unwatch := watch(ctx, true)
+	defer unwatch()
+	errs := make([]error, len(addrs))
+	for i, a := range addrs {
+		share := until
+		if rest := len(addrs) - i; rest > 1 && until != sock.Never {
+			share = sock.In(until.Left() / time.Duration(rest))
+		}
+		if errs[i] = c.sock.Connect(a, share, stop); errs[i] == nil {
+			return where, contextual(ctx, c.connected(until))
+		}
+		if errors.Is(errs[i], net.ErrClosed) {
+			return where, errs[i]
+		}
+	}
+	return dialError(ctx, opConnect, where, n, addrs, errs)
+}
+
+// connected makes a client of a socket that has just been connected.
+func (c *Client) connected(until sock.Instant) error {
+	if !c.typ.isStream() {
+		if err := c.sock.Discard(until); err != nil {
+			return err
+		}
+	}
+	c.ends.Store(&ends{
+		local:  netAddr(c.typ, c.sock.Local()),
+		remote: netAddr(c.typ, c.sock.Peer()),
+	})
+	c.state.Store(connected)
+	return nil
+}
+
+// deadline is the earlier of a timeout from now and the context's deadline.
+func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
+	until := sock.In(timeout)
+	if t, ok := ctx.Deadline(); ok {
+		until = sock.Earlier(until, sock.At(t))
+	}
+	return until
+}
+
+// watch gives a stop that the context pulls; the caller calls done in the end.
+// A context that never ends needs none, unless Close has to be able to.
+func watch(ctx context.Context, always bool) (stop *sock.Stop, done func()) {
+	if ctx.Done() == nil && !always {
+		return nil, func() {}
+	}
+	stop = new(sock.Stop)
+	unwatch := context.AfterFunc(ctx, stop.Stop)
+	return stop, func() {
+		unwatch() // it may run still: a stop that is closed takes no harm
+		stop.Close()
+	}
+}
+
+// addresses resolves the address, unless the context has ended already.
+func addresses(ctx context.Context, n network, address string, opts *Options, until sock.Instant) ([]sock.Addr, error) {
+	if ctx.Err() != nil {
+		return nil, contextual(ctx, sock.ErrStopped)
+	}
+	addrs, err := resolve(ctx, n, address, opts.Resolver, until)
+	if err != nil && ctx.Err() != nil {
+		return nil, contextual(ctx, sock.ErrStopped)
+	}
+	return addrs, err
+}
+
+func sameFamily(addrs []sock.Addr, as sock.Addr) (same []sock.Addr) {
+	for _, a := range addrs {
+		if a.IP.Addr().Is4() == as.IP.Addr().Is4() {
+			same = append(same, a)
+		}
+	}
+	return same
+}
+
+// dialError makes one error of those of all addresses, and tells which address
+// it is about.
+func dialError(ctx context.Context, op string, where target, n network, addrs []sock.Addr, errs []error) (net.Addr, error) {
+	addr := func(i int) net.Addr { return netAddr(n.typeOf(addrs[i]), addrs[i]) }
+	switch {
+	case len(errs) == 1:
+		return addr(0), contextual(ctx, errs[0])
+	case errors.Is(ctx.Err(), context.Canceled):
+		return where, ctx.Err()
+	}
+	all := &DialError{Errs: make([]*net.OpError, len(errs))}
+	for i, err := range errs {
+		all.Errs[i] = &net.OpError{Op: op, Net: where.network, Addr: addr(i), Err: contextual(ctx, err)}
+	}
+	return where, all
+}
+
+// contextual gives the context's own error to what the context has ended.
+func contextual(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, sock.ErrStopped):
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return &limitError{cause: context.DeadlineExceeded}
+		}
+		return ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if t, ok := ctx.Deadline(); ok && !time.Now().Before(t) {
+			return &limitError{cause: context.DeadlineExceeded}
+		}
+	}
+	return err
+}

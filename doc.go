@@ -1,0 +1,47 @@
+// Package client is a blocking socket client: TCP, UDP and unix sockets whose
+// calls wait in the kernel, on the thread that makes them, instead of in the Go
+// runtime's poller.
+//
+//	c, err := client.Dial("tcp", "127.0.0.1:6379", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Close()
+//	if _, err := c.Send([]byte("PING\r\n"), 0); err != nil {
+//		return err
+//	}
+//	reply := make([]byte, 7)
+//	if _, err := c.Recv(reply, client.WaitAll); err != nil {
+//		return err
+//	}
+//
+// # Why
+//
+// The runtime looks at its poller when a processor runs out of work. While
+// computing goroutines keep all of them busy, a read through package net waits
+// for the 10 ms tick that preempts one; a thread that sleeps in the kernel is
+// woken by the kernel. The price is that each call that waits holds an
+// operating-system thread for as long as it does. Go allows a program 10,000
+// threads (runtime/debug.SetMaxThreads) and ends one that wants more, so
+// thousands of connections that mostly wait are package net's work.
+//
+// # Limits
+//
+// Every call has one: [Options].Timeout, 5 seconds if nothing else is said. It
+// bounds the whole call, however many system calls, signals and addresses that
+// takes, and it is never early. Read and Write are the exception: they keep the
+// contract of net.Conn, which knows deadlines and nothing else.
+//
+// # Nothing lost
+//
+// A short count always comes with an error, and an error with the count of what
+// was done before it. Bytes that arrived before a limit are in the buffer, or
+// still there for the next call. The end of a stream, an empty datagram and a
+// datagram that was cut are three different answers.
+//
+// # Systems
+//
+// Linux is where the package is tested and fastest. On macOS and FreeBSD the
+// contract is the same and a receive costs three system calls instead of one.
+// Elsewhere it does not build.
+package client

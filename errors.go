@@ -1,0 +1,137 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+)
+
+// A TruncatedError is the error of a receive whose buffer was too small for the
+// datagram. What fitted is in the buffer and counted by the call; the rest is
+// gone, as the kernel has it. errors.Is(err, io.ErrShortBuffer) is true for it.
+type TruncatedError struct {
+	Size int // the datagram's true size in bytes
+	Got  int // how many of them fitted
+}
+
+func (e *TruncatedError) Error() string {
+	return fmt.Sprintf("datagram of %d bytes cut to %d", e.Size, e.Got)
+}
+
+func (e *TruncatedError) Unwrap() error { return io.ErrShortBuffer }
+
+// An OptionError names a field of Options whose value cannot be used, and why.
+type OptionError struct {
+	Option string
+	Reason string
+}
+
+func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Reason }
+
+// A DialError is the cause of a failed Dial or Connect that tried more than one
+// address: one error per address, in the order in which they were started.
+// errors.Is and errors.As find what any of them holds.
+type DialError struct {
+	Errs []*net.OpError
+}
+
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "all %d addresses failed", len(e.Errs))
+	for i, err := range e.Errs {
+		b.WriteString([...]string{": ", "; "}[min(i, 1)])
+		fmt.Fprintf(&b, "%v: %v", err.Addr, err.Err)
+	}
+	return b.String()
+}
+
+// Unwrap gives the errors of the addresses.
+func (e *DialError) Unwrap() []error {
+	errs := make([]error, len(e.Errs))
+	for i, err := range e.Errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// Timeout reports whether an address was still being tried when the limit was over.
+func (e *DialError) Timeout() bool { return errors.Is(e, os.ErrDeadlineExceeded) }
+
+// Temporary is the same as Timeout.
+func (e *DialError) Temporary() bool { return e.Timeout() }
+
+// SafeToRetry reports whether err is certain to have come before any byte of a
+// request was accepted by the kernel, so that the request can be sent again,
+// over another connection, without being carried out twice.
+//
+// It is true for the errors of Dial, Connect and Bind, and for those of Send,
+// Write and SendTo if neither that call nor one before it, since the last
+// receive that brought bytes, had any byte accepted. It is false for every
+// other error: after a failed receive nobody knows what the peer has done.
+//
+// A dialogue in which the peer speaks in the middle of a request (the "100
+// Continue" of HTTP, say) is more than one request here: who leads one has to
+// remember what was sent before the peer's interjection.
+func SafeToRetry(err error) bool {
+	// Not errors.As: what was joined with a failed dial may be anything.
+	for ; err != nil; err = errors.Unwrap(err) {
+		switch e := err.(type) { //nolint:errorlint // the loop unwraps
+		case interface{ SafeToRetry() bool }:
+			return e.SafeToRetry()
+		case *net.OpError:
+			if e.Op == opDial || e.Op == opConnect || e.Op == opBind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The operations as errors name them.
+const (
+	opDial     = "dial"
+	opConnect  = "connect"
+	opBind     = "bind"
+	opSend     = "send"
+	opRecv     = "recv"
+	opSendTo   = "sendto"
+	opRecvFrom = "recvfrom"
+	opRead     = "read"
+	opWrite    = "write"
+	opClose    = "close"
+	opSet      = "set"
+	opRaw      = "raw"
+	opNew      = "socket"
+)
+
+// unsent marks the error of a call that handed nothing to the kernel.
+type unsent struct{ error }
+
+func (e unsent) Unwrap() error     { return e.error }
+func (e unsent) SafeToRetry() bool { return true }
+func (e unsent) Timeout() bool     { return isTimeout(e.error) }
+func (e unsent) Temporary() bool   { return isTimeout(e.error) }
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// A limitError is a time limit that ended something which has an error of its
+// own for that: a context, or the resolver. It is both errors.
+type limitError struct{ cause error }
+
+func (e *limitError) Error() string        { return e.cause.Error() }
+func (e *limitError) Unwrap() error        { return e.cause }
+func (e *limitError) Timeout() bool        { return true }
+func (e *limitError) Temporary() bool      { return true }
+func (e *limitError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// A target is an address that was not resolved, as the caller wrote it.
+type target struct{ network, address string }
+
+func (t target) Network() string { return t.network }
+func (t target) String() string  { return t.address }

@@ -1,0 +1,10 @@
+module github.com/blocksock/client
+
+go 1.25.0
+
+require (
+	go.uber.org/goleak v1.3.0
+	golang.org/x/sys v0.47.0
+)
+
+require github.com/stretchr/testify v1.12.1 // indirect

@@ -1,0 +1,70 @@
+// Package leak fails a package's tests when they leave descriptors or
+// goroutines behind.
+package leak
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// Main runs a package's tests as TestMain does and exits.
+func Main(m *testing.M) {
+	before := descriptors()
+	code := m.Run()
+	if code == 0 {
+		if err := left(before); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// left waits a moment for what is on its way out, and names what stays.
+func left(before map[string]string) error {
+	if err := goleak.Find(); err != nil {
+		return fmt.Errorf("goroutines left: %w", err)
+	}
+	const patience = 2 * time.Second
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		extra := descriptors()
+		for fd, what := range before {
+			if extra[fd] == what {
+				delete(extra, fd)
+			}
+		}
+		if len(extra) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("descriptors left: %v", extra)
+		}
+	}
+}
+
+// descriptors tells what each open descriptor is; nothing where there is no
+// /proc. The runtime's poller and what the test binary itself keeps open are
+// nobody's leak.
+func descriptors() map[string]string {
+	open := make(map[string]string)
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return open
+	}
+	for _, e := range entries {
+		what, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
+		if err != nil {
+			continue // the descriptor that read the directory
+		}
+		if what == "anon_inode:[eventpoll]" || what == "anon_inode:[pidfd]" {
+			continue
+		}
+		open[e.Name()] = what
+	}
+	return open
+}

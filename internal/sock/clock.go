@@ -1,0 +1,65 @@
+package sock
+
+import (
+	"math"
+	"time"
+)
+
+// An Instant is a point on the process's monotonic clock, in nanoseconds.
+// The zero Instant is never: a limit that does not exist.
+type Instant int64
+
+// Never is the limit of a call that may wait for ever.
+const Never Instant = 0
+
+const forever = time.Duration(math.MaxInt64)
+
+// epoch carries a monotonic reading, so that time.Since needs no wall clock.
+var epoch = time.Now()
+
+// Now is at least 1, so that it is never mistaken for Never.
+func Now() Instant { return Instant(time.Since(epoch)) + 1 }
+
+// In gives the instant d from now. A negative d is no limit, as everywhere in
+// this library, and one too far away to be represented is none either.
+func In(d time.Duration) Instant {
+	if d < 0 {
+		return Never
+	}
+	return add(Now(), d)
+}
+
+// At converts a deadline as net.Conn takes it: the zero time is no deadline,
+// and one that is already over is the first instant there was.
+func At(t time.Time) Instant {
+	if t.IsZero() {
+		return Never
+	}
+	return max(add(Now(), time.Until(t)), 1)
+}
+
+func add(i Instant, d time.Duration) Instant {
+	if d > 0 && i > math.MaxInt64-Instant(d) {
+		return Never
+	}
+	return i + Instant(d)
+}
+
+// Left is the time until i: forever for Never, zero or less once i is over.
+func (i Instant) Left() time.Duration {
+	if i == Never {
+		return forever
+	}
+	return time.Duration(i - Now())
+}
+
+// Earlier is the nearer of two limits, either of which may be Never.
+func Earlier(a, b Instant) Instant {
+	switch {
+	case a == Never:
+		return b
+	case b == Never:
+		return a
+	}
+	return min(a, b)
+}

@@ -1,0 +1,26 @@
+// Package sock is a socket's descriptor and the only place that makes socket
+// system calls. It knows addresses, limits and waiting; it knows nothing of
+// names, TLS, packets or pools.
+//
+// # How a call waits
+//
+// A call that cannot go on waits in the kernel, on its own thread, in one of
+// two ways.
+//
+//   - Recv on a socket that nobody ever set a deadline on waits inside
+//     recvfrom(2) itself, bounded by SO_RCVTIMEO: one system call for a reply.
+//   - Everything else tries the call with MSG_DONTWAIT and then waits in
+//     ppoll(2) on the socket and a waker, which another goroutine can use to
+//     change the deadline or to close. What the first way leaves open, because
+//     a signal came or the kernel's timer was coarse, ends here too.
+//
+// Sending never waits inside send(2). On a unix stream the kernel would apply
+// SO_SNDTIMEO to each 32 KiB of the message anew, so a peer that reads a little
+// now and then could hold a call for many times its limit.
+//
+// # Turns
+//
+// One goroutine at a time receives and one sends: an exact read and a whole
+// write may take several system calls, and another's must not fall between.
+// Those who wait for their turn obey the same limits as those who have it.
+package sock

@@ -1,0 +1,124 @@
+package sock
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A side is one direction of a socket: whose turn it is, until when a call may
+// wait, and how to reach the thread that does.
+type side struct {
+	turn     chan struct{} // holds a token while somebody has the turn
+	deadline atomic.Int64  // an Instant
+	waiting  atomic.Bool   // the one with the turn is about to poll, or polls
+	waker    waker
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when the deadline changes or the socket closes
+}
+
+func (d *side) init() { d.turn = make(chan struct{}, 1) }
+
+func (d *side) limit() Instant { return Instant(d.deadline.Load()) }
+
+// expired reports whether the deadline, if there is one, is over.
+func (d *side) expired() bool {
+	limit := d.limit()
+	return limit != Never && limit.Left() <= 0
+}
+
+func (d *side) setDeadline(i Instant) {
+	d.deadline.Store(int64(i))
+	d.notify()
+}
+
+// notify makes everybody who waits on this side look again. The waiter says
+// that it waits before it reads what may change, and we change before we ask
+// whether it waits: one of the two sees the other, and a deadline that is set
+// on every call costs no system call while nobody waits.
+func (d *side) notify() {
+	if d.waiting.Load() {
+		d.waker.wake()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
+}
+
+func (d *side) watch() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
+	return d.changed
+}
+
+// enter takes a use of the descriptor and the turn on one side, or says why
+// not: net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is over.
+func (s *Socket) enter(d *side, until Instant) error {
+	if !s.life.use() {
+		return net.ErrClosed
+	}
+	select {
+	case d.turn <- struct{}{}:
+	default:
+		if err := s.queue(d, until); err != nil {
+			s.release()
+			return err
+		}
+	}
+	if d.expired() {
+		s.leave(d)
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// tryEnter is enter for a call that must not wait, not even for its turn.
+func (s *Socket) tryEnter(d *side) (bool, error) {
+	if !s.life.use() {
+		return false, net.ErrClosed
+	}
+	select {
+	case d.turn <- struct{}{}:
+		return true, nil
+	default:
+		s.release()
+		return false, nil
+	}
+}
+
+func (s *Socket) leave(d *side) {
+	<-d.turn
+	s.release()
+}
+
+// queue waits for the turn while another goroutine has it.
+func (s *Socket) queue(d *side, until Instant) error {
+	for {
+		changed := d.watch()
+		if s.life.ended() {
+			return net.ErrClosed
+		}
+		left := Earlier(until, d.limit()).Left()
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		timer := time.NewTimer(left)
+		select {
+		case d.turn <- struct{}{}:
+			timer.Stop()
+			return nil
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}

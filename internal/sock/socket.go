@@ -1,0 +1,170 @@
+package sock
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Socket is a descriptor and what it takes to wait on it and to close it
+// while others do. Its methods may be called from several goroutines.
+type Socket struct {
+	fd     int
+	domain int // AF_INET, AF_INET6 or AF_UNIX
+	stream bool
+
+	life   life
+	rd, wr side
+
+	// polled is set for good once a deadline was set or the descriptor was
+	// handed out in non-blocking mode: from then on nothing waits inside recv(2).
+	polled     atomic.Bool
+	rcvTimeout time.Duration // what SO_RCVTIMEO was set for; belongs to the read turn
+
+	mode      sync.Mutex
+	handedOut bool // the descriptor is non-blocking for good; belongs to mode
+
+	connecting atomic.Pointer[Stop]
+	undo       func() // what is left to do after close(2); written by who holds a use
+}
+
+// Open makes a socket of the domain (unix.AF_INET, …) and type (unix.SOCK_STREAM
+// or unix.SOCK_DGRAM). No child process inherits it and no write to it raises SIGPIPE.
+func Open(domain, typ int) (*Socket, error) {
+	fd, err := sysSocket(domain, typ)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
+	s.rd.init()
+	s.wr.init()
+	s.polled.Store(alwaysPolled)
+	if domain == unix.AF_INET6 {
+		// Systems differ in the default; with the option set, an IPv6 socket
+		// is an IPv6 socket on all of them (RFC 3493, 5.3).
+		if err := s.SetInt(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			_ = s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Stream reports whether the socket carries a stream rather than datagrams.
+func (s *Socket) Stream() bool { return s.stream }
+
+// Closed reports whether Close was called.
+func (s *Socket) Closed() bool { return s.life.ended() }
+
+// Close ends every call on the socket and every later one with net.ErrClosed.
+// It does not wait for them: the last one out closes the descriptor.
+func (s *Socket) Close() error {
+	first, others := s.life.end()
+	if !first {
+		return net.ErrClosed
+	}
+	if others {
+		// Wakes recv(2) and connect(2) on every type, also an unconnected
+		// datagram socket, which answers ENOTCONN but is shut all the same.
+		// Nobody to wake, nothing to shut: close(2) alone then decides what the
+		// peer sees, as SO_LINGER wants it.
+		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+		if stop := s.connecting.Load(); stop != nil {
+			stop.Stop()
+		}
+		s.rd.notify()
+		s.wr.notify()
+	}
+	return s.release()
+}
+
+func (s *Socket) release() error {
+	if !s.life.release() {
+		return nil
+	}
+	// close(2) gives the number back whatever it returns, EINTR included.
+	err := unix.Close(s.fd)
+	s.rd.waker.close()
+	s.wr.waker.close()
+	if s.undo != nil {
+		s.undo()
+	}
+	return os.NewSyscallError("close", err)
+}
+
+// hold takes a use for a call that is over in a moment; the caller releases it.
+func (s *Socket) hold() error {
+	if !s.life.use() {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// SetInt wraps setsockopt(2).
+func (s *Socket) SetInt(level, option, value int) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	defer s.release()
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, option, value))
+}
+
+// Shutdown wraps shutdown(2).
+func (s *Socket) Shutdown(how int) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	defer s.release()
+	return os.NewSyscallError("shutdown", unix.Shutdown(s.fd, how))
+}
+
+// SetReadDeadline bounds the receiving calls, also the one under way.
+func (s *Socket) SetReadDeadline(i Instant) error { return s.setDeadline(&s.rd, i) }
+
+// SetWriteDeadline bounds the sending calls, also the one under way.
+func (s *Socket) SetWriteDeadline(i Instant) error { return s.setDeadline(&s.wr, i) }
+
+func (s *Socket) setDeadline(d *side, i Instant) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	defer s.release()
+	if i != Never && !s.polled.Load() {
+		s.polled.Store(true)
+	}
+	d.setDeadline(i)
+	return nil
+}
+
+// Up reports whether the peer of a stream can still answer: false once it has
+// closed its side or reset the connection. It asks poll(2), which, unlike a
+// peek, leaves both the bytes and a pending error for the next receive.
+func (s *Socket) Up() bool {
+	if s.hold() != nil {
+		return false
+	}
+	defer s.release()
+	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
+	for {
+		n, err := sleepPoll(fds[:], 0)
+		if err == nil {
+			return n == 0
+		}
+		if err != unix.EINTR {
+			return false
+		}
+	}
+}
+
+// failure is what a system call's error means to the caller: whatever it was,
+// on a socket that has been closed meanwhile it is net.ErrClosed.
+func (s *Socket) failure(call string, err error) error {
+	if s.life.ended() {
+		return net.ErrClosed
+	}
+	return os.NewSyscallError(call, err)
+}

@@ -1,0 +1,195 @@
+package sock
+
+import (
+	"os"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	alwaysPolled   = false
+	pollPeerClosed = unix.POLLRDHUP
+)
+
+// shortCall is how many bytes a call that cannot wait may move without telling
+// the Go scheduler. Up to here that costs more than the copy does.
+const shortCall = 4 << 10
+
+// longestSleep fits a 32-bit timespec; whoever wants to sleep longer sleeps again.
+const longestSleep = 24 * time.Hour
+
+// sleep is the one function in which a thread of this process goes to sleep in
+// the kernel for a socket's sake.
+func sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
+	var r uintptr
+	var errno unix.Errno
+	if trap == unix.SYS_PPOLL {
+		r, _, errno = unix.Syscall6(trap, uintptr(p), uintptr(n), uintptr(a), 0, 0, 0)
+	} else {
+		r, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), uintptr(a), uintptr(b))
+	}
+	return int(r), errno
+}
+
+// sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
+func sleepPoll(fds []unix.PollFd, d time.Duration) (int, error) {
+	var limit *unix.Timespec
+	if d != forever {
+		ts := unix.NsecToTimespec(int64(min(d, longestSleep)))
+		limit = &ts
+	}
+	n, errno := sleep(unix.SYS_PPOLL, 0, unsafe.Pointer(&fds[0]), len(fds), 0, unsafe.Pointer(limit), nil)
+	if errno != 0 {
+		return 0, errno
+	}
+	return n, nil
+}
+
+// sysRecv wraps recvfrom(2). For a datagram n is its true size, which may be
+// more than p holds. It sleeps only if wait is true.
+func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err error) {
+	if !s.stream {
+		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
+	}
+	var addr, addrLen unsafe.Pointer
+	if from != nil {
+		from.len = unix.SizeofSockaddrAny
+		addr, addrLen = unsafe.Pointer(&from.raw), unsafe.Pointer(&from.len)
+	}
+	var errno unix.Errno
+	buf := unsafe.Pointer(unsafe.SliceData(p))
+	switch {
+	case wait:
+		n, errno = sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
+	case len(p) <= shortCall:
+		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
+			uintptr(flags|unix.MSG_DONTWAIT), uintptr(addr), uintptr(addrLen))
+		n, errno = int(r), e
+	default:
+		r, _, e := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
+			uintptr(flags|unix.MSG_DONTWAIT), uintptr(addr), uintptr(addrLen))
+		n, errno = int(r), e
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	raceReceived(p[:min(n, len(p))])
+	return n, nil
+}
+
+// sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
+func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
+	flags |= unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	var addr unsafe.Pointer
+	var addrLen uint32
+	if to != nil {
+		addr, addrLen = unsafe.Pointer(&to.raw), to.len
+	}
+	raceSending(p)
+	buf := unsafe.Pointer(unsafe.SliceData(p))
+	var r uintptr
+	var errno unix.Errno
+	if len(p) <= shortCall {
+		r, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
+			uintptr(flags), uintptr(addr), uintptr(addrLen))
+	} else {
+		r, _, errno = unix.Syscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
+			uintptr(flags), uintptr(addr), uintptr(addrLen))
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
+}
+
+// sysSocket wraps socket(2). A stream socket starts out non-blocking, for the
+// sake of connect(2), which has no flag for that.
+func sysSocket(domain, typ int) (int, error) {
+	if typ == unix.SOCK_STREAM {
+		typ |= unix.SOCK_NONBLOCK
+	}
+	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+}
+
+func (s *Socket) sysConnect(to *name) error {
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
+	runtime.KeepAlive(to)
+	return errnoError(errno)
+}
+
+func (s *Socket) sysBind(to *name) error {
+	_, _, errno := unix.Syscall(unix.SYS_BIND, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
+	runtime.KeepAlive(to)
+	return errnoError(errno)
+}
+
+func (s *Socket) sysLocal(n *name) error {
+	n.len = unix.SizeofSockaddrAny
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(s.fd),
+		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
+	return errnoError(errno)
+}
+
+func (s *Socket) sysPeer(n *name) error {
+	n.len = unix.SizeofSockaddrAny
+	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(s.fd),
+		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
+	return errnoError(errno)
+}
+
+// errnoError keeps a zero Errno from becoming an error that is not nil.
+func errnoError(errno unix.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// unblocked ends what the connect needed: from here on the descriptor blocks,
+// so that a receive can wait inside recv(2).
+func (s *Socket) unblocked() error {
+	if !s.stream {
+		return nil
+	}
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	return os.NewSyscallError("fcntl", unix.SetNonblock(s.fd, s.handedOut))
+}
+
+// unconnect dissolves a connect that failed, so that the same socket can be
+// used for another: connect(2), AF_UNSPEC.
+func (s *Socket) unconnect() {
+	_ = s.sysConnect(&name{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
+}
+
+// kernelWaitFrom is the shortest limit that SO_RCVTIMEO is used for. The kernel
+// counts it in ticks of up to 10 ms.
+const kernelWaitFrom = 100 * time.Millisecond
+
+// waitsInKernel prepares a receive that waits inside recvfrom(2) for at most
+// timeout, and reports false if it has to poll instead.
+//
+// The kernel's timers are late by a tick or an eighth of their length, whichever
+// is more (timer wheel, kernel/time/timer.c). So SO_RCVTIMEO is set to three
+// quarters of the limit, and ppoll(2), which is exact, waits out the last one:
+// a call that gets its answer pays nothing for it, one that does not is on time.
+func (s *Socket) waitsInKernel(timeout time.Duration) bool {
+	if s.polled.Load() || timeout >= 0 && timeout < kernelWaitFrom {
+		return false
+	}
+	if timeout == s.rcvTimeout {
+		return true
+	}
+	var tv unix.Timeval // zero: no limit
+	if timeout >= 0 {
+		tv = unix.NsecToTimeval(int64(min(timeout/4*3, longestSleep)))
+	}
+	if unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv) != nil {
+		return false
+	}
+	s.rcvTimeout = timeout
+	return true
+}

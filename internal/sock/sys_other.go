@@ -1,0 +1,157 @@
+//go:build darwin || freebsd
+
+package sock
+
+import (
+	"net/netip"
+
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Here every descriptor is non-blocking and every wait is poll(2): the contract
+// is the same, a reply costs three system calls instead of one.
+const alwaysPolled = true
+
+// MaxPath is the longest name of a unix socket in bytes: sun_path less the
+// zero that ends it (unix(4)).
+const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1
+
+// Abstract reports whether the system has unix names outside the file system.
+const Abstract = false
+
+// sleepPoll is the one function in which a thread of this process goes to sleep
+// in the kernel for a socket's sake. poll(2) counts milliseconds: a limit is
+// rounded up, so that it is never early.
+func sleepPoll(fds []unix.PollFd, d time.Duration) (int, error) {
+	ms := -1
+	if d != forever {
+		const longest = time.Hour
+		ms = int((min(d, longest) + time.Millisecond - 1) / time.Millisecond)
+	}
+	return unix.Poll(fds, ms)
+}
+
+func sysSocket(domain, typ int) (int, error) {
+	// The lock keeps a fork out until the descriptor is marked.
+	syscall.ForkLock.RLock()
+	fd, err := unix.Socket(domain, typ, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return -1, err
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NOSIGPIPE, 1)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// overflow takes what a datagram has beyond the caller's buffer, so that its
+// true size is known: these systems only say that something was cut off.
+var overflow = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, error) {
+	flags |= unix.MSG_DONTWAIT
+	flags &^= unix.MSG_WAITALL
+	if s.stream {
+		n, _, err := unix.Recvfrom(s.fd, p, flags)
+		raceReceived(p[:max(n, 0)])
+		return max(n, 0), err
+	}
+	tail := overflow.Get().(*[]byte)
+	defer overflow.Put(tail)
+	n, _, _, sa, err := unix.RecvmsgBuffers(s.fd, [][]byte{p, *tail}, nil, flags)
+	if err != nil {
+		return 0, err
+	}
+	if from != nil {
+		from.sa = sa
+	}
+	raceReceived(p[:min(n, len(p))])
+	return n, nil
+}
+
+func (s *Socket) sysSend(p []byte, flags int, to *name) (int, error) {
+	raceSending(p)
+	var sa unix.Sockaddr
+	if to != nil {
+		sa = to.sa
+	}
+	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
+	return max(n, 0), err
+}
+
+func (s *Socket) sysConnect(to *name) error { return unix.Connect(s.fd, to.sa) }
+
+func (s *Socket) sysBind(to *name) error { return unix.Bind(s.fd, to.sa) }
+
+func (s *Socket) sysLocal(n *name) (err error) {
+	n.sa, err = unix.Getsockname(s.fd)
+	return err
+}
+
+func (s *Socket) sysPeer(n *name) (err error) {
+	n.sa, err = unix.Getpeername(s.fd)
+	return err
+}
+
+func (s *Socket) unblocked() error { return nil }
+
+func (s *Socket) unconnect() {}
+
+func (s *Socket) waitsInKernel(time.Duration) bool { return false }
+
+// A name is an address as x/sys/unix takes it.
+type name struct{ sa unix.Sockaddr }
+
+func (n *name) set(domain int, a Addr) error {
+	switch domain {
+	case unix.AF_INET:
+		if !a.IP.Addr().Is4() {
+			return unix.EAFNOSUPPORT
+		}
+		n.sa = &unix.SockaddrInet4{Port: int(a.IP.Port()), Addr: a.IP.Addr().As4()}
+	case unix.AF_INET6:
+		if !a.IP.Addr().Is6() {
+			return unix.EAFNOSUPPORT
+		}
+		scope, err := zoneIndex(a.IP.Addr().Zone())
+		if err != nil {
+			return err
+		}
+		n.sa = &unix.SockaddrInet6{Port: int(a.IP.Port()), Addr: a.IP.Addr().As16(), ZoneId: scope}
+	case unix.AF_UNIX:
+		if a.IP.IsValid() {
+			return unix.EAFNOSUPPORT
+		}
+		if len(a.Path) > MaxPath {
+			return unix.ENAMETOOLONG
+		}
+		n.sa = &unix.SockaddrUnix{Name: a.Path}
+	}
+	return nil
+}
+
+func (n *name) addr() Addr {
+	switch sa := n.sa.(type) {
+	case *unix.SockaddrInet4:
+		return Addr{IP: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))}
+	case *unix.SockaddrInet6:
+		ip := netip.AddrFrom16(sa.Addr).WithZone(zoneName(sa.ZoneId))
+		return Addr{IP: netip.AddrPortFrom(ip, uint16(sa.Port))}
+	case *unix.SockaddrUnix:
+		return Addr{Path: sa.Name}
+	}
+	return Addr{}
+}

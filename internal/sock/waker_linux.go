@@ -1,0 +1,28 @@
+package sock
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func newWake() (r, w int, err error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("eventfd", err)
+	}
+	return fd, fd, nil
+}
+
+// eventfd(2) takes and gives 8 bytes in the host's order. In either order this
+// is not zero, and that is all that makes it readable.
+var wakeToken = [8]byte{1}
+
+func signalWake(fd int) {
+	_, _ = unix.Write(fd, wakeToken[:])
+}
+
+func drainWake(fd int) {
+	var count [8]byte
+	_, _ = unix.Read(fd, count[:])
+}

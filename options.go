@@ -1,0 +1,115 @@
+package client
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// DefaultTimeout is the time limit of a client whose Options.Timeout is zero.
+const DefaultTimeout = 5 * time.Second
+
+// Options are the settings of a client. The zero value and a nil *Options are
+// the defaults. A client copies what it needs: Options can be shared by any
+// number of clients, and changing them changes no client that exists.
+type Options struct {
+	// Timeout is the time limit of each call that may wait, from its start to
+	// its end: Dial and Connect with all that belongs to them, Send, Recv,
+	// SendTo, RecvFrom. Zero is DefaultTimeout (5 s), negative is no limit.
+	//
+	// Read and Write do not obey it: they have the net.Conn contract, which
+	// knows deadlines only.
+	Timeout time.Duration
+
+	// ConnectTimeout, RecvTimeout and SendTimeout, where not zero, take the
+	// place of Timeout for Dial and Connect, for Recv and RecvFrom, and for
+	// Send and SendTo. Negative is no limit.
+	ConnectTimeout time.Duration
+	RecvTimeout    time.Duration
+	SendTimeout    time.Duration
+
+	// LocalAddr is the address to bind before connecting. For tcp and udp it is
+	// an IP address and a port, port 0 being one of the system's choice; with an
+	// address of one family, only peers of that family are tried. For unixgram it
+	// is a path, which is removed when the client is closed, or a Linux abstract
+	// name ("@name"). Empty: the system chooses, and a unixgram client gets a
+	// name that it can be answered at.
+	LocalAddr string
+
+	// NoDelay sends small segments at once instead of waiting for the peer's
+	// acknowledgement of the last (TCP_NODELAY, Nagle's algorithm off; tcp(7)).
+	// Default: On. TCP only; to set it for another network is an error.
+	NoDelay Switch
+
+	// Resolver looks names up. Default: net.DefaultResolver.
+	Resolver *net.Resolver
+
+	// Control is called with the descriptor after the socket has been made and
+	// before it is bound or connected, to set options that have no field here.
+	// address is the one about to be connected to, and empty for a client from
+	// NewTCP and its kin. An error from it ends that attempt.
+	Control func(network, address string, c syscall.RawConn) error
+}
+
+// A Switch is an option that is left to its default, on, or off.
+type Switch int8
+
+// The states of a Switch.
+const (
+	Default Switch = iota
+	On
+	Off
+)
+
+// limits are the timeouts of a client with the defaults filled in; negative
+// is none.
+type limits struct{ connect, recv, send time.Duration }
+
+func (o *Options) limits() limits {
+	first := func(of ...time.Duration) time.Duration {
+		for _, d := range of {
+			if d != 0 {
+				return d
+			}
+		}
+		return DefaultTimeout
+	}
+	return limits{
+		connect: first(o.ConnectTimeout, o.Timeout),
+		recv:    first(o.RecvTimeout, o.Timeout),
+		send:    first(o.SendTimeout, o.Timeout),
+	}
+}
+
+// check refuses what n's sockets do not have, before there is a socket.
+func (o *Options) check(n network) error {
+	switch {
+	case o.NoDelay < Default || o.NoDelay > Off:
+		return &OptionError{Option: "NoDelay", Reason: fmt.Sprintf("%d is neither Default nor On nor Off", o.NoDelay)}
+	case o.NoDelay != Default && !n.isTCP():
+		return &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
+	}
+	_, err := o.local(n)
+	return err
+}
+
+// local parses LocalAddr; ok is false if there is none.
+func (o *Options) local(n network) (local bindAddr, err error) {
+	if o.LocalAddr == "" {
+		return bindAddr{}, nil
+	}
+	local.set = true
+	local.addr, err = n.parseLocal(o.LocalAddr)
+	if err != nil {
+		return bindAddr{}, &OptionError{Option: "LocalAddr", Reason: err.Error()}
+	}
+	return local, nil
+}
+
+func orDefaults(o *Options) *Options {
+	if o == nil {
+		return &Options{}
+	}
+	return o
+}

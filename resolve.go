@@ -1,0 +1,204 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A network is what Dial's first argument stands for: the types of socket that
+// can reach an address of each family, zero where none can.
+type network struct {
+	name  string
+	v4    Type
+	v6    Type
+	local Type
+}
+
+var networks = map[string]network{
+	"tcp":      {name: "tcp", v4: TCP, v6: TCP6},
+	"tcp4":     {name: "tcp4", v4: TCP},
+	"tcp6":     {name: "tcp6", v6: TCP6},
+	"udp":      {name: "udp", v4: UDP, v6: UDP6},
+	"udp4":     {name: "udp4", v4: UDP},
+	"udp6":     {name: "udp6", v6: UDP6},
+	"unix":     {name: "unix", local: UnixStream},
+	"unixgram": {name: "unixgram", local: UnixDgram},
+}
+
+func (n network) isTCP() bool { return n.v4.isTCP() || n.v6.isTCP() }
+
+// typeOf is the type of socket that reaches a, zero if the network has none.
+func (n network) typeOf(a sock.Addr) Type {
+	switch ip := a.IP.Addr(); {
+	case ip.Is4():
+		return n.v4
+	case ip.Is6():
+		return n.v6
+	}
+	return n.local
+}
+
+// A bindAddr is an address to bind, if set.
+type bindAddr struct {
+	set  bool
+	addr sock.Addr
+}
+
+// parseLocal reads an address to bind: an IP address, or none for all of the
+// machine's, and a port, which may be 0; or a unix name.
+func (n network) parseLocal(address string) (sock.Addr, error) {
+	if n.local != 0 {
+		return parseUnix(address)
+	}
+	host, port, err := splitHostPort(address)
+	if err != nil {
+		return sock.Addr{}, err
+	}
+	ip := netip.IPv4Unspecified()
+	switch {
+	case host != "":
+		if ip, err = netip.ParseAddr(host); err != nil {
+			return sock.Addr{}, &net.AddrError{Err: "not an IP address", Addr: host}
+		}
+	case n.v4 == 0:
+		ip = netip.IPv6Unspecified()
+	}
+	return n.suitable(ip, port)
+}
+
+// suitable makes an address of an IP address that the network's sockets can use.
+func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
+	a := sock.Addr{IP: netip.AddrPortFrom(ip.Unmap(), port)}
+	if n.typeOf(a) == 0 {
+		return sock.Addr{}, &net.AddrError{Err: "wrong address family for " + n.name, Addr: ip.String()}
+	}
+	return a, nil
+}
+
+// splitHostPort is net.SplitHostPort with the port as a number. Service names
+// are not looked up: "http" is as wrong as "70000".
+func splitHostPort(address string) (host string, port uint16, err error) {
+	host, digits, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	number, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || strings.HasPrefix(digits, "+") {
+		return "", 0, &net.AddrError{Err: "port is not a number from 0 to 65535", Addr: address}
+	}
+	return host, uint16(number), nil
+}
+
+// resolve gives the addresses that a name stands for, in the order in which to
+// try them. Only a name takes time and the resolver.
+func resolve(ctx context.Context, n network, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, error) {
+	if n.local != 0 {
+		a, err := parseUnix(address)
+		return []sock.Addr{a}, err
+	}
+	host, port, err := splitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if port == 0 {
+		return nil, &net.AddrError{Err: "port 0 cannot be connected to", Addr: address}
+	}
+	ips := loopback
+	if host != "" {
+		if ip, err := netip.ParseAddr(host); err == nil {
+			a, err := n.suitable(ip, port)
+			return []sock.Addr{a}, err
+		}
+		if ips, err = lookup(ctx, n, host, r, until); err != nil {
+			return nil, err
+		}
+	}
+	addrs := make([]sock.Addr, 0, len(ips))
+	for _, ip := range ips {
+		if a, err := n.suitable(ip, port); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, &net.AddrError{Err: "no address for " + n.name, Addr: address}
+	}
+	return interleave(addrs), nil
+}
+
+// loopback stands for the empty host, as in package net.
+var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+func lookup(ctx context.Context, n network, host string, r *net.Resolver, until sock.Instant) ([]netip.Addr, error) {
+	if r == nil {
+		r = net.DefaultResolver
+	}
+	if until != sock.Never {
+		limited, cancel := context.WithTimeout(ctx, until.Left())
+		defer cancel()
+		ctx = limited
+	}
+	family := "ip"
+	switch {
+	case n.v6 == 0:
+		family = "ip4"
+	case n.v4 == 0:
+		family = "ip6"
+	}
+	ips, err := r.LookupNetIP(ctx, family, host)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, &limitError{cause: err}
+	}
+	return ips, err
+}
+
+// interleave orders addresses as RFC 8305, section 4, has it: families take
+// turns, beginning with that of the first address, which RFC 6724 has put first;
+// within a family the order stays.
+func interleave(addrs []sock.Addr) []sock.Addr {
+	first := addrs[0].IP.Addr().Is4()
+	var same, other []sock.Addr
+	for _, a := range addrs {
+		if a.IP.Addr().Is4() == first {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	out := make([]sock.Addr, 0, len(addrs))
+	for i := range max(len(same), len(other)) {
+		if i < len(same) {
+			out = append(out, same[i])
+		}
+		if i < len(other) {
+			out = append(out, other[i])
+		}
+	}
+	return out
+}
+
+// stagger is how long to wait for one of n addresses before starting the next
+// too: a quarter of a second, as RFC 8305, section 8, recommends, but so little
+// that each gets its chance within the limit.
+func stagger(n int, until sock.Instant) time.Duration {
+	const recommended, least = 250 * time.Millisecond, 10 * time.Millisecond
+	return max(least, min(recommended, until.Left()/time.Duration(n+1)))
+}
+
+// netAddr is a as package net has it for a client of type typ.
+func netAddr(typ Type, a sock.Addr) net.Addr {
+	switch {
+	case typ.isUnix():
+		return &net.UnixAddr{Name: cmp.Or(a.Path, "@"), Net: typ.String()} // "@" is no name, as in package net
+	case typ.isStream():
+		return net.TCPAddrFromAddrPort(a.IP)
+	}
+	return net.UDPAddrFromAddrPort(a.IP)
+}

@@ -1,0 +1,178 @@
+package client
+
+import (
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// Bind gives the client an address of its own, before it connects: the address
+// that datagrams are sent to it at. For tcp and udp it is an IP address and a
+// port ("127.0.0.1:5353"), an empty host being all of the machine's addresses
+// and port 0 one of the system's choice, which LocalAddr tells. For unix and
+// unixgram it is a path, whose file is removed on Close, or on Linux "@" and an
+// abstract name.
+//
+// It fails with unix.EADDRINUSE for an address that is taken, unix.EINVAL for a
+// client that has one, and unix.EISCONN for a client that is connected.
+func (c *Client) Bind(address string) error {
+	n := networks[c.typ.String()]
+	addr, err := n.parseLocal(address)
+	if err != nil {
+		return c.failed(opBind, target{c.network, address}, err)
+	}
+	if err := c.bindTo(addr); err != nil {
+		return c.failed(opBind, netAddr(c.typ, addr), err)
+	}
+	return nil
+}
+
+func (c *Client) bindTo(addr sock.Addr) error {
+	c.bind.Lock()
+	defer c.bind.Unlock()
+	switch {
+	case c.bound:
+		return os.NewSyscallError("bind", unix.EINVAL)
+	case c.state.Load() != idle:
+		return os.NewSyscallError("bind", unix.EISCONN)
+	}
+	if err := bindSocket(c.sock, addr); err != nil {
+		return err
+	}
+	c.bound = true
+	return nil
+}
+
+func bindSocket(s *sock.Socket, addr sock.Addr) error {
+	if !inFileSystem(addr) {
+		return s.Bind(addr, nil)
+	}
+	return s.Bind(addr, func() func() { return remover(addr.Path) })
+}
+
+// bindToBeAnswered gives a unix datagram client a name if it has none yet.
+func (c *Client) bindToBeAnswered() error {
+	if c.typ != UnixDgram {
+		return nil
+	}
+	c.bind.Lock()
+	defer c.bind.Unlock()
+	if c.bound {
+		return nil
+	}
+	if err := bindAnywhere(c.sock); err != nil {
+		return err
+	}
+	c.bound = true
+	return nil
+}
+
+// SendTo sends p as one datagram to an address: a *net.UDPAddr or *net.UnixAddr,
+// or any net.Addr whose String is an IP address and port. Options.SendTimeout
+// and the write deadline bound the call. On a client that is connected it fails
+// with net.ErrWriteToConnected, on a stream with unix.EOPNOTSUPP.
+func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
+	addr, err := c.peerAddr(to)
+	if err != nil {
+		return 0, c.failed(opSendTo, to, unsent{err})
+	}
+	return c.sendTo(p, addr)
+}
+
+// SendToAddrPort is SendTo for a UDP client. It allocates nothing.
+func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
+	return c.sendTo(p, sock.Addr{IP: unmap(to)})
+}
+
+func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
+	if err := c.unconnectedDatagrams(); err != nil {
+		return 0, c.failed(opSendTo, netAddr(c.typ, to), unsent{err})
+	}
+	if err := c.bindToBeAnswered(); err != nil {
+		return 0, c.failed(opSendTo, netAddr(c.typ, to), unsent{err})
+	}
+	fresh := !c.sent.Load()
+	n, err := c.sock.SendTo(p, to, c.limits.send)
+	if err != nil {
+		return n, c.sentSome(opSendTo, netAddr(c.typ, to), fresh, n, err)
+	}
+	return n, c.sentSome(opSendTo, nil, fresh, n, nil)
+}
+
+func (c *Client) unconnectedDatagrams() error {
+	switch {
+	case c.sock == nil:
+		return unix.ENOTCONN
+	case c.typ.isStream():
+		return os.NewSyscallError("sendto", unix.EOPNOTSUPP)
+	case c.state.Load() == connected && !c.sock.Closed():
+		// Linux would send it, and then drop the answer, which is not from
+		// the peer; other systems refuse.
+		return net.ErrWriteToConnected
+	}
+	return nil
+}
+
+// RecvFrom receives one datagram and tells who sent it: a *net.UDPAddr, or a
+// *net.UnixAddr, or nil if the sender has no name. It is Recv in all else. On a
+// stream it fails with unix.EOPNOTSUPP.
+func (c *Client) RecvFrom(p []byte, flags Flag) (int, net.Addr, error) {
+	var from sock.Addr
+	n, err := c.recvFrom(p, flags, &from)
+	if from.IsZero() {
+		return n, nil, err
+	}
+	return n, netAddr(c.typ, from), err
+}
+
+// RecvFromAddrPort is RecvFrom for a UDP client. It allocates nothing. The zone
+// of a link-local IPv6 address is the interface's name.
+func (c *Client) RecvFromAddrPort(p []byte, flags Flag) (int, netip.AddrPort, error) {
+	var from sock.Addr
+	n, err := c.recvFrom(p, flags, &from)
+	return n, from.IP, err
+}
+
+func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
+	err := c.usable(recvFlags, flags, false)
+	if err == nil && c.typ.isStream() {
+		err = os.NewSyscallError("recvfrom", unix.EOPNOTSUPP)
+	}
+	if err != nil {
+		return 0, c.failed(opRecvFrom, nil, err)
+	}
+	n, err := c.sock.Recv(p, int(flags), c.limits.recv, from)
+	if n > len(p) {
+		return c.received(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
+	}
+	return c.received(opRecvFrom, nil, len(p), n, err)
+}
+
+// peerAddr reads the address of a datagram's receiver.
+func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
+	switch a := to.(type) {
+	case *net.UnixAddr:
+		if a != nil && c.typ == UnixDgram {
+			return parseUnix(a.Name)
+		}
+	case *net.UDPAddr:
+		if a != nil && !c.typ.isUnix() {
+			return sock.Addr{IP: unmap(a.AddrPort())}, nil
+		}
+	case nil:
+		return sock.Addr{}, &net.AddrError{Err: "no address to send to"}
+	default:
+		if ap, err := netip.ParseAddrPort(to.String()); err == nil && !c.typ.isUnix() {
+			return sock.Addr{IP: unmap(ap)}, nil
+		}
+	}
+	return sock.Addr{}, &net.AddrError{Err: "wrong kind of address for " + c.network, Addr: to.String()}
+}
+
+// unmap gives an IPv4 address that is written as an IPv6 one its own form.
+func unmap(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
