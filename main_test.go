@@ -1,9 +1,143 @@
 package client_test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
+	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/leak"
+	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+// TestMain is also the other process of the tests that need one: the test
+// binary starts itself again with playing in its environment.
+func TestMain(m *testing.M) {
+	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
+	switch part {
+	case "":
+		leak.Main(m)
+	case "echo":
+		fail(serve(argument, echo))
+	case "sink":
+		fail(serve(argument, sink))
+	case "roundtrips":
+		fail(roundTrips(argument, 10_000))
+	}
+}
+
+const playing = "CLIENT_TEST_PLAYS"
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// play starts the test binary in another part, under the given command if any.
+func play(t testing.TB, part string, under ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	line := append(under, self)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), playing+"="+part)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// otherProcess serves a network, in a process of its own so that its work is
+// not counted as ours: "echo" sends back what it is sent, "sink" only reads.
+// It gives the address.
+func otherProcess(t testing.TB, part, network string) string {
+	t.Helper()
+	cmd := play(t, part+" "+network+" "+loopbackOf(t, network))
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	address, err := bufio.NewReader(out).ReadString('\n') // now it listens
+	require.NoError(t, err)
+	return strings.TrimSpace(address)
+}
+
+// serve runs until its input ends, which it does with the process that started it.
+func serve(argument string, conversation func(net.Conn)) error {
+	network, address, _ := strings.Cut(argument, " ")
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	fmt.Println(ln.Addr())
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			conversation(conn)
+		}()
+	}
+}
+
+func echo(conn net.Conn) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func sink(conn net.Conn) {
+	buf := make([]byte, 1<<18)
+	for {
+		if _, err := conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// roundTrips sends 64 bytes n times and reads them back exactly.
+func roundTrips(path string, n int) error {
+	c, err := client.Dial("unix", path, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	buf := make([]byte, 64)
+	for range n {
+		if err := roundTrip(c, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func roundTrip(c *client.Client, buf []byte) error {
+	if _, err := c.Send(buf, 0); err != nil {
+		return err
+	}
+	_, err := c.Recv(buf, client.WaitAll)
+	return err
+}

@@ -2,5 +2,6 @@
 
 package sock
 
-func raceSending([]byte)  {}
+func raceSending()        {}
+func raceSent([]byte)     {}
 func raceReceived([]byte) {}

@@ -88,7 +88,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
 	if to != nil {
 		addr, addrLen = unsafe.Pointer(&to.raw), to.len
 	}
-	raceSending(p)
+	raceSending()
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	var r uintptr
 	var errno unix.Errno
@@ -102,6 +102,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
 	if errno != 0 {
 		return 0, errno
 	}
+	raceSent(p[:r])
 	return int(r), nil
 }
 

@@ -83,13 +83,15 @@ func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, error) {
 }
 
 func (s *Socket) sysSend(p []byte, flags int, to *name) (int, error) {
-	raceSending(p)
+	raceSending()
 	var sa unix.Sockaddr
 	if to != nil {
 		sa = to.sa
 	}
 	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
-	return max(n, 0), err
+	n = max(n, 0)
+	raceSent(p[:n])
+	return n, err
 }
 
 func (s *Socket) sysConnect(to *name) error { return unix.Connect(s.fd, to.sa) }

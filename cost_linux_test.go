@@ -1,0 +1,100 @@
+package client_test
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// The whole argument for the kernel's own wait: a round trip is one sendto(2)
+// and one recvfrom(2), and the runtime's poller has no part in it.
+func TestARoundTripIsTwoSystemCalls(t *testing.T) {
+	requireProgram(t, "strace", "strace")
+	const trips = 10_000
+	counts := filepath.Join(t.TempDir(), "counts")
+	cmd := play(t, "roundtrips "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
+		"-e", "trace=network,poll,ppoll,epoll_wait,epoll_pwait,epoll_ctl,eventfd2")
+	require.NoError(t, cmd.Run())
+
+	calls := systemCalls(t, counts)
+	t.Logf("%d round trips: %v", trips, calls)
+	require.GreaterOrEqual(t, calls["sendto"], trips)
+	require.GreaterOrEqual(t, calls["recvfrom"], trips)
+	// A signal of the runtime's own may cut a receive short now and then: that
+	// one goes through ppoll and recvfrom once more.
+	const few = trips / 100
+	require.LessOrEqual(t, calls["sendto"]+calls["recvfrom"], 2*trips+few)
+	for _, name := range []string{"poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_ctl", "eventfd2"} {
+		require.LessOrEqual(t, calls[name], few, name)
+	}
+}
+
+// systemCalls reads strace's table: the calls are the fourth column, the name
+// is the last.
+func systemCalls(t *testing.T, path string) map[string]int {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	calls := make(map[string]int)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		columns := strings.Fields(lines.Text())
+		if len(columns) < 5 {
+			continue
+		}
+		if n, err := strconv.Atoi(columns[3]); err == nil {
+			calls[columns[len(columns)-1]] = n
+		}
+	}
+	require.NotEmpty(t, calls)
+	return calls
+}
+
+func TestSendAndRecvAllocateNothing(t *testing.T) {
+	none := func(name string, f func() error) {
+		t.Helper()
+		require.Zero(t, testing.AllocsPerRun(1000, func() {
+			if err := f(); err != nil {
+				t.Error(err)
+			}
+		}), name)
+	}
+	path := otherProcess(t, "echo", "unix")
+	for _, opts := range []*client.Options{nil, {Timeout: -1}, {Timeout: 50 * 1e6}} {
+		c, err := client.Dial("unix", path, opts)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		buf := make([]byte, 64)
+		none("Send and Recv", func() error { return roundTrip(c, buf) })
+		none("Write and Read", func() error {
+			if _, err := c.Write(buf); err != nil {
+				return err
+			}
+			_, err := c.Read(buf)
+			return err
+		})
+	}
+
+	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0"})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	self := netip.MustParseAddrPort(c.LocalAddr().String())
+	buf := make([]byte, 64)
+	none("SendToAddrPort and RecvFromAddrPort", func() error {
+		if _, err := c.SendToAddrPort(buf, self); err != nil {
+			return err
+		}
+		if _, from, err := c.RecvFromAddrPort(buf, 0); err != nil || from != self {
+			return fmt.Errorf("from %v: %w", from, err)
+		}
+		return nil
+	})
+}

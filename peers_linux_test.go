@@ -1,0 +1,22 @@
+package client_test
+
+import (
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// waitingCalls are the system calls that a call of the library sleeps in.
+var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_PPOLL: true}
+
+// signalThreads sends each thread the signal that the runtime preempts with:
+// it is handled, so it interrupts what can be interrupted, and otherwise ignored.
+func signalThreads() {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	}
+}

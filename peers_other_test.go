@@ -1,0 +1,13 @@
+//go:build !linux
+
+package client_test
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+var waitingCalls map[int]bool
+
+func signalThreads() { _ = unix.Kill(os.Getpid(), unix.SIGURG) }

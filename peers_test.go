@@ -1,0 +1,260 @@
+package client_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// What the tests talk to: peers from package net, on loopback and on free ports.
+
+var (
+	streamNetworks   = []string{"tcp", "tcp6", "unix"}
+	datagramNetworks = []string{"udp", "udp6", "unixgram"}
+	allNetworks      = append(append([]string{}, streamNetworks...), datagramNetworks...)
+)
+
+// enough is an upper bound that no machine is too slow for.
+const enough = 10 * time.Second
+
+// loopbackOf is where a network's peers are: a host, or a path that is free.
+func loopbackOf(t testing.TB, network string) string {
+	t.Helper()
+	switch {
+	case strings.HasPrefix(network, "unix"):
+		dir, err := os.MkdirTemp("", "c") // t.TempDir can be too long for sun_path
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		return filepath.Join(dir, "s")
+	case strings.HasSuffix(network, "6"):
+		ln, err := net.Listen("tcp6", "[::1]:0")
+		if err != nil {
+			t.Skip("this machine has no IPv6 loopback")
+		}
+		require.NoError(t, ln.Close())
+		return "[::1]:0"
+	}
+	return "127.0.0.1:0"
+}
+
+func listen(t testing.TB, network string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen(network, loopbackOf(t, network))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// accepted dials a listener and gives both ends.
+func accepted(t testing.TB, ln net.Listener, opts *client.Options) (*client.Client, net.Conn) {
+	t.Helper()
+	c, err := client.Dial(ln.Addr().Network(), ln.Addr().String(), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	peer, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = peer.Close() })
+	return c, peer
+}
+
+func stream(t testing.TB, network string, opts *client.Options) (*client.Client, net.Conn) {
+	t.Helper()
+	return accepted(t, listen(t, network), opts)
+}
+
+func packetPeer(t testing.TB, network string) net.PacketConn {
+	t.Helper()
+	peer, err := net.ListenPacket(network, loopbackOf(t, network))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = peer.Close() })
+	return peer
+}
+
+// datagrams gives a client that is connected to a peer.
+func datagrams(t testing.TB, network string, opts *client.Options) (*client.Client, net.PacketConn) {
+	t.Helper()
+	peer := packetPeer(t, network)
+	c, err := client.Dial(network, peer.LocalAddr().String(), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c, peer
+}
+
+// connectedTo gives a client of any network, with a peer that is silent.
+func connectedTo(t testing.TB, network string, opts *client.Options) *client.Client {
+	t.Helper()
+	if strings.HasPrefix(network, "udp") || network == "unixgram" {
+		c, _ := datagrams(t, network, opts)
+		return c
+	}
+	c, _ := stream(t, network, opts)
+	return c
+}
+
+// blackHole is the address of a listener that answers no more: its backlog is
+// full, so the kernel drops a SYN, and has a unix connect wait.
+func blackHole(t testing.TB, network, host string) string {
+	t.Helper()
+	domain, where := unix.AF_INET, unix.Sockaddr(nil)
+	switch network {
+	case "unix":
+		domain, where = unix.AF_UNIX, &unix.SockaddrUnix{Name: loopbackOf(t, network)}
+	case "tcp6":
+		loopbackOf(t, network) // or skip
+		domain, where = unix.AF_INET6, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}
+	default:
+		where = &unix.SockaddrInet4{Addr: netip.MustParseAddr(host).As4()}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	unix.CloseOnExec(fd)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	require.NoError(t, unix.Bind(fd, where))
+	require.NoError(t, unix.Listen(fd, 0))
+	where, err = unix.Getsockname(fd)
+	require.NoError(t, err)
+	var address string
+	switch a := where.(type) {
+	case *unix.SockaddrInet4:
+		address = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		address = netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrUnix:
+		address = a.Name
+	}
+	for range 64 {
+		c, err := client.Dial(network, address, &client.Options{Timeout: 100 * time.Millisecond})
+		if err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			return address
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the backlog does not fill")
+	return ""
+}
+
+// refused is an address where nobody listens.
+func refused(t testing.TB, network string) string {
+	t.Helper()
+	ln, err := net.Listen(network, loopbackOf(t, network))
+	require.NoError(t, err)
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// names is a resolver that asks a DNS server of the test's own, which knows the
+// given names and no others, and about which a nil map knows only silence.
+func names(t testing.TB, known map[string][]string) *net.Resolver {
+	t.Helper()
+	server := packetPeer(t, "udp")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if known == nil {
+				continue
+			}
+			if reply := answer(buf[:n], known); reply != nil {
+				_, _ = server.WriteTo(reply, from)
+			}
+		}
+	})
+	t.Cleanup(func() { _ = server.Close(); wg.Wait() })
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
+}
+
+func answer(question []byte, known map[string][]string) []byte {
+	var m dnsmessage.Message
+	if m.Unpack(question) != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	q := m.Questions[0]
+	m.Header.Response, m.Header.RecursionAvailable = true, true
+	m.Additionals = nil
+	addrs, ok := known[q.Name.String()]
+	if !ok {
+		m.Header.RCode = dnsmessage.RCodeNameError
+	}
+	for _, s := range addrs {
+		ip := netip.MustParseAddr(s)
+		h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: q.Type, TTL: 60}
+		switch {
+		case ip.Is4() && q.Type == dnsmessage.TypeA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: ip.As4()}})
+		case ip.Is6() && q.Type == dnsmessage.TypeAAAA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
+		}
+	}
+	reply, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return reply
+}
+
+// inKernel waits until a thread of this process sleeps in one of the calls that
+// the library waits in. Elsewhere than on Linux nobody can see that, and a test
+// that wants it is not certain to test what it says.
+func inKernel(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		time.Sleep(20 * time.Millisecond)
+		return
+	}
+	for end := time.Now().Add(enough); time.Now().Before(end); runtime.Gosched() {
+		tasks, err := filepath.Glob("/proc/self/task/*/syscall")
+		require.NoError(t, err)
+		for _, task := range tasks {
+			b, err := os.ReadFile(task)
+			if err != nil {
+				continue // the thread has ended
+			}
+			number, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+			if n, err := strconv.Atoi(number); err == nil && waitingCalls[n] {
+				return
+			}
+		}
+	}
+	t.Fatal("no thread waits")
+}
+
+// underSignals runs f while every thread of the process gets a signal each
+// millisecond.
+func underSignals(t *testing.T, f func(t *testing.T)) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
+			select {
+			case <-stop:
+				tick.Stop()
+				return
+			default:
+				signalThreads()
+			}
+		}
+	})
+	defer wg.Wait()
+	defer close(stop)
+	f(t)
+}

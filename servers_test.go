@@ -1,0 +1,483 @@
+package client_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// These tests talk to servers that others wrote. They start them themselves; a
+// program that is not installed is a test skipped, unless CLIENT_REQUIRE_SERVERS
+// is 1.
+
+// A server is a program that runs for one test.
+type server struct {
+	cmd    *exec.Cmd
+	addr   string // where it serves, over tcp and udp
+	output string // the file that its output goes to
+	exited chan struct{}
+}
+
+// requireProgram gives the path of a program, or ends the test with the name of
+// the Debian package that has it.
+func requireProgram(t testing.TB, name, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	// Debian keeps some servers in /usr/sbin, which not everybody's PATH has.
+	why := fmt.Sprintf("%v: install the Debian package %s and have /usr/sbin in PATH", err, debian)
+	if os.Getenv("CLIENT_REQUIRE_SERVERS") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+	return ""
+}
+
+// serverPort gives a port of 127.0.0.1 that is free over tcp and over udp. It
+// may be somebody else's by the time a server asks for it.
+func serverPort(t testing.TB) string {
+	t.Helper()
+	for end := time.Now().Add(enough); time.Now().Before(end); {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		pc, err := net.ListenPacket("udp", ln.Addr().String())
+		require.NoError(t, ln.Close())
+		if err == nil {
+			require.NoError(t, pc.Close())
+			return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+		}
+	}
+	t.Fatal("no port is free over both tcp and udp")
+	return ""
+}
+
+// startServer starts a program on a free port and in a directory of its own, and
+// returns when ready has no error: the server answers, and it is this one and
+// not whoever took the port first. The test's end stops it.
+func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *server) error) *server {
+	t.Helper()
+	const attempts = 5
+	for range attempts {
+		if s := tryServer(t, path, args, ready); s != nil {
+			return s
+		}
+	}
+	t.Fatalf("%s lost the race for its port %d times", path, attempts)
+	return nil
+}
+
+// tryServer gives nil if the port was taken before the server had it.
+func tryServer(t testing.TB, path string, args func(port string) []string, ready func(s *server) error) *server {
+	t.Helper()
+	dir, port := t.TempDir(), serverPort(t)
+	out, err := os.Create(filepath.Join(dir, "output"))
+	require.NoError(t, err)
+	defer out.Close()
+	s := &server{
+		cmd:    exec.Command(path, args(port)...),
+		addr:   "127.0.0.1:" + port,
+		output: out.Name(),
+		exited: make(chan struct{}),
+	}
+	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, out, out
+	s.cmd.Env = append(os.Environ(), "LC_ALL=C") // we read what it says of its port
+	require.NoError(t, s.cmd.Start())
+	go func() {
+		_ = s.cmd.Wait() // how it ended is in cmd.ProcessState
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("%v ended with %v and said:\n%s", s.cmd, s.cmd.ProcessState, s.said())
+		}
+	})
+	for end := time.Now().Add(enough); ; {
+		err := ready(s)
+		if err == nil {
+			return s
+		}
+		select {
+		case <-s.exited:
+			if strings.Contains(strings.ToLower(s.said()), unix.EADDRINUSE.Error()) {
+				return nil
+			}
+			t.Fatal("the server has ended before it was ready")
+		case <-time.After(time.Millisecond): // nothing tells when a server begins to listen
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the server is not ready: %v", err)
+		}
+	}
+}
+
+// kill ends the server without a chance to say goodbye, and waits for it.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill() // it may have ended already
+	<-s.exited
+}
+
+func (s *server) said() string {
+	said, err := os.ReadFile(s.output)
+	if err != nil {
+		return err.Error()
+	}
+	return string(said)
+}
+
+// serverSays asks a server a question and waits until the answer has want in it.
+func serverSays(network, address, question, want string) error {
+	c, err := client.Dial(network, address, &client.Options{Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Send([]byte(question), 0); err != nil {
+		return err
+	}
+	var said []byte
+	for buf := make([]byte, 4096); !bytes.Contains(said, []byte(want)); {
+		n, err := c.Recv(buf, 0)
+		said = append(said, buf[:n]...)
+		if err != nil {
+			return fmt.Errorf("%w after %q", err, said)
+		}
+	}
+	return nil
+}
+
+// startRedis starts a redis that serves over tcp and over a unix socket, and
+// gives its address on each network.
+func startRedis(t *testing.T) (s *server, addrs map[string]string) {
+	t.Helper()
+	path := requireProgram(t, "redis-server", "redis-server")
+	socket := loopbackOf(t, "unix")
+	s = startServer(t, path, func(port string) []string {
+		return []string{"--bind", "127.0.0.1", "--port", port, "--unixsocket", socket, "--save", "", "--appendonly", "no", "--daemonize", "no"}
+	}, func(s *server) error {
+		isIt := fmt.Sprintf("process_id:%d\r\n", s.cmd.Process.Pid)
+		if err := serverSays("tcp", s.addr, "INFO server\r\n", isIt); err != nil {
+			return err
+		}
+		return serverSays("unix", socket, "INFO server\r\n", isIt)
+	})
+	return s, map[string]string{"tcp": s.addr, "unix": socket}
+}
+
+// startMemcached starts a memcached that serves over tcp and over udp.
+func startMemcached(t *testing.T) *server {
+	t.Helper()
+	path := requireProgram(t, "memcached", "memcached")
+	return startServer(t, path, func(port string) []string {
+		// Only root may choose who to be, and root has to: the rest ignores -u.
+		return []string{"-l", "127.0.0.1", "-p", port, "-U", port, "-u", "root"}
+	}, func(s *server) error {
+		isIt := fmt.Sprintf("STAT pid %d\r\n", s.cmd.Process.Pid)
+		if err := serverSays("tcp", s.addr, "stats\r\n", isIt); err != nil {
+			return err
+		}
+		return serverSays("udp", s.addr, memcachedFrame(1)+"stats\r\n", isIt)
+	})
+}
+
+// startDnsmasq starts a DNS server that knows one name, which nobody else knows.
+func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *server {
+	t.Helper()
+	path := requireProgram(t, "dnsmasq", "dnsmasq-base")
+	known := "--address=/" + strings.TrimSuffix(name.String(), ".") + "/" + netip.AddrFrom4(ip).String()
+	return startServer(t, path, func(port string) []string {
+		return []string{
+			"--no-daemon", "--log-facility=-", "--conf-file=" + os.DevNull, "--no-resolv", "--no-hosts",
+			"--listen-address=127.0.0.1", "--bind-interfaces", "--port=" + port, known,
+		}
+	}, func(s *server) error {
+		return serverSays("udp", s.addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
+	})
+}
+
+func dialServer(t *testing.T, network, address string, opts *client.Options) *client.Client {
+	t.Helper()
+	c, err := client.Dial(network, address, opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// sends sends a request that has to go out whole.
+func sends(t *testing.T, c *client.Client, request []byte) {
+	t.Helper()
+	n, err := c.Send(request, 0)
+	require.NoError(t, err)
+	require.Equal(t, len(request), n)
+}
+
+// receives takes as many bytes as want has from a stream, which have to be these.
+func receives(t *testing.T, c *client.Client, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	n, err := c.Recv(got, client.WaitAll)
+	require.NoError(t, err)
+	require.Equal(t, len(want), n)
+	if len(want) < 100 {
+		require.Equal(t, string(want), string(got))
+		return
+	}
+	require.True(t, bytes.Equal(want, got), "%d bytes are not those that were sent", n) // without printing them
+}
+
+// receivesNoMore checks that the answer had not one byte that was not asked for.
+func receivesNoMore(t *testing.T, c *client.Client) {
+	t.Helper()
+	n, err := c.Recv(make([]byte, 1), client.DontWait)
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.Zero(t, n)
+	require.True(t, c.IsConnected())
+}
+
+// randomBytes gives n bytes of all values, line ends and zeros among them.
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // it never fails
+	return b
+}
+
+func TestRedisGivesBackAMebibyteOverTCP(t *testing.T) {
+	_, addrs := startRedis(t)
+	redisGivesBackAMebibyte(t, dialServer(t, "tcp", addrs["tcp"], nil))
+}
+
+func TestRedisGivesBackAMebibyteOverUnix(t *testing.T) {
+	_, addrs := startRedis(t)
+	redisGivesBackAMebibyte(t, dialServer(t, "unix", addrs["unix"], nil))
+}
+
+func redisGivesBackAMebibyte(t *testing.T, c *client.Client) {
+	value := randomBytes(1 << 20)
+	sends(t, c, fmt.Appendf(nil, "*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$%d\r\n%s\r\n", len(value), value))
+	receives(t, c, []byte("+OK\r\n"))
+
+	sends(t, c, []byte("*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"))
+	header := fmt.Appendf(nil, "$%d\r\n", len(value))
+	peeked := make([]byte, len(header))
+	n, err := c.Recv(peeked, client.Peek|client.WaitAll)
+	require.NoError(t, err)
+	require.Equal(t, string(header), string(peeked[:n]))
+	receives(t, c, header)
+	receives(t, c, value)
+	receives(t, c, []byte("\r\n"))
+	receivesNoMore(t, c)
+}
+
+func TestRedisThatIsKilledEndsRecvOverTCP(t *testing.T) { redisIsKilled(t, "tcp") }
+
+func TestRedisThatIsKilledEndsRecvOverUnix(t *testing.T) { redisIsKilled(t, "unix") }
+
+func redisIsKilled(t *testing.T, network string) {
+	s, addrs := startRedis(t)
+	c := dialServer(t, network, addrs[network], &client.Options{RecvTimeout: time.Minute})
+	sends(t, c, []byte("BLPOP nothing 0\r\n")) // which is never answered
+	type result struct {
+		n   int
+		err error
+	}
+	received := make(chan result, 1)
+	go func() {
+		n, err := c.Recv(make([]byte, 1), 0)
+		received <- result{n, err}
+	}()
+	inKernel(t)
+	require.True(t, c.IsConnected())
+	s.kill()
+	select {
+	case r := <-received:
+		require.Zero(t, r.n)
+		if r.err != io.EOF { // bare, as documented
+			require.ErrorIs(t, r.err, unix.ECONNRESET)
+		}
+	case <-time.After(enough): // long before RecvTimeout
+		t.Fatal("Recv does not notice")
+	}
+	require.False(t, c.IsConnected())
+}
+
+func TestMemcachedGivesBackAValueOverTCP(t *testing.T) {
+	s := startMemcached(t)
+	c := dialServer(t, "tcp", s.addr, nil)
+	value := randomBytes(512 << 10) // an item of 1 MiB is more than it takes by default
+	sends(t, c, fmt.Appendf(nil, "set key 7 0 %d\r\n%s\r\n", len(value), value))
+	receives(t, c, []byte("STORED\r\n"))
+	sends(t, c, []byte("get key\r\n"))
+	receives(t, c, fmt.Appendf(nil, "VALUE key 7 %d\r\n", len(value)))
+	receives(t, c, value)
+	receives(t, c, []byte("\r\nEND\r\n"))
+	receivesNoMore(t, c)
+}
+
+func TestMemcachedGivesBackAValueOverUDP(t *testing.T) {
+	s := startMemcached(t)
+	c := dialServer(t, "udp", s.addr, nil)
+	value := randomBytes(10 << 10) // a request is one datagram, its answer several
+	sends(t, c, fmt.Appendf(nil, "%sset key 7 0 %d\r\n%s\r\n", memcachedFrame(0xbeef), len(value), value))
+	require.Equal(t, "STORED\r\n", string(memcachedReply(t, c, 0xbeef)))
+
+	sends(t, c, []byte(memcachedFrame(0xcafe)+"get key\r\n"))
+	want := fmt.Appendf(nil, "VALUE key 7 %d\r\n%s\r\nEND\r\n", len(value), value)
+	require.True(t, bytes.Equal(want, memcachedReply(t, c, 0xcafe)), "the value is not the one that was stored")
+	receivesNoMore(t, c)
+}
+
+// memcachedFrame is the header of a request over udp (memcached's protocol.txt,
+// "UDP protocol"): id, sequence number, number of datagrams, and nothing yet.
+func memcachedFrame(id uint16) string {
+	h := binary.BigEndian.AppendUint16(nil, id)
+	return string(append(h, 0, 0, 0, 1, 0, 0))
+}
+
+// memcachedReply puts the datagrams of a reply together, by their sequence
+// numbers and not as they come.
+func memcachedReply(t *testing.T, c *client.Client, id uint16) []byte {
+	t.Helper()
+	var parts [][]byte
+	for received := 0; parts == nil || received < len(parts); received++ {
+		// A peek at the header tells how long the datagram is.
+		var h [8]byte
+		n, err := c.Recv(h[:], client.Peek)
+		var cut *client.TruncatedError
+		require.ErrorAs(t, err, &cut)
+		require.Equal(t, len(h), n)
+		require.Equal(t, len(h), cut.Got)
+
+		d := make([]byte, cut.Size)
+		n, err = c.Recv(d, 0)
+		require.NoError(t, err)
+		require.Equal(t, cut.Size, n)
+		require.Equal(t, h[:], d[:len(h)])
+
+		number, total := int(binary.BigEndian.Uint16(h[2:])), int(binary.BigEndian.Uint16(h[4:]))
+		if parts == nil {
+			parts = make([][]byte, total)
+		}
+		require.Equal(t, id, binary.BigEndian.Uint16(h[:]))
+		require.Len(t, parts, total)
+		require.Less(t, number, total)
+		require.Nil(t, parts[number], "datagram %d came twice", number)
+		require.Zero(t, binary.BigEndian.Uint16(h[6:]))
+		parts[number] = d[len(h):]
+	}
+	return bytes.Join(parts, nil)
+}
+
+func TestDnsmasqAnswersOverConnectedUDP(t *testing.T) {
+	name, ip := dnsName(), [4]byte{192, 0, 2, 1}
+	s := startDnsmasq(t, name, ip)
+	c := dialServer(t, "udp", s.addr, nil)
+	for id := range uint16(3) {
+		sends(t, c, dnsQuestion(t, id, name))
+		reply := make([]byte, 512)
+		n, err := c.Recv(reply, 0)
+		require.NoError(t, err)
+		require.Equal(t, ip, dnsAnswer(t, reply[:n], id, name))
+	}
+	receivesNoMore(t, c)
+}
+
+func TestDnsmasqTwiceAnswersOneUnconnectedUDPSocket(t *testing.T) {
+	name := dnsName()
+	ips := [][4]byte{{192, 0, 2, 1}, {192, 0, 2, 2}}
+	servers := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		servers[i] = netip.MustParseAddrPort(startDnsmasq(t, name, ip).addr)
+	}
+	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0"})
+	require.NoError(t, err)
+	defer c.Close()
+
+	ways := []struct {
+		send func(p []byte, to netip.AddrPort) (int, error)
+		recv func(p []byte) (int, netip.AddrPort, error)
+	}{
+		{
+			send: func(p []byte, to netip.AddrPort) (int, error) {
+				return c.SendTo(p, net.UDPAddrFromAddrPort(to))
+			},
+			recv: func(p []byte) (int, netip.AddrPort, error) {
+				n, from, err := c.RecvFrom(p, 0)
+				require.IsType(t, &net.UDPAddr{}, from)
+				return n, from.(*net.UDPAddr).AddrPort(), err
+			},
+		},
+		{
+			send: c.SendToAddrPort,
+			recv: func(p []byte) (int, netip.AddrPort, error) { return c.RecvFromAddrPort(p, 0) },
+		},
+	}
+	for way, do := range ways {
+		idOf := func(server int) uint16 { return uint16(way<<8 | server) }
+		for i, to := range servers {
+			question := dnsQuestion(t, idOf(i), name)
+			n, err := do.send(question, to)
+			require.NoError(t, err)
+			require.Equal(t, len(question), n)
+		}
+		answers := make(map[netip.AddrPort][4]byte)
+		for range servers {
+			reply := make([]byte, 512)
+			n, from, err := do.recv(reply)
+			require.NoError(t, err)
+			i := slices.Index(servers, from)
+			require.GreaterOrEqual(t, i, 0, "an answer from %v, who was not asked", from)
+			answers[from] = dnsAnswer(t, reply[:n], idOf(i), name)
+		}
+		require.Equal(t, map[netip.AddrPort][4]byte{servers[0]: ips[0], servers[1]: ips[1]}, answers)
+	}
+	require.Nil(t, c.RemoteAddr())
+}
+
+// dnsName makes a name that only those know who were told.
+func dnsName() dnsmessage.Name {
+	return dnsmessage.MustNewName(strings.ToLower(rand.Text()) + ".test.")
+}
+
+func dnsQuestion(t *testing.T, id uint16, name dnsmessage.Name) []byte {
+	t.Helper()
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: id, RecursionDesired: true})
+	require.NoError(t, b.StartQuestions())
+	require.NoError(t, b.Question(dnsmessage.Question{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}))
+	question, err := b.Finish()
+	require.NoError(t, err)
+	return question
+}
+
+// dnsAnswer gives the one address in a reply, which has to be that to question id.
+func dnsAnswer(t *testing.T, reply []byte, id uint16, name dnsmessage.Name) [4]byte {
+	t.Helper()
+	var m dnsmessage.Message
+	require.NoError(t, m.Unpack(reply))
+	require.Equal(t, id, m.ID)
+	require.True(t, m.Response)
+	require.Equal(t, dnsmessage.RCodeSuccess, m.RCode)
+	require.Equal(t, []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}, m.Questions)
+	require.Len(t, m.Answers, 1)
+	require.Equal(t, name, m.Answers[0].Header.Name)
+	require.IsType(t, &dnsmessage.AResource{}, m.Answers[0].Body)
+	return m.Answers[0].Body.(*dnsmessage.AResource).A
+}
