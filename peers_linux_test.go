@@ -20,3 +20,5 @@ func signalThreads() {
 		}
 	}
 }
+
+func unshareNetwork() error { return unix.Unshare(unix.CLONE_NEWNET) }

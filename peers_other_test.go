@@ -11,3 +11,5 @@ import (
 var waitingCalls map[int]bool
 
 func signalThreads() { _ = unix.Kill(os.Getpid(), unix.SIGURG) }
+
+func unshareNetwork() error { return unix.EPERM }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -140,6 +141,7 @@ func lookup(ctx context.Context, n network, host string, r *net.Resolver, until 
 	if r == nil {
 		r = net.DefaultResolver
 	}
+	r = tie(r)
 	if until != sock.Never {
 		limited, cancel := context.WithTimeout(ctx, until.Left())
 		defer cancel()
@@ -157,6 +159,41 @@ func lookup(ctx context.Context, n network, host string, r *net.Resolver, until 
 		return nil, &limitError{cause: err}
 	}
 	return ips, err
+}
+
+// A tied resolver closes its connections when the lookup that they are for is
+// given up. Left to itself a net.Resolver keeps one that waits for a silent
+// server, and the goroutine with it, for the resolver's own 5 s: a
+// context does not reach a read that is under way (net/dnsclient_unix.go). A
+// lookup by the system's library, where Go uses that, cannot be ended at all.
+type tiedResolver struct {
+	of *net.Resolver
+	r  *net.Resolver
+}
+
+// lastTied is kept because a net.Resolver asks once for all who look up the
+// same name at the same time, as long as they share it.
+var lastTied atomic.Pointer[tiedResolver]
+
+func tie(of *net.Resolver) *net.Resolver {
+	if t := lastTied.Load(); t != nil && t.of == of && t.r.PreferGo == of.PreferGo && t.r.StrictErrors == of.StrictErrors {
+		return t.r
+	}
+	r := &net.Resolver{PreferGo: of.PreferGo, StrictErrors: of.StrictErrors}
+	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dial := of.Dial
+		if dial == nil {
+			dial = new(net.Dialer).DialContext
+		}
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
+		return conn, nil
+	}
+	lastTied.Store(&tiedResolver{of, r})
+	return r
 }
 
 // interleave orders addresses as RFC 8305, section 4, has it: families take

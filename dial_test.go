@@ -1,0 +1,352 @@
+package client_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestDialReachesEveryNetwork(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		c, peer := stream(t, network, nil)
+		require.Equal(t, map[string]client.Type{"tcp": client.TCP, "tcp6": client.TCP6, "unix": client.UnixStream}[network], c.Type())
+		_, err := c.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = peer.Read(make([]byte, 1))
+		require.NoError(t, err)
+	})
+	eachDatagram(t, func(t *testing.T, network string) {
+		c, _ := datagrams(t, network, nil)
+		require.Equal(t, map[string]client.Type{"udp": client.UDP, "udp6": client.UDP6, "unixgram": client.UnixDgram}[network], c.Type())
+	})
+}
+
+func TestDialerIsADialFunctionForDrivers(t *testing.T) {
+	ln := listen(t, "tcp")
+	d := client.Dialer{Options: &client.Options{Timeout: enough}}
+	conn, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	conn, err = new(client.Dialer).DialContext(t.Context(), "tcp", refused(t, "tcp"))
+	require.Error(t, err)
+	require.True(t, conn == nil, "a nil *Client in a net.Conn is not nil")
+}
+
+func TestAnEmptyHostIsThisMachine(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp4"} {
+		ln := listen(t, "tcp")
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		require.NoError(t, err)
+		c, err := client.Dial(network, ":"+port, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}
+
+// A dial's attempts, in order, as Control sees them.
+type attempts struct {
+	mu         sync.Mutex
+	addresses  []string
+	goroutines []int
+	at         []time.Time
+}
+
+func (a *attempts) record(_, address string, _ syscall.RawConn) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.addresses = append(a.addresses, address)
+	a.goroutines = append(a.goroutines, runtime.NumGoroutine())
+	a.at = append(a.at, time.Now())
+	return nil
+}
+
+func portOf(t *testing.T, address string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	return port
+}
+
+func TestTheNextAddressIsTriedWhenOneRefuses(t *testing.T) {
+	ln := listen(t, "tcp")
+	port := portOf(t, ln.Addr().String())
+	var tried attempts
+	opts := &client.Options{Control: tried.record, Resolver: names(t, map[string][]string{
+		"two.test.": {"127.0.0.2", "127.0.0.1"}, // nobody listens on .2
+	})}
+	start := time.Now()
+	c, err := client.Dial("tcp", "two.test:"+port, opts)
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, []string{"127.0.0.2:" + port, "127.0.0.1:" + port}, tried.addresses)
+	require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
+	require.Less(t, time.Since(start), enough)
+}
+
+func TestTheNextAddressIsStartedWhileOneIsSilent(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	port := portOf(t, hole)
+	ln, err := net.Listen("tcp", "127.0.0.2:"+port)
+	require.NoError(t, err)
+	defer ln.Close()
+	var tried attempts
+	opts := &client.Options{Control: tried.record, Resolver: names(t, map[string][]string{
+		"some.test.": {"127.0.0.1", "127.0.0.1", "127.0.0.2"},
+	})}
+	c, err := client.Dial("tcp", "some.test:"+port, opts)
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
+	for i := 1; i < len(tried.at); i++ {
+		require.GreaterOrEqual(t, tried.at[i].Sub(tried.at[i-1]), 240*time.Millisecond, "RFC 8305: not all at once")
+	}
+	require.Equal(t, []string{hole, hole, "127.0.0.2:" + port}, tried.addresses)
+}
+
+func TestAllAddressesAreTriedWithinTheLimitByOneGoroutine(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	port := portOf(t, hole)
+	holes := []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1"}
+	for _, limit := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond} {
+		var tried attempts
+		start := time.Now()
+		_, err := client.Dial("tcp", "holes.test:"+port, &client.Options{
+			Timeout: limit, Control: tried.record, Resolver: names(t, map[string][]string{"holes.test.": holes}),
+		})
+		took := time.Since(start)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, took, limit)
+		require.Less(t, took, limit+enough)
+		require.Len(t, tried.addresses, len(holes))
+		last := tried.goroutines[len(tried.goroutines)-1]
+		require.LessOrEqual(t, last, tried.goroutines[0], "no goroutine per address")
+
+		var all *client.DialError
+		require.ErrorAs(t, err, &all)
+		require.Len(t, all.Errs, len(holes))
+		for _, e := range all.Errs {
+			require.Equal(t, hole, e.Addr.String())
+			require.ErrorIs(t, e, os.ErrDeadlineExceeded)
+		}
+	}
+}
+
+func TestTheErrorListsEachAddressWithItsOwnCause(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	port := portOf(t, hole)
+	_, err := client.Dial("tcp", "mixed.test:"+port, &client.Options{
+		Timeout:  300 * time.Millisecond,
+		Resolver: names(t, map[string][]string{"mixed.test.": {"127.0.0.1", "127.0.0.2", "::1"}}),
+	})
+	var op *net.OpError
+	require.ErrorAs(t, err, &op)
+	require.Equal(t, "dial", op.Op)
+	require.Equal(t, "mixed.test:"+port, op.Addr.String())
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+	require.True(t, op.Timeout())
+	require.True(t, client.SafeToRetry(err))
+	var all *client.DialError
+	require.ErrorAs(t, err, &all)
+	causes := make(map[string]string)
+	for _, e := range all.Errs {
+		causes[e.Addr.String()] = e.Err.Error()
+	}
+	require.Equal(t, "i/o timeout", causes[hole])
+	require.Equal(t, "connect: connection refused", causes["127.0.0.2:"+port])
+	require.Contains(t, causes, "[::1]:"+port)
+	require.Contains(t, err.Error(), "127.0.0.2:"+port+": connect: connection refused")
+	require.Contains(t, err.Error(), hole+": i/o timeout")
+}
+
+func TestAContextEndsADialAtOnce(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		hole := blackHole(t, network, "127.0.0.1")
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() {
+			_, err := client.DialContext(ctx, network, hole, &client.Options{Timeout: -1})
+			result <- err
+		}()
+		inKernel(t)
+		cancel()
+		err := <-result
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.True(t, client.SafeToRetry(err))
+	})
+	t.Run("looking a name up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		silent := names(t, nil)
+		dial := silent.Dial
+		asked := make(chan struct{}, 9)
+		silent.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			asked <- struct{}{}
+			return dial(ctx, network, address)
+		}
+		result := make(chan error, 1)
+		go func() {
+			_, err := client.DialContext(ctx, "tcp", "silent.test:1", &client.Options{Resolver: silent, Timeout: -1})
+			result <- err
+		}()
+		<-asked
+		cancel()
+		require.ErrorIs(t, <-result, context.Canceled)
+	})
+	t.Run("before it starts", func(t *testing.T) {
+		ln := listen(t, "tcp")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := client.DialContext(ctx, "tcp", ln.Addr().String(), nil)
+		require.ErrorIs(t, err, context.Canceled)
+	})
+	t.Run("its deadline", func(t *testing.T) {
+		hole := blackHole(t, "tcp", "127.0.0.1")
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := client.DialContext(ctx, "tcp", hole, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	})
+}
+
+// net.Resolver would keep the question, a goroutine and a descriptor for 5 s.
+func TestALookupThatIsGivenUpLeavesNothingBehind(t *testing.T) {
+	silent := names(t, nil)
+	before := runtime.NumGoroutine()
+	for range 10 {
+		_, err := client.Dial("tcp", "silent.test:1", &client.Options{Resolver: silent, Timeout: 5 * time.Millisecond})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 2*time.Second, time.Millisecond, "Eventually has one of its own")
+}
+
+// A context that ends after, or just as, the connect succeeds must not leave a
+// client that is poisoned by it.
+func TestAContextHasNoSayOnceDialHasReturned(t *testing.T) {
+	ln := listen(t, "tcp")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() { echo(conn); _ = conn.Close() }()
+		}
+	}()
+	for i := range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		timer := time.AfterFunc(time.Duration(i)*time.Microsecond, cancel)
+		c, err := client.DialContext(ctx, "tcp", ln.Addr().String(), nil)
+		if err != nil {
+			require.ErrorIs(t, err, context.Canceled)
+			continue
+		}
+		cancel()
+		require.NoError(t, roundTrip(c, make([]byte, 8)))
+		require.NoError(t, c.Close())
+		timer.Stop()
+	}
+}
+
+func TestConnectAfterAFailedConnect(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux can use a socket again after a failed connect")
+	}
+	for _, network := range []string{"tcp", "tcp6", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			ln := listen(t, network)
+			c, err := unconnected[network](&client.Options{ConnectTimeout: 50 * time.Millisecond})
+			require.NoError(t, err)
+			defer c.Close()
+			require.Error(t, c.Connect(t.Context(), refused(t, network)))
+			require.ErrorIs(t, c.Connect(t.Context(), blackHole(t, network, "127.0.0.1")), os.ErrDeadlineExceeded)
+			require.False(t, c.IsConnected())
+			_, err = c.Recv(make([]byte, 1), 0)
+			require.ErrorIs(t, err, unix.ENOTCONN)
+			require.NoError(t, c.Connect(t.Context(), ln.Addr().String()))
+			peer, err := ln.Accept()
+			require.NoError(t, err)
+			defer peer.Close()
+			_, err = peer.Write([]byte("x"))
+			require.NoError(t, err)
+			n, err := c.Recv(make([]byte, 1), 0)
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+			require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
+		})
+	}
+}
+
+func TestConnectTriesEachAddressOfAName(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	port := portOf(t, hole)
+	ln, err := net.Listen("tcp", "127.0.0.3:"+port)
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := client.NewTCP(&client.Options{Timeout: 600 * time.Millisecond, Resolver: names(t, map[string][]string{
+		"some.test.": {"127.0.0.2", "127.0.0.1", "127.0.0.3"}, "none.test.": {"127.0.0.4", "127.0.0.5"},
+	})})
+	require.NoError(t, err)
+	defer c.Close()
+	err = c.Connect(t.Context(), "none.test:"+port)
+	var all *client.DialError
+	require.ErrorAs(t, err, &all)
+	require.Len(t, all.Errs, 2)
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+	require.NoError(t, c.Connect(t.Context(), "some.test:"+port))
+	require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
+}
+
+func TestConnectEndsWithItsContext(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	c, err := client.NewTCP(&client.Options{Timeout: -1})
+	require.NoError(t, err)
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- c.Connect(ctx, hole) }()
+	inKernel(t)
+	require.ErrorIs(t, c.Connect(ctx, hole), unix.EALREADY)
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+}
+
+// TCP may connect a socket to itself, when it picks as its own the port that it
+// is to connect to. What answers then is not a server.
+func TestASocketThatMeetsItselfIsRefused(t *testing.T) {
+	address := refused(t, "tcp")
+	_, err := client.Dial("tcp", address, &client.Options{LocalAddr: address})
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+}
+
+func TestControlSeesTheSocketBeforeItConnects(t *testing.T) {
+	ln := listen(t, "tcp")
+	c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{Control: func(network, address string, raw syscall.RawConn) error {
+		require.Equal(t, "tcp", network)
+		require.Equal(t, ln.Addr().String(), address)
+		var err error
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
+		}))
+		return err
+	}})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	_, err = client.Dial("tcp", ln.Addr().String(), &client.Options{Control: func(string, string, syscall.RawConn) error { return unix.EPERM }})
+	require.ErrorIs(t, err, unix.EPERM)
+	_, err = client.NewUDP(&client.Options{Control: func(_, address string, _ syscall.RawConn) error {
+		require.Empty(t, address)
+		return unix.EPERM
+	}})
+	require.ErrorIs(t, err, unix.EPERM)
+}

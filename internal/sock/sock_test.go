@@ -1,0 +1,278 @@
+package sock
+
+import (
+	"errors"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client/internal/leak"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+func TestInstants(t *testing.T) {
+	require.Equal(t, Never, In(-1))
+	require.Equal(t, Never, In(math.MaxInt64), "too far away to be represented")
+	require.Equal(t, Never, At(time.Time{}))
+	require.Positive(t, At(time.Unix(1, 0)), "long over, and still not Never")
+	require.Negative(t, At(time.Unix(1, 0)).Left())
+	require.Equal(t, forever, Never.Left())
+	require.InDelta(t, time.Hour, In(time.Hour).Left(), float64(time.Minute))
+	require.InDelta(t, time.Hour, At(time.Now().Add(time.Hour)).Left(), float64(time.Minute))
+	require.LessOrEqual(t, In(0).Left(), time.Duration(0))
+	require.Equal(t, Instant(3), Earlier(3, Never))
+	require.Equal(t, Instant(3), Earlier(Never, 3))
+	require.Equal(t, Instant(3), Earlier(3, 4))
+	require.Equal(t, Instant(3), Earlier(4, 3))
+	require.Equal(t, Never, Earlier(Never, Never))
+}
+
+func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
+	var l life
+	require.True(t, l.use())
+	first, others := l.end()
+	require.True(t, first)
+	require.True(t, others)
+	first, _ = l.end()
+	require.False(t, first)
+	require.False(t, l.use())
+	require.False(t, l.release())
+	require.True(t, l.release())
+
+	for range 1000 {
+		var l life
+		var last, firsts int
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if l.use() && l.release() {
+					mu.Lock()
+					last++
+					mu.Unlock()
+				}
+			})
+		}
+		for range 2 {
+			wg.Go(func() {
+				if first, _ := l.end(); first {
+					done := l.release()
+					mu.Lock()
+					defer mu.Unlock()
+					firsts++
+					if done {
+						last++
+					}
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, firsts)
+		require.Equal(t, 1, last)
+	}
+}
+
+func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
+	var k waker
+	defer k.close()
+	k.wake() // before there is a descriptor
+	fd, err := k.pollFD()
+	require.NoError(t, err)
+	readable := func() bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := sleepPoll(fds, 0)
+		require.NoError(t, err)
+		return n == 1
+	}
+	require.True(t, readable())
+	k.drain()
+	require.False(t, readable())
+	for range 3 {
+		k.wake()
+		k.wake()
+		require.True(t, readable())
+		k.drain()
+		require.False(t, readable(), "two wakes are one")
+	}
+}
+
+func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
+	var k waker
+	fd, err := k.pollFD()
+	require.NoError(t, err)
+	k.close()
+	victim, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(victim)
+	require.Equal(t, fd, victim, "the number is somebody else's now")
+	k.wake()
+	k.drain()
+	k.close()
+	_, err = unix.FcntlInt(uintptr(victim), unix.F_GETFD, 0)
+	require.NoError(t, err)
+}
+
+func addrs() map[int][]Addr {
+	return map[int][]Addr{
+		unix.AF_INET:  {{IP: netip.MustParseAddrPort("127.0.0.1:80")}, {IP: netip.MustParseAddrPort("255.1.2.3:65535")}},
+		unix.AF_INET6: {{IP: netip.MustParseAddrPort("[::1]:443")}, {IP: netip.MustParseAddrPort("[2001:db8::1]:1")}},
+		unix.AF_UNIX:  {{Path: "/some/where"}, {Path: "relative"}},
+	}
+}
+
+func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
+	for domain, list := range addrs() {
+		for _, a := range list {
+			var n name
+			require.NoError(t, n.set(domain, a))
+			require.Equal(t, a, n.addr())
+		}
+	}
+	var n name
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET, Addr{IP: netip.MustParseAddrPort("[::1]:1")}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET6, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET, Addr{}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_UNIX, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
+	require.Equal(t, unix.ENAMETOOLONG, n.set(unix.AF_UNIX, Addr{Path: string(make([]byte, MaxPath+1))}))
+}
+
+func TestZonesAreInterfaces(t *testing.T) {
+	interfaces, err := net.Interfaces()
+	require.NoError(t, err)
+	require.NotEmpty(t, interfaces)
+	lo := interfaces[0]
+	index, err := zoneIndex(lo.Name)
+	require.NoError(t, err)
+	require.EqualValues(t, lo.Index, index)
+	require.Equal(t, lo.Name, zoneName(index))
+	require.Equal(t, lo.Name, zoneName(index), "remembered")
+	require.Equal(t, "4242", zoneName(4242), "an interface that is gone")
+	require.Empty(t, zoneName(0))
+	index, err = zoneIndex("4242")
+	require.NoError(t, err)
+	require.EqualValues(t, 4242, index)
+	_, err = zoneIndex("no such interface")
+	var ae *net.AddrError
+	require.ErrorAs(t, err, &ae)
+	var n name
+	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo.Name), 1)}
+	require.NoError(t, n.set(unix.AF_INET6, a))
+	require.Equal(t, a, n.addr())
+}
+
+func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	good := Addr{IP: netip.MustParseAddrPort(ln.Addr().String())}
+	broken := errors.New("no socket")
+	dropped := 0
+	var opened []*Socket
+	winner, s, errs := First(3, time.Hour, In(10*time.Second), nil,
+		func(i int) (*Socket, Addr, error) {
+			if i == 0 {
+				return nil, Addr{}, broken
+			}
+			s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+			opened = append(opened, s)
+			if i == 1 {
+				return s, addrs()[unix.AF_INET6][0], err // of a family that the socket has not
+			}
+			return s, good, err
+		},
+		func(s *Socket) { dropped++; _ = s.Close() })
+	require.Nil(t, errs)
+	require.Equal(t, 2, winner)
+	require.Equal(t, 1, dropped)
+	require.Same(t, opened[1], s)
+	require.Equal(t, good, s.Peer())
+	require.NoError(t, s.Close())
+	require.True(t, s.Peer().IsZero())
+}
+
+func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
+	var stop Stop
+	defer stop.Close()
+	stop.Stop()
+	_, s, errs := First(2, 0, Never, &stop,
+		func(int) (*Socket, Addr, error) { t.Error("opened"); return nil, Addr{}, unix.EMFILE },
+		func(*Socket) { t.Error("dropped") })
+	require.Nil(t, s)
+	require.Equal(t, []error{ErrStopped, ErrStopped}, errs)
+	require.False(t, (*Stop)(nil).Stopped())
+}
+
+func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	require.NoError(t, err)
+	require.False(t, s.Stream())
+	require.NoError(t, s.Close())
+	require.True(t, s.Closed())
+	for name, f := range map[string]func() error{
+		"Close":            s.Close,
+		"SetInt":           func() error { return s.SetInt(unix.SOL_SOCKET, unix.SO_RCVBUF, 1) },
+		"Shutdown":         func() error { return s.Shutdown(unix.SHUT_RD) },
+		"SetReadDeadline":  func() error { return s.SetReadDeadline(1) },
+		"SetWriteDeadline": func() error { return s.SetWriteDeadline(1) },
+		"Bind":             func() error { return s.Bind(Addr{}, nil) },
+		"Connect":          func() error { return s.Connect(Addr{}, Never, nil) },
+		"Discard":          func() error { return s.Discard(Never) },
+		"Recv":             func() error { _, err := s.Recv(nil, 0, 0, nil); return err },
+		"Recv, not waiting": func() error {
+			_, err := s.Recv(nil, unix.MSG_DONTWAIT, 0, nil)
+			return err
+		},
+		"Read":              func() error { _, err := s.Read(nil); return err },
+		"Send":              func() error { _, err := s.Send(nil, 0, 0); return err },
+		"Send, not waiting": func() error { _, err := s.Send(nil, unix.MSG_DONTWAIT, 0); return err },
+		"Write":             func() error { _, err := s.Write(nil); return err },
+		"SendTo":            func() error { _, err := s.SendTo(nil, addrs()[unix.AF_INET][0], 0); return err },
+		"Raw.Control":       func() error { return s.Raw().Control(func(uintptr) {}) },
+		"Raw.Read":          func() error { return s.Raw().Read(func(uintptr) bool { return true }) },
+		"Raw.Write":         func() error { return s.Raw().Write(func(uintptr) bool { return true }) },
+	} {
+		require.ErrorIs(t, f(), net.ErrClosed, name)
+	}
+	require.False(t, s.Up())
+	require.True(t, s.Local().IsZero())
+}
+
+// Close before the connect has said how to stop it must stop it all the same.
+func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
+	for range 200 {
+		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM)
+		require.NoError(t, err)
+		result := make(chan error, 1)
+		go func() {
+			var stop Stop
+			defer stop.Close()
+			result <- s.Connect(Addr{Path: "/nowhere/at/all"}, Never, &stop)
+		}()
+		require.NoError(t, s.Close())
+		if err := <-result; !errors.Is(err, net.ErrClosed) {
+			require.ErrorIs(t, err, unix.ENOENT)
+		}
+	}
+}
+
+func FuzzNames(f *testing.F) {
+	for _, s := range []string{"", "/a", "@b", "\x00c", "d\x00e", "@\x00f"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a := Addr{Path: string(raw)}
+		var n name
+		if err := n.set(unix.AF_UNIX, a); err != nil {
+			require.Greater(t, len(raw), MaxPath)
+			return
+		}
+		_ = n.addr() // whatever it is, reading it back panics on nothing
+	})
+}

@@ -1,0 +1,121 @@
+package client_test
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/sock"
+	"github.com/stretchr/testify/require"
+)
+
+func TestABigUnixgramPassesWhole(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems take 2 KiB by default")
+	}
+	c, peer := datagrams(t, "unixgram", nil)
+	want := bytes.Repeat([]byte("0123456789"), 20_000)
+	n, err := c.Send(want, 0)
+	require.NoError(t, err)
+	require.Equal(t, len(want), n)
+	buf := make([]byte, len(want)+1)
+	n, from, err := peer.ReadFrom(buf)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, buf[:n]))
+	_, err = peer.WriteTo(want, from)
+	require.NoError(t, err)
+	n, err = c.Recv(buf, 0)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, buf[:n]))
+}
+
+// On Linux the name is the kernel's and in no directory: there is nothing that a
+// kill could leave behind.
+func TestAUnixgramClientCanBeAnsweredAndLeavesNothingBehind(t *testing.T) {
+	c, _ := datagrams(t, "unixgram", nil)
+	name := c.LocalAddr().String()
+	if runtime.GOOS == "linux" {
+		require.True(t, strings.HasPrefix(name, "@"), name)
+		return
+	}
+	info, err := os.Stat(filepath.Dir(name))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	require.NoError(t, c.Close())
+	_, err = os.Stat(filepath.Dir(name))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestAbstractNames(t *testing.T) {
+	if !sock.Abstract {
+		t.Skip("this system has no abstract names")
+	}
+	name := "@" + filepath.Base(t.TempDir()) + t.Name()
+	ln, err := net.Listen("unix", name)
+	require.NoError(t, err)
+	defer ln.Close()
+	c, peer := accepted(t, ln, nil)
+	require.Equal(t, name, c.RemoteAddr().String())
+	require.NoError(t, peer.Close())
+
+	gram, err := client.NewUnixgram(&client.Options{LocalAddr: name})
+	require.NoError(t, err)
+	defer gram.Close()
+	require.Equal(t, name, gram.LocalAddr().String())
+}
+
+func TestABoundPathIsRemovedOnCloseAndAnothersIsNot(t *testing.T) {
+	for _, network := range []string{"unix", "unixgram"} {
+		t.Run(network, func(t *testing.T) {
+			path := loopbackOf(t, network)
+			bound := func() *client.Client {
+				c, err := unconnected[network](nil)
+				require.NoError(t, err)
+				require.NoError(t, c.Bind(path))
+				require.Equal(t, path, c.LocalAddr().String())
+				return c
+			}
+			c := bound()
+			require.FileExists(t, path)
+			require.NoError(t, c.Close())
+			require.NoFileExists(t, path)
+
+			c = bound()
+			// Moved, not removed: the new one must not get the old one's inode.
+			require.NoError(t, os.Rename(path, path+"-old"))
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			require.NoError(t, c.Close())
+			require.FileExists(t, path)
+		})
+	}
+}
+
+func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
+	dir, err := os.MkdirTemp("", "c")
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	longest := filepath.Join(dir, strings.Repeat("x", sock.MaxPath-len(dir)-1))
+	ln, err := net.Listen("unix", longest)
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := client.Dial("unix", longest, nil)
+	require.NoError(t, err)
+	require.Equal(t, longest, c.RemoteAddr().String())
+	require.NoError(t, c.Close())
+
+	for _, network := range []string{"unix", "unixgram"} {
+		_, err = client.Dial(network, longest+"x", nil)
+		var ae *net.AddrError
+		require.ErrorAs(t, err, &ae)
+		require.Contains(t, err.Error(), longest+"x")
+		c, err := unconnected[network](nil)
+		require.NoError(t, err)
+		require.ErrorAs(t, c.Bind(longest+"x"), &ae)
+		require.NoError(t, c.Close())
+	}
+}
