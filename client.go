@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -279,7 +280,7 @@ func (c *Client) received(op string, from net.Addr, room, n int, err error) (int
 // failed gives a cause its operation and addresses; peer is for a client that
 // has no peer of its own.
 func (c *Client) failed(op string, peer net.Addr, cause error) error {
-	if cause == io.EOF || cause == io.ErrUnexpectedEOF {
+	if errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF) {
 		return cause
 	}
 	if remote := c.RemoteAddr(); remote != nil {

@@ -235,7 +235,7 @@ func TestUnknownFlagsAreRefused(t *testing.T) {
 
 // limitedCalls are all the calls that wait, on peers that make them wait for
 // ever. Each returns the function that is timed, made with the given limit.
-func limitedCalls(t *testing.T) map[string]func(t *testing.T, limit time.Duration) func() error {
+func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() error {
 	calls := make(map[string]func(*testing.T, time.Duration) func() error)
 	recv := func(network string, flags client.Flag) func(*testing.T, time.Duration) func() error {
 		return func(t *testing.T, limit time.Duration) func() error {
@@ -360,7 +360,7 @@ func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 
 // Neither early nor, so far as a test can say, late, whatever interrupts.
 func TestEveryCallEndsAtItsLimit(t *testing.T) {
-	for name, call := range limitedCalls(t) {
+	for name, call := range limitedCalls() {
 		t.Run(name, func(t *testing.T) {
 			for _, limit := range []time.Duration{200 * time.Millisecond, 3 * time.Millisecond} {
 				test := func(t *testing.T) {

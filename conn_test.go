@@ -191,7 +191,7 @@ func TestRawReadFindsADescriptorThatDoesNotBlock(t *testing.T) {
 		require.NoError(t, raw.Read(func(fd uintptr) bool {
 			calls++
 			n, readErr = unix.Read(int(fd), buf)
-			return readErr != unix.EAGAIN
+			return !errors.Is(readErr, unix.EAGAIN)
 		}))
 		require.NoError(t, readErr)
 		require.Equal(t, 1, n)
@@ -205,7 +205,7 @@ func TestRawReadFindsADescriptorThatDoesNotBlock(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, raw.Write(func(fd uintptr) bool {
 			_, err = unix.Write(int(fd), []byte("y"))
-			return err != unix.EAGAIN
+			return !errors.Is(err, unix.EAGAIN)
 		}))
 		_, err = io.ReadFull(peer, buf)
 		require.NoError(t, err)

@@ -189,11 +189,11 @@ func answer(question []byte, known map[string][]string) []byte {
 		return nil
 	}
 	q := m.Questions[0]
-	m.Header.Response, m.Header.RecursionAvailable = true, true
+	m.Response, m.RecursionAvailable = true, true
 	m.Additionals = nil
 	addrs, ok := known[q.Name.String()]
 	if !ok {
-		m.Header.RCode = dnsmessage.RCodeNameError
+		m.RCode = dnsmessage.RCodeNameError
 	}
 	for _, s := range addrs {
 		ip := netip.MustParseAddr(s)

@@ -310,7 +310,7 @@ func redisIsKilled(t *testing.T, network string) {
 	select {
 	case r := <-received:
 		require.Zero(t, r.n)
-		if r.err != io.EOF { // bare, as documented
+		if r.err != io.EOF { //nolint:errorlint // bare, as documented
 			require.ErrorIs(t, r.err, unix.ECONNRESET)
 		}
 	case <-time.After(enough): // long before RecvTimeout

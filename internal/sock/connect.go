@@ -75,27 +75,33 @@ func (r *race) run() (int, *Socket, []error) {
 		if err != nil {
 			return r.lost(err)
 		}
-		// Backwards, because those that failed are taken out on the way; the
-		// oldest of several that are done at once wins all the same.
-		var done *attempt
-		for i := len(r.running) - 1; i >= 0; i-- {
-			if !ready(i) {
-				continue
-			}
-			a := r.running[i]
-			switch ok, err := a.proceed(); {
-			case err != nil:
-				r.fail(a, err)
-				r.running = append(r.running[:i], r.running[i+1:]...)
-				r.nextAt = Now() // RFC 8305: a failure starts the next at once
-			case ok:
-				done = &a
-			}
-		}
-		if done != nil {
-			return r.won(*done)
+		if a, done := r.proceed(ready); done {
+			return r.won(a)
 		}
 	}
+}
+
+// proceed takes the attempts that may have come further a step on, and out of
+// the race if that failed. The oldest of several that are through wins.
+func (r *race) proceed(ready func(i int) bool) (first attempt, done bool) {
+	still := r.running[:0]
+	for i := range r.running {
+		a := r.running[i]
+		if ready(i) && !done {
+			ok, err := a.proceed()
+			if err != nil {
+				r.fail(a, err)
+				r.nextAt = Now() // RFC 8305: a failure starts the next at once
+				continue
+			}
+			if ok {
+				first, done = a, true
+			}
+		}
+		still = append(still, a)
+	}
+	r.running = still
+	return first, done
 }
 
 // due reports whether another attempt is to be started now.
@@ -151,10 +157,10 @@ func (r *race) wait() (ready func(i int) bool, err error) {
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
 	}
-	if _, err := sleepPoll(fds, max(left, 0)); err != nil && err != unix.EINTR {
-		return nil, os.NewSyscallError("poll", err)
+	if _, errno := sleepPoll(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
+		return nil, os.NewSyscallError("poll", errno)
 	}
-	return func(i int) bool { return r.running[i].again || fds[i].Revents != 0 }, nil
+	return func(i int) bool { return fds[i].Fd < 0 || fds[i].Revents != 0 }, nil
 }
 
 func (r *race) fail(a attempt, err error) {
@@ -185,16 +191,16 @@ func (r *race) won(a attempt) (int, *Socket, []error) {
 
 // connect starts the attempt and reports whether it is through already.
 func (a *attempt) connect() (done bool, err error) {
-	switch err := a.sock.sysConnect(&a.name); {
-	case err == nil:
+	switch errno := a.sock.sysConnect(&a.name); {
+	case errno == 0:
 		return a.established()
-	case err == unix.EAGAIN && a.sock.domain == unix.AF_UNIX:
+	case errno == unix.EAGAIN && a.sock.domain == unix.AF_UNIX:
 		a.again = true
 		return false, nil
-	case err == unix.EINPROGRESS || err == unix.EINTR:
+	case errno == unix.EINPROGRESS || errno == unix.EINTR:
 		return false, nil
 	default:
-		return false, a.sock.failure("connect", err)
+		return false, a.sock.failure("connect", errno)
 	}
 }
 
@@ -206,12 +212,12 @@ func (a *attempt) proceed() (done bool, err error) {
 	if a.again {
 		return a.connect()
 	}
-	errno, err := unix.GetsockoptInt(a.sock.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	soError, err := unix.GetsockoptInt(a.sock.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
-		return false, a.sock.failure("getsockopt", err)
+		return false, os.NewSyscallError("getsockopt", err)
 	}
-	if errno != 0 {
-		return false, a.sock.failure("connect", unix.Errno(errno))
+	if soError != 0 {
+		return false, a.sock.failure("connect", unix.Errno(soError))
 	}
 	return a.established()
 }
@@ -219,13 +225,15 @@ func (a *attempt) proceed() (done bool, err error) {
 // established reports false if the poll that led here was a false alarm.
 func (a *attempt) established() (bool, error) {
 	var peer, local name
-	if err := a.sock.sysPeer(&peer); err == unix.ENOTCONN {
+	switch errno := a.sock.sysPeer(&peer); errno {
+	case 0:
+	case unix.ENOTCONN:
 		return false, nil
-	} else if err != nil {
-		return false, a.sock.failure("getpeername", err)
+	default:
+		return false, a.sock.failure("getpeername", errno)
 	}
-	if err := a.sock.sysLocal(&local); err != nil {
-		return false, a.sock.failure("getsockname", err)
+	if errno := a.sock.sysLocal(&local); errno != 0 {
+		return false, a.sock.failure("getsockname", errno)
 	}
 	// TCP may pick the very port that it is told to connect to, where nobody
 	// listens, and then meets itself (RFC 9293, 3.5, simultaneous open).
@@ -269,12 +277,12 @@ func (s *Socket) Discard(until Instant) error {
 	}
 	defer s.leave(&s.rd)
 	for {
-		_, err := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil)
-		switch {
-		case err == unix.EAGAIN:
+		switch _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno {
+		case 0, unix.EINTR:
+		case unix.EAGAIN:
 			return nil
-		case err != nil && err != unix.EINTR:
-			return s.failure("recvfrom", err)
+		default:
+			return s.failure("recvfrom", errno)
 		}
 		if until.Left() <= 0 {
 			return os.ErrDeadlineExceeded
@@ -295,8 +303,8 @@ func (s *Socket) Bind(a Addr, made func() (undo func())) error {
 	if err := n.set(s.domain, a); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	if err := s.sysBind(&n); err != nil {
-		return os.NewSyscallError("bind", err)
+	if errno := s.sysBind(&n); errno != 0 {
+		return os.NewSyscallError("bind", errno)
 	}
 	if made != nil {
 		s.undo = made()
@@ -310,13 +318,13 @@ func (s *Socket) Local() Addr { return s.name(s.sysLocal) }
 // Peer is the address the socket is connected to, zero if it is not.
 func (s *Socket) Peer() Addr { return s.name(s.sysPeer) }
 
-func (s *Socket) name(get func(*name) error) Addr {
+func (s *Socket) name(get func(*name) unix.Errno) Addr {
 	if s.hold() != nil {
 		return Addr{}
 	}
 	defer s.release()
 	var n name
-	if get(&n) != nil {
+	if get(&n) != 0 {
 		return Addr{}
 	}
 	return n.addr()

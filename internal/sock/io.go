@@ -3,6 +3,7 @@ package sock
 import (
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,18 +71,18 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	}
 	got := 0
 	for {
-		n, err := s.sysRecv(p[got:min(len(p), got+maxIO)], flags, wait, from)
+		n, errno := s.sysRecv(p[got:min(len(p), got+maxIO)], flags, wait, from)
 		wait = false // what the kernel's own wait left open ends in ppoll
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
-			return got, s.failure("recvfrom", err)
-		case err == unix.EAGAIN:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
+			return got, s.failure("recvfrom", errno)
+		case errno == unix.EAGAIN:
 			if err := s.await(&s.rd, events, until); err != nil {
 				return got, err
 			}
-		case err != nil:
-			return got, s.failure("recvfrom", err)
+		case errno != 0:
+			return got, s.failure("recvfrom", errno)
 		case n == 0 && (s.stream || s.life.ended()): // a shut datagram socket gives 0 too
 			return got, s.ending(got)
 		default:
@@ -112,15 +113,14 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 	pause := firstPause
 	ended := false
 	for {
-		n, err := s.sysRecv(p, flags, wait, nil)
+		n, errno := s.sysRecv(p, flags, wait, nil)
 		wait = false
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
-			n = 0
-		case err != nil:
-			return 0, s.failure("recvfrom", err)
+		case errno == unix.EAGAIN:
+		case errno != 0:
+			return 0, s.failure("recvfrom", errno)
 		case n == len(p):
 			return n, nil
 		case n == 0 || ended:
@@ -129,6 +129,7 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 		if flags&unix.MSG_DONTWAIT != 0 {
 			return n, s.failure("recvfrom", unix.EAGAIN)
 		}
+		var err error
 		if n == 0 {
 			err = s.await(&s.rd, unix.POLLIN, until)
 		} else {
@@ -155,7 +156,7 @@ func (s *Socket) Send(p []byte, flags int, timeout time.Duration) (int, error) {
 func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
 	var n name
 	if err := n.set(s.domain, to); err != nil {
-		return 0, s.failure("sendto", err)
+		return 0, os.NewSyscallError("sendto", err)
 	}
 	return s.send(p, 0, timeout, &n)
 }
@@ -183,24 +184,24 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int
 	pause := firstPause
 	sent := 0
 	for {
-		n, err := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
+		n, errno := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
-			return sent, s.failure("sendto", err)
-		case err == unix.EAGAIN && to != nil && s.domain == unix.AF_UNIX:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
+			return sent, s.failure("sendto", errno)
+		case errno == unix.EAGAIN && to != nil && s.domain == unix.AF_UNIX:
 			// The peer's queue is full, which this socket, being connected to
 			// nobody, is not told of: poll(2) would call it writable.
 			if _, err := s.doze(&s.wr, 0, until, pause); err != nil {
 				return sent, err
 			}
 			pause = nextPause(pause)
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			if err := s.await(&s.wr, unix.POLLOUT, until); err != nil {
 				return sent, err
 			}
-		case err != nil:
-			return sent, s.failure("sendto", err)
+		case errno != 0:
+			return sent, s.failure("sendto", errno)
 		default:
 			sent += n
 			if sent == len(p) {

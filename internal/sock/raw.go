@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +61,7 @@ func (s *Socket) handOut() error {
 		return nil
 	}
 	if err := unix.SetNonblock(s.fd, true); err != nil {
-		return s.failure("fcntl", err)
+		return os.NewSyscallError("fcntl", err)
 	}
 	s.handedOut = true
 	s.polled.Store(true)

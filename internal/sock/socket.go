@@ -150,21 +150,18 @@ func (s *Socket) Up() bool {
 	defer s.release()
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
-		n, err := sleepPoll(fds[:], 0)
-		if err == nil {
-			return n == 0
-		}
-		if err != unix.EINTR {
-			return false
+		n, errno := sleepPoll(fds[:], 0)
+		if errno != unix.EINTR {
+			return n == 0 && errno == 0
 		}
 	}
 }
 
 // failure is what a system call's error means to the caller: whatever it was,
 // on a socket that has been closed meanwhile it is net.ErrClosed.
-func (s *Socket) failure(call string, err error) error {
+func (s *Socket) failure(call string, errno unix.Errno) error {
 	if s.life.ended() {
 		return net.ErrClosed
 	}
-	return os.NewSyscallError(call, err)
+	return os.NewSyscallError(call, errno)
 }

@@ -31,26 +31,25 @@ func sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Poi
 	} else {
 		r, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), uintptr(a), uintptr(b))
 	}
-	return int(r), errno
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
 }
 
 // sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
-func sleepPoll(fds []unix.PollFd, d time.Duration) (int, error) {
+func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	var limit *unix.Timespec
 	if d != forever {
 		ts := unix.NsecToTimespec(int64(min(d, longestSleep)))
 		limit = &ts
 	}
-	n, errno := sleep(unix.SYS_PPOLL, 0, unsafe.Pointer(&fds[0]), len(fds), 0, unsafe.Pointer(limit), nil)
-	if errno != 0 {
-		return 0, errno
-	}
-	return n, nil
+	return sleep(unix.SYS_PPOLL, 0, unsafe.Pointer(&fds[0]), len(fds), 0, unsafe.Pointer(limit), nil)
 }
 
 // sysRecv wraps recvfrom(2). For a datagram n is its true size, which may be
 // more than p holds. It sleeps only if wait is true.
-func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err error) {
+func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, errno unix.Errno) {
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
 	}
@@ -59,7 +58,6 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 		from.len = unix.SizeofSockaddrAny
 		addr, addrLen = unsafe.Pointer(&from.raw), unsafe.Pointer(&from.len)
 	}
-	var errno unix.Errno
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	switch {
 	case wait:
@@ -77,11 +75,11 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 		return 0, errno
 	}
 	raceReceived(p[:min(n, len(p))])
-	return n, nil
+	return n, 0
 }
 
 // sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
-func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
+func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno) {
 	flags |= unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	var addr unsafe.Pointer
 	var addrLen uint32
@@ -91,7 +89,6 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
 	raceSending()
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	var r uintptr
-	var errno unix.Errno
 	if len(p) <= shortCall {
 		r, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
 			uintptr(flags), uintptr(addr), uintptr(addrLen))
@@ -103,7 +100,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, err error) {
 		return 0, errno
 	}
 	raceSent(p[:r])
-	return int(r), nil
+	return int(r), 0
 }
 
 // sysSocket wraps socket(2). A stream socket starts out non-blocking, for the
@@ -115,38 +112,30 @@ func sysSocket(domain, typ int) (int, error) {
 	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
 }
 
-func (s *Socket) sysConnect(to *name) error {
+func (s *Socket) sysConnect(to *name) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
 	runtime.KeepAlive(to)
-	return errnoError(errno)
+	return errno
 }
 
-func (s *Socket) sysBind(to *name) error {
+func (s *Socket) sysBind(to *name) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_BIND, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
 	runtime.KeepAlive(to)
-	return errnoError(errno)
+	return errno
 }
 
-func (s *Socket) sysLocal(n *name) error {
+func (s *Socket) sysLocal(n *name) unix.Errno {
 	n.len = unix.SizeofSockaddrAny
 	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(s.fd),
 		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
-	return errnoError(errno)
+	return errno
 }
 
-func (s *Socket) sysPeer(n *name) error {
+func (s *Socket) sysPeer(n *name) unix.Errno {
 	n.len = unix.SizeofSockaddrAny
 	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(s.fd),
 		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
-	return errnoError(errno)
-}
-
-// errnoError keeps a zero Errno from becoming an error that is not nil.
-func errnoError(errno unix.Errno) error {
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return errno
 }
 
 // unblocked ends what the connect needed: from here on the descriptor blocks,

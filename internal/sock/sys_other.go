@@ -3,8 +3,8 @@
 package sock
 
 import (
+	"errors"
 	"net/netip"
-
 	"sync"
 	"syscall"
 	"time"
@@ -26,13 +26,14 @@ const Abstract = false
 // sleepPoll is the one function in which a thread of this process goes to sleep
 // in the kernel for a socket's sake. poll(2) counts milliseconds: a limit is
 // rounded up, so that it is never early.
-func sleepPoll(fds []unix.PollFd, d time.Duration) (int, error) {
+func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	ms := -1
 	if d != forever {
 		const longest = time.Hour
 		ms = int((min(d, longest) + time.Millisecond - 1) / time.Millisecond)
 	}
-	return unix.Poll(fds, ms)
+	ready, err := unix.Poll(fds, ms)
+	return max(ready, 0), errnoOf(err)
 }
 
 func sysSocket(domain, typ int) (int, error) {
@@ -61,28 +62,28 @@ func sysSocket(domain, typ int) (int, error) {
 // true size is known: these systems only say that something was cut off.
 var overflow = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, error) {
+func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, unix.Errno) {
 	flags |= unix.MSG_DONTWAIT
 	flags &^= unix.MSG_WAITALL
 	if s.stream {
 		n, _, err := unix.Recvfrom(s.fd, p, flags)
 		raceReceived(p[:max(n, 0)])
-		return max(n, 0), err
+		return max(n, 0), errnoOf(err)
 	}
 	tail := overflow.Get().(*[]byte)
 	defer overflow.Put(tail)
 	n, _, _, sa, err := unix.RecvmsgBuffers(s.fd, [][]byte{p, *tail}, nil, flags)
 	if err != nil {
-		return 0, err
+		return 0, errnoOf(err)
 	}
 	if from != nil {
 		from.sa = sa
 	}
 	raceReceived(p[:min(n, len(p))])
-	return n, nil
+	return n, 0
 }
 
-func (s *Socket) sysSend(p []byte, flags int, to *name) (int, error) {
+func (s *Socket) sysSend(p []byte, flags int, to *name) (int, unix.Errno) {
 	raceSending()
 	var sa unix.Sockaddr
 	if to != nil {
@@ -91,21 +92,33 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (int, error) {
 	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
 	n = max(n, 0)
 	raceSent(p[:n])
-	return n, err
+	return n, errnoOf(err)
 }
 
-func (s *Socket) sysConnect(to *name) error { return unix.Connect(s.fd, to.sa) }
+func (s *Socket) sysConnect(to *name) unix.Errno { return errnoOf(unix.Connect(s.fd, to.sa)) }
 
-func (s *Socket) sysBind(to *name) error { return unix.Bind(s.fd, to.sa) }
+func (s *Socket) sysBind(to *name) unix.Errno { return errnoOf(unix.Bind(s.fd, to.sa)) }
 
-func (s *Socket) sysLocal(n *name) (err error) {
+func (s *Socket) sysLocal(n *name) unix.Errno {
+	var err error
 	n.sa, err = unix.Getsockname(s.fd)
-	return err
+	return errnoOf(err)
 }
 
-func (s *Socket) sysPeer(n *name) (err error) {
+func (s *Socket) sysPeer(n *name) unix.Errno {
+	var err error
 	n.sa, err = unix.Getpeername(s.fd)
-	return err
+	return errnoOf(err)
+}
+
+// errnoOf is the number of a system call's error, which x/sys/unix gives as an
+// error that never holds anything else.
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	if err != nil && !errors.As(err, &errno) {
+		return unix.EINVAL
+	}
+	return errno
 }
 
 func (s *Socket) unblocked() error { return nil }

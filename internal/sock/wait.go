@@ -56,11 +56,12 @@ func (s *Socket) doze(d *side, events int16, until Instant, pause time.Duration)
 			{Fd: int32(s.fd), Events: events},
 			{Fd: int32(wake), Events: unix.POLLIN},
 		}
-		if _, err := sleepPoll(fds[:], min(left, nap)); err != nil {
-			if err == unix.EINTR {
-				continue
-			}
-			return false, os.NewSyscallError("poll", err)
+		_, errno := sleepPoll(fds[:], min(left, nap))
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return false, os.NewSyscallError("poll", errno)
 		}
 		if fds[1].Revents != 0 {
 			d.waker.drain()

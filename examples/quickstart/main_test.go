@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/blocksock/client/internal/leak"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+const asProgram = "QUICKSTART_TEST_AS_PROGRAM"
+
+// TestMain is the program itself where a test has started it as one.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		os.Exit(0)
+	}
+	leak.Main(m)
+}
+
+func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
+	temp := tempDir(t)
+	t.Setenv("TMPDIR", temp)
+	var out bytes.Buffer
+	require.NoError(t, run(nil, &out))
+	lines := strings.Split(out.String(), "\n")
+
+	sent := `"hello, world"`
+	for _, network := range []string{"tcp", "tcp6", "udp", "udp6", "unix", "unixgram"} {
+		t.Run(network, func(t *testing.T) {
+			if strings.HasSuffix(network, "6") && !hasIPv6() {
+				requireLine(t, lines, network, "not on this machine: ")
+				return
+			}
+			requireLine(t, lines, network, "an answer", sent, sent, " ms")
+		})
+	}
+	for _, f := range []struct{ network, what, sent, got, is, says string }{
+		{"tcp", "vanished peer", sent, `"hello,"`, "io.ErrUnexpectedEOF", "unexpected EOF"},
+		{"udp", "too-long datagram", sent, sent, "*client.TruncatedError, 12 bytes lost", "datagram of 24 bytes cut to 12"},
+		{"tcp", "time-out", sent, `""`, "os.ErrDeadlineExceeded", "i/o timeout"},
+		{"tcp", "refused port", `""`, `""`, "unix.ECONNREFUSED", "connection refused"},
+	} {
+		t.Run(f.what, func(t *testing.T) {
+			i := requireLine(t, lines, f.network, f.what, f.sent, f.got, " ms")
+			requireLine(t, lines[i+1:i+2], "", f.is+": ", f.says)
+		})
+	}
+
+	t.Run("in ASCII", func(t *testing.T) {
+		require.NotRegexp(t, `[^\n\x20-\x7e]`, out.String())
+	})
+	t.Run("in columns", func(t *testing.T) {
+		column := strings.Index(lines[0], "ROUND TRIP")
+		for _, line := range lines[1:] {
+			if strings.HasSuffix(line, " ms") {
+				require.Regexp(t, `^ \d+\.\d{3} ms$`, line[column-1:])
+			}
+		}
+	})
+	t.Run("leaving no files", func(t *testing.T) {
+		left, err := os.ReadDir(temp)
+		require.NoError(t, err)
+		require.Empty(t, left)
+	})
+}
+
+func TestNetworkThatTheMachineLacksIsSaidSo(t *testing.T) {
+	var out bytes.Buffer
+	visitServer(&out, "unix", filepath.Join(tempDir(t), "no such directory", "stream"), echo)
+	require.Regexp(t, `^unix +not on this machine: listen unix .*\n$`, out.String())
+}
+
+func TestStreamServersAnswerIsPrinted(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			address := listen(t, network, func(c net.Conn) {
+				ping := make([]byte, len("PING\r\n"))
+				if _, err := io.ReadFull(c, ping); err == nil && string(ping) == "PING\r\n" {
+					_, _ = io.WriteString(c, "+PONG\r\n")
+				}
+				_, _ = io.Copy(io.Discard, c) // until the peer leaves
+			})
+			out, err := talkTo(network, address, `PING\r\n`)
+			require.NoError(t, err)
+			require.Regexp(t, `^sent: 6 bytes\n    "PING\\r\\n"\n`+
+				`received after \d+\.\d{3} ms: 7 bytes\n    "\+PONG\\r\\n"\n$`, out)
+		})
+	}
+}
+
+func TestDatagramServersAnswerIsPrinted(t *testing.T) {
+	for network, address := range map[string]string{
+		"udp":      "127.0.0.1:0",
+		"unixgram": filepath.Join(tempDir(t), "datagrams"),
+	} {
+		t.Run(network, func(t *testing.T) {
+			at, stop, err := serve(network, address, echo)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, stop()) })
+			out, err := talkTo(network, at.String(), `a\x00b`)
+			require.NoError(t, err)
+			require.Regexp(t, `(?m)^received after .* ms: 3 bytes\n    "a\\x00b"\n$`, out)
+		})
+	}
+}
+
+func TestAnswerInPiecesIsPrintedWhole(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 100))
+		for _, piece := range []string{"one\nt", "wo", "\n\x1b[31mthree"} {
+			_, _ = io.WriteString(c, piece)
+		}
+	})
+	out, err := talkTo("tcp", address, "x")
+	require.NoError(t, err)
+	require.Contains(t, out, "ms: 18 bytes\n    \"one\\n\"\n    \"two\\n\"\n    \"\\x1b[31mthree\"\n"+
+		"then the server closed the connection\n")
+}
+
+func TestGreetingOfServerIsPrintedForEmptyMessage(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.WriteString(c, "hello") })
+	out, err := talkTo("tcp", address, "")
+	require.NoError(t, err)
+	require.Contains(t, out, "sent: 0 bytes\n")
+	require.Contains(t, out, "5 bytes\n    \"hello\"\n")
+}
+
+func TestServerThatClosesWithoutAnAnswerIsNoError(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
+	out, err := talkTo("tcp", address, "x")
+	require.NoError(t, err)
+	require.Contains(t, out, "ms: 0 bytes\nthen the server closed the connection\n")
+}
+
+func TestAnswerBeyondTheBufferIsSaidSo(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 100))
+		_, _ = c.Write(make([]byte, 100<<10))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	out, err := talkTo("tcp", address, "x")
+	require.NoError(t, err)
+	require.Contains(t, out, "ms: 65536 bytes\n")
+	require.True(t, strings.HasSuffix(out, "and there was no room for more\n"))
+}
+
+func TestFailureOfRealServerIsReturned(t *testing.T) {
+	_, err := talkTo("tcp", closedPort(t), "x")
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+
+	_, err = talkTo("smoke", "127.0.0.1:1", "x")
+	require.ErrorAs(t, err, new(net.UnknownNetworkError))
+}
+
+func TestEscapesAreThoseOfAGoString(t *testing.T) {
+	for escaped, want := range map[string]string{
+		``:                  "",
+		`plain`:             "plain",
+		`\r\n\t\a\\`:        "\r\n\t\a\\",
+		`\x00\xff\377`:      "\x00\xff\xff",
+		`\u00e9\U0001F600`:  "\u00e9\U0001F600",
+		`{"k": "it's"}`:     `{"k": "it's"}`,
+		`\"\\"`:             `"\"`,
+		"raw\r\n\xff\u00e9": "raw\r\n\xff\u00e9",
+	} {
+		got, err := unescape(escaped)
+		require.NoError(t, err, escaped)
+		require.Equal(t, want, string(got), escaped)
+	}
+}
+
+func TestMalformedEscapeIsAUsageError(t *testing.T) {
+	for _, escaped := range []string{`\`, `a\q`, `\x0`, `\xzz`, `\8`, `\400`, `\ud800`, `\'`} {
+		_, err := talkTo("tcp", "127.0.0.1:1", escaped)
+		require.ErrorIs(t, err, errUsage, escaped)
+		require.ErrorContains(t, err, "malformed escape")
+	}
+}
+
+func TestWrongNumberOfArgumentsIsAUsageError(t *testing.T) {
+	for _, n := range []int{1, 2, 4} {
+		require.ErrorIs(t, run(make([]string, n), io.Discard), errUsage)
+	}
+}
+
+func TestExitStatusTellsUsageFromFailure(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.WriteString(c, "hello") })
+	for _, c := range []struct {
+		args   []string
+		status int
+		stderr string
+	}{
+		{[]string{"tcp", address, ""}, 0, ""},
+		{[]string{"tcp", closedPort(t), "x"}, 1, "connection refused"},
+		{[]string{"tcp", address, `\q`}, 2, "usage: quickstart"},
+		{[]string{"--help"}, 2, "usage: quickstart"},
+	} {
+		cmd := exec.Command(os.Args[0], c.args...)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		err := cmd.Run()
+		var exit *exec.ExitError
+		require.True(t, err == nil || errors.As(err, &exit), "%v", err)
+		require.Equal(t, c.status, cmd.ProcessState.ExitCode())
+		require.Contains(t, stderr.String(), c.stderr)
+		require.Equal(t, c.stderr == "", stderr.Len() == 0)
+	}
+}
+
+func talkTo(network, address, message string) (string, error) {
+	var out bytes.Buffer
+	err := run([]string{network, address, message}, &out)
+	return out.String(), err
+}
+
+// listen has one connection served, and waits for the end of that.
+func listen(t *testing.T, network string, serve func(net.Conn)) (address string) {
+	t.Helper()
+	address = "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(tempDir(t), "stream")
+	}
+	l, err := net.Listen(network, address)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		serve(c)
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+func closedPort(t *testing.T) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return l.Addr().String()
+}
+
+// tempDir has a shorter path than t.TempDir: a unix socket's name is limited.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "q")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+func hasIPv6() bool {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	return true
+}
+
+// requireLine gives the index of the line that starts with a network and has all
+// the parts, in their order.
+func requireLine(t *testing.T, lines []string, network string, parts ...string) int {
+	t.Helper()
+	for i, line := range lines {
+		rest, ok := strings.CutPrefix(line, network+" ")
+		for _, part := range parts {
+			if ok {
+				_, rest, ok = strings.Cut(rest, part)
+			}
+		}
+		if ok {
+			return i
+		}
+	}
+	require.Failf(t, "no such line", "%s %q in\n%s", network, parts, strings.Join(lines, "\n"))
+	return -1
+}
