@@ -158,11 +158,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	defer unwatch()
 	errs := make([]error, len(addrs))
 	for i, a := range addrs {
-		share := until
-		if rest := len(addrs) - i; rest > 1 && until != sock.Never {
-			share = sock.In(until.Left() / time.Duration(rest))
-		}
-		if errs[i] = c.sock.Connect(a, share, stop); errs[i] == nil {
+		if errs[i] = c.sock.Connect(a, until.Share(len(addrs)-i), stop); errs[i] == nil {
 			return where, contextual(ctx, c.connected(until))
 		}
 		if errors.Is(errs[i], net.ErrClosed) {

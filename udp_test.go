@@ -145,6 +145,29 @@ func TestAConnectedClientHearsItsPeerAlone(t *testing.T) {
 	}
 }
 
+// Nor may a deadline that is for receiving have a say in Connect.
+func TestConnectDoesNotWaitForAReceiver(t *testing.T) {
+	peer := packetPeer(t, "udp")
+	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0", RecvTimeout: -1})
+	require.NoError(t, err)
+	defer c.Close()
+	type result struct {
+		n   int
+		err error
+	}
+	received := make(chan result, 1)
+	go func() {
+		n, err := c.Recv(make([]byte, 10), 0)
+		received <- result{n, err}
+	}()
+	inKernel(t)
+	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+	require.NoError(t, c.Connect(t.Context(), peer.LocalAddr().String()))
+	_, err = peer.WriteTo([]byte("hello"), c.LocalAddr())
+	require.NoError(t, err)
+	require.Equal(t, result{5, nil}, <-received)
+}
+
 func TestAClosedUDPPortIsToldAtTheNextCall(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {

@@ -53,6 +53,14 @@ func (i Instant) Left() time.Duration {
 	return time.Duration(i - Now())
 }
 
+// Share is the instant when the first of n equal parts of the time until i is over.
+func (i Instant) Share(n int) Instant {
+	if i == Never {
+		return Never
+	}
+	return In(max(i.Left(), 0) / time.Duration(n))
+}
+
 // Earlier is the nearer of two limits, either of which may be Never.
 func Earlier(a, b Instant) Instant {
 	switch {

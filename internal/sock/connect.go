@@ -91,7 +91,6 @@ func (r *race) proceed(ready func(i int) bool) (first attempt, done bool) {
 			ok, err := a.proceed()
 			if err != nil {
 				r.fail(a, err)
-				r.nextAt = Now() // RFC 8305: a failure starts the next at once
 				continue
 			}
 			if ok {
@@ -115,7 +114,7 @@ func (r *race) start() (attempt, bool) {
 	r.nextAt = In(r.delay)
 	s, addr, err := r.open(a.index)
 	if err != nil {
-		r.errs[a.index] = err
+		r.errs[a.index], r.nextAt = err, Now()
 		return a, false
 	}
 	a.sock = s
@@ -165,6 +164,7 @@ func (r *race) wait() (ready func(i int) bool, err error) {
 
 func (r *race) fail(a attempt, err error) {
 	r.errs[a.index] = err
+	r.nextAt = Now() // a failure starts the next at once
 	r.drop(a.sock)
 }
 
@@ -270,9 +270,10 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stop) error {
 
 // Discard throws away the datagrams that arrived before now: those which were
 // queued when the socket had no peer yet and took anybody's. It stops at until,
-// for a peer could send faster than it reads.
+// for a peer could send faster than it reads. If another goroutine is receiving,
+// that one has been taking them.
 func (s *Socket) Discard(until Instant) error {
-	if err := s.enter(&s.rd, Never); err != nil {
+	if ok, err := s.tryEnter(&s.rd); !ok {
 		return err
 	}
 	defer s.leave(&s.rd)
