@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -73,10 +74,13 @@ const (
 	Peek Flag = unix.MSG_PEEK
 
 	// DontWait makes a call that would have to wait return unix.EAGAIN at once
-	// (MSG_DONTWAIT), with the count of what could be done.
+	// (MSG_DONTWAIT), with the count of what could be done. That error is not
+	// os.ErrDeadlineExceeded, though its Timeout method says true, as any EAGAIN's.
 	DontWait Flag = unix.MSG_DONTWAIT
 
-	// OOB sends or receives TCP's urgent byte (MSG_OOB, RFC 6093).
+	// OOB sends or receives the urgent byte of a stream (MSG_OOB, RFC 6093).
+	// Receiving waits for one that the peer has announced; if there is none, the
+	// kernel says unix.EINVAL. On datagrams it is unix.EOPNOTSUPP.
 	OOB Flag = unix.MSG_OOB
 )
 
@@ -101,12 +105,14 @@ type Client struct {
 	sock    *sock.Socket
 	typ     Type
 	network string
-	opts    *Options
-	limits  limits
+
+	limits   limits
+	resolver *net.Resolver
 
 	state atomic.Int32
+	abort atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
 	ends  atomic.Pointer[ends]
-	sent  atomic.Bool // bytes were accepted that no receive has followed
+	sent  atomic.Bool // a byte was accepted
 
 	bind  sync.Mutex // belongs to who gives the socket an address
 	bound bool
@@ -159,17 +165,17 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts)
-	if local, _ := opts.local(n); local.set {
-		if err := c.bindTo(local.addr); err != nil {
+	if local, _ := opts.local(n); local != nil {
+		if err := c.bindTo(*local); err != nil {
 			_ = c.Close()
-			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: netAddr(typ, local.addr), Err: err}
+			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
 		}
 	}
 	return c, nil
 }
 
 // open makes a socket and gives it the options that do not depend on its address.
-func open(typ Type, network, address string, opts *Options) (*sock.Socket, error) {
+func open(typ Type, network, address string, opts *Options) (_ *sock.Socket, err error) {
 	kind := unix.SOCK_DGRAM
 	if typ.isStream() {
 		kind = unix.SOCK_STREAM
@@ -178,21 +184,28 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 	if err != nil {
 		return nil, err
 	}
+	done := false
+	defer func() {
+		if !done { // Control may panic
+			_ = s.Close()
+		}
+	}()
 	if typ.isTCP() && opts.NoDelay != Off {
-		err = s.SetInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if err := s.SetInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil && opts.Control != nil {
-		err = opts.Control(network, address, s.Raw())
+	if opts.Control != nil {
+		if err := opts.Control(network, address, s.Raw()); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		_ = s.Close()
-		return nil, err
-	}
+	done = true
 	return s, nil
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options) *Client {
-	return &Client{sock: s, typ: typ, network: network, opts: opts, limits: opts.limits()}
+	return &Client{sock: s, typ: typ, network: network, limits: opts.limits(), resolver: opts.Resolver}
 }
 
 // Type tells which of the six types of socket the client has.
@@ -213,9 +226,8 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.usable(sendFlags, flags, true); err != nil {
 		return 0, c.failed(opSend, nil, unsent{err})
 	}
-	fresh := !c.sent.Load()
 	n, err := c.sock.Send(p, int(flags), c.limits.send)
-	return n, c.sentSome(opSend, nil, fresh, n, err)
+	return n, c.sentSome(opSend, nil, n, err)
 }
 
 // Recv receives into p and returns how many bytes there are. Without flags it
@@ -241,6 +253,8 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	switch {
 	case flags&^known != 0:
 		return unix.EINVAL
+	case flags&OOB != 0 && !c.typ.isStream():
+		return unix.EOPNOTSUPP
 	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
 		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
 		// answers to other questions.
@@ -249,25 +263,26 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	return nil
 }
 
-func (c *Client) sentSome(op string, to net.Addr, fresh bool, n int, err error) error {
-	switch {
-	case err == nil || n > 0:
-		if fresh {
-			c.sent.Store(true)
-		}
-		if err == nil {
-			return nil
-		}
-	case fresh:
+// sentSome takes note of n bytes accepted, and gives the call's error. to is
+// called for the address that it is about, if the client has no peer.
+func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error {
+	if (n > 0 || err == nil) && !c.sent.Load() {
+		c.sent.Store(true)
+	}
+	if err == nil {
+		return nil
+	}
+	if !c.sent.Load() {
 		err = unsent{err}
 	}
-	return c.failed(op, to, err)
+	var addr net.Addr
+	if to != nil {
+		addr = to()
+	}
+	return c.failed(op, addr, err)
 }
 
 func (c *Client) received(op string, from net.Addr, room, n int, err error) (int, error) {
-	if n > 0 && c.sent.Load() {
-		c.sent.Store(false)
-	}
 	if err != nil {
 		return n, c.failed(op, from, err)
 	}
@@ -292,13 +307,18 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 // Close closes the socket. Every call that waits on it, in whatever goroutine,
 // returns at once with an error that is net.ErrClosed, and so does every later
 // one, a second Close included. Close does not wait for those calls; the
-// descriptor is free when the last of them has returned.
+// descriptor is free when the last of them has returned, and that one is who
+// waits if SO_LINGER was set through Control.
 func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
-	if err := c.sock.Close(); err != nil {
+	err := c.sock.Close()
+	if abort := c.abort.Load(); abort != nil {
+		(*abort)()
+	}
+	if err != nil {
 		return c.failed(opClose, nil, err)
 	}
 	return nil
@@ -333,7 +353,8 @@ func (c *Client) shutdown(how int) error {
 // the peer is still there as far as the kernel knows: it has neither closed its
 // side nor reset the connection. It asks the kernel each time and takes nothing
 // away: neither bytes that have arrived nor an error that is yet to be told. A
-// peer whose machine or network has failed silently still counts as there.
+// peer whose machine or network has failed silently still counts as there, and
+// one that CloseRead has cut off does not.
 func (c *Client) IsConnected() bool {
 	if c.sock == nil || c.state.Load() != connected {
 		return false

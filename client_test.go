@@ -258,14 +258,14 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 		calls["send "+network] = func(t *testing.T, limit time.Duration) func() error {
 			c := connectedTo(t, network, &client.Options{SendTimeout: limit})
 			fill(c)
-			return func() error { _, err := c.Send(make([]byte, 1<<16), 0); return err }
+			return func() error { _, err := c.Send(tooMuch(network), 0); return err }
 		}
 		calls["write "+network] = func(t *testing.T, limit time.Duration) func() error {
 			c := connectedTo(t, network, nil)
 			fill(c)
 			return func() error {
 				require.NoError(t, c.SetWriteDeadline(time.Now().Add(limit)))
-				_, err := c.Write(make([]byte, 1<<16))
+				_, err := c.Write(tooMuch(network))
 				return err
 			}
 		}
@@ -334,6 +334,16 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 	return calls
 }
 
+// tooMuch is more than a socket's buffers take, or a datagram for a full queue.
+// TCP finds room for a little more after it was full, when the peer's kernel
+// has acknowledged what there was.
+func tooMuch(network string) []byte {
+	if network == "unixgram" {
+		return make([]byte, 1)
+	}
+	return make([]byte, 64<<20)
+}
+
 // fill sends until the peer, which does not read, has no more room.
 func fill(c *client.Client) {
 	size := 1 << 16
@@ -387,7 +397,7 @@ func TestBytesThatDripInDoNotExtendTheLimit(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for _, limit := range []time.Duration{200 * time.Millisecond, 3 * time.Millisecond} {
 			test := func(t *testing.T) {
-				c, peer := stream(t, network, &client.Options{Timeout: limit})
+				c, peer := stream(t, network, &client.Options{RecvTimeout: limit})
 				stop := make(chan struct{})
 				var wg sync.WaitGroup
 				wg.Go(func() {
@@ -529,6 +539,24 @@ func TestTheDeadlineBoundsRecvAndSendToo(t *testing.T) {
 
 // Two who receive at once must not share the bytes of one exact read, and who
 // waits for the turn has a limit like anybody else.
+// Nor may the limit begin anew when the turn comes: a wait inside the kernel has
+// the length that it was set to.
+func TestTheWaitForATurnIsPartOfTheLimit(t *testing.T) {
+	const limit = 400 * time.Millisecond
+	c, peer := stream(t, "tcp", &client.Options{RecvTimeout: limit})
+	first := make(chan error, 1)
+	go func() { _, err := c.Recv(make([]byte, 1), 0); first <- err }()
+	inKernel(t)
+	start := time.Now()
+	time.AfterFunc(limit*3/4, func() { _, _ = peer.Write([]byte("x")) }) // the first's
+	_, err := c.Recv(make([]byte, 1), 0)
+	took := time.Since(start)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, <-first)
+	require.GreaterOrEqual(t, took, limit)
+	require.Less(t, took, limit*3/2, "the turn came at three quarters of the limit, and another three of the kernel's")
+}
+
 func TestTurnsAreLimitedToo(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
@@ -622,8 +650,16 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 		}),
 	}
 	if !strings.HasPrefix(network, "udp") {
-		calls["Send"] = full(func(c *client.Client) error { _, err := c.Send(make([]byte, 9000), 0); return err })
-		calls["Write"] = full(func(c *client.Client) error { _, err := c.Write(make([]byte, 9000)); return err })
+		calls["Send"] = full(func(c *client.Client) error { _, err := c.Send(tooMuch(network), 0); return err })
+		calls["Write"] = full(func(c *client.Client) error { _, err := c.Write(tooMuch(network)); return err })
+	}
+	switch network {
+	case "udp", "udp6", "unixgram":
+		calls["RecvFrom, unbound"] = func(t testing.TB) (*client.Client, func() error) {
+			c, err := unconnected[network](none)
+			require.NoError(t, err)
+			return c, func() error { _, _, err := c.RecvFrom(make([]byte, 9), 0); return err }
+		}
 	}
 	switch network {
 	case "unixgram":
@@ -638,12 +674,6 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 					}
 				}
 			}
-		}
-	case "udp":
-		calls["RecvFrom, unbound"] = func(t testing.TB) (*client.Client, func() error) {
-			c, err := client.NewUDP(none)
-			require.NoError(t, err)
-			return c, func() error { _, _, err := c.RecvFrom(make([]byte, 9), 0); return err }
 		}
 	case "tcp", "tcp6", "unix":
 		calls["WaitAll"] = on(func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err })
@@ -709,21 +739,19 @@ func TestCloseWhileReadingNeverTouchesAnothersDescriptor(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := useDescriptors(); err != nil {
-					t.Errorf("somebody else's descriptor: %v", err)
-					return
-				}
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
 			}
-		})
-	}
+			if err := useDescriptors(); err != nil {
+				t.Errorf("somebody else's descriptor: %v", err)
+				return
+			}
+		}
+	})
 	ln := listen(t, "unix")
 	for i := range rounds {
 		c, err := client.Dial("unix", ln.Addr().String(), &client.Options{Timeout: -1})

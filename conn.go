@@ -26,9 +26,8 @@ func (c *Client) Write(p []byte) (int, error) {
 	if err := c.usable(0, 0, true); err != nil {
 		return 0, c.failed(opWrite, nil, unsent{err})
 	}
-	fresh := !c.sent.Load()
 	n, err := c.sock.Write(p)
-	return n, c.sentSome(opWrite, nil, fresh, n, err)
+	return n, c.sentSome(opWrite, nil, n, err)
 }
 
 // SetDeadline sets the read and the write deadline: the point in time after

@@ -85,7 +85,7 @@ func TestADeadlineThatIsOverStopsEvenWhatNeedNotWait(t *testing.T) {
 // Options.Timeout is for Send and Recv; a Read that it ended would break every
 // driver that waits for the server to speak.
 func TestReadHasNoLimitUnlessADeadlineIsSet(t *testing.T) {
-	c, peer := stream(t, "tcp", &client.Options{Timeout: time.Millisecond})
+	c, peer := stream(t, "tcp", &client.Options{RecvTimeout: time.Millisecond})
 	_, err := c.Recv(make([]byte, 1), 0)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	result := make(chan error, 1)

@@ -47,11 +47,14 @@ type Dialer struct {
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving
-// the *Client as a net.Conn.
+// the *Client as a net.Conn, which for datagrams is a net.PacketConn too.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := DialContext(ctx, network, address, d.Options)
 	if err != nil {
 		return nil, err // not a nil *Client in a net.Conn
+	}
+	if !c.typ.isStream() {
+		return packetConn{c}, nil
 	}
 	return c, nil
 }
@@ -68,26 +71,27 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 	}
 	local, _ := opts.local(n)
 	until := deadline(ctx, opts.limits().connect)
-	addrs, err := addresses(ctx, n, address, opts, until)
+	addrs, err := addresses(ctx, n, address, opts.Resolver, until)
 	if err != nil {
 		return nil, where, err
 	}
-	if local.set {
-		if addrs = sameFamily(addrs, local.addr); len(addrs) == 0 {
+	if local != nil && local.IP.Addr().IsValid() {
+		if addrs = sameFamily(addrs, *local); len(addrs) == 0 {
 			return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + address}
 		}
 	}
-	stop, unwatch := watch(ctx, false)
+	stop, unwatch := watch(ctx)
 	defer unwatch()
 	winner, s, errs := sock.First(len(addrs), stagger(len(addrs), until), until, stop,
 		func(i int) (*sock.Socket, sock.Addr, error) {
-			s, err := open(n.typeOf(addrs[i]), network, netAddr(n.typeOf(addrs[i]), addrs[i]).String(), opts)
+			typ := n.typeOf(addrs[i])
+			s, err := open(typ, network, netAddr(typ, addrs[i]).String(), opts)
 			if err != nil {
 				return nil, addrs[i], err
 			}
 			switch {
-			case local.set:
-				err = bindSocket(s, local.addr)
+			case local != nil:
+				err = bindSocket(s, typ, *local)
 			case n.local == UnixDgram:
 				err = bindAnywhere(s)
 			}
@@ -102,17 +106,13 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 		return nil, addr, err
 	}
 	c := wrap(s, n.typeOf(addrs[winner]), network, opts)
-	c.bound = true
-	if err := c.connected(until); err != nil {
-		_ = c.Close()
-		return nil, where, contextual(ctx, err)
-	}
+	c.connected()
 	return c, nil, nil
 }
 
 // Connect connects a client from NewTCP, NewUDP and their kin to an address, as
 // Dial does. A datagram client then receives from that peer alone; datagrams
-// that were queued before are dropped. Options.ConnectTimeout, ctx and Close
+// that are queued by then are dropped, whoever sent them. Options.ConnectTimeout, ctx and Close
 // end the call. The addresses of a name are tried one after another, each with
 // its share of the time that is left.
 //
@@ -120,24 +120,33 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 // of no more use. It fails with unix.EISCONN for a client that is connected and
 // unix.EALREADY while another Connect is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
-	where := target{c.network, address}
 	if c.sock == nil {
-		return c.failed(opConnect, where, net.ErrClosed)
+		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
 	}
-	if !c.state.CompareAndSwap(idle, connecting) {
-		err := unix.EALREADY
-		if c.state.Load() == connected {
-			err = unix.EISCONN
+	var addr net.Addr = target{c.network, address}
+	var err error
+	switch {
+	case c.state.CompareAndSwap(idle, connecting):
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		c.abort.Store(&cancel)
+		defer c.abort.Store(nil)
+		if !c.sock.Closed() { // or closed before it could know what to abort
+			addr, err = c.connect(ctx, address)
 		}
-		if c.sock.Closed() {
-			return c.failed(opConnect, where, net.ErrClosed)
+		if err != nil {
+			c.state.Store(idle)
 		}
-		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: where, Err: os.NewSyscallError("connect", err)}
+	case c.state.Load() == connected:
+		err = os.NewSyscallError("connect", unix.EISCONN)
+	default:
+		err = os.NewSyscallError("connect", unix.EALREADY)
 	}
-	addr, err := c.connect(ctx, address)
+	if c.sock.Closed() {
+		err = net.ErrClosed
+	}
 	if err != nil {
-		c.state.Store(idle)
-		return c.failed(opConnect, addr, err)
+		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: addr, Err: err}
 	}
 	return nil
 }
@@ -147,40 +156,33 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	where := target{c.network, address}
 	n := networks[c.typ.String()]
 	until := deadline(ctx, c.limits.connect)
-	addrs, err := addresses(ctx, n, address, c.opts, until)
+	addrs, err := addresses(ctx, n, address, c.resolver, until)
 	if err != nil {
 		return where, err
 	}
 	if err := c.bindToBeAnswered(); err != nil {
 		return where, err
 	}
-	stop, unwatch := watch(ctx, true)
+	stop, unwatch := watch(ctx)
 	defer unwatch()
 	errs := make([]error, len(addrs))
 	for i, a := range addrs {
 		if errs[i] = c.sock.Connect(a, until.Share(len(addrs)-i), stop); errs[i] == nil {
-			return where, contextual(ctx, c.connected(until))
-		}
-		if errors.Is(errs[i], net.ErrClosed) {
-			return where, errs[i]
+			c.connected()
+			return nil, nil
 		}
 	}
 	return dialError(ctx, opConnect, where, n, addrs, errs)
 }
 
 // connected makes a client of a socket that has just been connected.
-func (c *Client) connected(until sock.Instant) error {
+func (c *Client) connected() {
 	if !c.typ.isStream() {
-		if err := c.sock.Discard(until); err != nil {
-			return err
-		}
+		c.sock.Discard()
 	}
-	c.ends.Store(&ends{
-		local:  netAddr(c.typ, c.sock.Local()),
-		remote: netAddr(c.typ, c.sock.Peer()),
-	})
+	local, peer := c.sock.Ends()
+	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.state.Store(connected)
-	return nil
 }
 
 // deadline is the earlier of a timeout from now and the context's deadline.
@@ -193,9 +195,9 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 }
 
 // watch gives a stop that the context pulls; the caller calls done in the end.
-// A context that never ends needs none, unless Close has to be able to.
-func watch(ctx context.Context, always bool) (stop *sock.Stop, done func()) {
-	if ctx.Done() == nil && !always {
+// A context that never ends needs none.
+func watch(ctx context.Context) (stop *sock.Stop, done func()) {
+	if ctx.Done() == nil {
 		return nil, func() {}
 	}
 	stop = new(sock.Stop)
@@ -207,11 +209,11 @@ func watch(ctx context.Context, always bool) (stop *sock.Stop, done func()) {
 }
 
 // addresses resolves the address, unless the context has ended already.
-func addresses(ctx context.Context, n network, address string, opts *Options, until sock.Instant) ([]sock.Addr, error) {
+func addresses(ctx context.Context, n network, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, error) {
 	if ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}
-	addrs, err := resolve(ctx, n, address, opts.Resolver, until)
+	addrs, err := resolve(ctx, n, address, r, until)
 	if err != nil && ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}

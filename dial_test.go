@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -228,6 +229,114 @@ func TestALookupThatIsGivenUpLeavesNothingBehind(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 2*time.Second, time.Millisecond, "Eventually has one of its own")
+}
+
+func TestCloseEndsAConnectThatLooksANameUp(t *testing.T) {
+	silent := names(t, nil)
+	dial := silent.Dial
+	asked := make(chan struct{}, 9)
+	silent.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		asked <- struct{}{}
+		return dial(ctx, network, address)
+	}
+	c, err := client.NewTCP(&client.Options{Timeout: -1, Resolver: silent})
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() { result <- c.Connect(context.Background(), "silent.test:1") }()
+	<-asked
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, <-result, net.ErrClosed)
+}
+
+func TestFamiliesTakeTurns(t *testing.T) {
+	loopbackOf(t, "tcp6") // or skip
+	port := portOf(t, refused(t, "tcp"))
+	var tried attempts
+	_, err := client.Dial("tcp", "many.test:"+port, &client.Options{Control: tried.record, Resolver: names(t, map[string][]string{
+		"many.test.": {"127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"},
+	})})
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+	require.Len(t, tried.addresses, 4)
+	six := slices.Index(tried.addresses, "[::1]:"+port)
+	require.Contains(t, []int{0, 1}, six, "RFC 6724 says who is first, RFC 8305 who is second: %v", tried.addresses)
+}
+
+func TestAFailureStartsTheNextAtOnce(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	ln, err := net.Listen("tcp", "127.0.0.3:"+portOf(t, hole))
+	require.NoError(t, err)
+	defer ln.Close()
+	var tried attempts
+	c, err := client.Dial("tcp", "some.test:"+portOf(t, hole), &client.Options{Control: tried.record, Resolver: names(t, map[string][]string{
+		"some.test.": {"127.0.0.1", "127.0.0.2", "127.0.0.3"}, // silent, refuses, answers
+	})})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Len(t, tried.at, 3)
+	require.GreaterOrEqual(t, tried.at[1].Sub(tried.at[0]), 240*time.Millisecond)
+	require.Less(t, tried.at[2].Sub(tried.at[1]), 240*time.Millisecond, "it waits for nobody's quarter of a second")
+}
+
+func TestACanceledDialOfManyAddressesIsCanceled(t *testing.T) {
+	address, resolver := threeHoles(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() {
+		_, err := client.DialContext(ctx, "tcp", address, &client.Options{Resolver: resolver})
+		result <- err
+	}()
+	inKernel(t)
+	cancel()
+	err := <-result
+	require.ErrorIs(t, err, context.Canceled)
+	var all *client.DialError
+	require.NotErrorAs(t, err, &all)
+}
+
+// What does not end the limit of one address must not lift that of the call.
+func TestConnectKeepsItsLimitOverManyAddresses(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	holes := slices.Repeat([]string{"127.0.0.1"}, 10)
+	resolver := names(t, map[string][]string{"holes.test.": holes})
+	for _, limit := range []time.Duration{2 * time.Millisecond, 50 * time.Millisecond} {
+		for range 5 {
+			c, err := client.NewTCP(&client.Options{ConnectTimeout: limit, Resolver: resolver})
+			require.NoError(t, err)
+			start := time.Now()
+			require.ErrorIs(t, c.Connect(t.Context(), "holes.test:"+portOf(t, hole)), os.ErrDeadlineExceeded)
+			require.GreaterOrEqual(t, time.Since(start), limit)
+			require.Less(t, time.Since(start), limit+enough)
+			require.NoError(t, c.Close())
+		}
+	}
+	c, err := client.NewTCP(&client.Options{ConnectTimeout: -1})
+	require.NoError(t, err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, c.Connect(ctx, hole), context.DeadlineExceeded)
+}
+
+// A peer that resets at once has had an address all the same.
+func TestThePeersAddressIsKnownAlsoOfAPeerThatResets(t *testing.T) {
+	ln := listen(t, "tcp")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.(*net.TCPConn).SetLinger(0), conn.Close()
+		}
+	}()
+	for range 500 {
+		c, err := client.Dial("tcp", ln.Addr().String(), nil)
+		if err != nil {
+			continue // reset before it was connected
+		}
+		require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
+		require.NoError(t, c.Close())
+	}
 }
 
 // A context that ends after, or just as, the connect succeeds must not leave a

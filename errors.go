@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -57,8 +58,11 @@ func (e *DialError) Unwrap() []error {
 	return errs
 }
 
-// Timeout reports whether an address was still being tried when the limit was over.
-func (e *DialError) Timeout() bool { return errors.Is(e, os.ErrDeadlineExceeded) }
+// Timeout reports whether an address failed by a timeout: the limit of the call,
+// or the kernel's own.
+func (e *DialError) Timeout() bool {
+	return slices.ContainsFunc(e.Errs, (*net.OpError).Timeout)
+}
 
 // Temporary is the same as Timeout.
 func (e *DialError) Temporary() bool { return e.Timeout() }
@@ -68,13 +72,13 @@ func (e *DialError) Temporary() bool { return e.Timeout() }
 // over another connection, without being carried out twice.
 //
 // It is true for the errors of Dial, Connect and Bind, and for those of Send,
-// Write and SendTo if neither that call nor one before it, since the last
-// receive that brought bytes, had any byte accepted. It is false for every
-// other error: after a failed receive nobody knows what the peer has done.
+// Write and SendTo if not one byte had been accepted on that client, by that
+// call or an earlier one. It is false for every other error: after a failed
+// receive nobody knows what the peer has done.
 //
-// A dialogue in which the peer speaks in the middle of a request (the "100
-// Continue" of HTTP, say) is more than one request here: who leads one has to
-// remember what was sent before the peer's interjection.
+// Where a later request begins on a client that has sent others, a client
+// cannot know: bytes that have been received may be the answer to the last, or
+// not. Who does know looks at the count that came with the error.
 func SafeToRetry(err error) bool {
 	// Not errors.As: what was joined with a failed dial may be anything.
 	for ; err != nil; err = errors.Unwrap(err) {

@@ -22,7 +22,8 @@ import (
 // is a timeout, whether the request may be repeated, and a text that names the
 // operation, the network and the address.
 func TestErrors(t *testing.T) {
-	short := &client.Options{Timeout: 20 * time.Millisecond}
+	const brief = 20 * time.Millisecond
+	short := &client.Options{RecvTimeout: brief, SendTimeout: brief}
 	dial := func(network, address string, opts *client.Options) error {
 		_, err := client.Dial(network, address, opts)
 		return err
@@ -40,6 +41,7 @@ func TestErrors(t *testing.T) {
 		as      any   // errors.As
 		timeout bool
 		safe    bool
+		bare    bool
 		text    string // a pattern: * is anything
 	}{
 		{
@@ -53,13 +55,13 @@ func TestErrors(t *testing.T) {
 			text: "dial tcp 127.0.0.1:9: connect: network is unreachable",
 		},
 		{
-			name: "timeout of dial", fail: func(*testing.T) error { return dial("tcp", hole, short) },
+			name: "timeout of dial", fail: func(*testing.T) error { return dial("tcp", hole, &client.Options{Timeout: brief}) },
 			is: os.ErrDeadlineExceeded, timeout: true, safe: true,
 			text: "dial tcp " + hole + ": i/o timeout",
 		},
 		{
 			name: "timeout of connect", fail: func(t *testing.T) error {
-				c, err := client.NewTCP(short)
+				c, err := client.NewTCP(&client.Options{ConnectTimeout: brief})
 				require.NoError(t, err)
 				defer c.Close()
 				return c.Connect(t.Context(), hole)
@@ -88,17 +90,21 @@ func TestErrors(t *testing.T) {
 		},
 		{
 			name: "timeout of send, none sent", fail: func(t *testing.T) error {
-				c, peer := stream(t, "unix", short)
-				fill(c)
-				go func() { _, _ = peer.Write([]byte("x")) }()
-				_, err := c.Recv(make([]byte, 1), 0) // what was sent has been answered
+				// A peer whose queue somebody else has filled.
+				other, peer := datagrams(t, "unixgram", nil)
+				for full := false; !full; {
+					_, err := other.Send(nil, client.DontWait)
+					full = err != nil
+				}
+				c, err := client.Dial("unixgram", peer.LocalAddr().String(), short)
 				require.NoError(t, err)
+				defer c.Close()
 				n, err := c.Send(make([]byte, 1), 0)
 				require.Zero(t, n)
 				return err
 			},
 			is: os.ErrDeadlineExceeded, timeout: true, safe: true,
-			text: "send unix @->*: i/o timeout",
+			text: "send unixgram @*->*: i/o timeout",
 		},
 		{
 			name: "timeout of read", fail: func(t *testing.T) error {
@@ -258,6 +264,109 @@ func TestErrors(t *testing.T) {
 			is: unix.EPIPE, text: "write unix *: sendto: broken pipe",
 		},
 		{
+			name: "broken pipe of a later request", fail: func(t *testing.T) error {
+				c, peer := stream(t, "unix", nil)
+				_, err := c.Send([]byte("one"), 0)
+				require.NoError(t, err)
+				_, err = peer.Write([]byte("an answer, or not"))
+				require.NoError(t, err)
+				_, err = c.Recv(make([]byte, 1), 0)
+				require.NoError(t, err)
+				require.NoError(t, peer.Close())
+				n, err := c.Send([]byte("two"), 0)
+				require.Zero(t, n)
+				return err
+			},
+			is: unix.EPIPE, text: "send unix *: sendto: broken pipe",
+		},
+		{
+			name: "sendto after something was sent", fail: func(t *testing.T) error {
+				c, err := client.NewUDP(nil)
+				require.NoError(t, err)
+				defer c.Close()
+				_, err = c.SendTo([]byte("x"), packetPeer(t, "udp").LocalAddr())
+				require.NoError(t, err)
+				_, err = c.SendTo(make([]byte, 70_000), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9})
+				return err
+			},
+			is: unix.EMSGSIZE, as: &sysCall, text: "sendto udp4 0.0.0.0:*->127.0.0.1:9: sendto: message too long",
+		},
+		{
+			name: "would have to wait", fail: func(t *testing.T) error {
+				c, _ := stream(t, "tcp", nil)
+				_, err := c.Recv(make([]byte, 1), client.DontWait)
+				var ne net.Error
+				require.ErrorAs(t, err, &ne)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.True(t, ne.Timeout(), "as any EAGAIN's")
+				return fmt.Errorf("%w", errors.Unwrap(err))
+			},
+			is: unix.EAGAIN, as: &sysCall, bare: true, timeout: true, text: "recvfrom: resource temporarily unavailable",
+		},
+		{
+			name: "truncated", fail: func(t *testing.T) error {
+				peer := packetPeer(t, "udp")
+				c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0"})
+				require.NoError(t, err)
+				defer c.Close()
+				_, err = peer.WriteTo([]byte("long"), c.LocalAddr())
+				require.NoError(t, err)
+				_, _, err = c.RecvFrom(make([]byte, 1), 0)
+				require.ErrorContains(t, err, peer.LocalAddr().String(), "who sent it")
+				return err
+			},
+			is: io.ErrShortBuffer, text: "recvfrom udp4 127.0.0.1:*->127.0.0.1:*: datagram of 4 bytes cut to 1",
+		},
+		{
+			name: "urgent datagram", fail: func(t *testing.T) error {
+				c, _ := datagrams(t, "udp", nil)
+				_, err := c.Recv(make([]byte, 1), client.OOB)
+				return err
+			},
+			is: unix.EOPNOTSUPP, text: "recv udp *: operation not supported",
+		},
+		{
+			name: "connecting already", fail: func(t *testing.T) error {
+				c, err := client.NewTCP(nil)
+				require.NoError(t, err)
+				done := make(chan struct{})
+				go func() { _ = c.Connect(context.Background(), hole); close(done) }()
+				inKernel(t)
+				err = c.Connect(t.Context(), hole)
+				require.ErrorIs(t, c.Bind("127.0.0.1:0"), unix.EALREADY)
+				require.NoError(t, c.Close())
+				<-done
+				return err
+			},
+			is: unix.EALREADY, as: &sysCall, safe: true, text: "connect tcp4 *->" + hole + ": connect: *already in progress",
+		},
+		{
+			name: "bound twice", fail: func(t *testing.T) error {
+				c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0"})
+				require.NoError(t, err)
+				defer c.Close()
+				return c.Bind("127.0.0.1:0")
+			},
+			is: unix.EINVAL, as: &sysCall, safe: true, text: "bind udp4 *->127.0.0.1:0: bind: invalid argument",
+		},
+		{
+			name: "bind when connected", fail: func(t *testing.T) error {
+				c, _ := stream(t, "tcp", nil)
+				return c.Bind("127.0.0.1:0")
+			},
+			is: unix.EISCONN, as: &sysCall, safe: true, text: "bind tcp *->127.0.0.1:*: bind: *connected*",
+		},
+		{
+			name: "connect after close", fail: func(t *testing.T) error {
+				c, err := client.NewTCP(nil)
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				require.ErrorIs(t, c.Bind("nonsense"), net.ErrClosed)
+				return c.Connect(t.Context(), "nonsense")
+			},
+			is: net.ErrClosed, safe: true, text: "connect tcp4 *->nonsense: use of closed network connection",
+		},
+		{
 			name: "not connected, recv", fail: func(t *testing.T) error {
 				c, err := client.NewTCP(nil)
 				require.NoError(t, err)
@@ -325,13 +434,13 @@ func TestErrors(t *testing.T) {
 			if test.as != nil {
 				require.ErrorAs(t, err, test.as)
 			}
-			if err != io.EOF { //nolint:errorlint // bare is what it has to be
+			if err != io.EOF && !test.bare { //nolint:errorlint // bare is what it has to be
 				op, ok := err.(*net.OpError) //nolint:errorlint // and this is
 				require.True(t, ok, "%T", err)
 				require.NotEmpty(t, op.Net)
 			}
 			require.Equal(t, test.timeout, timedOut(err))
-			require.Equal(t, test.timeout, errors.Is(err, os.ErrDeadlineExceeded))
+			require.Equal(t, test.timeout && !test.bare, errors.Is(err, os.ErrDeadlineExceeded))
 			require.Equal(t, test.safe, client.SafeToRetry(err))
 			matched, matchErr := filepath.Match(escape(test.text), escape(err.Error()))
 			require.NoError(t, matchErr)

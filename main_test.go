@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 		fail(serve(argument, echo))
 	case "sink":
 		fail(serve(argument, sink))
+	case "unixgram":
+		fail(sendAndWait(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
 	}
@@ -116,6 +118,19 @@ func sink(conn net.Conn) {
 			return
 		}
 	}
+}
+
+// sendAndWait waits for an answer that does not come.
+func sendAndWait(path string) error {
+	c, err := client.Dial("unixgram", path, &client.Options{Timeout: enough})
+	if err != nil {
+		return err
+	}
+	if _, err := c.Send([]byte("x"), 0); err != nil {
+		return err
+	}
+	_, err = c.Recv(make([]byte, 1), 0)
+	return err
 }
 
 // roundTrips sends 64 bytes n times and reads them back exactly.

@@ -5,6 +5,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/blocksock/client/internal/sock"
 )
 
 // DefaultTimeout is the time limit of a client whose Options.Timeout is zero.
@@ -30,11 +32,12 @@ type Options struct {
 	SendTimeout    time.Duration
 
 	// LocalAddr is the address to bind before connecting. For tcp and udp it is
-	// an IP address and a port, port 0 being one of the system's choice; with an
-	// address of one family, only peers of that family are tried. For unixgram it
-	// is a path, which is removed when the client is closed, or a Linux abstract
-	// name ("@name"). Empty: the system chooses, and a unixgram client gets a
-	// name that it can be answered at.
+	// an IP address and a port; port 0 is one of the system's choice, and an
+	// empty host is any of this machine's addresses. With an address of one
+	// family, only peers of that family are tried. For unix and unixgram it is a
+	// path, which is removed when the client is closed, or a Linux abstract name
+	// ("@name"). Empty: the system chooses, and a unixgram client gets a name
+	// that it can be answered at.
 	LocalAddr string
 
 	// NoDelay sends small segments at once instead of waiting for the peer's
@@ -94,17 +97,16 @@ func (o *Options) check(n network) error {
 	return err
 }
 
-// local parses LocalAddr; ok is false if there is none.
-func (o *Options) local(n network) (local bindAddr, err error) {
+// local parses LocalAddr, giving nil if there is none.
+func (o *Options) local(n network) (*sock.Addr, error) {
 	if o.LocalAddr == "" {
-		return bindAddr{}, nil
+		return nil, nil
 	}
-	local.set = true
-	local.addr, err = n.parseLocal(o.LocalAddr)
+	local, err := n.parseLocal(o.LocalAddr)
 	if err != nil {
-		return bindAddr{}, &OptionError{Option: "LocalAddr", Reason: err.Error()}
+		return nil, &OptionError{Option: "LocalAddr", Reason: err.Error()}
 	}
-	return local, nil
+	return &local, nil
 }
 
 func orDefaults(o *Options) *Options {

@@ -85,14 +85,88 @@ func TestLocalAddrIsWhereTheClientSendsFrom(t *testing.T) {
 }
 
 func TestOptionsCanBeSharedAndChangedLater(t *testing.T) {
-	opts := &client.Options{Timeout: 20 * time.Millisecond}
+	opts := &client.Options{RecvTimeout: 20 * time.Millisecond}
 	ln := listen(t, "tcp")
 	c, _ := accepted(t, ln, opts)
-	opts.Timeout = -1
+	opts.RecvTimeout = -1
 	_, err := c.Recv(make([]byte, 1), 0)
 	var ne net.Error
 	require.ErrorAs(t, err, &ne)
 	require.True(t, ne.Timeout())
+}
+
+// The wildcard is of the family of whom is dialled.
+func TestLocalAddrWithoutAHostIsAnyOfTheMachines(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6"} {
+		ln := listen(t, network)
+		c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{LocalAddr: ":0"})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}
+
+// A port of one's own is not lost for a minute with each connection, and does
+// not keep the addresses of a name from being tried side by side.
+func TestALocalPortCanBeUsedAgainAtOnce(t *testing.T) {
+	ln := listen(t, "tcp")
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	local := refused(t, "tcp")
+	for range 3 {
+		c, peer := accepted(t, ln, &client.Options{LocalAddr: local})
+		require.Equal(t, local, c.LocalAddr().String())
+		require.NoError(t, c.Close()) // first: TIME_WAIT is on this side
+		require.NoError(t, peer.Close())
+	}
+	second, err := net.Listen("tcp", "127.0.0.2:"+portOf(t, hole))
+	require.NoError(t, err)
+	defer second.Close()
+	c, err := client.Dial("tcp", "two.test:"+portOf(t, hole), &client.Options{
+		LocalAddr: ":" + portOf(t, local),
+		Resolver:  names(t, map[string][]string{"two.test.": {"127.0.0.1", "127.0.0.2"}}),
+	})
+	require.NoError(t, err)
+	require.Equal(t, second.Addr().String(), c.RemoteAddr().String())
+	require.NoError(t, c.Close())
+}
+
+func TestSocketsAreOfOneFamilyAndNobodyInheritsThem(t *testing.T) {
+	for network, open := range unconnected {
+		c, err := open(nil)
+		require.NoError(t, err)
+		raw, err := c.SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
+			require.NoError(t, err)
+			require.NotZero(t, flags&unix.FD_CLOEXEC, network)
+			if network == "tcp6" || network == "udp6" {
+				only, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+				require.NoError(t, err)
+				require.NotZero(t, only, network)
+			}
+		}))
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestAControlThatPanicsLeavesNoSocketBehind(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	dial := func(panicAt int) {
+		defer func() { require.Equal(t, "control", recover()) }()
+		attempt := 0
+		_, _ = client.Dial("tcp", "two.test:"+portOf(t, hole), &client.Options{
+			Timeout:  200 * time.Millisecond,
+			Resolver: names(t, map[string][]string{"two.test.": {"127.0.0.1", "127.0.0.1"}}),
+			Control: func(string, string, syscall.RawConn) error {
+				if attempt++; attempt == panicAt {
+					panic("control")
+				}
+				return nil
+			},
+		})
+	}
+	dial(1)
+	dial(2) // TestMain sees what is left
 }
 
 func TestTheLimitsOfOneKindOfCall(t *testing.T) {

@@ -7,11 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
 )
 
 // A network is what Dial's first argument stands for: the types of socket that
@@ -47,14 +47,9 @@ func (n network) typeOf(a sock.Addr) Type {
 	return n.local
 }
 
-// A bindAddr is an address to bind, if set.
-type bindAddr struct {
-	set  bool
-	addr sock.Addr
-}
-
 // parseLocal reads an address to bind: an IP address, or none for all of the
-// machine's, and a port, which may be 0; or a unix name.
+// machine's, and a port, which may be 0; or a unix name. Without an IP address
+// what it gives has none either: see wildcard.
 func (n network) parseLocal(address string) (sock.Addr, error) {
 	if n.local != 0 {
 		return parseUnix(address)
@@ -63,16 +58,27 @@ func (n network) parseLocal(address string) (sock.Addr, error) {
 	if err != nil {
 		return sock.Addr{}, err
 	}
-	ip := netip.IPv4Unspecified()
-	switch {
-	case host != "":
-		if ip, err = netip.ParseAddr(host); err != nil {
-			return sock.Addr{}, &net.AddrError{Err: "not an IP address", Addr: host}
-		}
-	case n.v4 == 0:
-		ip = netip.IPv6Unspecified()
+	if host == "" {
+		return sock.Addr{IP: netip.AddrPortFrom(netip.Addr{}, port)}, nil
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return sock.Addr{}, &net.AddrError{Err: "not an IP address", Addr: host}
 	}
 	return n.suitable(ip, port)
+}
+
+// wildcard gives an address to bind that names no host the host that stands for
+// all of the machine's, in the family of the socket's type.
+func wildcard(typ Type, a sock.Addr) sock.Addr {
+	if typ.isUnix() || a.IP.Addr().IsValid() {
+		return a
+	}
+	host := netip.IPv4Unspecified()
+	if typ.domain() == unix.AF_INET6 {
+		host = netip.IPv6Unspecified()
+	}
+	return sock.Addr{IP: netip.AddrPortFrom(host, a.IP.Port())}
 }
 
 // suitable makes an address of an IP address that the network's sockets can use.
@@ -92,7 +98,7 @@ func splitHostPort(address string) (host string, port uint16, err error) {
 		return "", 0, err
 	}
 	number, err := strconv.ParseUint(digits, 10, 16)
-	if err != nil || strings.HasPrefix(digits, "+") {
+	if err != nil {
 		return "", 0, &net.AddrError{Err: "port is not a number from 0 to 65535", Addr: address}
 	}
 	return host, uint16(number), nil
@@ -112,7 +118,7 @@ func resolve(ctx context.Context, n network, address string, r *net.Resolver, un
 	if port == 0 {
 		return nil, &net.AddrError{Err: "port 0 cannot be connected to", Addr: address}
 	}
-	ips := loopback
+	ips := []netip.Addr{loopback[unix.AF_INET], loopback[unix.AF_INET6]}
 	if host != "" {
 		if ip, err := netip.ParseAddr(host); err == nil {
 			a, err := n.suitable(ip, port)
@@ -134,8 +140,11 @@ func resolve(ctx context.Context, n network, address string, r *net.Resolver, un
 	return interleave(addrs), nil
 }
 
-// loopback stands for the empty host, as in package net.
-var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+// loopback stands for the host that is not named, as in package net.
+var loopback = map[int]netip.Addr{
+	unix.AF_INET:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+	unix.AF_INET6: netip.IPv6Loopback(),
+}
 
 func lookup(ctx context.Context, n network, host string, r *net.Resolver, until sock.Instant) ([]netip.Addr, error) {
 	if r == nil {
@@ -225,8 +234,8 @@ func interleave(addrs []sock.Addr) []sock.Addr {
 // too: a quarter of a second, as RFC 8305, section 8, recommends, but so little
 // that each gets its chance within the limit.
 func stagger(n int, until sock.Instant) time.Duration {
-	const recommended, least = 250 * time.Millisecond, 10 * time.Millisecond
-	return max(least, min(recommended, until.Left()/time.Duration(n+1)))
+	const recommended = 250 * time.Millisecond
+	return min(recommended, max(until.Left(), 0)/time.Duration(n+1))
 }
 
 // netAddr is a as package net has it for a client of type typ.

@@ -17,15 +17,20 @@ import (
 // abstract name.
 //
 // It fails with unix.EADDRINUSE for an address that is taken, unix.EINVAL for a
-// client that has one, and unix.EISCONN for a client that is connected.
+// client that has one, unix.EISCONN for a client that is connected and
+// unix.EALREADY for one that is about to be. A TCP port that is only waiting out
+// its last connection is not taken: SO_REUSEADDR is set.
 func (c *Client) Bind(address string) error {
-	n := networks[c.typ.String()]
-	addr, err := n.parseLocal(address)
-	if err != nil {
-		return c.failed(opBind, target{c.network, address}, err)
+	where := target{c.network, address}
+	if c.sock == nil || c.sock.Closed() {
+		return c.failed(opBind, where, net.ErrClosed)
 	}
-	if err := c.bindTo(addr); err != nil {
-		return c.failed(opBind, netAddr(c.typ, addr), err)
+	addr, err := networks[c.typ.String()].parseLocal(address)
+	if err == nil {
+		err = c.bindTo(addr)
+	}
+	if err != nil {
+		return c.failed(opBind, where, err)
 	}
 	return nil
 }
@@ -33,20 +38,28 @@ func (c *Client) Bind(address string) error {
 func (c *Client) bindTo(addr sock.Addr) error {
 	c.bind.Lock()
 	defer c.bind.Unlock()
-	switch {
+	switch state := c.state.Load(); {
+	case state == connected:
+		return os.NewSyscallError("bind", unix.EISCONN)
+	case state == connecting:
+		return os.NewSyscallError("bind", unix.EALREADY)
 	case c.bound:
 		return os.NewSyscallError("bind", unix.EINVAL)
-	case c.state.Load() != idle:
-		return os.NewSyscallError("bind", unix.EISCONN)
 	}
-	if err := bindSocket(c.sock, addr); err != nil {
+	if err := bindSocket(c.sock, c.typ, addr); err != nil {
 		return err
 	}
 	c.bound = true
 	return nil
 }
 
-func bindSocket(s *sock.Socket, addr sock.Addr) error {
+func bindSocket(s *sock.Socket, typ Type, addr sock.Addr) error {
+	addr = wildcard(typ, addr)
+	if typ.isTCP() && addr.IP.Port() != 0 {
+		if err := s.SetInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
 	if !inFileSystem(addr) {
 		return s.Bind(addr, nil)
 	}
@@ -88,18 +101,18 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 }
 
 func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
-	if err := c.unconnectedDatagrams(); err != nil {
-		return 0, c.failed(opSendTo, netAddr(c.typ, to), unsent{err})
+	n := 0
+	err := c.unconnectedDatagrams()
+	if err == nil {
+		err = c.bindToBeAnswered()
 	}
-	if err := c.bindToBeAnswered(); err != nil {
-		return 0, c.failed(opSendTo, netAddr(c.typ, to), unsent{err})
+	if err == nil {
+		n, err = c.sock.SendTo(p, to, c.limits.send)
 	}
-	fresh := !c.sent.Load()
-	n, err := c.sock.SendTo(p, to, c.limits.send)
 	if err != nil {
-		return n, c.sentSome(opSendTo, netAddr(c.typ, to), fresh, n, err)
+		return n, c.sentSome(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
 	}
-	return n, c.sentSome(opSendTo, nil, fresh, n, nil)
+	return n, c.sentSome(opSendTo, nil, n, nil)
 }
 
 func (c *Client) unconnectedDatagrams() error {
@@ -160,6 +173,9 @@ func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 		}
 	case *net.UDPAddr:
 		if a != nil && !c.typ.isUnix() {
+			if len(a.IP) == 0 { // this machine, as in package net
+				return sock.Addr{IP: netip.AddrPortFrom(loopback[c.typ.domain()], uint16(a.Port))}, nil
+			}
 			return sock.Addr{IP: unmap(a.AddrPort())}, nil
 		}
 	case nil:
@@ -176,3 +192,19 @@ func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 func unmap(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
+
+// A packetConn is a datagram client as drivers know them, from a Dialer: what
+// asks a connection whether it is a net.PacketConn, to know datagrams from a
+// stream, gets yes for an answer (package net's own resolver does).
+type packetConn struct{ *Client }
+
+var _ net.PacketConn = packetConn{}
+
+// ReadFrom is Read, and tells the peer's address.
+func (c packetConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, err := c.Read(p)
+	return n, c.RemoteAddr(), err
+}
+
+// WriteTo fails with net.ErrWriteToConnected: there is one peer, for Write.
+func (c packetConn) WriteTo(p []byte, to net.Addr) (int, error) { return c.SendTo(p, to) }

@@ -12,6 +12,7 @@ import (
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestABigUnixgramPassesWhole(t *testing.T) {
@@ -51,6 +52,55 @@ func TestAUnixgramClientCanBeAnsweredAndLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+func TestAKilledUnixgramClientLeavesNothingBehind(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has names that are in no directory")
+	}
+	peer := packetPeer(t, "unixgram")
+	tmp := t.TempDir()
+	cmd := play(t, "unixgram "+peer.LocalAddr().String())
+	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
+	require.NoError(t, cmd.Start())
+	_, from, err := peer.ReadFrom(make([]byte, 1)) // it has dialled and waits
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	left, err := os.ReadDir(tmp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	_, err = peer.WriteTo([]byte("x"), from)
+	require.ErrorIs(t, err, unix.ECONNREFUSED, "nor a name")
+}
+
+// Linux lets a peer have a path that fills all of sun_path, and then counts a
+// zero byte that it has no room for.
+func TestAPeerWithTheLongestPathThereIs(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has such paths")
+	}
+	path := loopbackOf(t, "unixgram")
+	path += strings.Repeat("x", sock.MaxPath-len(path))
+	peer, err := client.NewUnixgram(&client.Options{LocalAddr: path})
+	require.NoError(t, err)
+	defer peer.Close()
+	c, err := client.NewUnixgram(nil)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Bind(loopbackOf(t, "unixgram")))
+	_, err = peer.SendTo([]byte("hi"), c.LocalAddr())
+	require.NoError(t, err)
+	buf := make([]byte, 10)
+	n, from, err := c.RecvFrom(buf, 0)
+	require.NoError(t, err)
+	require.Equal(t, "hi", string(buf[:n]))
+	require.Equal(t, path, from.String())
+	_, err = c.SendTo([]byte("ho"), from)
+	require.NoError(t, err)
+	n, err = peer.Recv(buf, 0)
+	require.NoError(t, err)
+	require.Equal(t, "ho", string(buf[:n]))
+}
+
 func TestAbstractNames(t *testing.T) {
 	if !sock.Abstract {
 		t.Skip("this system has no abstract names")
@@ -85,6 +135,14 @@ func TestABoundPathIsRemovedOnCloseAndAnothersIsNot(t *testing.T) {
 			require.NoError(t, c.Close())
 			require.NoFileExists(t, path)
 
+			t.Chdir(filepath.Dir(path))
+			c, err := unconnected[network](&client.Options{LocalAddr: filepath.Base(path)})
+			require.NoError(t, err)
+			require.FileExists(t, path)
+			t.Chdir("/")
+			require.NoError(t, c.Close())
+			require.NoFileExists(t, path)
+
 			c = bound()
 			// Moved, not removed: the new one must not get the old one's inode.
 			require.NoError(t, os.Rename(path, path+"-old"))
@@ -99,7 +157,8 @@ func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
 	dir, err := os.MkdirTemp("", "c")
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
-	longest := filepath.Join(dir, strings.Repeat("x", sock.MaxPath-len(dir)-1))
+	const sunPath = 107 // what package net takes, a byte less than Linux
+	longest := filepath.Join(dir, strings.Repeat("x", min(sock.MaxPath, sunPath)-len(dir)-1))
 	ln, err := net.Listen("unix", longest)
 	require.NoError(t, err)
 	defer ln.Close()
@@ -109,13 +168,13 @@ func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
 	require.NoError(t, c.Close())
 
 	for _, network := range []string{"unix", "unixgram"} {
-		_, err = client.Dial(network, longest+"x", nil)
+		_, err = client.Dial(network, longest+"xx", nil)
 		var ae *net.AddrError
 		require.ErrorAs(t, err, &ae)
-		require.Contains(t, err.Error(), longest+"x")
+		require.Contains(t, err.Error(), longest+"xx")
 		c, err := unconnected[network](nil)
 		require.NoError(t, err)
-		require.ErrorAs(t, c.Bind(longest+"x"), &ae)
+		require.ErrorAs(t, c.Bind(longest+"xx"), &ae)
 		require.NoError(t, c.Close())
 	}
 }

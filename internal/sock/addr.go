@@ -18,6 +18,26 @@ type Addr struct {
 // IsZero reports whether a is no address.
 func (a Addr) IsZero() bool { return a == Addr{} }
 
+// zones remembers the names and numbers of interfaces. The kernel speaks in
+// numbers and people in names, and to ask for either takes a dump of all
+// interfaces, which is too much for each link-local datagram.
+var zones struct {
+	sync.Mutex
+	name  map[uint32]string
+	index map[string]uint32
+	until Instant
+}
+
+const zonesFor = time.Minute
+
+// lockZones locks, and forgets what is too old to be sure of.
+func lockZones() {
+	zones.Lock()
+	if zones.name == nil || zones.until.Left() <= 0 {
+		zones.name, zones.index, zones.until = make(map[uint32]string), make(map[string]uint32), In(zonesFor)
+	}
+}
+
 // zoneIndex gives the interface that the zone of an IPv6 address names.
 func zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
@@ -26,33 +46,26 @@ func zoneIndex(zone string) (uint32, error) {
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
 	}
-	ifi, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, &net.AddrError{Err: "unknown IPv6 zone", Addr: zone}
+	lockZones()
+	defer zones.Unlock()
+	index, ok := zones.index[zone]
+	if !ok {
+		ifi, err := net.InterfaceByName(zone)
+		if err != nil {
+			return 0, &net.AddrError{Err: "unknown IPv6 zone", Addr: zone}
+		}
+		index = uint32(ifi.Index)
+		zones.index[zone] = index
 	}
-	return uint32(ifi.Index), nil
+	return index, nil
 }
-
-// zones remembers interface names, which the kernel gives as numbers: asking
-// for a name takes a dump of all interfaces, and link-local datagrams come in
-// numbers.
-var zones struct {
-	sync.Mutex
-	name  map[uint32]string
-	until Instant
-}
-
-const zonesFor = time.Minute
 
 func zoneName(index uint32) string {
 	if index == 0 {
 		return ""
 	}
-	zones.Lock()
+	lockZones()
 	defer zones.Unlock()
-	if zones.name == nil || zones.until.Left() <= 0 {
-		zones.name, zones.until = make(map[uint32]string), In(zonesFor)
-	}
 	name, ok := zones.name[index]
 	if !ok {
 		name = strconv.FormatUint(uint64(index), 10)

@@ -2,8 +2,10 @@ package sock
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +30,11 @@ func First(n int, delay time.Duration, until Instant, stop *Stop,
 
 // A race is one call of First.
 //
-//	open ──▶ connect ──▶ done
-//	             │ EINPROGRESS                  │ unix, EAGAIN: backlog full
-//	             ▼                              ▼
-//	         poll writable ──▶ SO_ERROR     pause ──▶ connect again
+//	open ──▶ connect ──────────────────────────▶ through
+//	          │   │ EINPROGRESS                     ▲
+//	          │   └──────────▶ poll writable ──▶ SO_ERROR ──▶ failed
+//	          │ unix, EAGAIN: the backlog is full
+//	          └──▶ pause ──▶ connect again
 type race struct {
 	n     int
 	delay time.Duration
@@ -43,64 +46,47 @@ type race struct {
 	next    int     // the attempt to start next
 	nextAt  Instant // and when
 	running []attempt
+	winner  attempt // with a socket once there is one
 	errs    []error
-	pause   time.Duration
+	idle    pause
 }
 
 type attempt struct {
 	index int
 	sock  *Socket
-	name  name
-	again bool // connect has to be called again, there is nothing to poll
+	to    Addr
+	again bool // connect has to be called again
+	early bool // poll said that the connect is through, and it was not
 }
 
-func (r *race) run() (int, *Socket, []error) {
-	r.pause = firstPause
+func (r *race) run() (winner int, s *Socket, errs []error) {
+	winner = -1
+	defer func() { // also if open panics, which runs the caller's code
+		for _, a := range r.running {
+			if a.index != winner {
+				r.drop(a.sock)
+			}
+		}
+	}()
 	for {
-		if r.stop.Stopped() {
-			return r.lost(ErrStopped)
-		}
-		for r.due() {
-			if a, done := r.start(); done {
-				return r.won(a)
-			}
-		}
-		if len(r.running) == 0 {
+		switch {
+		case r.stop.Stopped():
+			return -1, nil, r.lost(ErrStopped)
+		case r.until.Left() <= 0:
+			return -1, nil, r.lost(os.ErrDeadlineExceeded)
+		case r.due():
+			r.start()
+		case len(r.running) == 0:
 			return -1, nil, r.errs
-		}
-		if r.until.Left() <= 0 {
-			return r.lost(os.ErrDeadlineExceeded)
-		}
-		ready, err := r.wait()
-		if err != nil {
-			return r.lost(err)
-		}
-		if a, done := r.proceed(ready); done {
-			return r.won(a)
-		}
-	}
-}
-
-// proceed takes the attempts that may have come further a step on, and out of
-// the race if that failed. The oldest of several that are through wins.
-func (r *race) proceed(ready func(i int) bool) (first attempt, done bool) {
-	still := r.running[:0]
-	for i := range r.running {
-		a := r.running[i]
-		if ready(i) && !done {
-			ok, err := a.proceed()
-			if err != nil {
-				r.fail(a, err)
-				continue
-			}
-			if ok {
-				first, done = a, true
+		default:
+			if err := r.wait(); err != nil {
+				return -1, nil, r.lost(err)
 			}
 		}
-		still = append(still, a)
+		if r.winner.sock != nil {
+			return r.winner.index, r.winner.sock, nil
+		}
 	}
-	r.running = still
-	return first, done
 }
 
 // due reports whether another attempt is to be started now.
@@ -108,34 +94,38 @@ func (r *race) due() bool {
 	return r.next < r.n && (len(r.running) == 0 || r.nextAt.Left() <= 0)
 }
 
-func (r *race) start() (attempt, bool) {
-	a := attempt{index: r.next}
+func (r *race) start() {
+	i := r.next
 	r.next++
+	s, addr, err := r.open(i)
+	if err != nil {
+		r.errs[i] = err
+		return // and the next starts at once
+	}
 	r.nextAt = In(r.delay)
-	s, addr, err := r.open(a.index)
-	if err != nil {
-		r.errs[a.index], r.nextAt = err, Now()
-		return a, false
+	r.running = append(r.running, attempt{index: i, sock: s, to: addr})
+	r.step(len(r.running)-1, (*attempt).connect)
+}
+
+// step takes a running attempt a step further, and out of the race if it fails.
+func (r *race) step(i int, take func(*attempt) (through bool, err error)) {
+	a := &r.running[i]
+	through, err := take(a)
+	switch {
+	case err != nil:
+		r.errs[a.index] = err
+		r.drop(a.sock)
+		r.running = slices.Delete(r.running, i, i+1)
+		r.nextAt = Now() // RFC 8305: a failure starts the next at once
+	case through:
+		r.winner = *a
 	}
-	a.sock = s
-	if err := a.name.set(s.domain, addr); err != nil {
-		r.fail(a, os.NewSyscallError("connect", err))
-		return a, false
-	}
-	done, err := a.connect()
-	if err != nil {
-		r.fail(a, err)
-		return a, false
-	}
-	if !done {
-		r.running = append(r.running, a)
-	}
-	return a, done
 }
 
 // wait sleeps until an attempt may have come further, the next is due, the stop
-// comes or the limit is over.
-func (r *race) wait() (ready func(i int) bool, err error) {
+// comes or the limit is over, and takes those a step on that are ready. The
+// oldest of several that are through wins.
+func (r *race) wait() error {
 	fds := make([]unix.PollFd, len(r.running), len(r.running)+1)
 	left := r.until.Left()
 	if r.next < r.n {
@@ -143,58 +133,54 @@ func (r *race) wait() (ready func(i int) bool, err error) {
 	}
 	for i, a := range r.running {
 		fds[i] = unix.PollFd{Fd: int32(a.sock.fd), Events: unix.POLLOUT}
-		if a.again {
+		if a.again || a.early {
 			fds[i].Fd = -1 // poll(2) passes over it
-			left = min(left, r.pause)
-			r.pause = nextPause(r.pause)
+			left = min(left, r.idle.next())
 		}
 	}
 	if r.stop != nil {
 		wake, err := r.stop.waker.pollFD()
-		if err != nil {
-			return nil, err
+		if err != nil { // no descriptor is left: look now and then
+			wake, left = -1, min(left, longestPause)
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
 	}
 	if _, errno := sleepPoll(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
-		return nil, os.NewSyscallError("poll", errno)
+		return os.NewSyscallError("poll", errno)
 	}
-	return func(i int) bool { return fds[i].Fd < 0 || fds[i].Revents != 0 }, nil
+	for i := len(r.running) - 1; i >= 0; i-- { //nolint:modernize // step shortens what this goes over
+		if fds[i].Fd < 0 || fds[i].Revents != 0 {
+			r.step(i, (*attempt).proceed)
+		}
+	}
+	return nil
 }
 
-func (r *race) fail(a attempt, err error) {
-	r.errs[a.index] = err
-	r.nextAt = Now() // a failure starts the next at once
-	r.drop(a.sock)
-}
-
-func (r *race) lost(err error) (int, *Socket, []error) {
-	for _, a := range r.running {
-		r.fail(a, err)
-	}
+// lost gives every attempt its error; err is for those that have none.
+func (r *race) lost(err error) []error {
 	for i := range r.errs {
-		if r.errs[i] == nil {
+		switch {
+		case r.errs[i] != nil:
+		case i >= r.next:
+			r.errs[i] = fmt.Errorf("not tried: %w", err)
+		default:
 			r.errs[i] = err
 		}
 	}
-	return -1, nil, r.errs
-}
-
-func (r *race) won(a attempt) (int, *Socket, []error) {
-	for _, b := range r.running {
-		if b.index != a.index {
-			r.drop(b.sock)
-		}
-	}
-	return a.index, a.sock, nil
+	return r.errs
 }
 
 // connect starts the attempt and reports whether it is through already.
-func (a *attempt) connect() (done bool, err error) {
-	switch errno := a.sock.sysConnect(&a.name); {
+func (a *attempt) connect() (through bool, err error) {
+	var to name
+	if err := to.set(a.sock.domain, a.to); err != nil {
+		return false, os.NewSyscallError("connect", err)
+	}
+	a.again = false
+	switch errno := a.sock.sysConnect(&to); {
 	case errno == 0:
-		return a.established()
-	case errno == unix.EAGAIN && a.sock.domain == unix.AF_UNIX:
+		return true, a.succeed(a.to)
+	case a.sock.domain == unix.AF_UNIX && (errno == unix.EAGAIN || errno == unix.EINTR):
 		a.again = true
 		return false, nil
 	case errno == unix.EINPROGRESS || errno == unix.EINTR:
@@ -205,7 +191,7 @@ func (a *attempt) connect() (done bool, err error) {
 }
 
 // proceed is called when the attempt may have come further.
-func (a *attempt) proceed() (done bool, err error) {
+func (a *attempt) proceed() (through bool, err error) {
 	if a.sock.life.ended() {
 		return false, net.ErrClosed
 	}
@@ -219,28 +205,31 @@ func (a *attempt) proceed() (done bool, err error) {
 	if soError != 0 {
 		return false, a.sock.failure("connect", unix.Errno(soError))
 	}
-	return a.established()
-}
-
-// established reports false if the poll that led here was a false alarm.
-func (a *attempt) established() (bool, error) {
-	var peer, local name
+	var peer name
 	switch errno := a.sock.sysPeer(&peer); errno {
 	case 0:
+		return true, a.succeed(peer.addr())
 	case unix.ENOTCONN:
+		a.early = true
 		return false, nil
 	default:
 		return false, a.sock.failure("getpeername", errno)
 	}
+}
+
+// succeed notes both addresses, while they are what they were.
+func (a *attempt) succeed(peer Addr) error {
+	var local name
 	if errno := a.sock.sysLocal(&local); errno != 0 {
-		return false, a.sock.failure("getsockname", errno)
+		return a.sock.failure("getsockname", errno)
 	}
+	a.sock.local, a.sock.peer = local.addr(), peer
 	// TCP may pick the very port that it is told to connect to, where nobody
 	// listens, and then meets itself (RFC 9293, 3.5, simultaneous open).
-	if a.sock.domain != unix.AF_UNIX && a.sock.stream && local.addr() == peer.addr() {
-		return false, os.NewSyscallError("connect", unix.ECONNREFUSED)
+	if a.sock.stream && a.sock.domain != unix.AF_UNIX && a.sock.local == peer {
+		return os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
-	return true, a.sock.unblocked()
+	return a.sock.unblocked()
 }
 
 // Connect connects the socket to one address, as First does. Close ends it too.
@@ -251,11 +240,6 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stop) error {
 		return err
 	}
 	defer s.release()
-	s.connecting.Store(stop)
-	defer s.connecting.Store(nil)
-	if s.life.ended() {
-		return net.ErrClosed // by a Close that came before the store and saw no stop
-	}
 	_, _, errs := First(1, 0, until, stop,
 		func(int) (*Socket, Addr, error) { return s, to, nil },
 		func(s *Socket) { s.unconnect() })
@@ -268,25 +252,27 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stop) error {
 	return errs[0]
 }
 
-// Discard throws away the datagrams that arrived before now: those which were
-// queued when the socket had no peer yet and took anybody's. It stops at until,
-// for a peer could send faster than it reads. If another goroutine is receiving,
-// that one has been taking them.
-func (s *Socket) Discard(until Instant) error {
-	if ok, err := s.tryEnter(&s.rd); !ok {
-		return err
+// Ends gives the socket's own and its peer's address as they were when it
+// connected. It is for who connected it; others ask for Local.
+func (s *Socket) Ends() (local, peer Addr) { return s.local, s.peer }
+
+// Discard throws away the datagrams that were queued when the socket had no
+// peer yet and took anybody's. It reads no more of them than the queue can have
+// held by then: what is left after that is the peer's. If another goroutine is
+// receiving, that one has been taking them.
+func (s *Socket) Discard() {
+	if ok, _ := s.tryEnter(&s.rd); !ok {
+		return
 	}
 	defer s.leave(&s.rd)
-	for {
-		switch _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno {
-		case 0, unix.EINTR:
-		case unix.EAGAIN:
-			return nil
-		default:
-			return s.failure("recvfrom", errno)
-		}
-		if until.Left() <= 0 {
-			return os.ErrDeadlineExceeded
+	const least = 256 // bytes of the receive buffer that a datagram takes, an empty one too
+	room, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return
+	}
+	for range room/least + 1 {
+		if _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno != 0 && errno != unix.EINTR {
+			return
 		}
 	}
 }
@@ -314,18 +300,13 @@ func (s *Socket) Bind(a Addr, made func() (undo func())) error {
 }
 
 // Local is the socket's own address, zero if it has none.
-func (s *Socket) Local() Addr { return s.name(s.sysLocal) }
-
-// Peer is the address the socket is connected to, zero if it is not.
-func (s *Socket) Peer() Addr { return s.name(s.sysPeer) }
-
-func (s *Socket) name(get func(*name) unix.Errno) Addr {
+func (s *Socket) Local() Addr {
 	if s.hold() != nil {
 		return Addr{}
 	}
 	defer s.release()
 	var n name
-	if get(&n) != 0 {
+	if s.sysLocal(&n) != 0 {
 		return Addr{}
 	}
 	return n.addr()

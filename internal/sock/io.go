@@ -23,19 +23,19 @@ const maxIO = 1 << 30
 // sender of a datagram.
 func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (n int, err error) {
 	until := In(timeout)
+	wait := false
 	if flags&unix.MSG_DONTWAIT != 0 {
-		ok, err := s.tryEnter(&s.rd)
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			return 0, s.failure("recvfrom", unix.EAGAIN)
-		}
-	} else if err := s.enter(&s.rd, until); err != nil {
+		err = s.enterNow(&s.rd, "recvfrom")
+	} else {
+		var waited bool
+		waited, err = s.enter(&s.rd, until)
+		// The kernel's wait has a fixed length: it is for those who have all of it.
+		wait = err == nil && !waited && flags&unix.MSG_OOB == 0 && s.waitsInKernel(timeout)
+	}
+	if err != nil {
 		return 0, err
 	}
 	defer s.leave(&s.rd)
-	wait := flags&(unix.MSG_DONTWAIT|unix.MSG_OOB) == 0 && s.waitsInKernel(timeout)
 	if from == nil {
 		return s.receive(p, flags, until, wait, nil)
 	}
@@ -50,7 +50,7 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (n
 // Read is Recv for the net.Conn contract: its only limit is the deadline, and a
 // deadline set meanwhile ends it too.
 func (s *Socket) Read(p []byte) (int, error) {
-	if err := s.enter(&s.rd, Never); err != nil {
+	if _, err := s.enter(&s.rd, Never); err != nil {
 		return 0, err
 	}
 	defer s.leave(&s.rd)
@@ -58,7 +58,8 @@ func (s *Socket) Read(p []byte) (int, error) {
 }
 
 func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *name) (int, error) {
-	all := s.stream && flags&unix.MSG_WAITALL != 0
+	oob := flags&unix.MSG_OOB != 0
+	all := s.stream && !oob && flags&unix.MSG_WAITALL != 0
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
@@ -66,9 +67,10 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		return s.peekAll(p, flags, until, wait)
 	}
 	events := int16(unix.POLLIN)
-	if flags&unix.MSG_OOB != 0 {
+	if oob {
 		events = unix.POLLPRI
 	}
+	var idle pause
 	got := 0
 	for {
 		n, errno := s.sysRecv(p[got:min(len(p), got+maxIO)], flags, wait, from)
@@ -78,7 +80,7 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return got, s.failure("recvfrom", errno)
 		case errno == unix.EAGAIN:
-			if err := s.await(&s.rd, events, until); err != nil {
+			if err := s.await(&s.rd, events, until, &idle); err != nil {
 				return got, err
 			}
 		case errno != 0:
@@ -90,6 +92,7 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if !all || got == len(p) {
 				return got, nil
 			}
+			idle = 0
 		}
 	}
 }
@@ -110,10 +113,10 @@ func (s *Socket) ending(got int) error {
 // return what is there (unix_stream_read_generic stops at the queue's end). What
 // is missing then cannot be polled for, since the socket is readable already.
 func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, error) {
-	pause := firstPause
+	var idle pause
 	ended := false
 	for {
-		n, errno := s.sysRecv(p, flags, wait, nil)
+		n, errno := s.sysRecv(p[:min(len(p), maxIO)], flags, wait, nil)
 		wait = false
 		switch {
 		case errno == unix.EINTR:
@@ -126,17 +129,17 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 		case n == 0 || ended:
 			return n, s.ending(n)
 		}
-		if flags&unix.MSG_DONTWAIT != 0 {
-			return n, s.failure("recvfrom", unix.EAGAIN)
-		}
 		var err error
-		if n == 0 {
-			err = s.await(&s.rd, unix.POLLIN, until)
-		} else {
+		switch {
+		case flags&unix.MSG_DONTWAIT != 0:
+			err = s.failure("recvfrom", unix.EAGAIN)
+		case n == 0:
+			err = s.await(&s.rd, unix.POLLIN, until, &idle)
+		default:
+			err = s.rest(&s.rd, until, &idle)
 			// Once the peer has closed, all there ever will be is queued: one
 			// more look decides.
-			ended, err = s.doze(&s.rd, pollPeerClosed, until, pause)
-			pause = nextPause(pause)
+			ended = !s.peerThere()
 		}
 		if err != nil {
 			return n, err
@@ -166,22 +169,20 @@ func (s *Socket) Write(p []byte) (int, error) { return s.send(p, 0, -1, nil) }
 
 func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int, error) {
 	until := In(timeout)
+	var err error
 	if flags&unix.MSG_DONTWAIT != 0 {
-		ok, err := s.tryEnter(&s.wr)
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			return 0, s.failure("sendto", unix.EAGAIN)
-		}
-	} else if err := s.enter(&s.wr, until); err != nil {
+		err = s.enterNow(&s.wr, "sendto")
+	} else {
+		_, err = s.enter(&s.wr, until)
+	}
+	if err != nil {
 		return 0, err
 	}
 	defer s.leave(&s.wr)
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
-	pause := firstPause
+	var idle pause
 	sent := 0
 	for {
 		n, errno := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
@@ -189,15 +190,11 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return sent, s.failure("sendto", errno)
-		case errno == unix.EAGAIN && to != nil && s.domain == unix.AF_UNIX:
-			// The peer's queue is full, which this socket, being connected to
-			// nobody, is not told of: poll(2) would call it writable.
-			if _, err := s.doze(&s.wr, 0, until, pause); err != nil {
-				return sent, err
-			}
-			pause = nextPause(pause)
 		case errno == unix.EAGAIN:
-			if err := s.await(&s.wr, unix.POLLOUT, until); err != nil {
+			// A unix datagram socket that is connected to nobody is always
+			// writable, also if the queue of whom it sends to is full: pauses
+			// take the place of readiness then.
+			if err := s.await(&s.wr, unix.POLLOUT, until, &idle); err != nil {
 				return sent, err
 			}
 		case errno != 0:
@@ -207,6 +204,7 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int
 			if sent == len(p) {
 				return sent, nil
 			}
+			idle = 0
 		}
 	}
 }

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxPath is the longest name of a unix socket in bytes: sun_path less the
-// zero that ends it (unix(7)). An abstract name has its "@" counted.
-const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1
+// MaxPath is the longest name of a unix socket in bytes: all of sun_path, which
+// needs no zero to end it when it is full (unix(7), BUGS). The "@" of an
+// abstract name counts.
+const MaxPath = len(unix.RawSockaddrUnix{}.Path)
 
 // Abstract reports whether the system has unix names outside the file system.
 const Abstract = true
@@ -56,7 +57,7 @@ func (n *name) set(domain int, a Addr) error {
 		case a.Path == "": // the family alone asks bind(2) for a name of the kernel's choice
 		case a.Path[0] == '@':
 			sa.Path[0] = 0 // an abstract name is all of its bytes, with no zero to end it
-		default:
+		case len(a.Path) < MaxPath:
 			n.len++
 		}
 	}
@@ -77,7 +78,9 @@ func (n *name) addr() Addr {
 		return Addr{IP: netip.AddrPortFrom(ip, hton(sa.Port))}
 	case unix.AF_UNIX:
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(&n.raw))
-		return Addr{Path: pathOf(pathBytes(sa)[:max(0, int(n.len)-int(unsafe.Offsetof(sa.Path)))])}
+		// The kernel counts a zero that it has no room for.
+		length := int(n.len) - int(unsafe.Offsetof(sa.Path))
+		return Addr{Path: pathOf(pathBytes(sa)[:min(max(length, 0), MaxPath)])}
 	}
 	return Addr{}
 }

@@ -18,6 +18,7 @@ func (c RawConn) Control(f func(fd uintptr)) error {
 		return err
 	}
 	defer c.s.release()
+	defer c.s.forgetTimeout()
 	f(uintptr(c.s.fd))
 	return nil
 }
@@ -35,15 +36,16 @@ func (c RawConn) Write(f func(fd uintptr) (done bool)) error {
 }
 
 func (s *Socket) lend(d *side, events int16, f func(fd uintptr) bool) error {
-	if err := s.enter(d, Never); err != nil {
+	if _, err := s.enter(d, Never); err != nil {
 		return err
 	}
 	defer s.leave(d)
 	if err := s.handOut(); err != nil {
 		return err
 	}
+	var idle pause // a callback may want more than readiness
 	for !f(uintptr(s.fd)) {
-		if err := s.await(d, events, Never); err != nil {
+		if err := s.await(d, events, Never, &idle); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A side is one direction of a socket: whose turn it is, until when a call may
@@ -61,28 +63,27 @@ func (d *side) watch() <-chan struct{} {
 }
 
 // enter takes a use of the descriptor and the turn on one side, or says why
-// not: net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is over.
-func (s *Socket) enter(d *side, until Instant) error {
-	if !s.life.use() {
-		return net.ErrClosed
+// not: net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is
+// over. waited reports that the turn was another's, and time has passed since.
+func (s *Socket) enter(d *side, until Instant) (waited bool, err error) {
+	ok, err := s.tryEnter(d)
+	if err != nil {
+		return false, err
 	}
-	select {
-	case d.turn <- struct{}{}:
-	default:
+	if !ok {
 		if err := s.queue(d, until); err != nil {
-			s.release()
-			return err
+			return true, err
 		}
 	}
 	if d.expired() {
 		s.leave(d)
-		return os.ErrDeadlineExceeded
+		return !ok, os.ErrDeadlineExceeded
 	}
-	return nil
+	return !ok, nil
 }
 
 // tryEnter is enter for a call that must not wait, not even for its turn.
-func (s *Socket) tryEnter(d *side) (bool, error) {
+func (s *Socket) tryEnter(d *side) (ok bool, err error) {
 	if !s.life.use() {
 		return false, net.ErrClosed
 	}
@@ -95,13 +96,37 @@ func (s *Socket) tryEnter(d *side) (bool, error) {
 	}
 }
 
+// enterNow is tryEnter for a call that the caller forbids to wait: somebody
+// else's turn is EAGAIN to it, and a deadline that is over stops it too.
+func (s *Socket) enterNow(d *side, call string) error {
+	ok, err := s.tryEnter(d)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return s.failure(call, unix.EAGAIN)
+	case d.expired():
+		s.leave(d)
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
 func (s *Socket) leave(d *side) {
 	<-d.turn
 	s.release()
 }
 
-// queue waits for the turn while another goroutine has it.
-func (s *Socket) queue(d *side, until Instant) error {
+// queue waits for the turn while another goroutine has it, and takes a use.
+func (s *Socket) queue(d *side, until Instant) (err error) {
+	if !s.life.use() {
+		return net.ErrClosed
+	}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
 	for {
 		changed := d.watch()
 		if s.life.ended() {

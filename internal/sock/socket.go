@@ -1,11 +1,11 @@
 package sock
 
 import (
+	"math"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,14 +23,17 @@ type Socket struct {
 	// polled is set for good once a deadline was set or the descriptor was
 	// handed out in non-blocking mode: from then on nothing waits inside recv(2).
 	polled     atomic.Bool
-	rcvTimeout time.Duration // what SO_RCVTIMEO was set for; belongs to the read turn
+	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
 	mode      sync.Mutex
 	handedOut bool // the descriptor is non-blocking for good; belongs to mode
 
-	connecting atomic.Pointer[Stop]
-	undo       func() // what is left to do after close(2); written by who holds a use
+	local, peer Addr   // as they were when the connect succeeded; written before it returns
+	undo        func() // what is left to do after close(2); written by who holds a use
 }
+
+// unknown is what SO_RCVTIMEO is set for when somebody else may have set it.
+const unknown = math.MinInt64
 
 // Open makes a socket of the domain (unix.AF_INET, …) and type (unix.SOCK_STREAM
 // or unix.SOCK_DGRAM). No child process inherits it and no write to it raises SIGPIPE.
@@ -43,6 +46,7 @@ func Open(domain, typ int) (*Socket, error) {
 	s.rd.init()
 	s.wr.init()
 	s.polled.Store(alwaysPolled)
+	s.forgetTimeout()
 	if domain == unix.AF_INET6 {
 		// Systems differ in the default; with the option set, an IPv6 socket
 		// is an IPv6 socket on all of them (RFC 3493, 5.3).
@@ -53,9 +57,6 @@ func Open(domain, typ int) (*Socket, error) {
 	}
 	return s, nil
 }
-
-// Stream reports whether the socket carries a stream rather than datagrams.
-func (s *Socket) Stream() bool { return s.stream }
 
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
@@ -71,11 +72,8 @@ func (s *Socket) Close() error {
 		// Wakes recv(2) and connect(2) on every type, also an unconnected
 		// datagram socket, which answers ENOTCONN but is shut all the same.
 		// Nobody to wake, nothing to shut: close(2) alone then decides what the
-		// peer sees, as SO_LINGER wants it.
+		// peer sees, and how long it takes, as SO_LINGER wants it.
 		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
-		if stop := s.connecting.Load(); stop != nil {
-			stop.Stop()
-		}
 		s.rd.notify()
 		s.wr.notify()
 	}
@@ -148,14 +146,21 @@ func (s *Socket) Up() bool {
 		return false
 	}
 	defer s.release()
+	return s.peerThere()
+}
+
+func (s *Socket) peerThere() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
-		n, errno := sleepPoll(fds[:], 0)
-		if errno != unix.EINTR {
-			return n == 0 && errno == 0
+		if _, errno := sleepPoll(fds[:], 0); errno != unix.EINTR {
+			// Not POLLERR: a queue of errors that nobody reads is no closed peer.
+			return errno == 0 && fds[0].Revents&(pollPeerClosed|unix.POLLHUP|unix.POLLNVAL) == 0
 		}
 	}
 }
+
+// forgetTimeout is for when the descriptor was in other hands.
+func (s *Socket) forgetTimeout() { s.rcvTimeout.Store(unknown) }
 
 // failure is what a system call's error means to the caller: whatever it was,
 // on a socket that has been closed meanwhile it is net.ErrClosed.

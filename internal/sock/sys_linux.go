@@ -150,8 +150,12 @@ func (s *Socket) unblocked() error {
 }
 
 // unconnect dissolves a connect that failed, so that the same socket can be
-// used for another: connect(2), AF_UNSPEC.
+// used for another: connect(2), AF_UNSPEC. A datagram socket has nothing to
+// dissolve, and would lose the port that the kernel picked for it.
 func (s *Socket) unconnect() {
+	if !s.stream {
+		return
+	}
 	_ = s.sysConnect(&name{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
 }
 
@@ -170,7 +174,7 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	if s.polled.Load() || timeout >= 0 && timeout < kernelWaitFrom {
 		return false
 	}
-	if timeout == s.rcvTimeout {
+	if int64(timeout) == s.rcvTimeout.Load() {
 		return true
 	}
 	var tv unix.Timeval // zero: no limit
@@ -180,6 +184,6 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	if unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv) != nil {
 		return false
 	}
-	s.rcvTimeout = timeout
+	s.rcvTimeout.Store(int64(timeout))
 	return true
 }

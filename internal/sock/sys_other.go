@@ -92,6 +92,9 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (int, unix.Errno) {
 	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
 	n = max(n, 0)
 	raceSent(p[:n])
+	if !s.stream && errors.Is(err, unix.ENOBUFS) {
+		return 0, unix.EAGAIN // what these systems call a queue that is full
+	}
 	return n, errnoOf(err)
 }
 

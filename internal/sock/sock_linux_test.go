@@ -1,0 +1,258 @@
+package sock
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// pair gives a connected unix stream and the raw descriptor of its other end.
+func pair(t *testing.T, typ int) (*Socket, int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	s := &Socket{fd: fds[0], domain: unix.AF_UNIX, stream: typ == unix.SOCK_STREAM}
+	s.rd.init()
+	s.wr.init()
+	s.forgetTimeout()
+	t.Cleanup(func() { _, _ = s.Close(), unix.Close(fds[1]) })
+	return s, fds[1]
+}
+
+func rcvTimeout(t *testing.T, s *Socket) time.Duration {
+	t.Helper()
+	tv, err := unix.GetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+	require.NoError(t, err)
+	return time.Duration(tv.Nano())
+}
+
+// The kernel's timers are late by up to an eighth: it must not have all of the limit.
+func TestTheKernelWaitsForPartOfTheLimitOnly(t *testing.T) {
+	s, _ := pair(t, unix.SOCK_STREAM)
+	require.False(t, s.waitsInKernel(kernelWaitFrom-1), "too short for ticks")
+	for _, limit := range []time.Duration{kernelWaitFrom, time.Second, time.Hour} {
+		require.True(t, s.waitsInKernel(limit))
+		require.InDelta(t, limit*3/4, rcvTimeout(t, s), float64(10*time.Millisecond))
+	}
+	require.True(t, s.waitsInKernel(-1))
+	require.Zero(t, rcvTimeout(t, s))
+	s.polled.Store(true)
+	require.False(t, s.waitsInKernel(time.Second))
+}
+
+// SO_RCVTIMEO is set once for a limit, but not taken for granted after the
+// descriptor was in other hands.
+func TestALimitHoldsAfterSomebodyElseSetSO_RCVTIMEO(t *testing.T) {
+	s, _ := pair(t, unix.SOCK_STREAM)
+	const limit = 200 * time.Millisecond
+	for range 2 {
+		start := time.Now()
+		_, err := s.Recv(make([]byte, 1), 0, limit, nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, time.Since(start), limit)
+		require.NoError(t, s.Raw().Control(func(fd uintptr) {
+			require.NoError(t, unix.SetsockoptTimeval(int(fd), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}))
+		}))
+	}
+}
+
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// poll(2) says ready as long as an error queue holds something or an urgent
+// byte lies in the way, and recv(2) says there is nothing: without a pause the
+// thread would spin until its limit.
+func TestASocketThatIsReadyAndHasNothingDoesNotSpin(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	for name, make := range map[string]func(t *testing.T) func() error{
+		"urgent byte on a unix stream": func(t *testing.T) func() error {
+			s, peer := pair(t, unix.SOCK_STREAM)
+			require.NoError(t, unix.Send(peer, []byte("!"), unix.MSG_OOB))
+			return func() error {
+				_, err := s.Recv(make([]byte, 1), unix.MSG_PEEK, limit, nil)
+				return err
+			}
+		},
+		"error queue": func(t *testing.T) func() error {
+			s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			require.NoError(t, s.SetInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+			closed, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+			require.NoError(t, err)
+			require.NoError(t, closed.Bind(Addr{IP: addrPort("127.0.0.1:0")}, nil))
+			nobody := closed.Local()
+			require.NoError(t, closed.Close())
+			require.NoError(t, s.Connect(nobody, Never, nil))
+			_, err = s.Send([]byte("x"), 0, time.Second)
+			require.NoError(t, err)
+			_, err = s.Recv(make([]byte, 1), 0, time.Second, nil)
+			require.ErrorIs(t, err, unix.ECONNREFUSED) // and the queue keeps it
+			s.polled.Store(true)
+			return func() error {
+				_, err := s.Recv(make([]byte, 1), 0, limit, nil)
+				return err
+			}
+		},
+		"a callback that wants more": func(t *testing.T) func() error {
+			s, peer := pair(t, unix.SOCK_STREAM)
+			require.NoError(t, unix.Send(peer, []byte("x"), 0))
+			return func() error {
+				require.NoError(t, s.SetReadDeadline(In(limit)))
+				return s.Raw().Read(func(uintptr) bool { return false })
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := make(t)
+			cpu, start := cpuTime(t), time.Now()
+			require.ErrorIs(t, f(), os.ErrDeadlineExceeded)
+			require.GreaterOrEqual(t, time.Since(start), limit)
+			require.Less(t, cpuTime(t)-cpu, limit/2)
+		})
+	}
+}
+
+// Errors that nobody reads are no closed peer, neither to Up nor to a peek that
+// waits for the rest.
+func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	require.NoError(t, err)
+	defer s.Close()
+	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(ln)
+	require.NoError(t, unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, unix.Listen(ln, 1))
+	at, err := unix.Getsockname(ln)
+	require.NoError(t, err)
+	const stamp = unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE | unix.SOF_TIMESTAMPING_OPT_TSONLY
+	require.NoError(t, s.SetInt(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, stamp))
+	require.NoError(t, s.Connect(addrOf(at), Never, nil))
+	peer, _, err := unix.Accept(ln)
+	require.NoError(t, err)
+	defer unix.Close(peer)
+	_, err = s.Send([]byte("x"), 0, time.Second)
+	require.NoError(t, err)
+	fds := []unix.PollFd{{Fd: int32(s.fd)}}
+	require.Eventually(t, func() bool {
+		_, errno := sleepPoll(fds, 0)
+		return errno == 0 && fds[0].Revents&unix.POLLERR != 0
+	}, time.Second, time.Millisecond, "a time stamp is queued")
+	require.True(t, s.Up())
+
+	require.NoError(t, unix.Send(peer, []byte("abc"), 0))
+	time.AfterFunc(20*time.Millisecond, func() { _ = unix.Send(peer, []byte("def"), 0) })
+	got := make([]byte, 6)
+	_, err = s.Recv(got, unix.MSG_PEEK|unix.MSG_WAITALL, 5*time.Second, nil)
+	require.NoError(t, err)
+	require.Equal(t, "abcdef", string(got))
+}
+
+// connect(2) of TCP Fast Open says 0 and has sent nothing yet.
+func TestFastOpenIsConnected(t *testing.T) {
+	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(ln)
+	require.NoError(t, unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, unix.Listen(ln, 1))
+	at, err := unix.Getsockname(ln)
+	require.NoError(t, err)
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
+	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
+	require.NoError(t, s.Connect(addrOf(at), In(2*time.Second), nil))
+	_, peer := s.Ends()
+	require.Equal(t, addrOf(at), peer)
+	_, err = s.Send([]byte("x"), 0, time.Second)
+	require.NoError(t, err)
+	fd, _, err := unix.Accept(ln)
+	require.NoError(t, err)
+	require.NoError(t, unix.Close(fd))
+}
+
+// With no descriptor left there is no waker: a call that has a socket goes on,
+// and its limit is still its limit.
+func TestWaitingNeedsNoDescriptor(t *testing.T) {
+	s, peer := pair(t, unix.SOCK_STREAM)
+	closing, _ := pair(t, unix.SOCK_STREAM)
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := limit
+	none.Cur = 3
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
+	_, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	require.ErrorIs(t, err, unix.EMFILE)
+
+	start := time.Now()
+	_, err = s.Recv(make([]byte, 1), 0, 150*time.Millisecond, nil)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(start), 150*time.Millisecond)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := closing.Read(make([]byte, 1))
+		if err == nil || err == io.EOF { //nolint:errorlint // bare
+			t.Errorf("closed: %v", err)
+		}
+	})
+	time.AfterFunc(5*time.Millisecond, func() { _ = unix.Send(peer, []byte("x"), 0) })
+	_, err = s.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.NoError(t, closing.Close())
+	wg.Wait()
+}
+
+func TestWakersAreNotInherited(t *testing.T) {
+	var k waker
+	defer k.close()
+	fd, err := k.pollFD()
+	require.NoError(t, err)
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	require.NoError(t, err)
+	require.NotZero(t, flags&unix.FD_CLOEXEC)
+}
+
+// What is left when as many datagrams were read as the queue can have held is
+// the peer's, and stays.
+func TestDiscardEmptiesAQueueThatIsFull(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.Bind(Addr{IP: addrPort("127.0.0.1:0")}, nil))
+	from, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	require.NoError(t, err)
+	defer from.Close()
+	for range 2000 { // more than there is room for
+		_, err := from.SendTo(nil, s.Local(), time.Second)
+		require.NoError(t, err)
+	}
+	s.Discard()
+	_, err = s.Recv(make([]byte, 1), unix.MSG_DONTWAIT, -1, nil)
+	require.ErrorIs(t, err, unix.EAGAIN)
+}
+
+func TestALookThatIsCutShortGivesWhatIsThere(t *testing.T) {
+	s, peer := pair(t, unix.SOCK_STREAM)
+	want := bytes.Repeat([]byte("x"), 10)
+	require.NoError(t, unix.Send(peer, want, 0))
+	got := make([]byte, 20)
+	n, err := s.Recv(got, unix.MSG_PEEK|unix.MSG_WAITALL, 20*time.Millisecond, nil)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Equal(t, want, got[:n])
+	n, err = s.Recv(got, 0, time.Second, nil)
+	require.NoError(t, err)
+	require.Equal(t, want, got[:n])
+}
