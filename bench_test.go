@@ -131,9 +131,6 @@ func BenchmarkCloseIsHowSoon(b *testing.B) {
 	for _, network := range allNetworks {
 		for name, call := range blockedCalls(b, network) {
 			b.Run(network+" "+name, func(b *testing.B) {
-				if name == "Connect" {
-					b.Skip("takes a full backlog each time; the test of Close has it")
-				}
 				var soon []time.Duration
 				for range max(100, b.N) {
 					c, f := call(b)

@@ -677,11 +677,12 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 		}
 	case "tcp", "tcp6", "unix":
 		calls["WaitAll"] = on(func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err })
+		hole := sync.OnceValue(func() string { return blackHole(t, network, "127.0.0.1") })
 		calls["Connect"] = func(t testing.TB) (*client.Client, func() error) {
-			hole := blackHole(t, network, "127.0.0.1")
+			hole()
 			c, err := unconnected[network](none)
 			require.NoError(t, err)
-			return c, func() error { return c.Connect(context.Background(), hole) }
+			return c, func() error { return c.Connect(context.Background(), hole()) }
 		}
 	}
 	return calls
