@@ -112,9 +112,10 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 
 // Connect connects a client from NewTCP, NewUDP and their kin to an address, as
 // Dial does. A datagram client then receives from that peer alone; datagrams
-// that are queued by then are dropped, whoever sent them. Options.ConnectTimeout, ctx and Close
-// end the call. The addresses of a name are tried one after another, each with
-// its share of the time that is left.
+// that are queued by then are dropped, whoever sent them.
+//
+// Options.ConnectTimeout, ctx and Close end the call. The addresses of a name
+// are tried one after another, each with its share of the time that is left.
 //
 // After a failure Connect may be called again on Linux; elsewhere the client is
 // of no more use. It fails with unix.EISCONN for a client that is connected and

@@ -244,8 +244,10 @@ func TestCloseEndsAConnectThatLooksANameUp(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- c.Connect(context.Background(), "silent.test:1") }()
 	<-asked
+	start := time.Now()
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, <-result, net.ErrClosed)
+	require.Less(t, time.Since(start), 4*time.Second, "the resolver by itself takes 5 s and more")
 }
 
 func TestFamiliesTakeTurns(t *testing.T) {
@@ -253,12 +255,13 @@ func TestFamiliesTakeTurns(t *testing.T) {
 	port := portOf(t, refused(t, "tcp"))
 	var tried attempts
 	_, err := client.Dial("tcp", "many.test:"+port, &client.Options{Control: tried.record, Resolver: names(t, map[string][]string{
-		"many.test.": {"127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"},
+		"many.test.": {"127.0.0.1", "127.0.0.2", "::1", "::1"},
 	})})
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 	require.Len(t, tried.addresses, 4)
-	six := slices.Index(tried.addresses, "[::1]:"+port)
-	require.Contains(t, []int{0, 1}, six, "RFC 6724 says who is first, RFC 8305 who is second: %v", tried.addresses)
+	for i := range 3 { // RFC 6724 says who is first, RFC 8305 who comes then
+		require.NotEqual(t, tried.addresses[i][0] == '[', tried.addresses[i+1][0] == '[', "%v", tried.addresses)
+	}
 }
 
 func TestAFailureStartsTheNextAtOnce(t *testing.T) {
