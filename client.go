@@ -157,7 +157,11 @@ func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, o
 func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
-	if err := opts.check(n); err != nil {
+	err := opts.check(n)
+	if err == nil && opts.Proxy != "" {
+		err = &OptionError{Option: "Proxy", Reason: "only Dial goes through one"}
+	}
+	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	s, err := open(typ, n.name, "", opts)

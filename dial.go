@@ -23,8 +23,8 @@ import (
 // Options.ConnectTimeout bounds all of it, looking the name up included. The
 // error is a *net.OpError: around *os.SyscallError for the kernel's reason,
 // os.ErrDeadlineExceeded, *net.DNSError, *net.AddrError,
-// net.UnknownNetworkError, *OptionError, or, if several addresses were tried,
-// *DialError.
+// net.UnknownNetworkError, *OptionError, *ProxyError, or, if several addresses
+// were tried, *DialError.
 func Dial(network, address string, opts *Options) (*Client, error) {
 	return DialContext(context.Background(), network, address, opts)
 }
@@ -69,15 +69,22 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 	if err := opts.check(n); err != nil {
 		return nil, where, err
 	}
-	local, _ := opts.local(n)
 	until := deadline(ctx, opts.limits().connect)
-	addrs, err := addresses(ctx, n, address, opts.Resolver, until)
+	if via, _ := opts.proxy(n); via != nil {
+		return via.dial(ctx, where, n, opts, until)
+	}
+	return dialDirect(ctx, where, n, opts, until)
+}
+
+func dialDirect(ctx context.Context, where target, n network, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
+	local, _ := opts.local(n)
+	addrs, err := addresses(ctx, n, where.address, opts.Resolver, until)
 	if err != nil {
 		return nil, where, err
 	}
 	if local != nil && local.IP.Addr().IsValid() {
 		if addrs = sameFamily(addrs, *local); len(addrs) == 0 {
-			return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + address}
+			return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
 		}
 	}
 	stop, unwatch := watch(ctx)
@@ -85,7 +92,7 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 	winner, s, errs := sock.First(len(addrs), stagger(len(addrs), until), until, stop,
 		func(i int) (*sock.Socket, sock.Addr, error) {
 			typ := n.typeOf(addrs[i])
-			s, err := open(typ, network, netAddr(typ, addrs[i]).String(), opts)
+			s, err := open(typ, where.network, netAddr(typ, addrs[i]).String(), opts)
 			if err != nil {
 				return nil, addrs[i], err
 			}
@@ -105,7 +112,7 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 		addr, err := dialError(ctx, opDial, where, n, addrs, errs)
 		return nil, addr, err
 	}
-	c := wrap(s, n.typeOf(addrs[winner]), network, opts)
+	c := wrap(s, n.typeOf(addrs[winner]), where.network, opts)
 	c.connected()
 	return c, nil, nil
 }

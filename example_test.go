@@ -315,3 +315,17 @@ func ExampleSafeToRetry() {
 	fmt.Println(err)
 	// Output: <nil>
 }
+
+func ExampleProxyError() {
+	address, stop := exampleServer(func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1000))
+		_, _ = io.WriteString(conn, "HTTP/1.1 403 Forbidden\r\n\r\n")
+	})
+	defer stop()
+	_, err := client.Dial("tcp", "example.com:443", &client.Options{Proxy: "http://me:secret@" + address})
+	var failed *client.ProxyError
+	if errors.As(err, &failed) {
+		fmt.Println(failed.Err)
+	}
+	// Output: refused: 403 Forbidden
+}

@@ -48,6 +48,14 @@ type Options struct {
 	// Resolver looks names up. Default: net.DefaultResolver.
 	Resolver *net.Resolver
 
+	// Proxy is the proxy to dial through, as a URL with a port: "socks5://" and
+	// "socks5h://" (RFC 1928, with user and password as in RFC 1929) or "http://"
+	// (CONNECT, RFC 9110, with Basic authentication). The proxy looks names up.
+	// LocalAddr, Resolver, Control and the socket options are for the connection
+	// to the proxy, whose address RemoteAddr then gives. Dial of tcp only.
+	// Default: none, whatever the environment says.
+	Proxy string
+
 	// Control is called with the descriptor after the socket has been made and
 	// before it is bound or connected, to set options that have no field here.
 	// address is the one about to be connected to, and empty for a client from
@@ -93,7 +101,10 @@ func (o *Options) check(n network) error {
 	case o.NoDelay != Default && !n.isTCP():
 		return &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
 	}
-	_, err := o.local(n)
+	if _, err := o.local(n); err != nil {
+		return err
+	}
+	_, err := o.proxy(n)
 	return err
 }
 

@@ -1,0 +1,442 @@
+package client_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A fakeProxy is a proxy that answers as it is told to and remembers what it
+// was asked. Through it one reaches an echo.
+type fakeProxy struct {
+	greeting   []byte // SOCKS5: method selection; nil is as asked
+	authStatus byte
+	reply      []byte // what answers the request
+	bytewise   bool
+	after      string // sent together with the reply
+
+	target, user, password string
+}
+
+func (p *fakeProxy) write(conn net.Conn, b []byte) {
+	if !p.bytewise {
+		_, _ = conn.Write(b)
+		return
+	}
+	for i := range b {
+		_, _ = conn.Write(b[i : i+1])
+		time.Sleep(50 * time.Microsecond) // so that they do not travel together
+	}
+}
+
+func (p *fakeProxy) http(conn net.Conn) {
+	req, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil || req.Method != http.MethodConnect {
+		return
+	}
+	p.target = req.RequestURI
+	if basic, ok := strings.CutPrefix(req.Header.Get("Proxy-Authorization"), "Basic "); ok {
+		pair, _ := base64.StdEncoding.DecodeString(basic)
+		p.user, p.password, _ = strings.Cut(string(pair), ":")
+	}
+	p.write(conn, append(bytes.Clone(p.reply), p.after...))
+	echo(conn)
+}
+
+func (p *fakeProxy) socks5(conn net.Conn) {
+	take := func(n int) []byte {
+		b := make([]byte, n)
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return nil
+		}
+		return b
+	}
+	head := take(2)
+	if head == nil {
+		return
+	}
+	methods := take(int(head[1]))
+	method := byte(0)
+	if bytes.IndexByte(methods, 2) >= 0 {
+		method = 2
+	}
+	if p.greeting != nil {
+		p.write(conn, p.greeting)
+	} else {
+		p.write(conn, []byte{5, method})
+	}
+	if method == 2 {
+		p.user = string(take(int(take(2)[1])))
+		p.password = string(take(int(take(1)[0])))
+		p.write(conn, []byte{1, p.authStatus})
+	}
+	head = take(4)
+	if head == nil {
+		return
+	}
+	host := ""
+	switch head[3] {
+	case 1:
+		host = netip.AddrFrom4([4]byte(take(4))).String()
+	case 4:
+		host = netip.AddrFrom16([16]byte(take(16))).String()
+	case 3:
+		host = string(take(int(take(1)[0])))
+	}
+	port := binary.BigEndian.Uint16(take(2))
+	p.target = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	p.write(conn, append(bytes.Clone(p.reply), p.after...))
+	echo(conn)
+}
+
+// serve gives the proxy's address; the connection is over when stopped is closed.
+func (p *fakeProxy) serve(t *testing.T, conversation func(net.Conn)) (address string, stopped <-chan struct{}) {
+	t.Helper()
+	ln := listen(t, "tcp")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conversation(conn)
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	return ln.Addr().String(), done
+}
+
+var socksGranted = []byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 80}
+
+func TestAProxyReachesItsTargetAndNothingAfterItsReplyIsLost(t *testing.T) {
+	for _, target := range []string{"name.test:80", "192.0.2.1:443", "[2001:db8::1]:8080"} {
+		for _, user := range []*url.Userinfo{nil, url.UserPassword("me", "pass:w\u00f6rd@")} {
+			for _, bytewise := range []bool{false, true} {
+				for scheme, reply := range map[string][][]byte{
+					"socks5": {
+						socksGranted,
+						append([]byte{5, 0, 0, 4}, make([]byte, 18)...),
+						[]byte("\x05\x00\x00\x03\x04name\x00\x50"),
+					},
+					"socks5h": {socksGranted},
+					"http": {
+						[]byte("HTTP/1.1 200 Connection established\r\n\r\n"),
+						[]byte("HTTP/1.0 204 Yes\nX-A: b\n\n"),
+						[]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+						[]byte("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+					},
+				} {
+					for i, r := range reply {
+						t.Run(fmt.Sprintf("%s %s %s %d %t", scheme, user, target, i, bytewise), func(t *testing.T) {
+							p := &fakeProxy{reply: r, bytewise: bytewise, after: "\r\n\r\nhello"}
+							conversation := p.socks5
+							if scheme == "http" {
+								conversation = p.http
+							}
+							address, stopped := p.serve(t, conversation)
+							c, err := client.Dial("tcp", target, &client.Options{
+								Timeout: enough, Proxy: (&url.URL{Scheme: scheme, User: user, Host: address}).String(),
+							})
+							require.NoError(t, err)
+							require.Equal(t, address, c.RemoteAddr().String())
+							got := make([]byte, len(p.after))
+							_, err = c.Recv(got, client.WaitAll)
+							require.NoError(t, err)
+							require.Equal(t, p.after, string(got))
+							require.NoError(t, roundTrip(c, make([]byte, 1000)))
+							require.NoError(t, c.Close())
+							<-stopped
+							require.Equal(t, target, p.target)
+							if user != nil {
+								require.Equal(t, "me", p.user)
+								require.Equal(t, "pass:w\u00f6rd@", p.password)
+							}
+						})
+					}
+				}
+			}
+		}
+	}
+}
+
+// Each refusal is an error at once, with the proxy's reason, and never a limit
+// that is waited out.
+func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
+	type test struct {
+		proxy  fakeProxy
+		scheme string
+		user   string
+		text   string
+	}
+	tests := map[string]test{
+		"no method": {fakeProxy{greeting: []byte{5, 0xff}}, "socks5", "", "no acceptable authentication methods"},
+		"password":  {fakeProxy{authStatus: 1, reply: socksGranted}, "socks5", "me:secret@", "authentication failed"},
+		"version":   {fakeProxy{greeting: []byte{4, 0}}, "socks5", "", "unexpected protocol version 4"},
+		"reserved":  {fakeProxy{reply: []byte{5, 0, 1, 1, 0, 0, 0, 0, 0, 0}}, "socks5", "", "non-zero reserved"},
+		"address":   {fakeProxy{reply: []byte{5, 0, 0, 9, 0, 0, 0, 0, 0, 0}}, "socks5", "", "unknown address type 9"},
+		"endless":   {fakeProxy{reply: bytes.Repeat([]byte("a"), 70<<10)}, "http", "", "has no end within 65536 bytes"},
+		"not HTTP":  {fakeProxy{reply: []byte("SSH-2.0-x\r\n\r\n")}, "http", "", "malformed"},
+		"101":       {fakeProxy{reply: []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")}, "http", "", "101 Switching Protocols"},
+	}
+	for code, reason := range []string{
+		1: "general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable",
+		"connection refused", "TTL expired", "command not supported", "address type not supported", "unknown code",
+	} {
+		if code > 0 {
+			tests[reason] = test{fakeProxy{reply: []byte{5, byte(code), 0, 1, 0, 0, 0, 0, 0, 0}}, "socks5", "", reason}
+		}
+	}
+	for _, status := range []string{"300 Multiple Choices", "403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway", "504 Gateway Timeout"} {
+		tests[status] = test{fakeProxy{reply: []byte("HTTP/1.1 " + status + "\r\nContent-Length: 1000\r\n\r\n")}, "http", "me:secret@", "refused: " + status}
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := &test.proxy
+			conversation := p.socks5
+			if test.scheme == "http" {
+				conversation = p.http
+			}
+			address, _ := p.serve(t, conversation)
+			_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: -1, Proxy: test.scheme + "://" + test.user + address})
+			var pe *client.ProxyError
+			require.ErrorAs(t, err, &pe)
+			require.Equal(t, test.scheme+"://"+address, pe.Proxy)
+			require.ErrorContains(t, err, test.text)
+			require.ErrorContains(t, err, "dial tcp name.test:80: proxy "+test.scheme+"://"+address+": ")
+			require.NotContains(t, err.Error(), "secret")
+			require.False(t, timedOut(err))
+			require.True(t, client.SafeToRetry(err))
+		})
+	}
+}
+
+func TestAProxyThatClosesOrStallsAnywhereIsAFailedDial(t *testing.T) {
+	scripts := map[string][]byte{
+		"http":   []byte("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
+		"socks5": append([]byte{5, 0}, socksGranted...),
+	}
+	for scheme, script := range scripts {
+		for n := range script {
+			for _, closes := range []bool{true, false} {
+				release := make(chan struct{})
+				p := &fakeProxy{}
+				address, stopped := p.serve(t, func(conn net.Conn) {
+					_, _ = conn.Read(make([]byte, 1000))
+					_, _ = conn.Write(script[:n])
+					if closes {
+						_ = conn.(*net.TCPConn).CloseWrite()
+					}
+					<-release
+				})
+				const limit = 20 * time.Millisecond
+				opts := &client.Options{Timeout: enough, Proxy: scheme + "://" + address}
+				if !closes {
+					opts.Timeout = limit
+				}
+				start := time.Now()
+				_, err := client.Dial("tcp", "name.test:80", opts)
+				took := time.Since(start)
+				close(release)
+				<-stopped
+				if closes {
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "%s after %d bytes", scheme, n)
+					continue
+				}
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded, "%s after %d bytes", scheme, n)
+				require.True(t, timedOut(err))
+				require.GreaterOrEqual(t, took, limit)
+			}
+		}
+	}
+}
+
+func TestAContextEndsWhatAProxyTakesTooLongFor(t *testing.T) {
+	for _, scheme := range []string{"http", "socks5"} {
+		asked := make(chan struct{})
+		release := make(chan struct{})
+		address, _ := new(fakeProxy).serve(t, func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 1000))
+			close(asked)
+			<-release
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() {
+			_, err := client.DialContext(ctx, "tcp", "name.test:80", &client.Options{Timeout: -1, Proxy: scheme + "://" + address})
+			result <- err
+		}()
+		<-asked
+		cancel()
+		require.ErrorIs(t, <-result, context.Canceled)
+		close(release)
+	}
+}
+
+// Never a direct connection, whatever is wrong with the proxy's name.
+func TestAProxyThatCannotBeIsRefusedBeforeConnecting(t *testing.T) {
+	ln := listen(t, "tcp")
+	made := func(string, string, syscall.RawConn) error {
+		t.Error("a socket was made")
+		return nil
+	}
+	target := ln.Addr().String()
+	for _, test := range []struct{ network, proxy, target string }{
+		{"tcp", "socks5://127.0.0.1", target},
+		{"tcp", "http://127.0.0.1", target},
+		{"tcp", "socks5://:1080", target},
+		{"tcp", "socks5://127.0.0.1:0", target},
+		{"tcp", "socks5://127.0.0.1:http", target},
+		{"tcp", "socks4://127.0.0.1:1080", target},
+		{"tcp", "https://127.0.0.1:1080", target},
+		{"tcp", "127.0.0.1:1080", target},
+		{"tcp", "socks5://me:secret%zz@127.0.0.1:1080", target},
+		{"tcp", "socks5://127.0.0.1:1080/path", target},
+		{"tcp", "socks5://:secret@127.0.0.1:1080", target},
+		{"tcp", "socks5://" + strings.Repeat("u", 256) + ":secret@127.0.0.1:1080", target},
+		{"udp", "socks5://127.0.0.1:1080", target},
+		{"unix", "http://127.0.0.1:1080", "/path"},
+		{"tcp", "socks5://127.0.0.1:1080", strings.Repeat("n", 256) + ":80"},
+		{"tcp", "http://127.0.0.1:1080", "name\r\nX: y:80"},
+		{"tcp", "http://127.0.0.1:1080", ":80"},
+		{"tcp", "http://127.0.0.1:1080", "name"},
+		{"tcp", "http://127.0.0.1:1080", "name:0"},
+		{"tcp", "http://127.0.0.1:1080", "[fe80::1%1]:80"},
+		{"tcp6", "http://127.0.0.1:1080", "127.0.0.1:80"},
+	} {
+		_, err := client.Dial(test.network, test.target, &client.Options{Proxy: test.proxy, Control: made})
+		var option *client.OptionError
+		var addr *net.AddrError
+		require.True(t, errors.As(err, &option) && option.Option == "Proxy" || errors.As(err, &addr), "%+v: %v", test, err)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	_, err := client.NewTCP(&client.Options{Proxy: "http://127.0.0.1:1080"})
+	var option *client.OptionError
+	require.ErrorAs(t, err, &option)
+}
+
+func TestOptionsAreForTheConnectionToTheProxy(t *testing.T) {
+	p := &fakeProxy{reply: socksGranted}
+	address, _ := p.serve(t, p.socks5)
+	var tried attempts
+	c, err := client.Dial("tcp", "name.test:80", &client.Options{
+		Proxy: "socks5://proxy.test:" + portOf(t, address), LocalAddr: "127.0.0.1:0", Control: tried.record,
+		Resolver: names(t, map[string][]string{"proxy.test.": {"127.0.0.1"}}),
+	})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, []string{address}, tried.addresses)
+
+	_, err = client.Dial("tcp", "name.test:80", &client.Options{Proxy: "http://" + refused(t, "tcp")})
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+	var pe *client.ProxyError
+	require.ErrorAs(t, err, &pe)
+}
+
+func TestRealProxies(t *testing.T) {
+	echoing := listen(t, "tcp")
+	go func() {
+		for {
+			conn, err := echoing.Accept()
+			if err != nil {
+				return
+			}
+			go func() { echo(conn); _ = conn.Close() }()
+		}
+	}()
+	nobody := refused(t, "tcp")
+	for _, test := range []struct {
+		program, debian, scheme, user string
+		args                          func(t *testing.T, port string) []string
+		wrong                         string // what a wrong password gives
+	}{
+		{"microsocks", "microsocks", "socks5", "me:secret@", func(_ *testing.T, port string) []string {
+			return []string{"-i", "127.0.0.1", "-p", port, "-u", "me", "-P", "secret"}
+		}, "authentication failed"},
+		{"danted", "dante-server", "socks5", "", func(t *testing.T, port string) []string {
+			return []string{"-f", config(t, `
+				internal: 127.0.0.1 port = `+port+`
+				external: lo
+				socksmethod: none
+				clientmethod: none
+				errorlog: stderr
+				client pass { from: 127.0.0.0/8 to: 0.0.0.0/0 }
+				socks pass { from: 127.0.0.0/8 to: 0.0.0.0/0 }`), "-p", filepath.Join(t.TempDir(), "pid")}
+		}, ""},
+		{"tinyproxy", "tinyproxy-bin", "http", "me:secret@", func(t *testing.T, port string) []string {
+			return []string{"-d", "-c", config(t, "Port "+port+"\nListen 127.0.0.1\nBasicAuth me secret\nMaxClients 10\n")}
+		}, "refused: 40"},
+		{"squid", "squid", "http", "", func(t *testing.T, port string) []string {
+			dir := t.TempDir()
+			require.NoError(t, os.Chmod(dir, 0o777)) // squid, started by root, becomes another user
+			return []string{"-N", "-f", config(t, "http_port 127.0.0.1:"+port+`
+				http_access allow all
+				cache deny all
+				access_log none
+				cache_log /dev/stderr
+				shutdown_lifetime 0 seconds
+				pinger_enable off
+				pid_filename none
+				coredump_dir `+dir+"\n")}
+		}, ""},
+	} {
+		t.Run(test.program, func(t *testing.T) {
+			path := requireProgram(t, test.program, test.debian)
+			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *server) error {
+				c, err := client.Dial("tcp", s.addr, nil)
+				if err != nil {
+					return err
+				}
+				return c.Close()
+			})
+			via := func(user string) *client.Options {
+				return &client.Options{Timeout: enough, Proxy: test.scheme + "://" + user + s.addr}
+			}
+			for _, target := range []string{echoing.Addr().String(), "localhost:" + portOf(t, echoing.Addr().String())} {
+				c, err := client.Dial("tcp", target, via(test.user))
+				require.NoError(t, err)
+				for range 100 {
+					require.NoError(t, roundTrip(c, randomBytes(1000)))
+				}
+				require.NoError(t, c.Close())
+			}
+			var pe *client.ProxyError
+			_, err := client.Dial("tcp", nobody, via(test.user))
+			require.ErrorAs(t, err, &pe)
+			require.False(t, timedOut(err))
+			if test.wrong != "" {
+				_, err = client.Dial("tcp", echoing.Addr().String(), via("me:wrong@"))
+				require.ErrorAs(t, err, &pe)
+				require.ErrorContains(t, err, test.wrong)
+			}
+		})
+	}
+}
+
+// config writes a server's configuration, and gives the file's path.
+func config(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644)) // squid reads it as another user
+	return path
+}
