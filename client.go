@@ -179,7 +179,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 }
 
 // open makes a socket and gives it the options that do not depend on its address.
-func open(typ Type, network, address string, opts *Options) (_ *sock.Socket, err error) {
+func open(typ Type, network, address string, opts *Options) (*sock.Socket, error) {
 	kind := unix.SOCK_DGRAM
 	if typ.isStream() {
 		kind = unix.SOCK_STREAM
@@ -228,7 +228,7 @@ func (c *Client) Type() Type { return c.typ }
 // unix.ECONNRESET.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.usable(sendFlags, flags, true); err != nil {
-		return 0, c.failed(opSend, nil, unsent{err})
+		return 0, c.sentSome(opSend, nil, 0, err)
 	}
 	n, err := c.sock.Send(p, int(flags), c.limits.send)
 	return n, c.sentSome(opSend, nil, n, err)

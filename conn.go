@@ -24,7 +24,7 @@ func (c *Client) Read(p []byte) (int, error) {
 // ends a Write that waits. See Send for the rest.
 func (c *Client) Write(p []byte) (int, error) {
 	if err := c.usable(0, 0, true); err != nil {
-		return 0, c.failed(opWrite, nil, unsent{err})
+		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
 	n, err := c.sock.Write(p)
 	return n, c.sentSome(opWrite, nil, n, err)

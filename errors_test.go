@@ -292,6 +292,16 @@ func TestErrors(t *testing.T) {
 			is: unix.EMSGSIZE, as: &sysCall, text: "sendto udp4 0.0.0.0:*->127.0.0.1:9: sendto: message too long",
 		},
 		{
+			name: "bad flags after something was sent", fail: func(t *testing.T) error {
+				c, _ := stream(t, "tcp", nil)
+				_, err := c.Send([]byte("x"), 0)
+				require.NoError(t, err)
+				_, err = c.Send([]byte("y"), client.WaitAll)
+				return err
+			},
+			is: unix.EINVAL, text: "send tcp *: invalid argument",
+		},
+		{
 			name: "would have to wait", fail: func(t *testing.T) error {
 				c, _ := stream(t, "tcp", nil)
 				_, err := c.Recv(make([]byte, 1), client.DontWait)

@@ -90,7 +90,7 @@ func (c *Client) bindToBeAnswered() error {
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
 	addr, err := c.peerAddr(to)
 	if err != nil {
-		return 0, c.failed(opSendTo, to, unsent{err})
+		return 0, c.sentSome(opSendTo, func() net.Addr { return to }, 0, err)
 	}
 	return c.sendTo(p, addr)
 }
