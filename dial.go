@@ -70,7 +70,11 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 		return nil, where, err
 	}
 	until := deadline(ctx, opts.limits().connect)
-	if via, _ := opts.proxy(n); via != nil {
+	via, err := opts.proxy(n)
+	if err != nil {
+		return nil, where, err
+	}
+	if via != nil {
 		return via.dial(ctx, where, n, opts, until)
 	}
 	return dialDirect(ctx, where, n, opts, until)

@@ -50,7 +50,9 @@ type Options struct {
 
 	// Proxy is the proxy to dial through, as a URL with a port: "socks5://" and
 	// "socks5h://" (RFC 1928, with user and password as in RFC 1929) or "http://"
-	// (CONNECT, RFC 9110, with Basic authentication). The proxy looks names up.
+	// (CONNECT, RFC 9110, with Basic authentication). The proxy looks names up,
+	// and picks their addresses: "tcp4" and "tcp6" mean something for an IP
+	// address alone. A name has to be in ASCII.
 	// LocalAddr, Resolver, Control and the socket options are for the connection
 	// to the proxy, whose address RemoteAddr then gives. Dial of tcp only.
 	// Default: none, whatever the environment says.
@@ -101,10 +103,14 @@ func (o *Options) check(n network) error {
 	case o.NoDelay != Default && !n.isTCP():
 		return &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
 	}
-	if _, err := o.local(n); err != nil {
+	via, err := o.proxy(n)
+	if err != nil {
 		return err
 	}
-	_, err := o.proxy(n)
+	if via != nil {
+		n = networks["tcp"] // LocalAddr is for the way to the proxy
+	}
+	_, err = o.local(n)
 	return err
 }
 

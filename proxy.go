@@ -12,8 +12,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/net/proxy"
@@ -21,7 +24,7 @@ import (
 
 // A ProxyError is what went wrong with or at a proxy: it could not be reached,
 // it did not speak its protocol, or it refused, in which case the text of Err
-// is the proxy's reason. Its text never has the password.
+// is the proxy's reason. Nothing but the proxy itself puts the password there.
 type ProxyError struct {
 	Proxy string // the proxy's URL without user and password
 	Err   error
@@ -70,16 +73,23 @@ func (o *Options) proxy(n network) (*via, error) {
 	switch host, port, err := splitHostPort(u.Host); {
 	case !n.isTCP():
 		return bad("only tcp can be dialled through one")
-	case err != nil:
-		return bad(err.Error())
-	case host == "" || port == 0:
-		return bad(fmt.Sprintf("%q is not a host and a port", u.Host))
+	case err != nil || host == "" || port == 0:
+		// u.Host may be the beginning of a password that has a "/" in it.
+		return bad("has no host and port, or a user or password with / ? # that are not escaped (%2F %3F %23)")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return bad("has more than a host and a port")
 	}
-	if password, _ := v.user.Password(); u.Scheme != "http" && v.user != nil &&
-		(v.user.Username() == "" || len(v.user.Username()) > 255 || len(password) > 255) {
-		return bad("user and password have to have 1 to 255 bytes (RFC 1929)")
+	if v.user == nil {
+		return v, nil
+	}
+	password, _ := v.user.Password()
+	switch user := v.user.Username(); {
+	case user == "":
+		return bad("has a password and no user")
+	case u.Scheme == "http" && strings.Contains(user, ":"):
+		return bad("has a user with a colon (RFC 7617)")
+	case u.Scheme != "http" && (len(user) > 255 || len(password) > 255):
+		return bad("has a user or a password of more than 255 bytes (RFC 1929)")
 	}
 	return v, nil
 }
@@ -90,7 +100,7 @@ func (v *via) dial(ctx context.Context, where target, n network, opts *Options, 
 	if err != nil {
 		return nil, where, err
 	}
-	c, _, err := dialDirect(ctx, target{where.network, v.address}, networks["tcp"], opts, until)
+	c, _, err := dialDirect(ctx, target{"tcp", v.address}, networks["tcp"], opts, until)
 	if err != nil {
 		return nil, where, &ProxyError{Proxy: v.name, Err: err}
 	}
@@ -98,12 +108,13 @@ func (v *via) dial(ctx context.Context, where target, n network, opts *Options, 
 	unwatch := context.AfterFunc(ctx, func() { _ = c.Close() })
 	err = v.connect(v, &handshake{c, until}, host, port)
 	if !unwatch() {
-		return nil, where, contextual(ctx, sock.ErrStopped)
+		return nil, where, &ProxyError{Proxy: v.name, Err: contextual(ctx, sock.ErrStopped)}
 	}
 	if err != nil {
 		_ = c.Close()
 		return nil, where, &ProxyError{Proxy: v.name, Err: contextual(ctx, err)}
 	}
+	c.network = where.network
 	c.sent.Store(false) // what was sent was no request
 	return c, nil, nil
 }
@@ -129,10 +140,8 @@ func (n network) proxyTarget(address string) (host string, port uint16, err erro
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err != nil:
-		for _, c := range []byte(host) {
-			if c <= ' ' || c == 0x7f {
-				return fail("name has a byte that no name has")
-			}
+		if strings.ContainsFunc(host, notInNames) {
+			return fail("name has a character that no name has, or is not in ASCII (RFC 5891)")
 		}
 		return host, port, nil
 	case ip.Zone() != "":
@@ -140,6 +149,12 @@ func (n network) proxyTarget(address string) (host string, port uint16, err erro
 	}
 	a, err := n.suitable(ip, port)
 	return a.IP.Addr().String(), port, err
+}
+
+// notInNames keeps what means something in a request line, or is to be spelled
+// otherwise on the wire, from getting there as a part of a name.
+func notInNames(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`:/?#@[]\%"<>`, r)
 }
 
 // A handshake is a client while it speaks with a proxy: all of it has one limit.
@@ -156,8 +171,12 @@ func (h *handshake) left() time.Duration {
 	return max(h.until.Left(), 0)
 }
 
-// Recv gives no io.EOF: a proxy that closes in the middle of this is no end.
+// Recv gives no io.EOF: a proxy that closes in the middle of this is no end. And
+// it looks at the limit first, for a proxy that never stops talking.
 func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
+	if h.until.Left() <= 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
 	n, err := h.sock.Recv(p, int(flags), h.left(), nil)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -183,7 +202,7 @@ func (v *via) socks5(h *handshake, host string, port uint16) error {
 }
 
 func (v *via) socks5Over(conn net.Conn, host string, port uint16) error {
-	var auth *proxy.Auth
+	auth, conn := (*proxy.Auth)(nil), net.Conn(&offered{Conn: conn, auth: v.user != nil})
 	if v.user != nil {
 		password, _ := v.user.Password()
 		auth = &proxy.Auth{User: v.user.Username(), Password: password}
@@ -195,13 +214,38 @@ func (v *via) socks5Over(conn net.Conn, host string, port uint16) error {
 	_, err = d.(proxy.ContextDialer).DialContext(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
 	var op *net.OpError
 	if errors.As(err, &op) {
-		return op.Err // without x/net's addresses, which are ours already
+		err = op.Err // without x/net's addresses, which are ours already
+	}
+	if reason, ok := strings.CutPrefix(fmt.Sprint(err), "unknown error "); ok && err != nil {
+		return errors.New("refused: " + reason) // a reply code; x/net knows its name
 	}
 	return err
 }
 
-// maxReply bounds the header of a proxy's reply.
-const maxReply = 64 << 10
+// offered sees to it that the proxy takes an authentication method that was
+// offered to it, which x/net does not. The second byte that comes says which.
+type offered struct {
+	net.Conn
+	auth bool // user and password were offered as well as nothing
+	got  int
+}
+
+func (o *offered) Read(p []byte) (int, error) {
+	n, err := o.Conn.Read(p)
+	if o.got < 2 && o.got+n >= 2 {
+		const nothing, password, none = 0, 2, 0xff
+		if m := p[1-o.got]; m != nothing && m != none && (m != password || !o.auth) {
+			return 0, fmt.Errorf("chose authentication method %d, which was not offered", m)
+		}
+	}
+	o.got += n
+	return n, err
+}
+
+const (
+	maxReply   = 64 << 10 // bytes of the header of a proxy's reply
+	maxInterim = 16       // replies before the one that counts, and that one
+)
 
 func (v *via) httpConnect(h *handshake, host string, port uint16) error {
 	authority := net.JoinHostPort(host, strconv.Itoa(int(port)))
@@ -216,18 +260,31 @@ func (v *via) httpConnect(h *handshake, host string, port uint16) error {
 	if _, err := h.Write(request.Bytes()); err != nil {
 		return err
 	}
-	for {
+	for range maxInterim {
 		resp, err := readReply(h)
 		switch {
 		case err != nil:
 			return err
 		case resp.StatusCode >= 200 && resp.StatusCode < 300:
-			return nil // and whatever it says of a body: RFC 9110, 9.3.6
-		case resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols:
+			return nil
+		case resp.StatusCode >= 100 && resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols:
 			continue // interim: RFC 9110, 15.2
 		}
-		return fmt.Errorf("refused: %s", resp.Status)
+		return fmt.Errorf("refused: %s", printable(resp.Status))
 	}
+	return fmt.Errorf("sends more than %d interim replies", maxInterim)
+}
+
+// printable is what a stranger said, fit for a log: short and without controls.
+func printable(s string) string {
+	const most = 200
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, s)
+	return s[:min(len(s), most)]
 }
 
 // readReply reads the header of a reply and not one byte more: what follows it
@@ -257,6 +314,10 @@ func readReply(r interface {
 			return nil, fmt.Errorf("the header of its reply has no end within %d bytes", maxReply)
 		}
 	}
+	// The status line is all that counts. What fields say of a body has to be
+	// ignored (RFC 9110, 9.3.6), and a broken one must not hide a refusal.
+	status, _, _ := bytes.Cut(head, []byte("\n"))
+	head = append(bytes.Clone(status), "\n\r\n"...)
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		return nil, fmt.Errorf("malformed reply: %w", err)

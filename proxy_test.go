@@ -64,23 +64,22 @@ func (p *fakeProxy) http(conn net.Conn) {
 }
 
 func (p *fakeProxy) socks5(conn net.Conn) {
-	take := func(n int) []byte {
+	gone := false
+	take := func(n int) []byte { // zeros once the client has gone
 		b := make([]byte, n)
 		if _, err := io.ReadFull(conn, b); err != nil {
-			return nil
+			gone = true
 		}
 		return b
 	}
 	head := take(2)
-	if head == nil {
-		return
-	}
 	methods := take(int(head[1]))
 	method := byte(0)
 	if bytes.IndexByte(methods, 2) >= 0 {
 		method = 2
 	}
 	if p.greeting != nil {
+		method = p.greeting[1]
 		p.write(conn, p.greeting)
 	} else {
 		p.write(conn, []byte{5, method})
@@ -91,9 +90,6 @@ func (p *fakeProxy) socks5(conn net.Conn) {
 		p.write(conn, []byte{1, p.authStatus})
 	}
 	head = take(4)
-	if head == nil {
-		return
-	}
 	host := ""
 	switch head[3] {
 	case 1:
@@ -104,6 +100,9 @@ func (p *fakeProxy) socks5(conn net.Conn) {
 		host = string(take(int(take(1)[0])))
 	}
 	port := binary.BigEndian.Uint16(take(2))
+	if gone {
+		return
+	}
 	p.target = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	p.write(conn, append(bytes.Clone(p.reply), p.after...))
 	echo(conn)
@@ -144,6 +143,7 @@ func TestAProxyReachesItsTargetAndNothingAfterItsReplyIsLost(t *testing.T) {
 						[]byte("HTTP/1.1 200 Connection established\r\n\r\n"),
 						[]byte("HTTP/1.0 204 Yes\nX-A: b\n\n"),
 						[]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+						[]byte("HTTP/1.1 200 OK\r\nContent-Length: abc\r\nTransfer-Encoding: gzip\r\n\r\n"),
 						[]byte("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
 					},
 				} {
@@ -197,6 +197,12 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 		"address":   {fakeProxy{reply: []byte{5, 0, 0, 9, 0, 0, 0, 0, 0, 0}}, "socks5", "", "unknown address type 9"},
 		"endless":   {fakeProxy{reply: bytes.Repeat([]byte("a"), 70<<10)}, "http", "", "has no end within 65536 bytes"},
 		"not HTTP":  {fakeProxy{reply: []byte("SSH-2.0-x\r\n\r\n")}, "http", "", "malformed"},
+		"unasked":   {fakeProxy{greeting: []byte{5, 2}, reply: socksGranted}, "socks5", "", "method 2, which was not offered"},
+		"unasked 1": {fakeProxy{greeting: []byte{5, 1}, reply: socksGranted, bytewise: true}, "socks5", "me:secret@", "method 1, which was not offered"},
+		"099":       {fakeProxy{reply: []byte("HTTP/1.1 099 What\r\n\r\n")}, "http", "", "099 What"},
+		"flood":     {fakeProxy{reply: bytes.Repeat([]byte("HTTP/1.1 100 Continue\r\n\r\n"), 1000)}, "http", "", "interim"},
+		"controls":  {fakeProxy{reply: []byte("HTTP/1.1 500 a\x1b[31mb" + strings.Repeat("c", 5000) + "\r\n\r\n")}, "http", "", "500 a[31mbccc"},
+		"fields":    {fakeProxy{reply: []byte("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: gzip\r\nno colon\r\n\r\n")}, "http", "", "403 Forbidden"},
 		"101":       {fakeProxy{reply: []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")}, "http", "", "101 Switching Protocols"},
 	}
 	for code, reason := range []string{
@@ -225,6 +231,7 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 			require.ErrorContains(t, err, test.text)
 			require.ErrorContains(t, err, "dial tcp name.test:80: proxy "+test.scheme+"://"+address+": ")
 			require.NotContains(t, err.Error(), "secret")
+			require.Less(t, len(err.Error()), 400)
 			require.False(t, timedOut(err))
 			require.True(t, client.SafeToRetry(err))
 		})
@@ -288,9 +295,38 @@ func TestAContextEndsWhatAProxyTakesTooLongFor(t *testing.T) {
 		}()
 		<-asked
 		cancel()
-		require.ErrorIs(t, <-result, context.Canceled)
+		err := <-result
+		require.ErrorIs(t, err, context.Canceled)
+		var pe *client.ProxyError
+		require.ErrorAs(t, err, &pe)
 		close(release)
 	}
+}
+
+// recv(2) first and the limit after it would never come to the limit.
+func TestAProxyThatNeverStopsTalkingDoesNotExtendTheLimit(t *testing.T) {
+	release := make(chan struct{})
+	address, stopped := new(fakeProxy).serve(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1000))
+		for {
+			select {
+			case <-release:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				return
+			}
+		}
+	})
+	const limit = 50 * time.Millisecond
+	start := time.Now()
+	_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: limit, Proxy: "http://" + address})
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(start), limit)
+	require.Less(t, time.Since(start), limit+enough)
+	close(release)
+	<-stopped
 }
 
 // Never a direct connection, whatever is wrong with the proxy's name.
@@ -312,6 +348,12 @@ func TestAProxyThatCannotBeIsRefusedBeforeConnecting(t *testing.T) {
 		{"tcp", "127.0.0.1:1080", target},
 		{"tcp", "socks5://me:secret%zz@127.0.0.1:1080", target},
 		{"tcp", "socks5://127.0.0.1:1080/path", target},
+		{"tcp", "socks5://me:123456/secret@127.0.0.1:1080", target},
+		{"tcp", "http://me:0/secret@127.0.0.1:1080", target},
+		{"tcp", "http://me%3Ax:secret@127.0.0.1:1080", target},
+		{"tcp", "http://127.0.0.1:1080", "[a:b]:80"},
+		{"tcp", "http://127.0.0.1:1080", "u@h:80"},
+		{"tcp", "http://127.0.0.1:1080", "b\u00fccher.test:80"},
 		{"tcp", "socks5://:secret@127.0.0.1:1080", target},
 		{"tcp", "socks5://" + strings.Repeat("u", 256) + ":secret@127.0.0.1:1080", target},
 		{"udp", "socks5://127.0.0.1:1080", target},
@@ -329,6 +371,7 @@ func TestAProxyThatCannotBeIsRefusedBeforeConnecting(t *testing.T) {
 		var addr *net.AddrError
 		require.True(t, errors.As(err, &option) && option.Option == "Proxy" || errors.As(err, &addr), "%+v: %v", test, err)
 		require.NotContains(t, err.Error(), "secret")
+		require.NotContains(t, err.Error(), "123456")
 	}
 	_, err := client.NewTCP(&client.Options{Proxy: "http://127.0.0.1:1080"})
 	var option *client.OptionError
@@ -346,6 +389,18 @@ func TestOptionsAreForTheConnectionToTheProxy(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	require.Equal(t, []string{address}, tried.addresses)
+
+	q := &fakeProxy{reply: socksGranted}
+	address, _ = q.serve(t, q.socks5)
+	d, err := client.Dial("tcp6", "[2001:db8::1]:80", &client.Options{
+		Proxy: "socks5://" + address, LocalAddr: "127.0.0.1:0", // the way to the proxy is of another family
+		Control: func(network, at string, _ syscall.RawConn) error {
+			require.Equal(t, []string{"tcp", address}, []string{network, at})
+			return nil
+		},
+	})
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
 
 	_, err = client.Dial("tcp", "name.test:80", &client.Options{Proxy: "http://" + refused(t, "tcp")})
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
