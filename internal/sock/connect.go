@@ -2,7 +2,6 @@ package sock
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -13,6 +12,15 @@ import (
 
 // ErrStopped is the error of a connect that a Stop has ended.
 var ErrStopped = errors.New("connect stopped")
+
+// A notTried is why an attempt never began. It is a timeout if its cause is:
+// net.OpError asks the error itself, and not what that wraps.
+type notTried struct{ error }
+
+func (e notTried) Error() string   { return "not tried: " + e.error.Error() }
+func (e notTried) Unwrap() error   { return e.error }
+func (e notTried) Timeout() bool   { return errors.Is(e.error, os.ErrDeadlineExceeded) }
+func (e notTried) Temporary() bool { return e.Timeout() }
 
 // First connects to the first of n addresses to answer. It starts with the
 // first and goes on to the next when an attempt fails or delay has passed, as
@@ -162,7 +170,7 @@ func (r *race) lost(err error) []error {
 		switch {
 		case r.errs[i] != nil:
 		case i >= r.next:
-			r.errs[i] = fmt.Errorf("not tried: %w", err)
+			r.errs[i] = notTried{err}
 		default:
 			r.errs[i] = err
 		}

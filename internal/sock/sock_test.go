@@ -220,6 +220,17 @@ func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
 	require.False(t, (*Stop)(nil).Stopped())
 }
 
+func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	require.NoError(t, err)
+	defer s.Close()
+	err = s.Connect(addrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	op := &net.OpError{Op: "connect", Err: err}
+	require.True(t, op.Timeout())
+	require.True(t, op.Temporary()) //nolint:staticcheck // what crypto/tls asks for
+}
+
 func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
 	require.NoError(t, err)
