@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"syscall"
@@ -80,18 +81,10 @@ const (
 type limits struct{ connect, recv, send time.Duration }
 
 func (o *Options) limits() limits {
-	first := func(of ...time.Duration) time.Duration {
-		for _, d := range of {
-			if d != 0 {
-				return d
-			}
-		}
-		return DefaultTimeout
-	}
 	return limits{
-		connect: first(o.ConnectTimeout, o.Timeout),
-		recv:    first(o.RecvTimeout, o.Timeout),
-		send:    first(o.SendTimeout, o.Timeout),
+		connect: cmp.Or(o.ConnectTimeout, o.Timeout, DefaultTimeout),
+		recv:    cmp.Or(o.RecvTimeout, o.Timeout, DefaultTimeout),
+		send:    cmp.Or(o.SendTimeout, o.Timeout, DefaultTimeout),
 	}
 }
 
