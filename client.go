@@ -108,6 +108,10 @@ type Client struct {
 
 	limits   limits
 	resolver *net.Resolver
+	security *security // what Connect has to make, if anything
+	host     string    // the one connected to, as the caller called it
+
+	tls atomic.Pointer[tlsStream] // set, once and for good, when TLS is on
 
 	state atomic.Int32
 	abort atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
@@ -157,8 +161,8 @@ func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, o
 func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
-	err := opts.check(n)
-	if err == nil && opts.Proxy != "" {
+	p, err := opts.plan(n)
+	if err == nil && p.via != nil {
 		err = &OptionError{Option: "Proxy", Reason: "only Dial goes through one"}
 	}
 	if err != nil {
@@ -169,8 +173,9 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts)
-	if local, _ := opts.local(n); local != nil {
-		if err := c.bindTo(*local); err != nil {
+	c.security = p.tls
+	if p.local != nil {
+		if err := c.bindTo(*p.local); err != nil {
 			_ = c.Close()
 			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
 		}
@@ -230,7 +235,13 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.usable(sendFlags, flags, true); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
-	n, err := c.sock.Send(p, int(flags), c.limits.send)
+	var n int
+	var err error
+	if t := c.tls.Load(); t != nil {
+		n, err = t.send(p, flags, c.limits.send)
+	} else {
+		n, err = c.sock.Send(p, int(flags), c.limits.send)
+	}
 	return n, c.sentSome(opSend, nil, n, err)
 }
 
@@ -248,7 +259,13 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.usable(recvFlags, flags, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRecv, nil, err)
 	}
-	n, err := c.sock.Recv(p, int(flags), c.limits.recv, nil)
+	var n int
+	var err error
+	if t := c.tls.Load(); t != nil {
+		n, err = t.recv(p, flags, c.limits.recv)
+	} else {
+		n, err = c.sock.Recv(p, int(flags), c.limits.recv, nil)
+	}
 	return c.received(opRecv, nil, len(p), n, err)
 }
 
@@ -257,7 +274,7 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	switch {
 	case flags&^known != 0:
 		return unix.EINVAL
-	case flags&OOB != 0 && !c.typ.isStream():
+	case flags&OOB != 0 && (!c.typ.isStream() || c.tls.Load() != nil):
 		return unix.EOPNOTSUPP
 	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
 		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
@@ -318,6 +335,9 @@ func (c *Client) Close() error {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
+	if t := c.tls.Load(); t != nil {
+		t.bye()
+	}
 	err := c.sock.Close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
@@ -331,12 +351,26 @@ func (c *Client) Close() error {
 // CloseWrite tells the peer of a stream that nothing more will be sent, which
 // it reads as the end; receiving goes on. See shutdown(2), SHUT_WR. A datagram
 // client gives unix.EOPNOTSUPP.
-func (c *Client) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+func (c *Client) CloseWrite() error {
+	t := c.tls.Load()
+	if t == nil {
+		return c.shutdown(unix.SHUT_WR)
+	}
+	if err := t.closeWrite(c.limits.send); err != nil {
+		return c.failed(opClose, nil, err)
+	}
+	return nil
+}
 
 // CloseRead ends receiving on a stream: what arrives later is not for this
 // program, and Recv returns io.EOF. See shutdown(2), SHUT_RD. A datagram client
 // gives unix.EOPNOTSUPP.
-func (c *Client) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+func (c *Client) CloseRead() error {
+	if t := c.tls.Load(); t != nil {
+		t.readClosed.Store(true)
+	}
+	return c.shutdown(unix.SHUT_RD)
+}
 
 func (c *Client) shutdown(how int) error {
 	err := c.usable(0, 0, c.typ.isStream())
@@ -361,6 +395,9 @@ func (c *Client) shutdown(how int) error {
 // one that CloseRead has cut off does not.
 func (c *Client) IsConnected() bool {
 	if c.sock == nil || c.state.Load() != connected {
+		return false
+	}
+	if t := c.tls.Load(); t != nil && t.ended.Load() {
 		return false
 	}
 	if c.typ.isStream() {

@@ -15,7 +15,13 @@ func (c *Client) Read(p []byte) (int, error) {
 	if err := c.usable(0, 0, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRead, nil, err)
 	}
-	n, err := c.sock.Read(p)
+	var n int
+	var err error
+	if t := c.tls.Load(); t != nil {
+		n, err = t.read(p)
+	} else {
+		n, err = c.sock.Read(p)
+	}
 	return c.received(opRead, nil, len(p), n, err)
 }
 
@@ -26,7 +32,13 @@ func (c *Client) Write(p []byte) (int, error) {
 	if err := c.usable(0, 0, true); err != nil {
 		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
-	n, err := c.sock.Write(p)
+	var n int
+	var err error
+	if t := c.tls.Load(); t != nil {
+		n, err = t.send(p, 0, -1)
+	} else {
+		n, err = c.sock.Write(p)
+	}
 	return n, c.sentSome(opWrite, nil, n, err)
 }
 

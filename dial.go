@@ -66,22 +66,41 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 	if !ok {
 		return nil, where, net.UnknownNetworkError(network)
 	}
-	if err := opts.check(n); err != nil {
-		return nil, where, err
-	}
-	until := deadline(ctx, opts.limits().connect)
-	via, err := opts.proxy(n)
+	p, err := opts.plan(n)
 	if err != nil {
 		return nil, where, err
 	}
-	if via != nil {
-		return via.dial(ctx, where, n, opts, until)
+	host, err := n.host(address)
+	if err != nil {
+		return nil, where, err
 	}
-	return dialDirect(ctx, where, n, opts, until)
+	if p.tls, err = p.tls.expecting(host); err != nil {
+		return nil, where, err
+	}
+	until := deadline(ctx, opts.limits().connect)
+	var c *Client
+	var addr net.Addr
+	if p.via != nil {
+		c, addr, err = p.via.dial(ctx, where, p, until)
+	} else {
+		c, addr, err = dialDirect(ctx, where, p, until)
+	}
+	if err != nil {
+		return nil, addr, err
+	}
+	c.host = host
+	if p.tls != nil {
+		if err := c.secure(ctx, p.tls, until); err != nil {
+			_ = c.sock.Close()
+			return nil, where, err
+		}
+	}
+	c.state.Store(connected)
+	return c, nil, nil
 }
 
-func dialDirect(ctx context.Context, where target, n network, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
-	local, _ := opts.local(n)
+func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+	n, opts, local := p.net, p.opts, p.local
 	addrs, err := addresses(ctx, n, where.address, opts.Resolver, until)
 	if err != nil {
 		return nil, where, err
@@ -117,7 +136,7 @@ func dialDirect(ctx context.Context, where target, n network, opts *Options, unt
 		return nil, addr, err
 	}
 	c := wrap(s, n.typeOf(addrs[winner]), where.network, opts)
-	c.connected()
+	c.learnEnds()
 	return c, nil, nil
 }
 
@@ -148,6 +167,8 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		}
 		if err != nil {
 			c.state.Store(idle)
+		} else {
+			c.state.Store(connected)
 		}
 	case c.state.Load() == connected:
 		err = os.NewSyscallError("connect", unix.EISCONN)
@@ -157,6 +178,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock.Closed() {
 		err = net.ErrClosed
 	}
+	c.closeIfHalfSecured(err)
 	if err != nil {
 		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: addr, Err: err}
 	}
@@ -168,6 +190,14 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	where := target{c.network, address}
 	n := networks[c.typ.String()]
 	until := deadline(ctx, c.limits.connect)
+	host, err := n.host(address)
+	if err != nil {
+		return where, err
+	}
+	sec, err := c.security.expecting(host)
+	if err != nil {
+		return where, err
+	}
 	addrs, err := addresses(ctx, n, address, c.resolver, until)
 	if err != nil {
 		return where, err
@@ -179,22 +209,27 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	defer unwatch()
 	errs := make([]error, len(addrs))
 	for i, a := range addrs {
-		if errs[i] = c.sock.Connect(a, until.Share(len(addrs)-i), stop); errs[i] == nil {
-			c.connected()
-			return nil, nil
+		if errs[i] = c.sock.Connect(a, until.Share(len(addrs)-i), stop); errs[i] != nil {
+			continue
 		}
+		c.host = host
+		c.learnEnds()
+		if sec != nil {
+			err = c.secure(ctx, sec, until)
+		}
+		return where, err
 	}
 	return dialError(ctx, opConnect, where, n, addrs, errs)
 }
 
-// connected makes a client of a socket that has just been connected.
-func (c *Client) connected() {
+// learnEnds takes note of whom the socket has just been connected to. The client
+// is connected when all that belongs to it is done.
+func (c *Client) learnEnds() {
 	if !c.typ.isStream() {
 		c.sock.Discard()
 	}
 	local, peer := c.sock.Ends()
 	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
-	c.state.Store(connected)
 }
 
 // deadline is the earlier of a timeout from now and the context's deadline.

@@ -28,9 +28,12 @@ func (e *TruncatedError) Unwrap() error { return io.ErrShortBuffer }
 type OptionError struct {
 	Option string
 	Reason string
+	Err    error // the cause, where there is one: of a file that cannot be read, say
 }
 
 func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Reason }
+
+func (e *OptionError) Unwrap() error { return e.Err }
 
 // A DialError is the cause of a failed Dial or Connect that tried more than one
 // address: one error per address, in the order in which they were started.
@@ -109,6 +112,7 @@ const (
 	opSet      = "set"
 	opRaw      = "raw"
 	opNew      = "socket"
+	opStartTLS = "starttls"
 )
 
 // unsent marks the error of a call that handed nothing to the kernel.

@@ -59,6 +59,11 @@ type Options struct {
 	// Default: none, whatever the environment says.
 	Proxy string
 
+	// TLS, if not nil, has Dial and Connect make a TLS connection (RFC 8446, RFC
+	// 5246): the handshake, and the peer's certificate, are a part of connecting,
+	// and nothing is sent before. Streams only. Default: none.
+	TLS *TLSOptions
+
 	// Control is called with the descriptor after the socket has been made and
 	// before it is bound or connected, to set options that have no field here.
 	// address is the one about to be connected to, and empty for a client from
@@ -88,35 +93,45 @@ func (o *Options) limits() limits {
 	}
 }
 
-// check refuses what n's sockets do not have, before there is a socket.
-func (o *Options) check(n network) error {
-	switch {
-	case o.NoDelay < Default || o.NoDelay > Off:
-		return &OptionError{Option: "NoDelay", Reason: fmt.Sprintf("%d is neither Default nor On nor Off", o.NoDelay)}
-	case o.NoDelay != Default && !n.isTCP():
-		return &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
-	}
-	via, err := o.proxy(n)
-	if err != nil {
-		return err
-	}
-	if via != nil {
-		n = networks["tcp"] // LocalAddr is for the way to the proxy
-	}
-	_, err = o.local(n)
-	return err
+// A plan is what Options ask of one network: read, checked, and with the files
+// loaded that they name, before there is a socket.
+type plan struct {
+	opts  *Options
+	net   network
+	local *sock.Addr // nil: the system's choice
+	via   *via       // nil: no proxy
+	tls   *security  // nil: none
 }
 
-// local parses LocalAddr, giving nil if there is none.
-func (o *Options) local(n network) (*sock.Addr, error) {
-	if o.LocalAddr == "" {
-		return nil, nil
+// plan refuses what n's sockets do not have.
+func (o *Options) plan(n network) (*plan, error) {
+	switch {
+	case o.NoDelay < Default || o.NoDelay > Off:
+		return nil, &OptionError{Option: "NoDelay", Reason: fmt.Sprintf("%d is neither Default nor On nor Off", o.NoDelay)}
+	case o.NoDelay != Default && !n.isTCP():
+		return nil, &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
+	case o.TLS != nil && !n.isStream():
+		return nil, &OptionError{Option: "TLS", Reason: "only streams have it"}
 	}
-	local, err := n.parseLocal(o.LocalAddr)
-	if err != nil {
-		return nil, &OptionError{Option: "LocalAddr", Reason: err.Error()}
+	p := &plan{opts: o, net: n}
+	var err error
+	if p.via, err = o.proxy(n); err != nil {
+		return nil, err
 	}
-	return &local, nil
+	if p.via != nil {
+		n = networks["tcp"] // LocalAddr is for the way to the proxy
+	}
+	if o.LocalAddr != "" {
+		local, err := n.parseLocal(o.LocalAddr)
+		if err != nil {
+			return nil, &OptionError{Option: "LocalAddr", Reason: err.Error()}
+		}
+		p.local = &local
+	}
+	if o.TLS != nil {
+		p.tls, err = o.TLS.security()
+	}
+	return p, err
 }
 
 func orDefaults(o *Options) *Options {

@@ -95,12 +95,14 @@ func (o *Options) proxy(n network) (*via, error) {
 }
 
 // dial connects to the proxy and has it connect to where, all before until.
-func (v *via) dial(ctx context.Context, where target, n network, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
-	host, port, err := n.proxyTarget(where.address)
+func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+	host, port, err := p.net.proxyTarget(where.address)
 	if err != nil {
 		return nil, where, err
 	}
-	c, _, err := dialDirect(ctx, target{"tcp", v.address}, networks["tcp"], opts, until)
+	toProxy := *p
+	toProxy.net = networks["tcp"]
+	c, _, err := dialDirect(ctx, target{"tcp", v.address}, &toProxy, until)
 	if err != nil {
 		return nil, where, &ProxyError{Proxy: v.name, Err: err}
 	}
@@ -164,20 +166,13 @@ type handshake struct {
 	until sock.Instant
 }
 
-func (h *handshake) left() time.Duration {
-	if h.until == sock.Never {
-		return -1
-	}
-	return max(h.until.Left(), 0)
-}
-
 // Recv gives no io.EOF: a proxy that closes in the middle of this is no end. And
 // it looks at the limit first, for a proxy that never stops talking.
 func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
 	if h.until.Left() <= 0 {
 		return 0, os.ErrDeadlineExceeded
 	}
-	n, err := h.sock.Recv(p, int(flags), h.left(), nil)
+	n, err := h.sock.Recv(p, int(flags), h.until.Timeout(), nil)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -185,7 +180,7 @@ func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
 }
 
 func (h *handshake) Read(p []byte) (int, error)    { return h.Recv(p, 0) }
-func (h *handshake) Write(p []byte) (int, error)   { return h.sock.Send(p, 0, h.left()) }
+func (h *handshake) Write(p []byte) (int, error)   { return h.sock.Send(p, 0, h.until.Timeout()) }
 func (h *handshake) SetDeadline(_ time.Time) error { return nil } // x/net sets it to the limit that there is
 func (h *handshake) Close() error                  { return nil } // and closes what is dial's to close
 

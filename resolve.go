@@ -34,7 +34,8 @@ var networks = map[string]network{
 	"unixgram": {name: "unixgram", local: UnixDgram},
 }
 
-func (n network) isTCP() bool { return n.v4.isTCP() || n.v6.isTCP() }
+func (n network) isTCP() bool    { return n.v4.isTCP() || n.v6.isTCP() }
+func (n network) isStream() bool { return n.isTCP() || n.local == UnixStream }
 
 // typeOf is the type of socket that reaches a, zero if the network has none.
 func (n network) typeOf(a sock.Addr) Type {

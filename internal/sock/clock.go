@@ -53,6 +53,14 @@ func (i Instant) Left() time.Duration {
 	return time.Duration(i - Now())
 }
 
+// Timeout is the time until i as In takes it: negative for Never, never else.
+func (i Instant) Timeout() time.Duration {
+	if i == Never {
+		return -1
+	}
+	return max(i.Left(), 0)
+}
+
 // Share is the instant when the first of n equal parts of the time until i is over.
 func (i Instant) Share(n int) Instant {
 	if i == Never {

@@ -21,26 +21,20 @@ const maxIO = 1 << 30
 // net.ErrClosed or the kernel's. For a datagram n is its true size, even if p
 // is shorter and took only the beginning. from, if not nil, is set to the
 // sender of a datagram.
-func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (n int, err error) {
-	until := In(timeout)
-	wait := false
-	if flags&unix.MSG_DONTWAIT != 0 {
-		err = s.enterNow(&s.rd, "recvfrom")
-	} else {
-		var waited bool
-		waited, err = s.enter(&s.rd, until)
-		// The kernel's wait has a fixed length: it is for those who have all of it.
-		wait = err == nil && !waited && flags&unix.MSG_OOB == 0 && s.waitsInKernel(timeout)
-	}
+func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (int, error) {
+	t, err := s.Receiving(flags, timeout)
 	if err != nil {
 		return 0, err
 	}
-	defer s.leave(&s.rd)
+	defer t.Leave()
+	if s.taken.Load() {
+		return 0, ErrTaken
+	}
 	if from == nil {
-		return s.receive(p, flags, until, wait, nil)
+		return t.recv(p, flags, nil)
 	}
 	var sender name
-	n, err = s.receive(p, flags, until, wait, &sender)
+	n, err := t.recv(p, flags, &sender)
 	if err == nil {
 		*from = sender.addr()
 	}
@@ -50,11 +44,15 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (n
 // Read is Recv for the net.Conn contract: its only limit is the deadline, and a
 // deadline set meanwhile ends it too.
 func (s *Socket) Read(p []byte) (int, error) {
-	if _, err := s.enter(&s.rd, Never); err != nil {
+	t, err := s.Reading()
+	if err != nil {
 		return 0, err
 	}
-	defer s.leave(&s.rd)
-	return s.receive(p, 0, Never, false, nil)
+	defer t.Leave()
+	if s.taken.Load() {
+		return 0, ErrTaken
+	}
+	return t.recv(p, 0, nil)
 }
 
 func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *name) (int, error) {
@@ -168,17 +166,18 @@ func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
 func (s *Socket) Write(p []byte) (int, error) { return s.send(p, 0, -1, nil) }
 
 func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int, error) {
-	until := In(timeout)
-	var err error
-	if flags&unix.MSG_DONTWAIT != 0 {
-		err = s.enterNow(&s.wr, "sendto")
-	} else {
-		_, err = s.enter(&s.wr, until)
-	}
+	t, err := s.Sending(flags, timeout)
 	if err != nil {
 		return 0, err
 	}
-	defer s.leave(&s.wr)
+	defer t.Leave()
+	if s.taken.Load() {
+		return 0, ErrTaken
+	}
+	return s.transmit(p, flags, t.until, to)
+}
+
+func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, error) {
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}

@@ -25,6 +25,8 @@ type Socket struct {
 	polled     atomic.Bool
 	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
+	taken atomic.Bool // set for good by Take
+
 	mode      sync.Mutex
 	handedOut bool // the descriptor is non-blocking for good; belongs to mode
 

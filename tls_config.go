@@ -1,0 +1,287 @@
+package client
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/youmark/pkcs8"
+)
+
+// A security is TLSOptions made ready: checked, with all files read.
+type security struct {
+	config   *tls.Config // the base of each connection's
+	verifier verifier
+	off      bool // InsecureSkipVerify
+}
+
+func (o *TLSOptions) security() (*security, error) {
+	config := o.Config.Clone()
+	if config == nil {
+		config = &tls.Config{}
+	}
+	if config.InsecureSkipVerify {
+		return nil, badTLS("Config", errors.New("has InsecureSkipVerify, which is to be said in TLSOptions"))
+	}
+	if o.ServerName != "" {
+		config.ServerName = o.ServerName
+	}
+	if o.NextProtos != nil {
+		config.NextProtos = slices.Clone(o.NextProtos)
+	}
+	config.DynamicRecordSizingDisabled = true // a send counts by whole records
+	if err := o.versions(config); err != nil {
+		return nil, err
+	}
+	if err := o.roots(config); err != nil {
+		return nil, err
+	}
+	if err := o.certificate(config); err != nil {
+		return nil, err
+	}
+	s := &security{config: config, off: o.InsecureSkipVerify, verifier: verifier{
+		selfSigned: o.AllowSelfSigned,
+		depth:      o.VerifyDepth,
+		staple:     o.RequireStaple,
+	}}
+	if o.CRLFile != "" {
+		lists, err := revocationLists(o.CRLFile)
+		if err != nil {
+			return nil, badTLS("CRLFile", err)
+		}
+		s.verifier.lists = lists
+	}
+	return s, nil
+}
+
+func badTLS(field string, err error) error {
+	return &OptionError{Option: "TLS." + field, Reason: err.Error(), Err: err}
+}
+
+func (o *TLSOptions) versions(config *tls.Config) error {
+	for _, v := range []struct {
+		field string
+		value uint16
+		in    *uint16
+	}{{"MinVersion", o.MinVersion, &config.MinVersion}, {"MaxVersion", o.MaxVersion, &config.MaxVersion}} {
+		if v.value == 0 {
+			continue
+		}
+		if v.value < tls.VersionTLS10 || v.value > tls.VersionTLS13 {
+			return badTLS(v.field, fmt.Errorf("%#04x is not a version that crypto/tls speaks, tls.VersionTLS10 to tls.VersionTLS13", v.value))
+		}
+		*v.in = v.value
+	}
+	if config.MinVersion == 0 {
+		config.MinVersion = tls.VersionTLS12
+	}
+	if config.MaxVersion != 0 && config.MaxVersion < config.MinVersion {
+		return badTLS("MaxVersion", fmt.Errorf("%s is below MinVersion, which is %s",
+			tls.VersionName(config.MaxVersion), tls.VersionName(config.MinVersion)))
+	}
+	return nil
+}
+
+// expecting gives a security the name that a server has to prove, unless the
+// options have one. host is what was dialled.
+func (s *security) expecting(host string) (*security, error) {
+	if s == nil || s.config.ServerName != "" {
+		return s, nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.WithZone("").String() // a zone is this machine's word
+	}
+	if host == "" && !s.off {
+		return nil, badTLS("ServerName", errors.New("is missing, and the address has no host that could take its place"))
+	}
+	named := *s
+	named.config = s.config.Clone()
+	named.config.ServerName = host
+	return &named, nil
+}
+
+// host is the host of an address, empty where the network knows none.
+func (n network) host(address string) (string, error) {
+	if n.local != 0 {
+		return "", nil
+	}
+	host, _, err := splitHostPort(address)
+	return host, err
+}
+
+// roots reads CAFile and CAPath.
+func (o *TLSOptions) roots(config *tls.Config) error {
+	if o.CAFile == "" && o.CAPath == "" {
+		return nil
+	}
+	config.RootCAs = x509.NewCertPool()
+	if o.CAFile != "" {
+		if err := addCertificates(config.RootCAs, o.CAFile); err != nil {
+			return badTLS("CAFile", err)
+		}
+	}
+	if o.CAPath != "" {
+		if err := addDirectory(config.RootCAs, o.CAPath); err != nil {
+			return badTLS("CAPath", err)
+		}
+	}
+	return nil
+}
+
+// rehashed is a name that openssl-rehash(1) gives to a link to a certificate.
+var rehashed = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+
+func addDirectory(pool *x509.CertPool, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".pem", ".crt", ".cer":
+		default:
+			if !rehashed.MatchString(e.Name()) {
+				continue
+			}
+		}
+		if err := addCertificates(pool, filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+		found = true
+	}
+	if !found {
+		return fmt.Errorf("%s: no file there that ends in .pem, .crt or .cer or has a name by openssl-rehash", dir)
+	}
+	return nil
+}
+
+// addCertificates adds what a file has. x509's own AppendCertsFromPEM passes
+// over what it cannot read, and a trust that lacks a root is hard to find.
+func addCertificates(pool *x509.CertPool, file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	found := false
+	for _, b := range blocks {
+		if b.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		pool.AddCert(cert)
+		found = true
+	}
+	if !found {
+		return fmt.Errorf("%s: has no certificate in PEM", file)
+	}
+	return nil
+}
+
+// pemBlocks decodes all blocks, and unlike encoding/pem passes over none.
+func pemBlocks(data []byte) (blocks []*pem.Block, err error) {
+	begun := bytes.Count(append([]byte("\n"), data...), []byte("\n-----BEGIN "))
+	for b, rest := pem.Decode(data); b != nil; b, rest = pem.Decode(rest) {
+		blocks = append(blocks, b)
+	}
+	if len(blocks) != begun {
+		return nil, fmt.Errorf("%d of its %d PEM blocks are malformed", begun-len(blocks), begun)
+	}
+	return blocks, nil
+}
+
+// certificate reads CertFile and KeyFile.
+func (o *TLSOptions) certificate(config *tls.Config) error {
+	switch {
+	case o.CertFile == "" && o.KeyFile == "":
+		return nil
+	case o.KeyFile == "":
+		return badTLS("KeyFile", errors.New("is missing; CertFile needs one"))
+	case o.CertFile == "":
+		return badTLS("CertFile", errors.New("is missing; KeyFile is of no use without"))
+	}
+	chain, err := os.ReadFile(o.CertFile)
+	if err != nil {
+		return badTLS("CertFile", err)
+	}
+	if _, err := pemBlocks(chain); err != nil {
+		return badTLS("CertFile", fmt.Errorf("%s: %w", o.CertFile, err))
+	}
+	key, err := os.ReadFile(o.KeyFile)
+	if err != nil {
+		return badTLS("KeyFile", err)
+	}
+	if key, err = decrypted(key, o.Passphrase); err != nil {
+		return badTLS("KeyFile", fmt.Errorf("%s: %w", o.KeyFile, err))
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return badTLS("CertFile", fmt.Errorf("%s with %s: %w", o.CertFile, o.KeyFile, err))
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return nil
+}
+
+// decrypted gives the first private key of a file in PEM, without encryption.
+func decrypted(data []byte, passphrase string) ([]byte, error) {
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(blocks, func(b *pem.Block) bool {
+		return b.Type == "PRIVATE KEY" || strings.HasSuffix(b.Type, " PRIVATE KEY")
+	})
+	if i < 0 {
+		return nil, errors.New("has no private key in PEM")
+	}
+	b := blocks[i]
+	legacy := x509.IsEncryptedPEMBlock(b) //nolint:staticcheck // keys of this kind are still around
+	switch {
+	case !legacy && b.Type != "ENCRYPTED PRIVATE KEY":
+		return pem.EncodeToMemory(b), nil
+	case passphrase == "":
+		return nil, errors.New("the key is encrypted, and there is no Passphrase")
+	case legacy:
+		b.Bytes, err = x509.DecryptPEMBlock(b, []byte(passphrase)) //nolint:staticcheck // as above
+		b.Headers = nil
+	default:
+		b.Type = "PRIVATE KEY"
+		b.Bytes, err = pkcs8Bytes(b.Bytes, passphrase)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("Passphrase does not open the key: %w", err)
+	}
+	return pem.EncodeToMemory(b), nil
+}
+
+func pkcs8Bytes(encrypted []byte, passphrase string) (der []byte, err error) {
+	defer func() {
+		if problem := recover(); problem != nil { // pkcs8 gives what it reads to crypto/cipher unchecked
+			der, err = nil, fmt.Errorf("malformed: %v", problem)
+		}
+	}()
+	key, err := pkcs8.ParsePKCS8PrivateKey(encrypted, []byte(passphrase))
+	if err != nil {
+		return nil, err
+	}
+	return x509.MarshalPKCS8PrivateKey(key)
+}
+
+var _ net.Error = (*TLSError)(nil)

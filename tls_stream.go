@@ -1,0 +1,416 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// A tlsStream is TLS on a connected socket. crypto/tls makes and reads the
+// records; what it may never do is wait while it holds a lock of its own, since
+// no limit ends that, and a write that fails is the end of its connection.
+// So it writes to a queue, which is sent outside it, and reads in the turn of
+// the call that receives, under that call's limit:
+//
+//	Send ─▶ tls.Conn.Write ─▶ queue ─▶ socket   (the sender's turn)
+//	Recv ─▶ tls.Conn.Read ──────────▶ socket    (the receiver's turn)
+//	                   └─▶ queue                key updates, alerts
+//
+// A record that is made has to go out before anything else does: its number is
+// taken. If a limit ends a Send with a part of its last record in the kernel,
+// the rest stays in the queue; the plaintext of that record counts as unsent,
+// and is owed: the next Send has to begin with it.
+type tlsStream struct {
+	wire   tlsSocket
+	conn   *tls.Conn
+	chains [][]*x509.Certificate // that were accepted in the handshake
+
+	// Of whoever has the turn to receive.
+	ahead []byte // received, and peeked at only
+
+	// Of whoever has the turn to send.
+	owed   []byte // the plaintext of a record that is not all sent
+	failed error  // why nothing more can be sent
+
+	ended       atomic.Bool // nothing more will come
+	readClosed  atomic.Bool // by CloseRead
+	writeClosed atomic.Bool // by CloseWrite
+}
+
+// maxPlaintext is what one record holds: RFC 8446, 5.1.
+const maxPlaintext = 16 << 10
+
+var (
+	// errCut is the end of the socket's stream where TLS has not ended. It is
+	// not io.EOF, which crypto/tls would take for the end between two records.
+	errCut = errors.New("the peer closed the connection and had not ended TLS")
+
+	// errOwed is the answer to a Send that leaves a record in the middle.
+	errOwed = errors.New("the last send ended in the middle of a TLS record: only the rest of its bytes can follow")
+)
+
+// newTLSStream makes the handshake, in both turns.
+func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
+	t := &tlsStream{wire: tlsSocket{client: c, rd: rd, wr: wr, handshaking: true}}
+	t.wire.push = t.push
+	t.conn = tls.Client(&t.wire, config)
+	err := t.conn.HandshakeContext(ctx)
+	if err == nil {
+		err = t.wire.flush(&t.wire.wr, 0)
+	}
+	if err != nil {
+		_ = t.wire.flush(&t.wire.wr, unix.MSG_DONTWAIT) // an alert that says why
+		return nil, err
+	}
+	t.wire.handshaking = false
+	return t, nil
+}
+
+// recv is Recv on TLS: what the flags mean on a plain stream, they mean here.
+func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
+	turn, err := t.wire.client.sock.Receiving(int(flags), timeout)
+	if err != nil {
+		return 0, err
+	}
+	return t.receive(turn, p, flags)
+}
+
+func (t *tlsStream) read(p []byte) (int, error) {
+	turn, err := t.wire.client.sock.Reading()
+	if err != nil {
+		return 0, err
+	}
+	return t.receive(turn, p, 0)
+}
+
+// receive gives the turn back.
+func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
+	t.wire.rd = turn
+	defer t.wire.rd.Leave()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	want := 1
+	if flags&WaitAll != 0 {
+		want = len(p)
+	}
+	if flags&Peek != 0 {
+		return t.peek(p, want)
+	}
+	n := copy(p, t.ahead)
+	if t.ahead = t.ahead[n:]; len(t.ahead) == 0 {
+		t.ahead = nil
+	}
+	for n < want {
+		m, err := t.decrypt(p[n:])
+		n += m
+		if err != nil {
+			return n, ending(n, err)
+		}
+	}
+	return n, nil
+}
+
+// peek gives what is there without taking it: at least want bytes, and whatever
+// else has arrived that p has room for.
+func (t *tlsStream) peek(p []byte, want int) (int, error) {
+	var err error
+	for err == nil && len(t.ahead) < len(p) {
+		if len(t.ahead) >= want {
+			t.wire.impatient = true
+		}
+		have := len(t.ahead)
+		t.ahead = slices.Grow(t.ahead, len(p)-have)
+		var n int
+		n, err = t.decrypt(t.ahead[have:len(p)])
+		t.ahead = t.ahead[:have+n]
+	}
+	t.wire.impatient = false
+	n := copy(p, t.ahead)
+	if n >= want {
+		return n, nil // crypto/tls keeps an error for who comes next
+	}
+	return n, ending(n, err)
+}
+
+// ending is the error of a call that got n bytes before it.
+func ending(n int, err error) error {
+	if n > 0 && errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// decrypt gets at least one byte of application data, or says why not.
+func (t *tlsStream) decrypt(p []byte) (int, error) {
+	n, err := t.conn.Read(p)
+	if n > 0 || err == nil {
+		return n, nil // an error that came with bytes comes again without them
+	}
+	var again pending
+	if errors.As(err, &again) {
+		return 0, again.error
+	}
+	t.ended.Store(true)
+	t.push() // crypto/tls may have an alert for the peer
+	if errors.Is(err, errCut) {
+		if err = io.ErrUnexpectedEOF; t.readClosed.Load() {
+			err = io.EOF
+		}
+	}
+	return 0, err
+}
+
+func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, err error) {
+	turn, err := t.wire.client.sock.Sending(int(flags), timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer turn.Leave()
+	if t.writeClosed.Load() {
+		return 0, os.NewSyscallError("sendto", unix.EPIPE)
+	}
+	if n, err = t.settle(&turn, p); err != nil {
+		return n, err
+	}
+	for n < len(p) {
+		record := p[n:min(len(p), n+maxPlaintext)]
+		if err := t.transmit(&turn, record); err != nil {
+			return n, err
+		}
+		n += len(record)
+	}
+	return n, nil
+}
+
+// settle sends the rest of a record that an earlier send has left, and counts
+// what p has of it.
+func (t *tlsStream) settle(turn *sock.Turn, p []byte) (int, error) {
+	n := min(len(t.owed), len(p))
+	switch {
+	case t.failed != nil:
+		return 0, t.failed
+	case !bytes.Equal(t.owed[:n], p[:n]):
+		return 0, errOwed
+	}
+	if err := t.flush(turn); err != nil {
+		return 0, err
+	}
+	t.owed = t.owed[n:]
+	return n, nil
+}
+
+// transmit sends one record.
+func (t *tlsStream) transmit(turn *sock.Turn, plaintext []byte) error {
+	start := t.wire.end()
+	if _, err := t.conn.Write(plaintext); err != nil {
+		return err
+	}
+	end := t.wire.end()
+	err := t.flush(turn)
+	if t.wire.sentUpTo(start + 1) {
+		t.wire.client.sent.Store(true)
+	}
+	if err == nil || t.wire.sentUpTo(end) {
+		return nil // what is left is the receiving side's, and can wait for the next record
+	}
+	t.owed = append(t.owed[:0], plaintext...)
+	return err
+}
+
+// flush sends the queue. What the kernel has refused for good is the end of
+// sending: nothing can take the place of a record.
+func (t *tlsStream) flush(turn *sock.Turn) error {
+	err := t.wire.flush(turn, 0)
+	if err != nil && !isTimeout(err) {
+		t.failed = err
+	}
+	return err
+}
+
+// push sends what the receiving side has queued, unless that has to wait. A
+// record that is owed is the caller's to send, or not to.
+func (t *tlsStream) push() {
+	turn, ok := t.wire.client.sock.TrySending()
+	if !ok {
+		return // the sender takes it along, or the next one does
+	}
+	defer turn.Leave()
+	if len(t.owed) == 0 {
+		_ = t.flush(&turn)
+	}
+}
+
+// closeWrite ends this side of TLS; the socket's stays open for what the other
+// side has still to say. See RFC 8446, 6.1.
+func (t *tlsStream) closeWrite(timeout time.Duration) error {
+	turn, err := t.wire.client.sock.Sending(0, timeout)
+	if err != nil {
+		return err
+	}
+	defer turn.Leave()
+	return t.closeNotify(&turn)
+}
+
+func (t *tlsStream) closeNotify(turn *sock.Turn) error {
+	switch {
+	case t.failed != nil:
+		return t.failed
+	case len(t.owed) > 0:
+		return errOwed // the peer would take a part of a message for all of it
+	}
+	t.writeClosed.Store(true)
+	if err := t.conn.CloseWrite(); err != nil {
+		return err
+	}
+	return t.flush(turn)
+}
+
+// bye does before Close what can be done without waiting: it takes what the
+// peer's TLS has sent of its own accord (a close(2) with session tickets unread
+// resets the connection, and what was sent last is lost with it), and says that
+// this is the end.
+func (t *tlsStream) bye() {
+	s := t.wire.client.sock
+	if turn, ok := s.TryReceiving(); ok {
+		_, _ = t.receive(turn, make([]byte, 1), Peek)
+	}
+	if turn, ok := s.TrySending(); ok {
+		defer turn.Leave()
+		_ = t.closeNotify(&turn)
+	}
+}
+
+// A tlsSocket is the socket as crypto/tls sees it.
+type tlsSocket struct {
+	client *Client
+	rd     sock.Turn // of who receives, while somebody does
+
+	handshaking bool      // one caller has both turns
+	wr          sock.Turn // while handshaking
+
+	impatient bool   // of who receives: it has what it needs
+	push      func() // sends what is queued if that can be done now
+
+	mu    sync.Mutex
+	buf   []byte
+	taken int   // how much of buf is sent
+	ever  int64 // bytes ever queued
+}
+
+var _ net.Conn = (*tlsSocket)(nil)
+
+// A pending is the error of a read that can be made again. crypto/tls ends the
+// connection after any other.
+type pending struct{ error }
+
+func (e pending) Unwrap() error { return e.error }
+func (pending) Timeout() bool   { return true }
+func (pending) Temporary() bool { return true }
+
+// Read receives what there is. Whatever was written before goes first: in a
+// handshake it is what the peer answers.
+func (w *tlsSocket) Read(p []byte) (int, error) {
+	if w.handshaking {
+		if w.rd.Expired() { // a peer that never stops talking
+			return 0, os.ErrDeadlineExceeded
+		}
+		if err := w.flush(&w.wr, 0); err != nil {
+			return 0, err
+		}
+	} else if len(w.queued()) > 0 {
+		w.push()
+	}
+	flags := 0
+	if w.impatient {
+		flags = unix.MSG_DONTWAIT
+	}
+	n, err := w.rd.Recv(p, flags)
+	switch {
+	case errors.Is(err, io.EOF):
+		return n, errCut
+	case !w.handshaking && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)):
+		return n, pending{err}
+	}
+	return n, err
+}
+
+// Write queues. Whoever has crypto/tls write sends the queue.
+func (w *tlsSocket) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, p...)
+	w.ever += int64(len(p))
+	return len(p), nil
+}
+
+// queued is what is to be sent. Others may add to it, and nobody but the sender
+// takes from it.
+func (w *tlsSocket) queued() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf[w.taken:]
+}
+
+// flush sends the queue in the sender's turn.
+func (w *tlsSocket) flush(turn *sock.Turn, flags int) error {
+	for {
+		p := w.queued()
+		if len(p) == 0 {
+			return nil
+		}
+		n, err := turn.Send(p, flags)
+		w.mu.Lock()
+		if w.taken += n; w.taken == len(w.buf) {
+			w.buf, w.taken = w.buf[:0], 0
+		}
+		w.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// end is the place in the stream where the queue ends.
+func (w *tlsSocket) end() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ever
+}
+
+// sentUpTo reports whether all bytes before a place in the stream are sent.
+func (w *tlsSocket) sentUpTo(place int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ever-int64(len(w.buf)-w.taken) >= place
+}
+
+// Close does nothing: who closes the client closes the socket.
+func (w *tlsSocket) Close() error { return nil }
+
+// LocalAddr and RemoteAddr are the socket's.
+func (w *tlsSocket) LocalAddr() net.Addr { return w.client.LocalAddr() }
+
+// RemoteAddr is the peer's.
+func (w *tlsSocket) RemoteAddr() net.Addr { return w.client.RemoteAddr() }
+
+// SetDeadline and its kin do nothing: the limits are those of the turns.
+func (w *tlsSocket) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline does nothing.
+func (w *tlsSocket) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing.
+func (w *tlsSocket) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,97 @@
+package client_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// A tlsServer is what the TLS tests dial: a listener and its certificate.
+type tlsServer struct {
+	net.Listener
+	cert   *cert
+	config *tls.Config
+}
+
+// listenTLS makes a server with a certificate for this machine that a new root has signed.
+func listenTLS(t testing.TB, network string, change func(*tls.Config)) *tlsServer {
+	t.Helper()
+	return listenWith(t, network, newRoot(t, "root").issue(t, "server", nil), change)
+}
+
+func listenWith(t testing.TB, network string, c *cert, change func(*tls.Config)) *tlsServer {
+	t.Helper()
+	config := &tls.Config{Certificates: []tls.Certificate{c.pair()}}
+	if change != nil {
+		change(config)
+	}
+	return &tlsServer{Listener: listen(t, network), cert: c, config: config}
+}
+
+// trust are options that accept the server, under the name localhost.
+func (s *tlsServer) trust(t testing.TB) *client.TLSOptions {
+	t.Helper()
+	return &client.TLSOptions{ServerName: "localhost", CAFile: tempFile(t, "ca.pem", s.cert.root.certPEM())}
+}
+
+func (s *tlsServer) dial(opts *client.Options) (*client.Client, error) {
+	return client.Dial(s.Addr().Network(), s.Addr().String(), opts)
+}
+
+// handshakes dials the server and gives both ends, TLS on each.
+func (s *tlsServer) handshakes(t testing.TB, opts client.Options) (*client.Client, *tls.Conn) {
+	t.Helper()
+	if opts.TLS == nil {
+		opts.TLS = s.trust(t)
+	}
+	peers := make(chan *tls.Conn, 1)
+	go func() {
+		defer close(peers)
+		conn, err := s.Accept()
+		if err != nil {
+			return
+		}
+		peer := tls.Server(conn, s.config)
+		if peer.HandshakeContext(context.Background()) == nil {
+			peers <- peer
+		}
+	}()
+	c, err := s.dial(&opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	peer := <-peers
+	require.NotNil(t, peer)
+	t.Cleanup(func() { _ = peer.NetConn().Close() })
+	return c, peer
+}
+
+// secured gives both ends of a TLS connection.
+func secured(t testing.TB, opts client.Options) (*client.Client, *tls.Conn) {
+	t.Helper()
+	return listenTLS(t, "tcp", nil).handshakes(t, opts)
+}
+
+func TestTLSRoundTrip(t *testing.T) {
+	for _, network := range streamNetworks {
+		t.Run(network, func(t *testing.T) {
+			c, peer := listenTLS(t, network, nil).handshakes(t, client.Options{})
+			n, err := c.Send([]byte("ping"), 0)
+			require.NoError(t, err)
+			require.Equal(t, 4, n)
+			p := make([]byte, 4)
+			_, err = io.ReadFull(peer, p)
+			require.NoError(t, err)
+			_, err = peer.Write([]byte("pong"))
+			require.NoError(t, err)
+			n, err = c.Recv(p, client.WaitAll)
+			require.NoError(t, err)
+			require.Equal(t, "pong", string(p[:n]))
+			require.True(t, c.ConnectionState().HandshakeComplete)
+		})
+	}
+}
