@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -77,7 +78,12 @@ func selfSigned(t testing.TB, name string, change func(*x509.Certificate)) *cert
 // intermediate's.
 func (c *cert) issue(t testing.TB, name string, change func(*x509.Certificate)) *cert {
 	t.Helper()
-	issued := &cert{key: newKey(t), root: c.root}
+	return c.issueFor(t, name, newKey(t), change)
+}
+
+func (c *cert) issueFor(t testing.TB, name string, key crypto.Signer, change func(*x509.Certificate)) *cert {
+	t.Helper()
+	issued := &cert{key: key, root: c.root}
 	issued.Certificate = sign(t, certTemplate(t, name, change), c.Certificate, issued.key, c.key)
 	if c != c.root {
 		issued.above = append([]*cert{c}, c.above...)
@@ -152,4 +158,9 @@ func (c *cert) revoke(t testing.TB, change func(*x509.RevocationList), revoked .
 	der, err := x509.CreateRevocationList(rand.Reader, list, c.Certificate, c.key)
 	require.NoError(t, err)
 	return der
+}
+
+// criticalExtension is one that means: do not use this unless you know me.
+func criticalExtension(arc int) []pkix.Extension {
+	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, arc}, Critical: true, Value: []byte{0x30, 0}}}
 }

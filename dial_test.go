@@ -17,7 +17,7 @@ import (
 )
 
 func TestDialReachesEveryNetwork(t *testing.T) {
-	eachStream(t, func(t *testing.T, network string) {
+	eachPlainStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		require.Equal(t, map[string]client.Type{"tcp": client.TCP, "tcp6": client.TCP6, "unix": client.UnixStream}[network], c.Type())
 		_, err := c.Write([]byte("x"))
@@ -170,7 +170,7 @@ func TestTheErrorListsEachAddressWithItsOwnCause(t *testing.T) {
 }
 
 func TestAContextEndsADialAtOnce(t *testing.T) {
-	eachStream(t, func(t *testing.T, network string) {
+	eachPlainStream(t, func(t *testing.T, network string) {
 		hole := blackHole(t, network, "127.0.0.1")
 		ctx, cancel := context.WithCancel(t.Context())
 		result := make(chan error, 1)

@@ -2,11 +2,13 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ import (
 var (
 	streamNetworks   = []string{"tcp", "tcp6", "unix"}
 	datagramNetworks = []string{"udp", "udp6", "unixgram"}
+	tlsNetworks      = []string{"tls", "tls12"} // what stream makes of TCP with TLS 1.3 and 1.2; no names for Dial
 	allNetworks      = append(append([]string{}, streamNetworks...), datagramNetworks...)
 )
 
@@ -72,6 +75,16 @@ func accepted(t testing.TB, ln net.Listener, opts *client.Options) (*client.Clie
 
 func stream(t testing.TB, network string, opts *client.Options) (*client.Client, net.Conn) {
 	t.Helper()
+	if slices.Contains(tlsNetworks, network) {
+		if opts == nil {
+			opts = &client.Options{}
+		}
+		return listenTLS(t, "tcp", func(c *tls.Config) {
+			if network == "tls12" {
+				c.MaxVersion = tls.VersionTLS12
+			}
+		}).handshakes(t, *opts)
+	}
 	return accepted(t, listen(t, network), opts)
 }
 

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,9 +28,8 @@ import (
 //	                   └─▶ queue                key updates, alerts
 //
 // A record that is made has to go out before anything else does: its number is
-// taken. If a limit ends a Send with a part of its last record in the kernel,
-// the rest stays in the queue; the plaintext of that record counts as unsent,
-// and is owed: the next Send has to begin with it.
+// taken. So a Send that is ended in its midst counts all of it, and leaves the
+// rest in the queue for whoever comes next: a Send, a Recv, Close.
 type tlsStream struct {
 	wire   tlsSocket
 	conn   *tls.Conn
@@ -40,9 +38,7 @@ type tlsStream struct {
 	// Of whoever has the turn to receive.
 	ahead []byte // received, and peeked at only
 
-	// Of whoever has the turn to send.
-	owed   []byte // the plaintext of a record that is not all sent
-	failed error  // why nothing more can be sent
+	failed error // why nothing more can be sent; of whoever has the turn to send
 
 	ended       atomic.Bool // nothing more will come
 	readClosed  atomic.Bool // by CloseRead
@@ -52,14 +48,9 @@ type tlsStream struct {
 // maxPlaintext is what one record holds: RFC 8446, 5.1.
 const maxPlaintext = 16 << 10
 
-var (
-	// errCut is the end of the socket's stream where TLS has not ended. It is
-	// not io.EOF, which crypto/tls would take for the end between two records.
-	errCut = errors.New("the peer closed the connection and had not ended TLS")
-
-	// errOwed is the answer to a Send that leaves a record in the middle.
-	errOwed = errors.New("the last send ended in the middle of a TLS record: only the rest of its bytes can follow")
-)
+// errCut is the end of the socket's stream where TLS has not ended. It is not
+// io.EOF, which crypto/tls would take for the end between two records.
+var errCut = errors.New("the peer closed the connection and had not ended TLS")
 
 // newTLSStream makes the handshake, in both turns.
 func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
@@ -182,75 +173,51 @@ func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, er
 	if t.writeClosed.Load() {
 		return 0, os.NewSyscallError("sendto", unix.EPIPE)
 	}
-	if n, err = t.settle(&turn, p); err != nil {
-		return n, err
+	if err := t.flush(&turn); err != nil {
+		return 0, err
 	}
 	for n < len(p) {
 		record := p[n:min(len(p), n+maxPlaintext)]
-		if err := t.transmit(&turn, record); err != nil {
+		if _, err := t.conn.Write(record); err != nil {
 			return n, err
 		}
-		n += len(record)
+		err := t.flush(&turn)
+		if err == nil || mayGoOn(err) {
+			n += len(record)
+		}
+		if err != nil {
+			return n, err
+		}
 	}
 	return n, nil
-}
-
-// settle sends the rest of a record that an earlier send has left, and counts
-// what p has of it.
-func (t *tlsStream) settle(turn *sock.Turn, p []byte) (int, error) {
-	n := min(len(t.owed), len(p))
-	switch {
-	case t.failed != nil:
-		return 0, t.failed
-	case !bytes.Equal(t.owed[:n], p[:n]):
-		return 0, errOwed
-	}
-	if err := t.flush(turn); err != nil {
-		return 0, err
-	}
-	t.owed = t.owed[n:]
-	return n, nil
-}
-
-// transmit sends one record.
-func (t *tlsStream) transmit(turn *sock.Turn, plaintext []byte) error {
-	start := t.wire.end()
-	if _, err := t.conn.Write(plaintext); err != nil {
-		return err
-	}
-	end := t.wire.end()
-	err := t.flush(turn)
-	if t.wire.sentUpTo(start + 1) {
-		t.wire.client.sent.Store(true)
-	}
-	if err == nil || t.wire.sentUpTo(end) {
-		return nil // what is left is the receiving side's, and can wait for the next record
-	}
-	t.owed = append(t.owed[:0], plaintext...)
-	return err
 }
 
 // flush sends the queue. What the kernel has refused for good is the end of
 // sending: nothing can take the place of a record.
 func (t *tlsStream) flush(turn *sock.Turn) error {
+	if t.failed != nil {
+		return t.failed
+	}
 	err := t.wire.flush(turn, 0)
-	if err != nil && !isTimeout(err) {
+	if err != nil && !mayGoOn(err) {
 		t.failed = err
 	}
 	return err
 }
 
-// push sends what the receiving side has queued, unless that has to wait. A
-// record that is owed is the caller's to send, or not to.
+// mayGoOn reports whether an error of the socket leaves the next call a chance.
+func mayGoOn(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)
+}
+
+// push sends what is queued as far as that can be done without waiting.
 func (t *tlsStream) push() {
 	turn, ok := t.wire.client.sock.TrySending()
 	if !ok {
 		return // the sender takes it along, or the next one does
 	}
 	defer turn.Leave()
-	if len(t.owed) == 0 {
-		_ = t.flush(&turn)
-	}
+	_ = t.flush(&turn)
 }
 
 // closeWrite ends this side of TLS; the socket's stays open for what the other
@@ -265,12 +232,6 @@ func (t *tlsStream) closeWrite(timeout time.Duration) error {
 }
 
 func (t *tlsStream) closeNotify(turn *sock.Turn) error {
-	switch {
-	case t.failed != nil:
-		return t.failed
-	case len(t.owed) > 0:
-		return errOwed // the peer would take a part of a message for all of it
-	}
 	t.writeClosed.Store(true)
 	if err := t.conn.CloseWrite(); err != nil {
 		return err
@@ -306,8 +267,7 @@ type tlsSocket struct {
 
 	mu    sync.Mutex
 	buf   []byte
-	taken int   // how much of buf is sent
-	ever  int64 // bytes ever queued
+	taken int // how much of buf is sent
 }
 
 var _ net.Conn = (*tlsSocket)(nil)
@@ -320,8 +280,8 @@ func (e pending) Unwrap() error { return e.error }
 func (pending) Timeout() bool   { return true }
 func (pending) Temporary() bool { return true }
 
-// Read receives what there is. Whatever was written before goes first: in a
-// handshake it is what the peer answers.
+// Read receives what there is. Whatever was written before goes first: it may
+// be what the peer answers.
 func (w *tlsSocket) Read(p []byte) (int, error) {
 	if w.handshaking {
 		if w.rd.Expired() { // a peer that never stops talking
@@ -330,21 +290,32 @@ func (w *tlsSocket) Read(p []byte) (int, error) {
 		if err := w.flush(&w.wr, 0); err != nil {
 			return 0, err
 		}
-	} else if len(w.queued()) > 0 {
-		w.push()
 	}
-	flags := 0
-	if w.impatient {
-		flags = unix.MSG_DONTWAIT
-	}
-	n, err := w.rd.Recv(p, flags)
+	n, err := w.receive(p)
 	switch {
 	case errors.Is(err, io.EOF):
 		return n, errCut
-	case !w.handshaking && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)):
+	case err != nil && mayGoOn(err) && !w.handshaking:
 		return n, pending{err}
 	}
 	return n, err
+}
+
+func (w *tlsSocket) receive(p []byte) (int, error) {
+	if w.impatient {
+		return w.rd.Recv(p, unix.MSG_DONTWAIT)
+	}
+	for len(w.queued()) > 0 {
+		w.push()
+		n, err := w.rd.Recv(p, unix.MSG_DONTWAIT)
+		if err == nil || !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+		if err := w.rd.AwaitEither(); err != nil {
+			return 0, err
+		}
+	}
+	return w.rd.Recv(p, 0)
 }
 
 // Write queues. Whoever has crypto/tls write sends the queue.
@@ -352,7 +323,6 @@ func (w *tlsSocket) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = append(w.buf, p...)
-	w.ever += int64(len(p))
 	return len(p), nil
 }
 
@@ -381,20 +351,6 @@ func (w *tlsSocket) flush(turn *sock.Turn, flags int) error {
 			return err
 		}
 	}
-}
-
-// end is the place in the stream where the queue ends.
-func (w *tlsSocket) end() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ever
-}
-
-// sentUpTo reports whether all bytes before a place in the stream are sent.
-func (w *tlsSocket) sentUpTo(place int64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ever-int64(len(w.buf)-w.taken) >= place
 }
 
 // Close does nothing: who closes the client closes the socket.

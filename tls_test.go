@@ -9,6 +9,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/nettest"
 )
 
 // A tlsServer is what the TLS tests dial: a listener and its certificate.
@@ -92,6 +93,19 @@ func TestTLSRoundTrip(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "pong", string(p[:n]))
 			require.True(t, c.ConnectionState().HandshakeComplete)
+		})
+	}
+}
+
+func TestNetConnContractOverTLS(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
+			trust := s.trust(t)
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				c, peer := s.handshakes(t, client.Options{TLS: trust})
+				return c, peer, func() { _, _ = c.Close(), peer.Close() }, nil
+			})
 		})
 	}
 }

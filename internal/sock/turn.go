@@ -17,6 +17,7 @@ type Turn struct {
 	until Instant
 	flags int  // MSG_DONTWAIT, or none
 	wait  bool // the first receive may wait inside recv(2)
+	idle  pause
 }
 
 // ErrTaken is the error of Recv, Read, Send, SendTo and Write once a layer has
@@ -93,6 +94,16 @@ func (t *Turn) recv(p []byte, flags int, from *name) (int, error) {
 // Send sends as Socket.Send does, in the turn.
 func (t *Turn) Send(p []byte, flags int) (int, error) {
 	return t.s.transmit(p, flags|t.flags, t.until, nil)
+}
+
+// AwaitEither waits until there may be something to receive or room to send, or
+// does not where the turn's calls may not wait. It makes pauses of its own: there
+// can be room that another has the turn to fill.
+func (t *Turn) AwaitEither() error {
+	if t.flags&unix.MSG_DONTWAIT != 0 {
+		return t.s.failure("poll", unix.EAGAIN)
+	}
+	return t.s.await(t.d, unix.POLLIN|unix.POLLOUT, t.until, &t.idle)
 }
 
 // Expired reports whether the limit or the deadline is over, for a layer whose
