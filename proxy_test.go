@@ -27,13 +27,15 @@ import (
 )
 
 // A fakeProxy is a proxy that answers as it is told to and remembers what it
-// was asked. Through it one reaches an echo.
+// was asked.
 type fakeProxy struct {
 	greeting   []byte // SOCKS5: method selection; nil is as asked
 	authStatus byte
 	reply      []byte // what answers the request
 	bytewise   bool
 	after      string // sent together with the reply
+
+	beyond func(net.Conn) // whom one reaches; nil is an echo
 
 	target, user, password string
 }
@@ -49,6 +51,14 @@ func (p *fakeProxy) write(conn net.Conn, b []byte) {
 	}
 }
 
+func (p *fakeProxy) connect(conn net.Conn) {
+	if p.beyond == nil {
+		echo(conn)
+		return
+	}
+	p.beyond(conn)
+}
+
 func (p *fakeProxy) http(conn net.Conn) {
 	req, err := http.ReadRequest(bufio.NewReader(conn))
 	if err != nil || req.Method != http.MethodConnect {
@@ -60,7 +70,7 @@ func (p *fakeProxy) http(conn net.Conn) {
 		p.user, p.password, _ = strings.Cut(string(pair), ":")
 	}
 	p.write(conn, append(bytes.Clone(p.reply), p.after...))
-	echo(conn)
+	p.connect(conn)
 }
 
 func (p *fakeProxy) socks5(conn net.Conn) {
@@ -105,7 +115,7 @@ func (p *fakeProxy) socks5(conn net.Conn) {
 	}
 	p.target = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	p.write(conn, append(bytes.Clone(p.reply), p.after...))
-	echo(conn)
+	p.connect(conn)
 }
 
 // serve gives the proxy's address; the connection is over when stopped is closed.
