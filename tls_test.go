@@ -3,9 +3,12 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/require"
@@ -106,6 +109,50 @@ func TestNetConnContractOverTLS(t *testing.T) {
 				c, peer := s.handshakes(t, client.Options{TLS: trust})
 				return c, peer, func() { _, _ = c.Close(), peer.Close() }, nil
 			})
+		})
+	}
+}
+
+// TLS is with the target, whatever carries it there.
+func TestTLSRunsInsideAProxy(t *testing.T) {
+	s := listenWith(t, "tcp", newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.DNSNames = []string{"name.test"} }), nil)
+	trust := &client.TLSOptions{CAFile: s.trust(t).CAFile}
+	for scheme, reply := range map[string][]byte{"socks5": socksGranted, "http": []byte("HTTP/1.1 200 OK\r\n\r\n")} {
+		t.Run(scheme, func(t *testing.T) {
+			dial := func(target string, opts client.Options, beyond func(net.Conn)) (*client.Client, error) {
+				p := &fakeProxy{reply: reply, beyond: beyond}
+				conversation := p.socks5
+				if scheme == "http" {
+					conversation = p.http
+				}
+				address, _ := p.serve(t, conversation)
+				opts.Proxy, opts.TLS = scheme+"://"+address, trust
+				return client.Dial("tcp", target, &opts)
+			}
+			inside := func(conn net.Conn) {
+				peer := tls.Server(conn, s.config)
+				_, _ = io.Copy(peer, peer)
+			}
+			c, err := dial("name.test:443", client.Options{}, inside)
+			require.NoError(t, err)
+			require.Equal(t, "name.test", c.ConnectionState().ServerName)
+			_, err = c.Send([]byte("ping"), 0)
+			require.NoError(t, err)
+			p := make([]byte, 4)
+			_, err = c.Recv(p, client.WaitAll)
+			require.NoError(t, err)
+			require.Equal(t, "ping", string(p))
+			require.NoError(t, c.Close())
+
+			_, err = dial("another.test:443", client.Options{}, inside)
+			require.Truef(t, isHostname(err), "%v", err)
+
+			begin := time.Now()
+			_, err = dial("name.test:443", client.Options{Timeout: 50 * time.Millisecond}, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+			require.GreaterOrEqual(t, time.Since(begin), 50*time.Millisecond)
+			var failed *client.TLSError
+			require.ErrorAs(t, err, &failed)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		})
 	}
 }
