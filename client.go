@@ -80,7 +80,7 @@ const (
 
 	// OOB sends or receives the urgent byte of a stream (MSG_OOB, RFC 6093).
 	// Receiving waits for one that the peer has announced; if there is none, the
-	// kernel says unix.EINVAL. On datagrams it is unix.EOPNOTSUPP.
+	// kernel says unix.EINVAL. On datagrams and over TLS it is unix.EOPNOTSUPP.
 	OOB Flag = unix.MSG_OOB
 )
 
@@ -231,6 +231,11 @@ func (c *Client) Type() Type { return c.typ }
 //
 // SIGPIPE is never raised: a peer that has gone gives unix.EPIPE or
 // unix.ECONNRESET.
+//
+// Over TLS the count is of bytes that are in records, the last of which (16 KiB
+// at most) may not be all sent if there is an error. It goes out before anything
+// else that is sent, and while the next call receives; an empty p sends nothing
+// but that. Close does not wait for it.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.usable(sendFlags, flags, true); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
@@ -253,7 +258,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 // while Recv waits, is for the next call.
 //
 // On a stream the end is io.EOF, or io.ErrUnexpectedEOF if a part of a WaitAll
-// came before it. A datagram that is longer than p gives what fits and a
+// came before it, or if it is TLS that the peer has not ended. A datagram that is longer than p gives what fits and a
 // *TruncatedError; an empty one gives 0 and no error.
 func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.usable(recvFlags, flags, c.typ.isStream()); err != nil {
@@ -329,7 +334,8 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 // returns at once with an error that is net.ErrClosed, and so does every later
 // one, a second Close included. Close does not wait for those calls; the
 // descriptor is free when the last of them has returned, and that one is who
-// waits if SO_LINGER was set through Control.
+// waits if SO_LINGER was set through Control. Over TLS the peer is told (RFC 8446,
+// 6.1, close_notify) if there is room for that at once.
 func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)
@@ -349,8 +355,9 @@ func (c *Client) Close() error {
 }
 
 // CloseWrite tells the peer of a stream that nothing more will be sent, which
-// it reads as the end; receiving goes on. See shutdown(2), SHUT_WR. A datagram
-// client gives unix.EOPNOTSUPP.
+// it reads as the end; receiving goes on. See shutdown(2), SHUT_WR. Over TLS it
+// is TLS that ends (close_notify), and what waits for room, as Send does, within
+// Options.SendTimeout. A datagram client gives unix.EOPNOTSUPP.
 func (c *Client) CloseWrite() error {
 	t := c.tls.Load()
 	if t == nil {
@@ -392,7 +399,8 @@ func (c *Client) shutdown(how int) error {
 // side nor reset the connection. It asks the kernel each time and takes nothing
 // away: neither bytes that have arrived nor an error that is yet to be told. A
 // peer whose machine or network has failed silently still counts as there, and
-// one that CloseRead has cut off does not.
+// one that CloseRead has cut off does not, nor one whose end of TLS has been
+// received.
 func (c *Client) IsConnected() bool {
 	if c.sock == nil || c.state.Load() != connected {
 		return false

@@ -102,7 +102,8 @@ func (c *Client) RemoteAddr() net.Addr {
 // SyscallConn lends the descriptor, for what this package has no method for.
 // Read and Write make it non-blocking for good, so that a callback which expects
 // EAGAIN gets it; Recv and Send then wait in poll(2), which costs a system call
-// more. Control leaves the descriptor as it is: on Linux it may block.
+// more. Control leaves the descriptor as it is: on Linux it may block. Over TLS
+// what goes through the descriptor is TLS records, which nobody else may take.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
 	if c.sock == nil {
 		return nil, c.failed(opRaw, nil, net.ErrClosed)

@@ -23,8 +23,8 @@ import (
 // Options.ConnectTimeout bounds all of it, looking the name up included. The
 // error is a *net.OpError: around *os.SyscallError for the kernel's reason,
 // os.ErrDeadlineExceeded, *net.DNSError, *net.AddrError,
-// net.UnknownNetworkError, *OptionError, *ProxyError, or, if several addresses
-// were tried, *DialError.
+// net.UnknownNetworkError, *OptionError, *ProxyError, *TLSError, or, if several
+// addresses were tried, *DialError.
 func Dial(network, address string, opts *Options) (*Client, error) {
 	return DialContext(context.Background(), network, address, opts)
 }

@@ -39,6 +39,12 @@
 // still there for the next call. The end of a stream, an empty datagram and a
 // datagram that was cut are three different answers.
 //
+// # TLS
+//
+// With [Options].TLS the handshake is a part of the dial, and the peer's
+// certificate, chain and name, is verified before there is a client. All calls
+// mean over TLS what they mean without. [Client.StartTLS] begins later.
+//
 // # Systems
 //
 // Linux is where the package is tested and fastest. On macOS and FreeBSD the

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -453,4 +454,73 @@ func TestNothingIsSentInClear(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "the secret", string(got))
 	require.NotContains(t, v.in.String(), "secret")
+}
+
+// However the stream is cut and whatever calls receive it, it is the same stream.
+func TestAnyMixOfReceivesGivesTheSameBytes(t *testing.T) {
+	eachTLSVersion(t, func(t *testing.T, version uint16) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		r := rand.New(rand.NewPCG(seed, 0))
+		c, peer, v := valved(t, version, client.Options{RecvTimeout: 200 * time.Microsecond})
+		want := make([]byte, 300_000)
+		for i := range want {
+			want[i] = byte(r.Uint32())
+		}
+		stream := records(t, v, func() error {
+			for rest := want; len(rest) > 0; {
+				n := min(len(rest), 1+r.IntN(1<<r.IntN(16)))
+				if _, err := peer.Write(rest[:n]); err != nil {
+					return err
+				}
+				rest = rest[n:]
+			}
+			return peer.CloseWrite()
+		})
+		require.NoError(t, v.SetWriteDeadline(time.Time{})) // crypto/tls has set one with its close_notify
+		var sender sync.WaitGroup
+		defer sender.Wait()
+		cuts := rand.New(rand.NewPCG(seed, 1))
+		sender.Go(func() {
+			for rest := stream; len(rest) > 0; {
+				n := min(len(rest), 1+cuts.IntN(1<<cuts.IntN(16)))
+				if _, err := v.Conn.Write(rest[:n]); err != nil {
+					t.Error(err)
+				}
+				rest = rest[n:]
+				time.Sleep(time.Duration(cuts.IntN(300)) * time.Microsecond) // the gaps are the test
+			}
+		})
+		flags := []client.Flag{0, client.WaitAll, client.Peek, client.DontWait, client.Peek | client.WaitAll, client.Peek | client.DontWait, client.WaitAll | client.DontWait}
+		var got []byte
+		for buf, end := make([]byte, 1<<15), time.Now().Add(enough); ; {
+			require.True(t, time.Now().Before(end), "%d bytes of %d", len(got), len(want))
+			p := buf[:1+r.IntN(1<<r.IntN(15))]
+			var n int
+			var err error
+			f := flags[r.IntN(len(flags))]
+			if r.IntN(8) == 0 {
+				f = 0
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(200*time.Microsecond)))
+				n, err = c.Read(p)
+				require.NoError(t, c.SetReadDeadline(time.Time{}))
+			} else {
+				n, err = c.Recv(p, f)
+			}
+			require.LessOrEqual(t, len(got)+n, len(want))
+			require.Equal(t, want[len(got):len(got)+n], p[:n])
+			if f&client.Peek == 0 {
+				got = append(got, p[:n]...)
+			}
+			if err == nil {
+				require.Positive(t, n)
+				continue
+			}
+			if len(got) == len(want) && errors.Is(err, io.EOF) {
+				break
+			}
+			require.True(t, errorIsEither(err, os.ErrDeadlineExceeded, unix.EAGAIN) || errors.Is(err, io.ErrUnexpectedEOF) && f&client.WaitAll != 0, err)
+		}
+		require.True(t, bytes.Equal(want, got))
+	})
 }
