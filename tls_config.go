@@ -261,6 +261,9 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 	case legacy:
 		b.Bytes, err = x509.DecryptPEMBlock(b, []byte(passphrase)) //nolint:staticcheck // as above
 		b.Headers = nil
+		if err == nil && !isKey(b.Bytes) {
+			err = x509.IncorrectPasswordError // one wrong passphrase in 256 looks right by the padding
+		}
 	default:
 		b.Type = "PRIVATE KEY"
 		b.Bytes, err = pkcs8Bytes(b.Bytes, passphrase)
@@ -269,6 +272,13 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 		return nil, fmt.Errorf("Passphrase does not open the key: %w", err)
 	}
 	return pem.EncodeToMemory(b), nil
+}
+
+func isKey(der []byte) bool {
+	_, pkcs1 := x509.ParsePKCS1PrivateKey(der)
+	_, sec1 := x509.ParseECPrivateKey(der)
+	_, pkcs8 := x509.ParsePKCS8PrivateKey(der)
+	return pkcs1 == nil || sec1 == nil || pkcs8 == nil
 }
 
 func pkcs8Bytes(encrypted []byte, passphrase string) (der []byte, err error) {
