@@ -120,6 +120,12 @@ type Client struct {
 
 	bind  sync.Mutex // belongs to who gives the socket an address
 	bound bool
+
+	kept   *kept // of a client that comes from a pool
+	gate   gate  // shut when it has been given back
+	note   note  // of how it was used
+	reused bool
+	reuses int
 }
 
 // A client's way through Connect. Close is not a state: the socket knows.
@@ -237,9 +243,10 @@ func (c *Client) Type() Type { return c.typ }
 // else that is sent, and while the next call receives; an empty p sends nothing
 // but that. Close does not wait for it.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
-	if err := c.usable(sendFlags, flags, true); err != nil {
+	if err := c.begin(sendFlags, flags, true); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
+	defer c.end()
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
@@ -261,9 +268,10 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 // came before it, or if it is TLS that the peer has not ended. A datagram that is longer than p gives what fits and a
 // *TruncatedError; an empty one gives 0 and no error.
 func (c *Client) Recv(p []byte, flags Flag) (int, error) {
-	if err := c.usable(recvFlags, flags, c.typ.isStream()); err != nil {
+	if err := c.begin(recvFlags, flags, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRecv, nil, err)
 	}
+	defer c.end()
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
@@ -271,7 +279,21 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	} else {
 		n, err = c.sock.Recv(p, int(flags), c.limits.recv, nil)
 	}
+	c.note.received(n, len(p), err, flags)
 	return c.received(opRecv, nil, len(p), n, err)
+}
+
+// begin says why a call with such flags cannot be made, if it cannot. Otherwise
+// the call has to end.
+func (c *Client) begin(known, flags Flag, needsPeer bool) error {
+	if !c.hold() {
+		return net.ErrClosed
+	}
+	err := c.usable(known, flags, needsPeer)
+	if err != nil {
+		c.end()
+	}
+	return err
 }
 
 // usable says why a call with such flags cannot go to the kernel, if it cannot.
@@ -295,6 +317,7 @@ func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error
 	if (n > 0 || err == nil) && !c.sent.Load() {
 		c.sent.Store(true)
 	}
+	c.note.sent(err)
 	if err == nil {
 		return nil
 	}
@@ -340,6 +363,9 @@ func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
+	if c.kept != nil {
+		return c.closed(c.kept.giveBack(c, false))
+	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
 	if t := c.tls.Load(); t != nil {
 		t.bye()
@@ -348,6 +374,10 @@ func (c *Client) Close() error {
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
+	return c.closed(err)
+}
+
+func (c *Client) closed(err error) error {
 	if err != nil {
 		return c.failed(opClose, nil, err)
 	}
@@ -359,39 +389,36 @@ func (c *Client) Close() error {
 // is TLS that ends (close_notify), and what waits for room, as Send does, within
 // Options.SendTimeout. A datagram client gives unix.EOPNOTSUPP.
 func (c *Client) CloseWrite() error {
-	t := c.tls.Load()
-	if t == nil {
-		return c.shutdown(unix.SHUT_WR)
-	}
-	if err := t.closeWrite(c.limits.send); err != nil {
-		return c.failed(opClose, nil, err)
-	}
-	return nil
+	return c.shutdown(unix.SHUT_WR)
 }
 
 // CloseRead ends receiving on a stream: what arrives later is not for this
 // program, and Recv returns io.EOF. See shutdown(2), SHUT_RD. A datagram client
 // gives unix.EOPNOTSUPP.
 func (c *Client) CloseRead() error {
-	if t := c.tls.Load(); t != nil {
-		t.readClosed.Store(true)
-	}
 	return c.shutdown(unix.SHUT_RD)
 }
 
 func (c *Client) shutdown(how int) error {
-	err := c.usable(0, 0, c.typ.isStream())
-	switch {
-	case err != nil:
-	case !c.typ.isStream():
-		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
-	default:
-		err = c.sock.Shutdown(how)
-	}
+	err := c.begin(0, 0, c.typ.isStream())
 	if err != nil {
 		return c.failed(opClose, nil, err)
 	}
-	return nil
+	defer c.end()
+	c.note.broken()
+	t := c.tls.Load()
+	switch {
+	case !c.typ.isStream():
+		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
+	case t != nil && how == unix.SHUT_WR:
+		err = t.closeWrite(c.limits.send)
+	default:
+		if t != nil {
+			t.readClosed.Store(true)
+		}
+		err = c.sock.Shutdown(how)
+	}
+	return c.closed(err)
 }
 
 // IsConnected reports whether the client has a peer and, on a stream, whether
@@ -402,9 +429,10 @@ func (c *Client) shutdown(how int) error {
 // one that CloseRead has cut off does not, nor one whose end of TLS has been
 // received.
 func (c *Client) IsConnected() bool {
-	if c.sock == nil || c.state.Load() != connected {
+	if c.sock == nil || c.state.Load() != connected || !c.hold() {
 		return false
 	}
+	defer c.end()
 	if t := c.tls.Load(); t != nil && t.ended.Load() {
 		return false
 	}

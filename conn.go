@@ -12,9 +12,10 @@ import (
 // by the read deadline alone and not by the client's timeouts. Setting the
 // deadline from another goroutine ends a Read that waits. See Recv for the rest.
 func (c *Client) Read(p []byte) (int, error) {
-	if err := c.usable(0, 0, c.typ.isStream()); err != nil {
+	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRead, nil, err)
 	}
+	defer c.end()
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
@@ -22,6 +23,7 @@ func (c *Client) Read(p []byte) (int, error) {
 	} else {
 		n, err = c.sock.Read(p)
 	}
+	c.note.received(n, len(p), err, 0)
 	return c.received(opRead, nil, len(p), n, err)
 }
 
@@ -29,9 +31,10 @@ func (c *Client) Read(p []byte) (int, error) {
 // and not by the client's timeouts. Setting the deadline from another goroutine
 // ends a Write that waits. See Send for the rest.
 func (c *Client) Write(p []byte) (int, error) {
-	if err := c.usable(0, 0, true); err != nil {
+	if err := c.begin(0, 0, true); err != nil {
 		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
+	defer c.end()
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
@@ -65,9 +68,10 @@ func (c *Client) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Client) setDeadline(set func(*sock.Socket, sock.Instant) error, t time.Time) error {
-	if c.sock == nil {
+	if c.sock == nil || !c.hold() {
 		return c.failed(opSet, nil, net.ErrClosed)
 	}
+	defer c.end()
 	if err := set(c.sock, sock.At(t)); err != nil {
 		return c.failed(opSet, nil, err)
 	}
@@ -105,9 +109,10 @@ func (c *Client) RemoteAddr() net.Addr {
 // more. Control leaves the descriptor as it is: on Linux it may block. Over TLS
 // what goes through the descriptor is TLS records, which nobody else may take.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
-	if c.sock == nil {
+	if c.sock == nil || !c.hold() {
 		return nil, c.failed(opRaw, nil, net.ErrClosed)
 	}
+	defer c.end()
 	return rawConn{c, c.sock.Raw()}, nil
 }
 
@@ -117,13 +122,24 @@ type rawConn struct {
 	raw sock.RawConn
 }
 
-func (r rawConn) Control(f func(fd uintptr)) error { return r.failed(r.raw.Control(f)) }
+func (r rawConn) Control(f func(fd uintptr)) error {
+	return r.do(func() error { return r.raw.Control(f) })
+}
 
-func (r rawConn) Read(f func(fd uintptr) bool) error { return r.failed(r.raw.Read(f)) }
+func (r rawConn) Read(f func(fd uintptr) bool) error {
+	return r.do(func() error { return r.raw.Read(f) })
+}
 
-func (r rawConn) Write(f func(fd uintptr) bool) error { return r.failed(r.raw.Write(f)) }
+func (r rawConn) Write(f func(fd uintptr) bool) error {
+	return r.do(func() error { return r.raw.Write(f) })
+}
 
-func (r rawConn) failed(err error) error {
+func (r rawConn) do(call func() error) error {
+	err := net.ErrClosed
+	if r.c.hold() {
+		defer r.c.end()
+		err = call()
+	}
 	if err == nil {
 		return nil
 	}

@@ -32,7 +32,13 @@ func Dial(network, address string, opts *Options) (*Client, error) {
 // DialContext is Dial that also ends, at once, when ctx does; the error is then
 // ctx's. Once it has returned, ctx has no effect on the client.
 func DialContext(ctx context.Context, network, address string, opts *Options) (*Client, error) {
-	c, addr, err := dial(ctx, network, address, orDefaults(opts))
+	opts = orDefaults(opts)
+	return dialBy(ctx, network, address, opts, deadline(ctx, opts.limits().connect))
+}
+
+// dialBy is DialContext with a limit that began before.
+func dialBy(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, error) {
+	c, addr, err := dial(ctx, network, address, opts, until)
 	if err != nil {
 		return nil, &net.OpError{Op: opDial, Net: network, Addr: addr, Err: err}
 	}
@@ -44,12 +50,17 @@ func DialContext(ctx context.Context, network, address string, opts *Options) (*
 // defaults.
 type Dialer struct {
 	Options *Options // nil is the defaults
+	Pool    *Pool    // if not nil, who dials; Close of a connection then gives it back
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving
 // the *Client as a net.Conn, which for datagrams is a net.PacketConn too.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := DialContext(ctx, network, address, d.Options)
+	dial := DialContext
+	if d.Pool != nil {
+		dial = d.Pool.Dial
+	}
+	c, err := dial(ctx, network, address, d.Options)
 	if err != nil {
 		return nil, err // not a nil *Client in a net.Conn
 	}
@@ -60,7 +71,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 }
 
 // dial returns, with an error, the address that it is about.
-func dial(ctx context.Context, network, address string, opts *Options) (*Client, net.Addr, error) {
+func dial(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
 	where := target{network, address}
 	n, ok := networks[network]
 	if !ok {
@@ -77,7 +88,6 @@ func dial(ctx context.Context, network, address string, opts *Options) (*Client,
 	if p.tls, err = p.tls.expecting(host); err != nil {
 		return nil, where, err
 	}
-	until := deadline(ctx, opts.limits().connect)
 	var c *Client
 	var addr net.Addr
 	if p.via != nil {

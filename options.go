@@ -64,6 +64,11 @@ type Options struct {
 	// and nothing is sent before. Streams only. Default: none.
 	TLS *TLSOptions
 
+	// Key is the caller's part of a Pool's key: two who dial the same with
+	// different Keys get no connection from each other. Without a pool it means
+	// nothing.
+	Key string
+
 	// Control is called with the descriptor after the socket has been made and
 	// before it is bound or connected, to set options that have no field here.
 	// address is the one about to be connected to, and empty for a client from

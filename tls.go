@@ -37,9 +37,10 @@ type TLSOptions struct {
 	CAPath string
 
 	// CertFile and KeyFile are the client's own certificate, with the chain to
-	// its CA, and the private key, in PEM. Passphrase opens a key that is
-	// encrypted, as PKCS #8 (RFC 5958) or in the older way of OpenSSL (RFC 1421).
-	// Default: Config's Certificates.
+	// its CA, and the private key, in PEM. It is shown to a server that asks for
+	// one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
+	// (RFC 5958; AES or 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256)
+	// or in the older way of OpenSSL (RFC 1421). Default: Config's Certificates.
 	CertFile   string
 	KeyFile    string
 	Passphrase string
@@ -182,9 +183,11 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case ctx.Err() != nil:
 		return contextual(ctx, sock.ErrStopped)
 	}
-	if err := c.usable(0, 0, true); err != nil {
+	if err := c.begin(0, 0, true); err != nil {
 		return err
 	}
+	defer c.end()
+	c.note.broken() // for a pool: nobody who asks for a plain one gets it
 	if t == nil {
 		t = &TLSOptions{}
 	}

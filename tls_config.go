@@ -269,7 +269,7 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 		b.Bytes, err = pkcs8Bytes(b.Bytes, passphrase)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Passphrase does not open the key: %w", err)
+		return nil, fmt.Errorf("the key cannot be opened with Passphrase: %w", err)
 	}
 	return pem.EncodeToMemory(b), nil
 }

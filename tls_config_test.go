@@ -67,13 +67,13 @@ func TestCertificateAuthorities(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts.ServerName = "localhost"
-			err, got := s.outcome(t, opts)
+			got, err := s.outcome(t, opts)
 			require.NoError(t, err)
 			require.Equal(t, "secret", got)
 		})
 	}
 	t.Run("in place of Config's", func(t *testing.T) {
-		err, _ := s.outcome(t, &client.TLSOptions{ServerName: "localhost", CAFile: others, Config: &tls.Config{RootCAs: pool(root)}})
+		_, err := s.outcome(t, &client.TLSOptions{ServerName: "localhost", CAFile: others, Config: &tls.Config{RootCAs: pool(root)}})
 		require.Truef(t, isUnknownAuthority(err), "%v", err)
 	})
 
@@ -216,9 +216,9 @@ func TestClientCertificates(t *testing.T) {
 		{"empty certificate", client.TLSOptions{CertFile: tempFile(t, "cert.pem", nil), KeyFile: keyFile}, "TLS.CertFile", "cert.pem"},
 		{"broken certificate", client.TLSOptions{CertFile: tempFile(t, "cert.pem", mine.certPEM()[:200]), KeyFile: keyFile}, "TLS.CertFile", "malformed"},
 		{"no passphrase", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", encrypted(nil))}, "TLS.KeyFile", "there is no Passphrase"},
-		{"wrong passphrase", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", encrypted(nil)), Passphrase: "close sesame"}, "TLS.KeyFile", "Passphrase does not open the key"},
+		{"wrong passphrase", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", encrypted(nil)), Passphrase: "close sesame"}, "TLS.KeyFile", "cannot be opened with Passphrase"},
 		{"no passphrase, legacy", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", legacy("EC PRIVATE KEY", sec1))}, "TLS.KeyFile", "there is no Passphrase"},
-		{"wrong passphrase, legacy", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", legacy("EC PRIVATE KEY", sec1)), Passphrase: "close sesame"}, "TLS.KeyFile", "Passphrase does not open the key"},
+		{"wrong passphrase, legacy", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", legacy("EC PRIVATE KEY", sec1)), Passphrase: "close sesame"}, "TLS.KeyFile", "cannot be opened with Passphrase"},
 		{"cut, encrypted", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", bent(odd(t, good.Bytes))), Passphrase: passphrase}, "TLS.KeyFile", "key.pem"},
 		{"no ASN.1, encrypted", client.TLSOptions{CertFile: certFile, KeyFile: tempFile(t, "key.pem", bent([]byte("x"))), Passphrase: passphrase}, "TLS.KeyFile", "key.pem"},
 	} {
@@ -255,7 +255,7 @@ func TestVersionsAndTheRestOfTheConfig(t *testing.T) {
 			s := listenTLS(t, "tcp", func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 })
 			opts := s.trust(t)
 			opts.Config = config
-			err, _ := s.outcome(t, opts)
+			_, err := s.outcome(t, opts)
 			require.Error(t, err)
 		}
 	})

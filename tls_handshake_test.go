@@ -313,7 +313,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 			if test.client != nil {
 				test.client(opts)
 			}
-			err, got := s.outcome(t, opts)
+			got, err := s.outcome(t, opts)
 			var failed *client.TLSError
 			require.ErrorAs(t, err, &failed)
 			require.ErrorContains(t, err, test.text)

@@ -54,7 +54,7 @@ var errCut = errors.New("the peer closed the connection and had not ended TLS")
 
 // newTLSStream makes the handshake, in both turns.
 func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
-	t := &tlsStream{wire: tlsSocket{client: c, rd: rd, wr: wr, handshaking: true}}
+	t := &tlsStream{wire: tlsSocket{sock: c.sock, ends: c.ends.Load(), rd: rd, wr: wr, handshaking: true}}
 	t.wire.push = t.push
 	t.conn = tls.Client(&t.wire, config)
 	err := t.conn.HandshakeContext(ctx)
@@ -71,7 +71,7 @@ func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr soc
 
 // recv is Recv on TLS: what the flags mean on a plain stream, they mean here.
 func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
-	turn, err := t.wire.client.sock.Receiving(int(flags), timeout)
+	turn, err := t.wire.sock.Receiving(int(flags), timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -79,7 +79,7 @@ func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, erro
 }
 
 func (t *tlsStream) read(p []byte) (int, error) {
-	turn, err := t.wire.client.sock.Reading()
+	turn, err := t.wire.sock.Reading()
 	if err != nil {
 		return 0, err
 	}
@@ -165,7 +165,7 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 }
 
 func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, err error) {
-	turn, err := t.wire.client.sock.Sending(int(flags), timeout)
+	turn, err := t.wire.sock.Sending(int(flags), timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -212,7 +212,7 @@ func mayGoOn(err error) bool {
 
 // push sends what is queued as far as that can be done without waiting.
 func (t *tlsStream) push() {
-	turn, ok := t.wire.client.sock.TrySending()
+	turn, ok := t.wire.sock.TrySending()
 	if !ok {
 		return // the sender takes it along, or the next one does
 	}
@@ -223,7 +223,7 @@ func (t *tlsStream) push() {
 // closeWrite ends this side of TLS; the socket's stays open for what the other
 // side has still to say. See RFC 8446, 6.1.
 func (t *tlsStream) closeWrite(timeout time.Duration) error {
-	turn, err := t.wire.client.sock.Sending(0, timeout)
+	turn, err := t.wire.sock.Sending(0, timeout)
 	if err != nil {
 		return err
 	}
@@ -239,29 +239,77 @@ func (t *tlsStream) closeNotify(turn *sock.Turn) error {
 	return t.flush(turn)
 }
 
+// pending is Socket.Pending for what is in TLS. Session tickets are nothing; half a
+// record is something. afresh looks also for what was received with an earlier
+// record, which the socket knows nothing of any more.
+func (t *tlsStream) pending(afresh bool) sock.Sight {
+	if sight := t.wire.sock.Pending(); sight == sock.Gone || sight == sock.Quiet && !afresh {
+		return sight
+	}
+	turn, ok := t.wire.sock.TryReceiving()
+	if !ok {
+		return sock.Bytes // somebody's
+	}
+	n, err := t.receive(turn, make([]byte, 1), Peek)
+	switch {
+	case n > 0 || t.wire.in.midway():
+		return sock.Bytes
+	case errors.Is(err, unix.EAGAIN):
+		return sock.Quiet
+	}
+	return sock.Gone
+}
+
 // bye does before Close what can be done without waiting: it takes what the
 // peer's TLS has sent of its own accord (a close(2) with session tickets unread
 // resets the connection, and what was sent last is lost with it), and says that
 // this is the end.
 func (t *tlsStream) bye() {
-	s := t.wire.client.sock
-	if turn, ok := s.TryReceiving(); ok {
+	if turn, ok := t.wire.sock.TryReceiving(); ok {
 		_, _ = t.receive(turn, make([]byte, 1), Peek)
 	}
-	if turn, ok := s.TrySending(); ok {
+	if turn, ok := t.wire.sock.TrySending(); ok {
 		defer turn.Leave()
 		_ = t.closeNotify(&turn)
 	}
 }
 
+// A cutter follows a stream to know where its records end (RFC 8446, 5.1).
+type cutter struct {
+	header [5]byte
+	have   int // bytes of the header
+	left   int // bytes of the record after it
+}
+
+func (c *cutter) follow(p []byte) {
+	for len(p) > 0 {
+		if c.left > 0 {
+			n := min(c.left, len(p))
+			c.left -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(c.header[c.have:], p)
+		p = p[n:]
+		if c.have += n; c.have == len(c.header) {
+			c.have, c.left = 0, int(c.header[3])<<8|int(c.header[4])
+		}
+	}
+}
+
+// midway reports whether a record has begun that is not all there.
+func (c *cutter) midway() bool { return c.have > 0 || c.left > 0 }
+
 // A tlsSocket is the socket as crypto/tls sees it.
 type tlsSocket struct {
-	client *Client
-	rd     sock.Turn // of who receives, while somebody does
+	sock *sock.Socket
+	ends *ends
+	rd   sock.Turn // of who receives, while somebody does
 
 	handshaking bool      // one caller has both turns
 	wr          sock.Turn // while handshaking
 
+	in        cutter // of who receives
 	impatient bool   // of who receives: it has what it needs
 	push      func() // sends what is queued if that can be done now
 
@@ -292,6 +340,7 @@ func (w *tlsSocket) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := w.receive(p)
+	w.in.follow(p[:n])
 	switch {
 	case errors.Is(err, io.EOF):
 		return n, errCut
@@ -357,10 +406,10 @@ func (w *tlsSocket) flush(turn *sock.Turn, flags int) error {
 func (w *tlsSocket) Close() error { return nil }
 
 // LocalAddr and RemoteAddr are the socket's.
-func (w *tlsSocket) LocalAddr() net.Addr { return w.client.LocalAddr() }
+func (w *tlsSocket) LocalAddr() net.Addr { return w.ends.local }
 
 // RemoteAddr is the peer's.
-func (w *tlsSocket) RemoteAddr() net.Addr { return w.client.RemoteAddr() }
+func (w *tlsSocket) RemoteAddr() net.Addr { return w.ends.remote }
 
 // SetDeadline and its kin do nothing: the limits are those of the turns.
 func (w *tlsSocket) SetDeadline(time.Time) error { return nil }

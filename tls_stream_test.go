@@ -127,7 +127,7 @@ func TestAReceiveThatEndsInTheMiddleOfARecordLosesNothing(t *testing.T) {
 			"Peek, no waiting": func(p []byte) (int, error) { return c.Recv(p, client.Peek|client.DontWait) },
 			"Read": func(p []byte) (int, error) {
 				require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
-				defer c.SetReadDeadline(time.Time{})
+				defer func() { require.NoError(t, c.SetReadDeadline(time.Time{})) }()
 				return c.Read(p)
 			},
 		}

@@ -26,7 +26,7 @@ func eachTLSVersion(t *testing.T, test func(t *testing.T, version uint16)) {
 
 // outcome dials a server and gives what became of the client, and what the
 // server has decrypted before the client closed.
-func (s *tlsServer) outcome(t testing.TB, opts *client.TLSOptions) (dialErr error, got string) {
+func (s *tlsServer) outcome(t testing.TB, opts *client.TLSOptions) (got string, dialErr error) {
 	t.Helper()
 	received := make(chan string, 1)
 	go func() {
@@ -48,7 +48,7 @@ func (s *tlsServer) outcome(t testing.TB, opts *client.TLSOptions) (dialErr erro
 	} else {
 		require.Nil(t, c)
 	}
-	return err, <-received
+	return <-received, err
 }
 
 func isUnknownAuthority(err error) bool {
@@ -156,7 +156,7 @@ func TestWhichCertificatesAreAccepted(t *testing.T) {
 				if opts.CAFile == "" {
 					opts.CAFile = rootFile
 				}
-				err, got := s.outcome(t, &opts)
+				got, err := s.outcome(t, &opts)
 				if test.refused == nil {
 					require.NoError(t, err)
 					require.Equal(t, "secret", got)
@@ -177,7 +177,7 @@ func TestWhichCertificatesAreAccepted(t *testing.T) {
 }
 
 func TestTheSystemsRootsAreTheDefault(t *testing.T) {
-	err, got := listenTLS(t, "tcp", nil).outcome(t, &client.TLSOptions{ServerName: "localhost"})
+	got, err := listenTLS(t, "tcp", nil).outcome(t, &client.TLSOptions{ServerName: "localhost"})
 	require.Truef(t, isUnknownAuthority(err), "%v", err)
 	require.Empty(t, got)
 }
@@ -265,7 +265,7 @@ func TestRevocationLists(t *testing.T) {
 			opts := test.opts
 			opts.CAFile = tempFile(t, "root.pem", root.certPEM())
 			opts.CRLFile = tempFile(t, "list", test.list)
-			err, got := listenWith(t, "tcp", test.cert, nil).outcome(t, &opts)
+			got, err := listenWith(t, "tcp", test.cert, nil).outcome(t, &opts)
 			if test.refused == nil {
 				require.NoError(t, err)
 				require.Equal(t, "secret", got)
@@ -354,7 +354,7 @@ func TestStapledAnswers(t *testing.T) {
 				})
 				opts := test.opts
 				opts.CAFile = tempFile(t, "root.pem", root.certPEM())
-				err, got := s.outcome(t, &opts)
+				got, err := s.outcome(t, &opts)
 				if test.refused == nil {
 					require.NoError(t, err)
 					require.Equal(t, "secret", got)
@@ -391,13 +391,13 @@ func TestAResumedSessionIsVerifiedAnew(t *testing.T) {
 		require.False(t, config.InsecureSkipVerify) // never changed
 
 		strict := &client.TLSOptions{ServerName: "localhost", CAFile: tempFile(t, "other.pem", newRoot(t, "other").certPEM()), Config: config}
-		err, got := s.outcome(t, strict)
+		got, err := s.outcome(t, strict)
 		require.Truef(t, isUnknownAuthority(err), "%v", err)
 		require.Empty(t, got)
 
 		listed := &client.TLSOptions{ServerName: "localhost", CAFile: s.trust(t).CAFile, Config: config,
 			CRLFile: tempFile(t, "list", s.cert.root.revoke(t, nil, s.cert))}
-		err, got = s.outcome(t, listed)
+		got, err = s.outcome(t, listed)
 		require.Truef(t, isRevocation(true)(err), "%v", err)
 		require.Empty(t, got)
 	})
@@ -415,11 +415,11 @@ func TestCallersVerificationComesOnTop(t *testing.T) {
 			}
 			return reason
 		}}
-		err, got := s.outcome(t, opts)
+		got, err := s.outcome(t, opts)
 		require.ErrorIs(t, err, reason)
 		require.Empty(t, got)
 		opts.ServerName = "example.com" // and does not take its place
-		err, _ = s.outcome(t, opts)
+		_, err = s.outcome(t, opts)
 		require.Truef(t, isHostname(err), "%v", err)
 	}
 }
@@ -430,7 +430,7 @@ func TestConfigsClockCounts(t *testing.T) {
 		opts := s.trust(t)
 		opts.AllowSelfSigned = selfSigned
 		opts.Config = &tls.Config{Time: func() time.Time { return time.Now().Add(24 * time.Hour) }}
-		err, _ := s.outcome(t, opts)
+		_, err := s.outcome(t, opts)
 		require.Truef(t, isInvalid(x509.Expired)(err), "%v", err)
 	}
 }

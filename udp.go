@@ -150,14 +150,15 @@ func (c *Client) RecvFromAddrPort(p []byte, flags Flag) (int, netip.AddrPort, er
 }
 
 func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
-	err := c.usable(recvFlags, flags, false)
-	if err == nil && c.typ.isStream() {
-		err = os.NewSyscallError("recvfrom", unix.EOPNOTSUPP)
-	}
-	if err != nil {
+	if err := c.begin(recvFlags, flags, false); err != nil {
 		return 0, c.failed(opRecvFrom, nil, err)
 	}
+	defer c.end()
+	if c.typ.isStream() {
+		return 0, c.failed(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
+	}
 	n, err := c.sock.Recv(p, int(flags), c.limits.recv, from)
+	c.note.received(n, len(p), err, flags)
 	if n > len(p) {
 		return c.received(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}

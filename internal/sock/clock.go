@@ -35,7 +35,8 @@ func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
-	return max(add(Now(), time.Until(t)), 1)
+	left := time.Until(t) // before Now: what lies between may make i late, and not early
+	return max(add(Now(), left), 1)
 }
 
 func add(i Instant, d time.Duration) Instant {

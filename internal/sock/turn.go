@@ -112,3 +112,45 @@ func (t *Turn) Expired() bool { return t.until.Left() <= 0 || t.d.expired() }
 
 // Leave gives the turn back.
 func (t *Turn) Leave() { t.s.leave(t.d) }
+
+// What Pending sees.
+type Sight int
+
+const (
+	Quiet Sight = iota // nothing, and the peer is there as far as the kernel knows
+	Bytes              // something to receive
+	Gone               // the stream's end, or an error
+)
+
+// Pending looks what the next receive would get, and takes nothing away but an
+// error. It never waits and allocates nothing.
+func (s *Socket) Pending() Sight {
+	if s.hold() != nil {
+		return Gone
+	}
+	defer s.release()
+	var p [1]byte
+	for {
+		switch n, errno := s.sysRecv(p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT, false, nil); {
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
+			return Quiet
+		case errno != 0, n == 0 && s.stream:
+			return Gone
+		default: // also an empty datagram
+			return Bytes
+		}
+	}
+}
+
+// Renew forgets what callers have set: deadlines, and that there were any. Nobody
+// may be using the socket.
+func (s *Socket) Renew() {
+	s.rd.deadline.Store(int64(Never))
+	s.wr.deadline.Store(int64(Never))
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	if !s.handedOut {
+		s.polled.Store(alwaysPolled)
+	}
+}

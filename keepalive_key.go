@@ -1,0 +1,100 @@
+package client
+
+import (
+	"crypto/tls"
+	"net"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// A poolKey is what two connections have to have in common to stand for each
+// other: every option that decides what a connection is and with whom. An option
+// that is added belongs in here unless it is about the use of a connection alone.
+type poolKey struct {
+	key, network, address string
+	proxy, localAddr      string
+	noDelay               Switch
+	resolver              *net.Resolver
+	control               unsafe.Pointer
+	tls                   tlsKey
+}
+
+type tlsKey struct {
+	on                            bool
+	serverName, protocols         string
+	caFile, caPath, crlFile       string
+	certFile, keyFile, passphrase string
+	selfSigned, staple, insecure  bool
+	depth                         int
+	minVersion, maxVersion        uint16
+	config                        *tls.Config
+}
+
+func keyOf(network, address string, o *Options) poolKey {
+	k := poolKey{
+		key: o.Key, network: network, address: address,
+		proxy: o.Proxy, localAddr: o.LocalAddr, noDelay: o.NoDelay,
+		resolver: o.Resolver, control: identity(o.Control),
+	}
+	if t := o.TLS; t != nil {
+		k.tls = tlsKey{
+			on: true, serverName: t.ServerName, protocols: strings.Join(t.NextProtos, "\x00"),
+			caFile: t.CAFile, caPath: t.CAPath, crlFile: t.CRLFile,
+			certFile: t.CertFile, keyFile: t.KeyFile, passphrase: t.Passphrase,
+			selfSigned: t.AllowSelfSigned, staple: t.RequireStaple, insecure: t.InsecureSkipVerify,
+			depth: t.VerifyDepth, minVersion: t.MinVersion, maxVersion: t.MaxVersion, config: t.Config,
+		}
+	}
+	return k
+}
+
+// identity tells function values apart. A function value is a pointer to its code
+// and what it has captured, so two that are one pointer do the same, which cannot
+// be said of two that have their code in common. The shelf of a key keeps the
+// function, and with it the pointer from being another's.
+func identity(f func(string, string, syscall.RawConn) error) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&f))
+}
+
+// A stack is a list of connections, the one that was used last on top. There are
+// two, and a connection that is idle is in both.
+type stack struct {
+	which          int
+	n              int
+	newest, oldest *kept
+}
+
+const (
+	ofShelf = iota
+	ofPool
+)
+
+type links struct{ newer, older *kept }
+
+func (s *stack) push(k *kept) {
+	k.in[s.which] = links{older: s.newest}
+	if s.newest != nil {
+		s.newest.in[s.which].newer = k
+	} else {
+		s.oldest = k
+	}
+	s.newest = k
+	s.n++
+}
+
+func (s *stack) remove(k *kept) {
+	l := k.in[s.which]
+	if l.newer != nil {
+		l.newer.in[s.which].older = l.older
+	} else {
+		s.newest = l.older
+	}
+	if l.older != nil {
+		l.older.in[s.which].newer = l.newer
+	} else {
+		s.oldest = l.newer
+	}
+	k.in[s.which] = links{}
+	s.n--
+}

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"errors"
+	"math"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// A client from a pool is lent. Its Close ends the loan, and whoever still has
+// the client must not reach the connection any more, which may be somebody else's
+// by then. So every call holds the client, and who ends the loan learns whether
+// anybody does.
+
+// hold begins a call; false: the client has been given back.
+func (c *Client) hold() bool { return c.kept == nil || c.gate.enter() }
+
+func (c *Client) end() {
+	if c.kept != nil {
+		c.gate.leave()
+	}
+}
+
+// A gate counts who is inside, and lets nobody in once it is shut: from then on
+// the count is below zero.
+type gate struct{ inside atomic.Int64 }
+
+func (g *gate) enter() bool {
+	if g.inside.Add(1) > 0 {
+		return true
+	}
+	g.inside.Add(-1)
+	return false
+}
+
+func (g *gate) leave() { g.inside.Add(-1) }
+
+// shut reports whether it was open, and whether anybody was inside.
+func (g *gate) shut() (first, inUse bool) {
+	for {
+		n := g.inside.Load()
+		if n < 0 {
+			return false, false
+		}
+		if g.inside.CompareAndSwap(n, n+math.MinInt64) {
+			return true, n > 0
+		}
+	}
+}
+
+// A note is what a pool has to know of how a client was used.
+type note struct{ bits atomic.Uint32 }
+
+const (
+	isBroken   = 1 << iota // a call failed, or changed what the connection is
+	isAsked                // something was sent, and nothing received since
+	isAnswered             // something was received
+)
+
+func (n *note) has(bit uint32) bool { return n.bits.Load()&bit != 0 }
+
+// set costs nothing where it changes nothing.
+func (n *note) set(bit uint32) {
+	if !n.has(bit) {
+		n.bits.Or(bit)
+	}
+}
+
+func (n *note) broken() { n.set(isBroken) }
+
+func (n *note) sent(err error) {
+	if err != nil {
+		n.broken()
+		return
+	}
+	n.set(isAsked)
+}
+
+// received notes the end of a receive of n bytes into room.
+func (n *note) received(got, room int, err error, flags Flag) {
+	if got > 0 || err == nil && room > 0 { // also an empty datagram
+		n.set(isAnswered)
+		if flags&Peek == 0 && n.has(isAsked) {
+			n.bits.And(^uint32(isAsked))
+		}
+	}
+	if err == nil {
+		return
+	}
+	nothingThere := errors.Is(err, unix.EAGAIN) && (got == 0 || flags&Peek != 0)
+	if !nothingThere {
+		n.broken()
+	}
+}
