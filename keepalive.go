@@ -85,10 +85,11 @@ type Pool struct {
 
 	mu      sync.Mutex
 	closed  bool
-	shelves map[poolKey]*shelf
-	sweepAt int   // how many shelves make it worth looking for empty ones
-	idle    stack // all that are idle, of any key
-	spare   []Client
+	shelves map[place]*shelf // the first of each place
+	count   int              // of shelves
+	sweepAt int              // how many shelves make it worth looking for empty ones
+	idle    stack            // all that are idle, of any key
+	blanks  []Client
 	clean   *time.Timer // due when the first of the idle has been so for too long
 	cleanAt time.Time   // zero: not set
 	gone    KeyStats    // of shelves that are there no more
@@ -96,9 +97,10 @@ type Pool struct {
 
 // A shelf has all there is of one key. It belongs to the pool's mutex.
 type shelf struct {
-	key              poolKey
-	network, address string
-	opts             Options // of the first dial
+	place place
+	key   poolKey
+	opts  Options // of the first dial
+	next  *shelf  // with the same place and another key
 
 	idle    stack
 	active  int
@@ -130,7 +132,7 @@ type kept struct {
 
 // NewPool makes a pool.
 func NewPool(opts PoolOptions) *Pool {
-	p := &Pool{opts: opts.withDefaults(), shelves: make(map[poolKey]*shelf), idle: stack{which: ofPool}}
+	p := &Pool{opts: opts.withDefaults(), shelves: make(map[place]*shelf), idle: stack{which: ofPool}}
 	p.life, p.end = context.WithCancel(context.Background())
 	return p
 }
@@ -151,14 +153,14 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 	if ctx.Err() != nil {
 		return nil, poolError(network, address, contextual(ctx, sock.ErrStopped))
 	}
-	key := keyOf(network, address, opts)
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return nil, poolError(network, address, errPoolClosed)
 	}
-	s := p.shelf(&key, network, address, opts)
+	s := p.shelf(place{opts.Key, network, address}, opts)
 	k, w := p.popOrQueue(ctx, s, opts, nil, fresh)
+	c := p.blank()
 	p.mu.Unlock()
 	for {
 		if k == nil {
@@ -169,16 +171,30 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		}
 		cause := k.fitness(time.Now())
 		if cause == fit {
-			return p.lend(k, opts), nil
+			k.lend(c, opts)
+			return c, nil
 		}
 		p.mu.Lock()
 		s.active--
+		s.stats.Reuses--
 		s.stats.count(cause)
 		next, nextWaiter := p.popOrQueue(ctx, s, opts, w, fresh)
 		p.mu.Unlock()
 		k.close()
 		k, w = next, nextWaiter
 	}
+}
+
+// blank gives a client that nobody has had: one that was given back is never
+// made use of again, since whoever still has it must have nothing.
+func (p *Pool) blank() *Client {
+	const batch = 16 // made together, so that a checkout does not allocate each time
+	if len(p.blanks) == 0 {
+		p.blanks = make([]Client, batch)
+	}
+	c := &p.blanks[0]
+	p.blanks = p.blanks[1:]
+	return c
 }
 
 // poolError gives an error the operation of a dial, unless a dial has done so.
@@ -193,16 +209,19 @@ func poolError(network, address string, err error) error {
 var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 
 // shelf finds the shelf of a key, or puts one up.
-func (p *Pool) shelf(key *poolKey, network, address string, opts *Options) *shelf {
-	s := p.shelves[*key]
-	if s != nil {
-		return s
+func (p *Pool) shelf(at place, opts *Options) *shelf {
+	key := keyOf(opts)
+	for s := p.shelves[at]; s != nil; s = s.next {
+		if s.key == key {
+			return s
+		}
 	}
-	if len(p.shelves) >= p.sweepAt {
+	if p.count >= p.sweepAt {
 		p.sweep(time.Now())
 	}
-	s = &shelf{key: *key, network: network, address: address, opts: *opts, idle: stack{which: ofShelf}}
-	p.shelves[*key] = s
+	s := &shelf{place: at, key: key, opts: *opts, idle: stack{which: ofShelf}, next: p.shelves[at]}
+	p.shelves[at] = s
+	p.count++
 	return s
 }
 
@@ -210,13 +229,40 @@ func (p *Pool) shelf(key *poolKey, network, address string, opts *Options) *shel
 // which sees ever new addresses does not grow for ever.
 func (p *Pool) sweep(now time.Time) {
 	const few = 64
-	for key, s := range p.shelves {
-		if s.idle.n == 0 && s.active == 0 && s.dialing == 0 && s.waiters.Len() == 0 && now.Sub(s.used) > time.Minute {
-			p.gone.add(&s.stats)
-			delete(p.shelves, key)
+	p.count = 0
+	for at, s := range p.shelves {
+		var left *shelf
+		for next := s; next != nil; {
+			s, next = next, next.next
+			if s.isEmpty() && now.Sub(s.used) > time.Minute {
+				p.gone.add(&s.stats)
+				continue
+			}
+			s.next, left = left, s
+			p.count++
+		}
+		if left == nil {
+			delete(p.shelves, at)
+		} else {
+			p.shelves[at] = left
 		}
 	}
-	p.sweepAt = max(2*len(p.shelves), few)
+	p.sweepAt = max(2*p.count, few)
+}
+
+// all ranges over the shelves.
+func (p *Pool) all(yield func(*shelf) bool) {
+	for _, first := range p.shelves {
+		for s := first; s != nil; s = s.next {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+func (s *shelf) isEmpty() bool {
+	return s.idle.n == 0 && s.active == 0 && s.dialing == 0 && s.waiters.Len() == 0
 }
 
 // popOrQueue gives the connection that was used last, or a waiter in the queue,
@@ -227,6 +273,7 @@ func (p *Pool) popOrQueue(ctx context.Context, s *shelf, opts *Options, old *wai
 		s.idle.remove(k)
 		p.idle.remove(k)
 		s.active++
+		s.stats.Reuses++
 		p.keepMinIdle(s)
 		return k, nil
 	}
@@ -255,33 +302,19 @@ func (p *Pool) mayDial(s *shelf) bool {
 	return p.opts.MaxActivePerKey <= 0 || s.active+s.dialing < p.opts.MaxActivePerKey
 }
 
-// lend makes a client of a connection. A client that was given back is never made
-// use of again: who still has it has nothing.
-func (p *Pool) lend(k *kept, opts *Options) *Client {
-	const batch = 16 // they are made together: a checkout is not to allocate each time
-	p.mu.Lock()
-	if len(p.spare) == 0 {
-		p.spare = make([]Client, batch)
-	}
-	c := &p.spare[0]
-	p.spare = p.spare[1:]
-	s := k.shelf
-	s.used = time.Now()
-	if !k.since.IsZero() || k.uses > 0 {
-		s.stats.Reuses++
-		c.reused = true
-	}
-	c.reuses = k.uses
-	k.uses++
-	p.mu.Unlock()
+// lend makes c a client on the connection.
+func (k *kept) lend(c *Client, opts *Options) {
 	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
 	c.limits = opts.limits()
 	c.ends.Store(k.ends)
 	c.tls.Store(k.tls)
 	c.state.Store(connected)
-	c.kept = k
-	return c
+	c.kept, c.reused, c.reuses = k, k.isOld(), k.uses
+	k.uses++
 }
+
+// isOld reports whether the connection was there before whoever gets it asked.
+func (k *kept) isOld() bool { return k.uses > 0 || !k.since.IsZero() }
 
 // giveBack ends a loan.
 func (k *kept) giveBack(c *Client, discard bool) error {
@@ -315,6 +348,7 @@ func (p *Pool) back(k *kept, cause cause) {
 	now := time.Now()
 	p.mu.Lock()
 	k.shelf.active--
+	k.shelf.used = now
 	var excess *kept
 	if cause == fit && !k.until.IsZero() && now.After(k.until) {
 		cause = expired
@@ -345,6 +379,9 @@ func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
 			continue
 		}
 		s.active++
+		if k.isOld() {
+			s.stats.Reuses++
+		}
 		w.leave(s, handed{kept: k})
 		return nil
 	}
@@ -485,7 +522,7 @@ func (p *Pool) startDial(s *shelf, w *waiter) {
 	go func() {
 		defer cancel()
 		defer unlink()
-		c, err := dialBy(ctx, s.network, s.address, opts, until)
+		c, err := dialBy(ctx, s.place.network, s.place.address, opts, until)
 		p.dialled(s, w, c, err)
 	}()
 }
@@ -496,6 +533,7 @@ func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error) {
 	var excess *kept
 	p.mu.Lock()
 	s.dialing--
+	s.used = now
 	if w != nil {
 		w.dialing = false
 	}
@@ -537,7 +575,7 @@ func (p *Pool) keep(s *shelf, c *Client, now time.Time) *kept {
 
 // fitness judges a connection before it is lent.
 func (k *kept) fitness(now time.Time) cause {
-	if k.uses == 0 && k.since.IsZero() {
+	if !k.isOld() {
 		return fit // it has just been dialled
 	}
 	if end := k.expiry(); !end.IsZero() && passed(end, now) {
@@ -663,7 +701,7 @@ func (p *Pool) Close() error {
 	}
 	p.closed = true
 	all := p.takeIdle()
-	for _, s := range p.shelves {
+	for s := range p.all {
 		for e := s.waiters.Front(); e != nil; e = s.waiters.Front() {
 			e.Value.(*waiter).leave(s, handed{err: errPoolClosed})
 		}

@@ -8,16 +8,18 @@ import (
 	"unsafe"
 )
 
-// A poolKey is what two connections have to have in common to stand for each
-// other: every option that decides what a connection is and with whom. An option
-// that is added belongs in here unless it is about the use of a connection alone.
+// A place and a poolKey are what two connections have to have in common to stand
+// for each other: every option that decides what a connection is and with whom. An
+// option that is added belongs in here unless it is about the use of a connection
+// alone.
+type place struct{ key, network, address string }
+
 type poolKey struct {
-	key, network, address string
-	proxy, localAddr      string
-	noDelay               Switch
-	resolver              *net.Resolver
-	control               unsafe.Pointer
-	tls                   tlsKey
+	proxy, localAddr string
+	noDelay          Switch
+	resolver         *net.Resolver
+	control          unsafe.Pointer
+	tls              tlsKey
 }
 
 type tlsKey struct {
@@ -31,9 +33,8 @@ type tlsKey struct {
 	config                        *tls.Config
 }
 
-func keyOf(network, address string, o *Options) poolKey {
+func keyOf(o *Options) poolKey {
 	k := poolKey{
-		key: o.Key, network: network, address: address,
 		proxy: o.Proxy, localAddr: o.LocalAddr, noDelay: o.NoDelay,
 		resolver: o.Resolver, control: identity(o.Control),
 	}

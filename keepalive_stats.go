@@ -64,8 +64,8 @@ func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := PoolStats{KeyStats: p.gone}
-	for _, s := range p.shelves {
-		k := PoolKey{Key: s.key.key, Network: s.network, Address: s.address, KeyStats: s.stats}
+	for s := range p.all {
+		k := PoolKey{Key: s.place.key, Network: s.place.network, Address: s.place.address, KeyStats: s.stats}
 		k.Idle, k.Active, k.Dialing = s.idle.n, s.active, s.dialing
 		all.add(&k.KeyStats)
 		all.Keys = append(all.Keys, k)

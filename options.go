@@ -139,9 +139,11 @@ func (o *Options) plan(n network) (*plan, error) {
 	return p, err
 }
 
+var defaults Options // nobody changes them
+
 func orDefaults(o *Options) *Options {
 	if o == nil {
-		return &Options{}
+		return &defaults
 	}
 	return o
 }

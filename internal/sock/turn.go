@@ -146,6 +146,9 @@ func (s *Socket) Pending() Sight {
 // Renew forgets what callers have set: deadlines, and that there were any. Nobody
 // may be using the socket.
 func (s *Socket) Renew() {
+	if !s.polled.Load() {
+		return // there never was any
+	}
 	s.rd.deadline.Store(int64(Never))
 	s.wr.deadline.Store(int64(Never))
 	s.mode.Lock()
