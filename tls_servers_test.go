@@ -855,7 +855,7 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 }
 
 // startNginx starts an nginx that serves the files of a directory over https.
-func startNginx(t *testing.T, c *cert, files string) *server {
+func startNginx(t *testing.T, c *cert, files string, settings ...string) *server {
 	t.Helper()
 	path := requireProgram(t, "nginx", "nginx-light")
 	chain, key, _ := c.files(t)
@@ -882,6 +882,7 @@ func startNginx(t *testing.T, c *cert, files string) *server {
 					ssl_certificate_key `+key+`;
 					ssl_protocols TLSv1.2 TLSv1.3;
 					root `+files+`;
+					`+strings.Join(settings, " ")+`
 				}
 			}
 		`)}

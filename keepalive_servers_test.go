@@ -1,0 +1,256 @@
+package client_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// restart kills a server and starts it again at the same address.
+func (s *server) restart(t *testing.T, ready func(s *server) error) {
+	t.Helper()
+	s.kill()
+	cmd := exec.Command(s.cmd.Path, s.cmd.Args[1:]...)
+	cmd.Dir, cmd.Env = s.cmd.Dir, s.cmd.Env
+	require.NoError(t, cmd.Start())
+	s.cmd, s.exited = cmd, make(chan struct{})
+	exited := s.exited
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	require.Eventually(t, func() bool { return ready(s) == nil }, enough, time.Millisecond)
+}
+
+// redisIs tells the server that was started from another at its address.
+func redisIs(network, address string) func(s *server) error {
+	return func(s *server) error {
+		return serverSays(network, address, "INFO server\r\n", fmt.Sprintf("process_id:%d\r\n", s.cmd.Process.Pid))
+	}
+}
+
+// increments has redis count, which it may do twice.
+func increments(key string, n *atomic.Int64) func(c *client.Client) error {
+	return func(c *client.Client) error {
+		if _, err := c.Send([]byte("INCR "+key+"\r\n"), 0); err != nil {
+			return err
+		}
+		var reply [32]byte
+		got := 0
+		for !bytes.HasSuffix(reply[:got], []byte("\r\n")) {
+			m, err := c.Recv(reply[got:], 0)
+			if err != nil {
+				return client.Repeatable(err)
+			}
+			got += m
+		}
+		if reply[0] != ':' {
+			return fmt.Errorf("redis says %q", reply[:got])
+		}
+		n.Add(1)
+		return nil
+	}
+}
+
+// All connections of the pool are dead when the server is back, and nobody is to
+// notice.
+func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			s, addrs := startRedis(t)
+			address := addrs[network]
+			p := newPool(t, client.PoolOptions{})
+			var done atomic.Int64
+			var down sync.RWMutex // held by requests, and by who restarts: a server that is away cannot be hidden
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					fn := increments(fmt.Sprint("key", i), &done)
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						down.RLock()
+						err := p.Do(context.Background(), network, address, nil, fn)
+						down.RUnlock()
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			for i := range 3 {
+				require.Eventually(t, func() bool { return done.Load() > int64(1000*(i+1)) }, enough, time.Millisecond)
+				down.Lock()
+				s.restart(t, redisIs(network, address))
+				down.Unlock()
+			}
+			before := done.Load()
+			require.Eventually(t, func() bool { return done.Load() > before+1000 }, enough, time.Millisecond)
+			close(stop)
+			wg.Wait()
+			stats := p.Stats()
+			require.Positive(t, stats.Dead, "%+v", stats)
+			require.Zero(t, stats.Active)
+			t.Logf("%d requests, %+v", done.Load(), stats.KeyStats)
+		})
+	}
+}
+
+// memcached closes who has been idle for a second, and the pool keeps for longer.
+func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
+	path := requireProgram(t, "memcached", "memcached")
+	s := startServer(t, path, func(port string) []string {
+		return []string{"-l", "127.0.0.1", "-p", port, "-U", port, "-u", "root", "-o", "idle_timeout=1"}
+	}, func(s *server) error {
+		return serverSays("tcp", s.addr, "stats\r\n", fmt.Sprintf("STAT pid %d\r\n", s.cmd.Process.Pid))
+	})
+	p := newPool(t, client.PoolOptions{})
+	version := func(c *client.Client) error {
+		sends(t, c, []byte("version\r\n"))
+		r := bufio.NewReaderSize(c, 64)
+		line, err := r.ReadString('\n')
+		require.Contains(t, line, "VERSION")
+		return err
+	}
+	require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
+	require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
+	require.EqualValues(t, 1, p.Stats().Reuses)
+	require.Eventually(t, func() bool {
+		require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
+		return p.Stats().Dead > 0
+	}, time.Minute, 3*time.Second) // memcached looks now and then
+	require.LessOrEqual(t, p.Stats().Dials, uint64(2+p.Stats().Dead))
+}
+
+// nginx says in its last answer that it was the last, and then closes. Who does
+// not listen to that finds a connection that is dead.
+func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
+	root := newRoot(t, "root")
+	dir, _ := nginxFiles(t)
+	c := root.issue(t, "server", nil)
+	s := startNginx(t, c, dir, "keepalive_requests 3;")
+	eachTLSVersion(t, func(t *testing.T, version uint16) {
+		p := newPool(t, client.PoolOptions{})
+		opts := trusting(t, c)
+		opts.MaxVersion = version
+		const requests = 12
+		for range requests {
+			require.NoError(t, p.Do(t.Context(), "tcp", s.addr, &client.Options{TLS: opts}, func(c *client.Client) error {
+				if _, err := c.Send([]byte("GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"), 0); err != nil {
+					return err
+				}
+				response, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					return client.Repeatable(err)
+				}
+				defer response.Body.Close()
+				body, err := io.ReadAll(response.Body)
+				require.NoError(t, err)
+				require.Len(t, body, 100)
+				return nil
+			}))
+		}
+		stats := p.Stats()
+		require.EqualValues(t, requests/3, stats.Dials, "%+v", stats)
+		require.EqualValues(t, requests-requests/3, stats.Reuses, "%+v", stats)
+	})
+}
+
+// OpenSSL's tickets lie in the kernel from the handshake on.
+func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
+	c := newRoot(t, "root").issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+		p := newPool(t, client.PoolOptions{})
+		opts := &client.Options{TLS: trusting(t, c)}
+		for i := range 5 {
+			c, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+			require.NoError(t, err)
+			require.Equal(t, i > 0, c.Reused())
+			if i > 1 { // the first time nobody receives, and the tickets stay
+				reverses(t, c, "hello", "olleh")
+			}
+			require.NoError(t, c.Close())
+		}
+		client, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+		require.NoError(t, err)
+		sends(t, client, []byte("hello\nCLOSE\n"))
+		receives(t, client, []byte("olleh\n"))
+		require.NoError(t, client.Close())
+		require.Eventually(t, func() bool {
+			client, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+			require.NoError(t, err)
+			reused := client.Reused()
+			require.NoError(t, client.Close())
+			return !reused
+		}, enough, time.Millisecond)
+		require.EqualValues(t, 2, p.Stats().Dials)
+	})
+}
+
+// Every request has an id, and every answer is looked at: nothing is mixed up,
+// nothing is left.
+func TestManyGoroutinesOverFewConnections(t *testing.T) {
+	goroutines, checkouts := 64, 500
+	if os.Getenv("CLIENT_LOAD") == "full" { // a minute or two
+		checkouts = 20_000
+	}
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 8})
+	var wg sync.WaitGroup
+	var ids atomic.Uint64
+	for range goroutines {
+		wg.Go(func() {
+			request, answer := make([]byte, 8), make([]byte, 8)
+			for range checkouts {
+				id := ids.Add(1)
+				for i := range request {
+					request[i] = byte(id >> (8 * i))
+				}
+				c, err := p.Dial(context.Background(), "tcp", s.Addr().String(), &client.Options{Timeout: time.Minute})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := c.Send(request, 0); err != nil {
+					t.Error(err)
+				}
+				if _, err := c.Recv(answer, client.WaitAll); err != nil || !bytes.Equal(request, answer) {
+					t.Errorf("%x for %x: %v", answer, request, err)
+				}
+				switch {
+				case id%1009 == 0:
+					err = c.Discard()
+				default:
+					err = c.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	stats := p.Stats()
+	require.EqualValues(t, goroutines*checkouts, ids.Load())
+	require.EqualValues(t, goroutines*checkouts, stats.Dials+stats.Reuses, "%+v", stats)
+	require.Equal(t, 8, stats.Idle)
+	require.Zero(t, stats.Active+stats.Dialing)
+	require.EqualValues(t, uint64(goroutines*checkouts)/1009, stats.Discarded)
+	t.Logf("%+v", stats.KeyStats)
+}
