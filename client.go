@@ -2,12 +2,12 @@ package client
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -239,9 +239,9 @@ func (c *Client) Type() Type { return c.typ }
 // unix.ECONNRESET.
 //
 // Over TLS the count is of bytes that are in records, the last of which (16 KiB
-// at most) may not be all sent if there is an error. It goes out before anything
-// else that is sent, and while the next call receives; an empty p sends nothing
-// but that. Close does not wait for it.
+// at most) may not be all sent if there is an error: the count can then be all of
+// p. The rest goes out by itself when there is room, and before anything else; a
+// Send of an empty p waits until it has. Close does not wait for it.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.begin(sendFlags, flags, true); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
@@ -250,7 +250,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
-		n, err = t.send(p, flags, c.limits.send)
+		n, err = c.sealed(t, p, flags, c.limits.send)
 	} else {
 		n, err = c.sock.Send(p, int(flags), c.limits.send)
 	}
@@ -311,6 +311,16 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	return nil
 }
 
+// sealed sends over TLS, and takes note of what was accepted of a record that
+// does not count.
+func (c *Client) sealed(t *tlsStream, p []byte, flags Flag, timeout time.Duration) (int, error) {
+	n, some, err := t.send(p, flags, timeout)
+	if some {
+		c.sent.Store(true)
+	}
+	return n, err
+}
+
 // sentSome takes note of n bytes accepted, and gives the call's error. to is
 // called for the address that it is about, if the client has no peer.
 func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error {
@@ -344,7 +354,7 @@ func (c *Client) received(op string, from net.Addr, room, n int, err error) (int
 // failed gives a cause its operation and addresses; peer is for a client that
 // has no peer of its own.
 func (c *Client) failed(op string, peer net.Addr, cause error) error {
-	if errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF) {
+	if cause == io.EOF || cause == io.ErrUnexpectedEOF { //nolint:errorlint // they come bare; in other errors they are a reason
 		return cause
 	}
 	if remote := c.RemoteAddr(); remote != nil {

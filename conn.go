@@ -38,7 +38,7 @@ func (c *Client) Write(p []byte) (int, error) {
 	var n int
 	var err error
 	if t := c.tls.Load(); t != nil {
-		n, err = t.send(p, 0, -1)
+		n, err = c.sealed(t, p, 0, -1)
 	} else {
 		n, err = c.sock.Write(p)
 	}

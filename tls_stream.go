@@ -28,8 +28,9 @@ import (
 //	                   └─▶ queue                key updates, alerts
 //
 // A record that is made has to go out before anything else does: its number is
-// taken. So a Send that is ended in its midst counts all of it, and leaves the
-// rest in the queue for whoever comes next: a Send, a Recv, Close.
+// taken. So a Send that is ended in its midst counts all of it, and the rest goes
+// out as soon as there is room, as what is in the kernel's buffer does. For that
+// alone there is a goroutine, until it is done or the client is closed.
 type tlsStream struct {
 	wire   tlsSocket
 	conn   *tls.Conn
@@ -37,6 +38,7 @@ type tlsStream struct {
 
 	// Of whoever has the turn to receive.
 	ahead []byte // received, and peeked at only
+	over  error  // why nothing more will come
 
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
@@ -55,14 +57,13 @@ var errCut = errors.New("the peer closed the connection and had not ended TLS")
 // newTLSStream makes the handshake, in both turns.
 func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
 	t := &tlsStream{wire: tlsSocket{sock: c.sock, ends: c.ends.Load(), rd: rd, wr: wr, handshaking: true}}
-	t.wire.push = t.push
 	t.conn = tls.Client(&t.wire, config)
 	err := t.conn.HandshakeContext(ctx)
 	if err == nil {
-		err = t.wire.flush(&t.wire.wr, 0)
+		_, err = t.wire.flush(&t.wire.wr, 0)
 	}
 	if err != nil {
-		_ = t.wire.flush(&t.wire.wr, unix.MSG_DONTWAIT) // an alert that says why
+		_, _ = t.wire.flush(&t.wire.wr, unix.MSG_DONTWAIT) // an alert that says why
 		return nil, err
 	}
 	t.wire.handshaking = false
@@ -105,6 +106,9 @@ func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
 		t.ahead = nil
 	}
 	for n < want {
+		if n > 0 && t.wire.rd.Expired() { // a peer that sends as fast as we receive
+			return n, os.ErrDeadlineExceeded
+		}
 		m, err := t.decrypt(p[n:])
 		n += m
 		if err != nil {
@@ -119,8 +123,11 @@ func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
 func (t *tlsStream) peek(p []byte, want int) (int, error) {
 	var err error
 	for err == nil && len(t.ahead) < len(p) {
-		if len(t.ahead) >= want {
+		switch {
+		case len(t.ahead) >= want:
 			t.wire.impatient = true
+		case len(t.ahead) > 0 && t.wire.rd.Expired():
+			return copy(p, t.ahead), os.ErrDeadlineExceeded
 		}
 		have := len(t.ahead)
 		t.ahead = slices.Grow(t.ahead, len(p)-have)
@@ -146,7 +153,16 @@ func ending(n int, err error) error {
 
 // decrypt gets at least one byte of application data, or says why not.
 func (t *tlsStream) decrypt(p []byte) (int, error) {
+	if t.over != nil {
+		return 0, t.over
+	}
 	n, err := t.conn.Read(p)
+	if n == 0 && t.wire.hasty && isPending(err) {
+		t.wire.patient = true
+		n, err = t.conn.Read(p)
+	}
+	t.wire.hasty, t.wire.patient = false, false
+	t.push() // crypto/tls may have had something to say to the peer
 	if n > 0 || err == nil {
 		return n, nil // an error that came with bytes comes again without them
 	}
@@ -154,55 +170,75 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 	if errors.As(err, &again) {
 		return 0, again.error
 	}
-	t.ended.Store(true)
-	t.push() // crypto/tls may have an alert for the peer
 	if errors.Is(err, errCut) {
 		if err = io.ErrUnexpectedEOF; t.readClosed.Load() {
 			err = io.EOF
 		}
 	}
+	t.over = err // crypto/tls does not stay with all of them
+	t.ended.Store(true)
 	return 0, err
 }
 
-func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, err error) {
+// send gives also whether anything at all was given to the kernel.
+func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, some bool, err error) {
 	turn, err := t.wire.sock.Sending(int(flags), timeout)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	defer turn.Leave()
+	defer t.leave(turn)
 	if t.writeClosed.Load() {
-		return 0, os.NewSyscallError("sendto", unix.EPIPE)
+		return 0, false, os.NewSyscallError("sendto", unix.EPIPE)
 	}
-	if err := t.flush(&turn); err != nil {
-		return 0, err
+	if _, err := t.flush(&turn); err != nil { // what others have left
+		return 0, false, err
 	}
 	for n < len(p) {
+		if n > 0 && turn.Expired() { // a peer that receives as fast as we send
+			return n, true, os.ErrDeadlineExceeded
+		}
 		record := p[n:min(len(p), n+maxPlaintext)]
 		if _, err := t.conn.Write(record); err != nil {
-			return n, err
+			return n, some, err
 		}
-		err := t.flush(&turn)
+		went, err := t.flush(&turn)
+		some = some || went > 0
 		if err == nil || mayGoOn(err) {
 			n += len(record)
 		}
 		if err != nil {
-			return n, err
+			return n, some, err
 		}
 	}
-	return n, nil
+	return n, some, nil
 }
 
-// flush sends the queue. What the kernel has refused for good is the end of
-// sending: nothing can take the place of a record.
-func (t *tlsStream) flush(turn *sock.Turn) error {
+// flush sends the queue, and gives how much of it went. What the kernel has
+// refused for good is the end of sending: nothing can take the place of a record.
+func (t *tlsStream) flush(turn *sock.Turn) (int, error) {
 	if t.failed != nil {
-		return t.failed
+		return 0, t.failed
 	}
-	err := t.wire.flush(turn, 0)
+	went, err := t.wire.flush(turn, 0)
 	if err != nil && !mayGoOn(err) {
 		t.failed = err
 	}
-	return err
+	return went, err
+}
+
+// leave gives the turn to send back, or to a goroutine that sends what is left:
+// nobody else can send anything before that, and who waits to receive may wait for
+// the answer to it.
+func (t *tlsStream) leave(turn sock.Turn) {
+	if t.failed != nil || len(t.wire.queued()) == 0 {
+		turn.Leave()
+		return
+	}
+	go func() {
+		defer turn.Leave()
+		turn.Persist()
+		_, _ = t.flush(&turn)
+	}()
 }
 
 // mayGoOn reports whether an error of the socket leaves the next call a chance.
@@ -210,14 +246,17 @@ func mayGoOn(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)
 }
 
-// push sends what is queued as far as that can be done without waiting.
+// push sends what crypto/tls has queued while it received, if there is any.
 func (t *tlsStream) push() {
+	if len(t.wire.queued()) == 0 {
+		return
+	}
 	turn, ok := t.wire.sock.TrySending()
 	if !ok {
-		return // the sender takes it along, or the next one does
+		return // the sender takes it along
 	}
-	defer turn.Leave()
-	_ = t.flush(&turn)
+	defer t.leave(turn)
+	_, _ = t.flush(&turn)
 }
 
 // closeWrite ends this side of TLS; the socket's stays open for what the other
@@ -227,7 +266,7 @@ func (t *tlsStream) closeWrite(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer turn.Leave()
+	defer t.leave(turn)
 	return t.closeNotify(&turn)
 }
 
@@ -236,7 +275,8 @@ func (t *tlsStream) closeNotify(turn *sock.Turn) error {
 	if err := t.conn.CloseWrite(); err != nil {
 		return err
 	}
-	return t.flush(turn)
+	_, err := t.flush(turn)
+	return err
 }
 
 // pending is Socket.Pending for what is in TLS. Session tickets are nothing; half a
@@ -297,6 +337,12 @@ func (c *cutter) follow(p []byte) {
 	}
 }
 
+// inAlert reports whether the last record that has begun is an alert.
+func (c *cutter) inAlert() bool {
+	const alert = 21
+	return c.header[0] == alert
+}
+
 // midway reports whether a record has begun that is not all there.
 func (c *cutter) midway() bool { return c.have > 0 || c.left > 0 }
 
@@ -309,9 +355,11 @@ type tlsSocket struct {
 	handshaking bool      // one caller has both turns
 	wr          sock.Turn // while handshaking
 
-	in        cutter // of who receives
-	impatient bool   // of who receives: it has what it needs
-	push      func() // sends what is queued if that can be done now
+	// Of who receives.
+	in        cutter
+	impatient bool // it has what it needs
+	hasty     bool // a read has not waited, though it might have
+	patient   bool // and is to, now
 
 	mu    sync.Mutex
 	buf   []byte
@@ -328,18 +376,39 @@ func (e pending) Unwrap() error { return e.error }
 func (pending) Timeout() bool   { return true }
 func (pending) Temporary() bool { return true }
 
-// Read receives what there is. Whatever was written before goes first: it may
-// be what the peer answers.
+// maxQueued is how much may be waiting to be sent that nobody here has asked for.
+// A peer can ask for key updates without end and not take the answers.
+const maxQueued = 64 << 10
+
+var errGreedy = errors.New("the peer asks for more answers of TLS than it receives")
+
+func isPending(err error) bool {
+	var p pending
+	return errors.As(err, &p)
+}
+
+// Read receives what there is. What was written in a handshake goes first: it is
+// what the peer answers.
 func (w *tlsSocket) Read(p []byte) (int, error) {
-	if w.handshaking {
+	flags := 0
+	switch {
+	case w.handshaking:
 		if w.rd.Expired() { // a peer that never stops talking
 			return 0, os.ErrDeadlineExceeded
 		}
-		if err := w.flush(&w.wr, 0); err != nil {
+		if _, err := w.flush(&w.wr, 0); err != nil {
 			return 0, err
 		}
+	case len(w.queued()) > maxQueued:
+		return 0, errGreedy
+	case w.impatient:
+		flags = unix.MSG_DONTWAIT
+	case w.in.inAlert() && !w.patient:
+		// crypto/tls looks for an alert behind the data that it has to give, and
+		// would wait for the rest of it. If there is no data, it is called again.
+		w.hasty, flags = true, unix.MSG_DONTWAIT
 	}
-	n, err := w.receive(p)
+	n, err := w.rd.Recv(p, flags)
 	w.in.follow(p[:n])
 	switch {
 	case errors.Is(err, io.EOF):
@@ -348,23 +417,6 @@ func (w *tlsSocket) Read(p []byte) (int, error) {
 		return n, pending{err}
 	}
 	return n, err
-}
-
-func (w *tlsSocket) receive(p []byte) (int, error) {
-	if w.impatient {
-		return w.rd.Recv(p, unix.MSG_DONTWAIT)
-	}
-	for len(w.queued()) > 0 {
-		w.push()
-		n, err := w.rd.Recv(p, unix.MSG_DONTWAIT)
-		if err == nil || !errors.Is(err, unix.EAGAIN) {
-			return n, err
-		}
-		if err := w.rd.AwaitEither(); err != nil {
-			return 0, err
-		}
-	}
-	return w.rd.Recv(p, 0)
 }
 
 // Write queues. Whoever has crypto/tls write sends the queue.
@@ -383,21 +435,22 @@ func (w *tlsSocket) queued() []byte {
 	return w.buf[w.taken:]
 }
 
-// flush sends the queue in the sender's turn.
-func (w *tlsSocket) flush(turn *sock.Turn, flags int) error {
+// flush sends the queue in the sender's turn, and gives how much went.
+func (w *tlsSocket) flush(turn *sock.Turn, flags int) (went int, err error) {
 	for {
 		p := w.queued()
 		if len(p) == 0 {
-			return nil
+			return went, nil
 		}
 		n, err := turn.Send(p, flags)
+		went += n
 		w.mu.Lock()
 		if w.taken += n; w.taken == len(w.buf) {
 			w.buf, w.taken = w.buf[:0], 0
 		}
 		w.mu.Unlock()
 		if err != nil {
-			return err
+			return went, err
 		}
 	}
 }

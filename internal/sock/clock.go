@@ -12,6 +12,9 @@ type Instant int64
 // Never is the limit of a call that may wait for ever.
 const Never Instant = 0
 
+// Regardless is Never for a wait that no deadline ends either: only Close does.
+const Regardless Instant = -1
+
 const forever = time.Duration(math.MaxInt64)
 
 // epoch carries a monotonic reading, so that time.Since needs no wall clock.
@@ -48,7 +51,7 @@ func add(i Instant, d time.Duration) Instant {
 
 // Left is the time until i: forever for Never, zero or less once i is over.
 func (i Instant) Left() time.Duration {
-	if i == Never {
+	if i == Never || i == Regardless {
 		return forever
 	}
 	return time.Duration(i - Now())

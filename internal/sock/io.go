@@ -90,6 +90,9 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if !all || got == len(p) {
 				return got, nil
 			}
+			if s.rd.isOver(flags, until) { // a peer that sends as fast as we receive
+				return got, os.ErrDeadlineExceeded
+			}
 			idle = 0
 		}
 	}
@@ -202,6 +205,9 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 			sent += n
 			if sent == len(p) {
 				return sent, nil
+			}
+			if s.wr.isOver(flags, until) { // a peer that receives as fast as we send
+				return sent, os.ErrDeadlineExceeded
 			}
 			idle = 0
 		}

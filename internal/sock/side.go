@@ -26,6 +26,20 @@ func (d *side) init() { d.turn = make(chan struct{}, 1) }
 
 func (d *side) limit() Instant { return Instant(d.deadline.Load()) }
 
+// until is the earlier of a call's limit and the deadline.
+func (d *side) until(limit Instant) Instant {
+	if limit == Regardless {
+		return Never
+	}
+	return Earlier(limit, d.limit())
+}
+
+// isOver reports whether a call that has got somewhere has to end all the same.
+// One that does not wait ends by itself.
+func (d *side) isOver(flags int, until Instant) bool {
+	return flags&unix.MSG_DONTWAIT == 0 && d.until(until).Left() <= 0
+}
+
 // expired reports whether the deadline, if there is one, is over.
 func (d *side) expired() bool {
 	limit := d.limit()
@@ -132,7 +146,7 @@ func (s *Socket) queue(d *side, until Instant) (err error) {
 		if s.life.ended() {
 			return net.ErrClosed
 		}
-		left := Earlier(until, d.limit()).Left()
+		left := d.until(until).Left()
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}

@@ -17,7 +17,6 @@ type Turn struct {
 	until Instant
 	flags int  // MSG_DONTWAIT, or none
 	wait  bool // the first receive may wait inside recv(2)
-	idle  pause
 }
 
 // ErrTaken is the error of Recv, Read, Send, SendTo and Write once a layer has
@@ -68,6 +67,9 @@ func (s *Socket) try(d *side) (Turn, bool) {
 	return Turn{s: s, d: d, flags: unix.MSG_DONTWAIT}, ok && err == nil
 }
 
+// Persist has the turn's calls wait for as long as it takes: only Close ends them.
+func (t *Turn) Persist() { t.until, t.flags = Regardless, 0 }
+
 // Both takes both turns if nobody has either, for calls that end at until.
 func (s *Socket) Both(until Instant) (rd, wr Turn, ok bool) {
 	if rd, ok = s.try(&s.rd); !ok {
@@ -96,19 +98,9 @@ func (t *Turn) Send(p []byte, flags int) (int, error) {
 	return t.s.transmit(p, flags|t.flags, t.until, nil)
 }
 
-// AwaitEither waits until there may be something to receive or room to send, or
-// does not where the turn's calls may not wait. It makes pauses of its own: there
-// can be room that another has the turn to fill.
-func (t *Turn) AwaitEither() error {
-	if t.flags&unix.MSG_DONTWAIT != 0 {
-		return t.s.failure("poll", unix.EAGAIN)
-	}
-	return t.s.await(t.d, unix.POLLIN|unix.POLLOUT, t.until, &t.idle)
-}
-
 // Expired reports whether the limit or the deadline is over, for a layer whose
 // calls need not wait each time.
-func (t *Turn) Expired() bool { return t.until.Left() <= 0 || t.d.expired() }
+func (t *Turn) Expired() bool { return t.d.isOver(t.flags, t.until) }
 
 // Leave gives the turn back.
 func (t *Turn) Leave() { t.s.leave(t.d) }

@@ -64,7 +64,7 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		if s.life.ended() {
 			return net.ErrClosed
 		}
-		left := Earlier(until, d.limit()).Left()
+		left := d.until(until).Left()
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
