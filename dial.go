@@ -158,7 +158,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 // are tried one after another, each with its share of the time that is left.
 //
 // After a failure Connect may be called again on Linux; elsewhere the client is
-// of no more use. It fails with unix.EISCONN for a client that is connected and
+// of no more use. After a *TLSError it is closed. It fails with unix.EISCONN for a client that is connected and
 // unix.EALREADY while another Connect is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock == nil {

@@ -59,6 +59,9 @@ type TLSOptions struct {
 	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5). There
 	// has to be one, in date, from the issuer of the server's certificate; the
 	// certificates above it are looked up too if there is a list of their issuer.
+	// A server's certificate that is trusted for itself, being in CAFile or
+	// self-signed, needs no list, but one that has it is believed if the issuer's
+	// certificate is in CAFile too or comes along.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
@@ -71,7 +74,8 @@ type TLSOptions struct {
 	InsecureSkipVerify bool
 
 	// NextProtos are the protocols to offer (ALPN, RFC 7301), most wanted first.
-	// Default: Config's.
+	// Default: Config's. For http.Transport.DialTLSContext leave "h2" out: the
+	// transport speaks HTTP/2 on connections of crypto/tls's own type alone.
 	NextProtos []string
 
 	// MinVersion and MaxVersion are the versions to speak, tls.VersionTLS12 and
@@ -79,12 +83,17 @@ type TLSOptions struct {
 	MinVersion uint16
 	MaxVersion uint16
 
-	// Config is the base for all else: cipher suites, curves, session resumption
-	// (one ClientSessionCache for all dials), KeyLogWriter, callbacks. Fields
-	// above that are set take the place of Config's. It is copied and never
-	// changed. Its InsecureSkipVerify has to be false; its VerifyPeerCertificate
-	// and VerifyConnection come on top of the verification here.
-	// Records are always of the full size: DynamicRecordSizingDisabled is set.
+	// Config is the base for all else: cipher suites, curves, KeyLogWriter,
+	// callbacks, and session resumption by a ClientSessionCache, which all dials
+	// may share: a session is resumed only with the client certificate and the
+	// rules that it was begun with, and not at all if GetClientCertificate says
+	// which certificate that is. Fields above that are set take the place of
+	// Config's. It is copied and never changed.
+	//
+	// Its InsecureSkipVerify has to be false and its Renegotiation never. Its
+	// VerifyPeerCertificate and VerifyConnection come on top of the verification
+	// here, and after it. Records are always of the full size:
+	// DynamicRecordSizingDisabled is set.
 	Config *tls.Config
 }
 
@@ -205,8 +214,11 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	}
 	defer rd.Leave()
 	defer wr.Leave()
-	if c.tls.Load() != nil {
+	switch {
+	case c.tls.Load() != nil:
 		return errTLSAlready
+	case rd.Expired() || wr.Expired():
+		return os.ErrDeadlineExceeded
 	}
 	switch n, err := rd.Recv(make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); {
 	case n > 0:
@@ -244,8 +256,16 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
 func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn) error {
 	// Not Close, which is the caller's to say.
 	unwatch := context.AfterFunc(ctx, func() { _ = c.sock.Shutdown(unix.SHUT_RDWR) })
+	over := false
+	defer func() {
+		if !over { // a callback of Config has panicked
+			unwatch()
+			_ = c.sock.Close()
+		}
+	}()
 	config, verified := sec.forOne()
 	t, err := newTLSStream(ctx, c, config, rd, wr)
+	over = true
 	if !unwatch() {
 		err = sock.ErrStopped
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -30,8 +31,11 @@ func (o *TLSOptions) security() (*security, error) {
 	if config == nil {
 		config = &tls.Config{}
 	}
-	if config.InsecureSkipVerify {
+	switch {
+	case config.InsecureSkipVerify:
 		return nil, badTLS("Config", errors.New("has InsecureSkipVerify, which is to be said in TLSOptions"))
+	case config.Renegotiation != tls.RenegotiateNever:
+		return nil, badTLS("Config", errors.New("has Renegotiation: a handshake in the midst of a receive could not be held to its limit"))
 	}
 	if o.ServerName != "" {
 		config.ServerName = o.ServerName
@@ -43,7 +47,8 @@ func (o *TLSOptions) security() (*security, error) {
 	if err := o.versions(config); err != nil {
 		return nil, err
 	}
-	if err := o.roots(config); err != nil {
+	anchors, err := o.roots(config)
+	if err != nil {
 		return nil, err
 	}
 	if err := o.certificate(config); err != nil {
@@ -53,6 +58,7 @@ func (o *TLSOptions) security() (*security, error) {
 		selfSigned: o.AllowSelfSigned,
 		depth:      o.VerifyDepth,
 		staple:     o.RequireStaple,
+		anchors:    anchors,
 	}}
 	if o.CRLFile != "" {
 		lists, err := revocationLists(o.CRLFile)
@@ -82,12 +88,10 @@ func (o *TLSOptions) versions(config *tls.Config) error {
 		}
 		*v.in = v.value
 	}
-	if config.MinVersion == 0 {
-		config.MinVersion = tls.VersionTLS12
-	}
-	if config.MaxVersion != 0 && config.MaxVersion < config.MinVersion {
+	// Zero is 1.2 to crypto/tls, or 1.3 if the name is to be encrypted (ECH).
+	if least := max(config.MinVersion, tls.VersionTLS12); config.MaxVersion != 0 && config.MaxVersion < cmp.Or(config.MinVersion, least) {
 		return badTLS("MaxVersion", fmt.Errorf("%s is below MinVersion, which is %s",
-			tls.VersionName(config.MaxVersion), tls.VersionName(config.MinVersion)))
+			tls.VersionName(config.MaxVersion), tls.VersionName(cmp.Or(config.MinVersion, least))))
 	}
 	return nil
 }
@@ -119,34 +123,38 @@ func (n network) host(address string) (string, error) {
 	return host, err
 }
 
-// roots reads CAFile and CAPath.
-func (o *TLSOptions) roots(config *tls.Config) error {
+// roots reads CAFile and CAPath, and gives what they have.
+func (o *TLSOptions) roots(config *tls.Config) (anchors []*x509.Certificate, err error) {
 	if o.CAFile == "" && o.CAPath == "" {
-		return nil
+		return nil, nil
 	}
-	config.RootCAs = x509.NewCertPool()
 	if o.CAFile != "" {
-		if err := addCertificates(config.RootCAs, o.CAFile); err != nil {
-			return badTLS("CAFile", err)
+		if anchors, err = certificates(o.CAFile); err != nil {
+			return nil, badTLS("CAFile", err)
 		}
 	}
 	if o.CAPath != "" {
-		if err := addDirectory(config.RootCAs, o.CAPath); err != nil {
-			return badTLS("CAPath", err)
+		more, err := directory(o.CAPath)
+		if err != nil {
+			return nil, badTLS("CAPath", err)
 		}
+		anchors = append(anchors, more...)
 	}
-	return nil
+	config.RootCAs = x509.NewCertPool()
+	for _, c := range anchors {
+		config.RootCAs.AddCert(c)
+	}
+	return anchors, nil
 }
 
 // rehashed is a name that openssl-rehash(1) gives to a link to a certificate.
 var rehashed = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
 
-func addDirectory(pool *x509.CertPool, dir string) error {
+func directory(dir string) (all []*x509.Certificate, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	found := false
 	for _, e := range entries {
 		switch filepath.Ext(e.Name()) {
 		case ".pem", ".crt", ".cer":
@@ -155,44 +163,43 @@ func addDirectory(pool *x509.CertPool, dir string) error {
 				continue
 			}
 		}
-		if err := addCertificates(pool, filepath.Join(dir, e.Name())); err != nil {
-			return err
+		certs, err := certificates(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
 		}
-		found = true
+		all = append(all, certs...)
 	}
-	if !found {
-		return fmt.Errorf("%s: no file there that ends in .pem, .crt or .cer or has a name by openssl-rehash", dir)
+	if all == nil {
+		return nil, fmt.Errorf("%s: no file there that ends in .pem, .crt or .cer or has a name by openssl-rehash", dir)
 	}
-	return nil
+	return all, nil
 }
 
-// addCertificates adds what a file has. x509's own AppendCertsFromPEM passes
+// certificates reads what a file has. x509's own AppendCertsFromPEM passes
 // over what it cannot read, and a trust that lacks a root is hard to find.
-func addCertificates(pool *x509.CertPool, file string) error {
+func certificates(file string) (certs []*x509.Certificate, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	blocks, err := pemBlocks(data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	found := false
 	for _, b := range blocks {
 		if b.Type != "CERTIFICATE" {
 			continue
 		}
 		cert, err := x509.ParseCertificate(b.Bytes)
 		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		pool.AddCert(cert)
-		found = true
+		certs = append(certs, cert)
 	}
-	if !found {
-		return fmt.Errorf("%s: has no certificate in PEM", file)
+	if certs == nil {
+		return nil, fmt.Errorf("%s: has no certificate in PEM", file)
 	}
-	return nil
+	return certs, nil
 }
 
 // pemBlocks decodes all blocks, and unlike encoding/pem passes over none.
@@ -235,7 +242,7 @@ func (o *TLSOptions) certificate(config *tls.Config) error {
 	if err != nil {
 		return badTLS("CertFile", fmt.Errorf("%s with %s: %w", o.CertFile, o.KeyFile, err))
 	}
-	config.Certificates = []tls.Certificate{pair}
+	config.Certificates, config.GetClientCertificate = []tls.Certificate{pair}, nil
 	return nil
 }
 

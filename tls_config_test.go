@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io/fs"
 	"math/big"
 	"net"
@@ -194,6 +195,19 @@ func TestClientCertificates(t *testing.T) {
 		s.handshakes(t, client.Options{TLS: &opts})
 	})
 
+	t.Run("before Config's", func(t *testing.T) {
+		opts := *trust
+		opts.CertFile, opts.KeyFile, _ = mine.files(t)
+		opts.Config = &tls.Config{
+			Certificates: []tls.Certificate{rsaCert.pair()},
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return nil, errors.New("asked")
+			},
+		}
+		_, peer := s.handshakes(t, client.Options{TLS: &opts})
+		require.Equal(t, mine.Raw, peer.ConnectionState().PeerCertificates[0].Raw)
+	})
+
 	certFile, keyFile := tempFile(t, "cert.pem", mine.certPEM()), tempFile(t, "key.pem", mine.keyPEM(t))
 	missing := filepath.Join(t.TempDir(), "missing")
 	bent := func(der []byte) []byte {
@@ -319,6 +333,7 @@ func TestTLSOptionsThatCannotBe(t *testing.T) {
 		{"nothing between", "TLS.MaxVersion", "TLS 1.2 is below MinVersion, which is TLS 1.3", client.TLSOptions{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS12}},
 		{"MaxVersion below the default", "TLS.MaxVersion", "TLS 1.1 is below MinVersion, which is TLS 1.2", client.TLSOptions{MaxVersion: tls.VersionTLS11}},
 		{"verification turned off elsewhere", "TLS.Config", "InsecureSkipVerify", client.TLSOptions{Config: &tls.Config{InsecureSkipVerify: true}}},
+		{"renegotiation", "TLS.Config", "Renegotiation", client.TLSOptions{Config: &tls.Config{Renegotiation: tls.RenegotiateOnceAsClient}}},
 		{"list missing", "TLS.CRLFile", "/missing", client.TLSOptions{CRLFile: "/missing"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -278,6 +278,40 @@ func TestStartTLSWhereItCannotBe(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, <-result)
 	})
+	t.Run("in use by a sender", func(t *testing.T) {
+		c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
+		result := make(chan error, 1)
+		go func() { _, err := c.Send(make([]byte, 64<<20), 0); result <- err }()
+		inKernel(t)
+		require.ErrorIs(t, c.StartTLS(background, &client.TLSOptions{ServerName: "x"}), unix.EBUSY)
+		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose turn is free
+		require.ErrorIs(t, err, unix.EAGAIN)
+		_, err = peer.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = c.Recv(make([]byte, 1), 0)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Error(t, <-result)
+	})
+	t.Run("a deadline is over", func(t *testing.T) {
+		for name, set := range map[string]func(*client.Client, time.Time) error{
+			"read": (*client.Client).SetReadDeadline, "write": (*client.Client).SetWriteDeadline,
+		} {
+			t.Run(name, func(t *testing.T) {
+				c, peer := stream(t, "tcp", nil)
+				require.NoError(t, set(c, time.Now()))
+				err := c.StartTLS(background, &client.TLSOptions{ServerName: "x"})
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.NoError(t, set(c, time.Time{})) // and nothing has been said
+				_, err = c.Send([]byte("x"), 0)
+				require.NoError(t, err)
+				p := make([]byte, 2)
+				n, err := peer.Read(p)
+				require.NoError(t, err)
+				require.Equal(t, "x", string(p[:n]))
+			})
+		}
+	})
 	t.Run("the peer has closed", func(t *testing.T) {
 		c, peer := stream(t, "tcp", nil)
 		require.NoError(t, peer.Close())

@@ -36,64 +36,111 @@ type verifier struct {
 	depth      int
 	lists      []*x509.RevocationList
 	staple     bool
+	anchors    []*x509.Certificate // of CAFile and CAPath
 }
 
 // forOne gives the config of one connection, and a function for the chains that
 // its handshake has accepted.
 func (s *security) forOne() (config *tls.Config, verified func() [][]*x509.Certificate) {
 	config = s.config.Clone()
+	cache := s.sessions()
+	config.ClientSessionCache = nil
+	if cache != nil {
+		config.ClientSessionCache = cache
+	}
+	var chains [][]*x509.Certificate
+	verified = func() [][]*x509.Certificate { return chains }
 	if s.off {
 		config.InsecureSkipVerify = true
-		return config, func() [][]*x509.Certificate { return nil }
+		return config, verified
 	}
 	// crypto/tls can only verify, or not: to accept one certificate more than it
 	// does, everything is verified here.
 	config.InsecureSkipVerify = s.verifier.selfSigned
-	var chains [][]*x509.Certificate
-	callers, roots, now := config.VerifyConnection, config.RootCAs, time.Now
+	verifyPeer, verifyConnection := config.VerifyPeerCertificate, config.VerifyConnection
+	config.VerifyPeerCertificate = nil // before anything is verified it has nothing to go by
+	roots, now := config.RootCAs, time.Now
 	if config.Time != nil {
 		now = config.Time
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
-		chains, err = s.verifier.verify(state, roots, config.ServerName, now())
+		defer func() {
+			if err != nil && cache != nil {
+				cache.forget() // the next handshake is to be a whole one
+			}
+		}()
+		var until time.Time
+		chains, until, err = s.verifier.verify(state, roots, config.ServerName, now())
 		if err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
+		if cache != nil {
+			cache.until = until
+		}
 		state.VerifiedChains = chains
-		if callers != nil {
-			return callers(state)
+		if verifyPeer != nil && !state.DidResume { // as crypto/tls has it
+			if err := verifyPeer(encoded(state.PeerCertificates), chains); err != nil {
+				return err
+			}
+		}
+		if verifyConnection != nil {
+			return verifyConnection(state)
 		}
 		return nil
 	}
-	return config, func() [][]*x509.Certificate { return chains }
+	return config, verified
 }
 
-// verify gives the chains of a server's certificate that are acceptable. What a
-// session remembers to have been verified once, by whatever rules, it does not
-// believe.
-func (v *verifier) verify(state tls.ConnectionState, roots *x509.CertPool, name string, now time.Time) ([][]*x509.Certificate, error) {
+func encoded(certs []*x509.Certificate) [][]byte {
+	raw := make([][]byte, len(certs))
+	for i, c := range certs {
+		raw[i] = c.Raw
+	}
+	return raw
+}
+
+// verify gives the chains of a server's certificate that are acceptable, and how
+// long one of them is. What a session remembers to have been verified once, by
+// whatever rules, it does not believe.
+func (v *verifier) verify(state tls.ConnectionState, roots *x509.CertPool, name string, now time.Time) (accepted [][]*x509.Certificate, until time.Time, err error) {
 	if len(state.PeerCertificates) == 0 {
-		return nil, errors.New("the peer has shown no certificate")
+		return nil, until, errors.New("the peer has shown no certificate")
 	}
 	chains := state.VerifiedChains
 	if v.selfSigned || state.DidResume {
-		var err error
 		if chains, err = v.chains(state.PeerCertificates, roots, name, now); err != nil {
-			return nil, err
+			return nil, until, err
 		}
 	}
-	var refused error
-	chains = slices.DeleteFunc(slices.Clone(chains), func(chain []*x509.Certificate) bool {
-		err := v.accept(chain, state.OCSPResponse, now)
-		if refused == nil {
+	refused := errors.New("there is no chain to verify")
+	for i, chain := range chains {
+		end, err := v.accept(chain, state, now)
+		switch {
+		case err == nil:
+			accepted = append(accepted, chain)
+			until = later(until, end)
+		case i == 0:
 			refused = err
 		}
-		return err != nil
-	})
-	if len(chains) == 0 {
-		return nil, refused
 	}
-	return chains, nil
+	if accepted == nil {
+		return nil, until, refused
+	}
+	return accepted, until, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (v *verifier) chains(certs []*x509.Certificate, roots *x509.CertPool, name string, now time.Time) ([][]*x509.Certificate, error) {
@@ -118,47 +165,92 @@ func signsItself(c *x509.Certificate) bool {
 		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
-// accept says why a chain, leaf first, is not good enough, if it is not.
-func (v *verifier) accept(chain []*x509.Certificate, staple []byte, now time.Time) error {
-	switch between := len(chain) - 2; {
-	case v.depth != 0 && between > max(v.depth, 0):
-		return fmt.Errorf("%w: there are %d, and VerifyDepth allows %d",
+// accept says why a chain, leaf first, is not good enough, or how long it is.
+func (v *verifier) accept(chain []*x509.Certificate, state tls.ConnectionState, now time.Time) (until time.Time, err error) {
+	if between := len(chain) - 2; v.depth != 0 && between > max(v.depth, 0) {
+		return until, fmt.Errorf("%w: there are %d, and VerifyDepth allows %d",
 			x509.CertificateInvalidError{Cert: chain[0], Reason: x509.TooManyIntermediates}, between, max(v.depth, 0))
 	}
-	if err := v.lookUp(chain, now); err != nil {
-		return err
+	issuer := v.issuer(chain, state.PeerCertificates)
+	if err := v.lookUp(chain, issuer, now); err != nil {
+		return until, err
 	}
-	return v.checkStaple(chain, staple, now)
+	until = chain[0].NotAfter
+	for _, c := range chain[1:] {
+		until = sooner(until, c.NotAfter)
+	}
+	end, err := v.checkStaple(chain[0], issuer, state.OCSPResponse, now)
+	if err == nil && !end.IsZero() {
+		until = sooner(until, end)
+	}
+	return until, err
+}
+
+// issuer gives who has signed the leaf of a chain. Where the leaf is trusted
+// itself the chain ends with it: then it is whoever is at hand and has signed it,
+// or nil.
+func (v *verifier) issuer(chain, sent []*x509.Certificate) *x509.Certificate {
+	leaf := chain[0]
+	if len(chain) > 1 {
+		return chain[1]
+	}
+	if signsItself(leaf) {
+		return leaf
+	}
+	for _, c := range slices.Concat(sent[1:], v.anchors) {
+		if bytes.Equal(c.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(c) == nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // lookUp looks the certificates of a chain up in the revocation lists.
-func (v *verifier) lookUp(chain []*x509.Certificate, now time.Time) error {
+func (v *verifier) lookUp(chain []*x509.Certificate, issuer *x509.Certificate, now time.Time) error {
 	if v.lists == nil {
 		return nil
 	}
+	if len(chain) == 1 { // it is trusted for itself: a list is not needed, but believed
+		_, err := v.listed(chain[0], issuer, now)
+		return err
+	}
 	for i, c := range chain[:len(chain)-1] { // roots are not revoked but removed
-		listed, problem := false, "CRLFile has no list of "+c.Issuer.String()
-		for _, list := range v.lists {
-			if !bytes.Equal(list.RawIssuer, c.RawIssuer) {
-				continue
-			}
-			if err := usableList(list, chain[i+1], now); err != nil {
-				problem = err.Error()
-				continue
-			}
-			listed = true
-			for _, entry := range list.RevokedCertificateEntries {
-				if entry.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return &RevocationError{Certificate: c, Revoked: true, Reason: "on " + entry.RevocationTime.Format(time.DateOnly) + ", as CRLFile says"}
-				}
-			}
+		problem, err := v.listed(c, chain[i+1], now)
+		if err != nil {
+			return err
 		}
 		known := slices.ContainsFunc(v.lists, func(l *x509.RevocationList) bool { return bytes.Equal(l.RawIssuer, c.RawIssuer) })
-		if !listed && (i == 0 || known) {
+		if problem != "" && (i == 0 || known) {
 			return &RevocationError{Certificate: c, Reason: problem}
 		}
 	}
 	return nil
+}
+
+// listed gives an error for a certificate that a list has, and a problem if there
+// is no list which could have it.
+func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem string, err error) {
+	problem = "CRLFile has no list of " + c.Issuer.String()
+	found := false
+	for _, list := range v.lists {
+		if issuer == nil || !bytes.Equal(list.RawIssuer, c.RawIssuer) {
+			continue
+		}
+		if err := usableList(list, issuer, now); err != nil {
+			problem = err.Error()
+			continue
+		}
+		found = true
+		for _, entry := range list.RevokedCertificateEntries {
+			if entry.SerialNumber.Cmp(c.SerialNumber) == 0 {
+				return "", &RevocationError{Certificate: c, Revoked: true, Reason: "on " + entry.RevocationTime.Format(time.DateOnly) + ", as CRLFile says"}
+			}
+		}
+	}
+	if found {
+		problem = ""
+	}
+	return problem, nil
 }
 
 func usableList(list *x509.RevocationList, issuer *x509.Certificate, now time.Time) error {
@@ -232,48 +324,70 @@ func understood(list *x509.RevocationList) error {
 	return nil
 }
 
-// checkStaple checks the OCSP answer that came with the certificate.
-func (v *verifier) checkStaple(chain []*x509.Certificate, staple []byte, now time.Time) error {
-	leaf, issuer := chain[0], chain[min(1, len(chain)-1)]
-	unknown := func(format string, args ...any) error {
-		return &RevocationError{Certificate: leaf, Reason: fmt.Sprintf(format, args...)}
+// longestStaple is how old an OCSP answer may be that does not say when the next
+// one is due.
+const longestStaple = 7 * 24 * time.Hour
+
+// checkStaple checks the OCSP answer that came with a certificate, and gives how
+// long it is good; zero if there is none that matters.
+func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, now time.Time) (until time.Time, err error) {
+	unknown := func(format string, args ...any) (time.Time, error) {
+		return time.Time{}, &RevocationError{Certificate: leaf, Reason: fmt.Sprintf(format, args...)}
 	}
-	if len(staple) == 0 {
-		switch {
-		case v.staple:
-			return unknown("the server has stapled no OCSP answer, and RequireStaple is set")
-		case mustStaple(leaf):
-			return unknown("the server has stapled no OCSP answer, which the certificate promises (RFC 7633)")
-		}
-		return nil
-	}
-	answer, err := ocsp.ParseResponseForCert(staple, leaf, issuer)
+	wanted := v.staple || mustStaple(leaf)
 	switch {
-	case err != nil:
+	case len(staple) == 0 && v.staple:
+		return unknown("the server has stapled no OCSP answer, and RequireStaple is set")
+	case len(staple) == 0 && wanted:
+		return unknown("the server has stapled no OCSP answer, which the certificate promises (RFC 7633)")
+	case issuer == nil && wanted:
+		return unknown("who could have signed the stapled OCSP answer is not known: the certificate is trusted for itself, and its issuer is not at hand")
+	case len(staple) == 0 || issuer == nil:
+		return until, nil
+	}
+	answer, err := ocsp.ParseResponseForCert(staple, leaf, nil)
+	if err != nil {
 		return unknown("the stapled OCSP answer cannot be used: %v", err)
-	case !mayAnswer(answer.Certificate, issuer, now):
-		return unknown("the stapled OCSP answer is signed by %q, which may not (RFC 6960, 4.2.2.2)", answer.Certificate.Subject)
+	}
+	if err := mayAnswer(answer, issuer, now); err != nil {
+		return unknown("the stapled OCSP answer cannot be used: %v", err)
+	}
+	until = answer.NextUpdate
+	if until.IsZero() {
+		until = answer.ThisUpdate.Add(longestStaple)
+	}
+	switch {
 	case answer.Status == ocsp.Revoked:
-		return &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + answer.RevokedAt.Format(time.DateOnly) + ", as the stapled OCSP answer says"}
+		return until, &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + answer.RevokedAt.Format(time.DateOnly) + ", as the stapled OCSP answer says"}
 	case answer.Status != ocsp.Good:
 		return unknown("the stapled OCSP answer knows nothing of it")
 	case now.Before(answer.ThisUpdate):
 		return unknown("the stapled OCSP answer is not valid before %s", answer.ThisUpdate)
-	case !answer.NextUpdate.IsZero() && now.After(answer.NextUpdate):
-		return unknown("the stapled OCSP answer is of %s and was valid until %s", answer.ThisUpdate, answer.NextUpdate)
+	case now.After(until):
+		return unknown("the stapled OCSP answer is of %s and was valid until %s", answer.ThisUpdate, until)
 	}
-	return nil
+	return until, nil
 }
 
-// mayAnswer reports whether the certificate that came with an OCSP answer may
-// sign one. That the issuer has signed it x/crypto has seen to; so it has for
-// every other of its customers, who must not vouch for each other.
-func mayAnswer(responder, issuer *x509.Certificate, now time.Time) bool {
-	if responder == nil || responder.Equal(issuer) {
-		return true
+// mayAnswer says why an OCSP answer is not the issuer's word, nor that of one whom
+// it has empowered (RFC 6960, 4.2.2.2). That a certificate which came along has
+// signed it x/crypto has seen to; every customer of the issuer has one, and they
+// must not vouch for each other.
+func mayAnswer(answer *ocsp.Response, issuer *x509.Certificate, now time.Time) error {
+	signer := answer.Certificate
+	if signer == nil {
+		return answer.CheckSignatureFrom(issuer)
 	}
-	return slices.Contains(responder.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) &&
-		!now.Before(responder.NotBefore) && !now.After(responder.NotAfter)
+	if signer.Equal(issuer) {
+		return nil
+	}
+	if err := issuer.CheckSignature(signer.SignatureAlgorithm, signer.RawTBSCertificate, signer.Signature); err != nil {
+		return fmt.Errorf("its signer %q is not the issuer's: %w", signer.Subject, err)
+	}
+	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) {
+		return fmt.Errorf("its signer %q may not (RFC 6960, 4.2.2.2)", signer.Subject)
+	}
+	return nil
 }
 
 var tlsFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}

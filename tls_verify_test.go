@@ -221,6 +221,7 @@ func TestRevocationLists(t *testing.T) {
 	server := middle.issue(t, "server", nil)
 	direct := root.issue(t, "direct", nil)
 	namesake := newRoot(t, "intermediate")
+	pinned := tempFile(t, "pinned.pem", append(direct.certPEM(), root.certPEM()...))
 	inPEM := func(lists ...[]byte) []byte {
 		var b bytes.Buffer
 		for _, l := range lists {
@@ -259,11 +260,21 @@ func TestRevocationLists(t *testing.T) {
 		{name: "list by a namesake of the issuer", cert: server, list: inPEM(namesake.revoke(t, nil)), refused: isRevocation(false), text: "is not its"},
 		{name: "signed by a root", cert: direct, list: inPEM(root.revoke(t, nil))},
 		{name: "signed by a root, revoked", cert: direct, list: inPEM(root.revoke(t, nil, direct)), refused: isRevocation(true), text: "revoked"},
+		{name: "trusted for itself, and not revoked", cert: direct, list: inPEM(root.revoke(t, nil)), opts: client.TLSOptions{CAFile: pinned}},
+		{name: "trusted for itself, and revoked", cert: direct, list: inPEM(root.revoke(t, nil, direct)), opts: client.TLSOptions{CAFile: pinned}, refused: isRevocation(true), text: "as CRLFile says"},
+		{name: "trusted for itself, and revoked by whose certificate came along", cert: server, list: inPEM(middle.revoke(t, nil, server)),
+			opts: client.TLSOptions{CAFile: tempFile(t, "leaf.pem", server.certPEM()[:len(server.certPEM())-len(middle.certPEM())])}, refused: isRevocation(true), text: "as CRLFile says"},
+		{name: "trusted for itself, and revoked by nobody knows whom", cert: direct, list: inPEM(root.revoke(t, nil, direct)),
+			opts: client.TLSOptions{CAFile: tempFile(t, "leaf.pem", direct.certPEM())}},
+		{name: "trusted for itself, and revoked by a namesake of its issuer", cert: server, list: inPEM(namesake.revoke(t, nil, server)),
+			opts: client.TLSOptions{CAFile: tempFile(t, "leaf.pem", append(server.certPEM(), namesake.certPEM()...))}},
 		{name: "self-signed has no issuer to revoke it", cert: selfSigned(t, "s", nil), list: inPEM(root.revoke(t, nil)), opts: client.TLSOptions{AllowSelfSigned: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			opts := test.opts
-			opts.CAFile = tempFile(t, "root.pem", root.certPEM())
+			if opts.CAFile == "" {
+				opts.CAFile = tempFile(t, "root.pem", root.certPEM())
+			}
 			opts.CRLFile = tempFile(t, "list", test.list)
 			got, err := listenWith(t, "tcp", test.cert, nil).outcome(t, &opts)
 			if test.refused == nil {
@@ -316,6 +327,13 @@ func TestStapledAnswers(t *testing.T) {
 	oldSigner := func(c *x509.Certificate) { signer(c); c.NotAfter = time.Now().Add(-time.Minute) }
 	other := newRoot(t, "root")
 	self := selfSigned(t, "self", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })
+	endless := func(age time.Duration) func(*ocsp.Response) {
+		return func(r *ocsp.Response) { r.ThisUpdate, r.NextUpdate = time.Now().Add(-age), time.Time{} }
+	}
+	middle := root.issue(t, "intermediate", authority)
+	below := middle.issue(t, "below", nil)
+	pinned := tempFile(t, "pinned.pem", append(server.certPEM(), root.certPEM()...))
+	alone := tempFile(t, "alone.pem", server.certPEM())
 	for _, test := range []struct {
 		name    string
 		cert    *cert
@@ -341,6 +359,16 @@ func TestStapledAnswers(t *testing.T) {
 		{name: "by who might once", cert: server, staple: answers(t, root, server, nil, root.issue(t, "responder", oldSigner)), refused: isRevocation(false), text: "may not"},
 		{name: "by another of the issuer's customers", cert: server, staple: answers(t, root, server, nil, root.issue(t, "customer", nil)), refused: isRevocation(false), text: "may not (RFC 6960"},
 		{name: "by itself", cert: server, staple: answers(t, root, server, nil, server), refused: isRevocation(false), text: "may not"},
+		{name: "with the issuer's own certificate", cert: server, staple: answers(t, root, server, nil, root)},
+		{name: "with the intermediate's own certificate", cert: below, staple: answers(t, middle, below, nil, middle)},
+		{name: "by who may answer for the root alone", cert: below, staple: answers(t, middle, below, nil, root.issue(t, "responder", signer)), refused: isRevocation(false), text: "is not the issuer's"},
+		{name: "without an end, new", cert: server, staple: answers(t, root, server, endless(6*24*time.Hour))},
+		{name: "without an end, old", cert: server, staple: answers(t, root, server, endless(8*24*time.Hour)), refused: isRevocation(false), text: "was valid until"},
+		{name: "trusted for itself, good", cert: server, staple: answers(t, root, server, nil), opts: client.TLSOptions{CAFile: pinned, RequireStaple: true}},
+		{name: "trusted for itself, revoked", cert: server, staple: answers(t, root, server, revoked), opts: client.TLSOptions{CAFile: pinned}, refused: isRevocation(true), text: "revoked"},
+		{name: "trusted for itself, by nobody knows whom", cert: server, staple: answers(t, root, server, nil), opts: client.TLSOptions{CAFile: alone}},
+		{name: "trusted for itself, by nobody knows whom, required", cert: server, staple: answers(t, root, server, nil),
+			opts: client.TLSOptions{CAFile: alone, RequireStaple: true}, refused: isRevocation(false), text: "its issuer is not at hand"},
 		{name: "garbage", cert: server, staple: []byte("good"), refused: isRevocation(false), text: "cannot be used"},
 		{name: "an error in place of an answer", cert: server, staple: ocsp.TryLaterErrorResponse, refused: isRevocation(false), text: "try later"},
 		{name: "self-signed, of itself", cert: self, staple: answers(t, self, self, nil), opts: client.TLSOptions{AllowSelfSigned: true, RequireStaple: true}},
@@ -353,7 +381,9 @@ func TestStapledAnswers(t *testing.T) {
 					c.Certificates[0].OCSPStaple = test.staple
 				})
 				opts := test.opts
-				opts.CAFile = tempFile(t, "root.pem", root.certPEM())
+				if opts.CAFile == "" {
+					opts.CAFile = tempFile(t, "root.pem", root.certPEM())
+				}
 				got, err := s.outcome(t, &opts)
 				if test.refused == nil {
 					require.NoError(t, err)
@@ -390,12 +420,14 @@ func TestAResumedSessionIsVerifiedAnew(t *testing.T) {
 		require.Nil(t, config.Certificates)
 		require.False(t, config.InsecureSkipVerify) // never changed
 
-		strict := &client.TLSOptions{ServerName: "localhost", CAFile: tempFile(t, "other.pem", newRoot(t, "other").certPEM()), Config: config}
+		strict := &client.TLSOptions{ServerName: "localhost", AllowSelfSigned: true, CAFile: tempFile(t, "other.pem", newRoot(t, "other").certPEM()), Config: config}
 		got, err := s.outcome(t, strict)
 		require.Truef(t, isUnknownAuthority(err), "%v", err)
 		require.Empty(t, got)
 
-		listed := &client.TLSOptions{ServerName: "localhost", CAFile: s.trust(t).CAFile, Config: config,
+		c, _ := s.handshakes(t, client.Options{TLS: lax}) // a session once more
+		require.False(t, c.ConnectionState().DidResume)
+		listed := &client.TLSOptions{ServerName: "localhost", AllowSelfSigned: true, CAFile: s.trust(t).CAFile, Config: config,
 			CRLFile: tempFile(t, "list", s.cert.root.revoke(t, nil, s.cert))}
 		got, err = s.outcome(t, listed)
 		require.Truef(t, isRevocation(true)(err), "%v", err)
@@ -416,6 +448,15 @@ func TestCallersVerificationComesOnTop(t *testing.T) {
 			return reason
 		}}
 		got, err := s.outcome(t, opts)
+		require.ErrorIs(t, err, reason)
+		require.Empty(t, got)
+		opts.Config = &tls.Config{VerifyPeerCertificate: func(raw [][]byte, chains [][]*x509.Certificate) error {
+			if len(chains) != 1 || !bytes.Equal(raw[0], chains[0][0].Raw) {
+				return errors.New("no chains")
+			}
+			return reason
+		}}
+		got, err = s.outcome(t, opts)
 		require.ErrorIs(t, err, reason)
 		require.Empty(t, got)
 		opts.ServerName = "example.com" // and does not take its place
