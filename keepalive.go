@@ -76,7 +76,7 @@ func (o PoolOptions) withDefaults() PoolOptions {
 // pointer). Time limits are those of whoever has the client.
 //
 // A Pool may be used by any number of goroutines, and has none of its own but for
-// dials under way. It is not to be copied.
+// dials under way. It is not to be copied. The zero Pool has the default limits.
 type Pool struct {
 	opts PoolOptions
 
@@ -86,6 +86,7 @@ type Pool struct {
 	mu      sync.Mutex
 	closed  bool
 	shelves map[place]*shelf // the first of each place
+	latest  *shelf           // of them, the one that was asked for last; may be nil
 	count   int              // of shelves
 	sweepAt int              // how many shelves make it worth looking for empty ones
 	idle    stack            // all that are idle, of any key
@@ -99,6 +100,7 @@ type Pool struct {
 type shelf struct {
 	place place
 	key   poolKey
+	tls   tlsKey
 	opts  Options // of the first dial
 	next  *shelf  // with the same place and another key
 
@@ -124,6 +126,7 @@ type kept struct {
 	ends    *ends
 
 	uses  int       // how often it was lent
+	lent  time.Time // when it was lent last
 	since time.Time // when it became idle; zero if it never was
 	until time.Time // the end of its life; zero is none
 
@@ -132,9 +135,16 @@ type kept struct {
 
 // NewPool makes a pool.
 func NewPool(opts PoolOptions) *Pool {
-	p := &Pool{opts: opts.withDefaults(), shelves: make(map[place]*shelf), idle: stack{which: ofPool}}
-	p.life, p.end = context.WithCancel(context.Background())
+	p := new(Pool)
+	p.begin(opts)
 	return p
+}
+
+func (p *Pool) begin(opts PoolOptions) {
+	p.opts = opts.withDefaults()
+	p.shelves = make(map[place]*shelf)
+	p.idle.which = ofPool
+	p.life, p.end = context.WithCancel(context.Background())
 }
 
 // Dial gives a client on a connection of the pool, or on a new one. Waiting for
@@ -158,6 +168,9 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		p.mu.Unlock()
 		return nil, poolError(network, address, errPoolClosed)
 	}
+	if p.shelves == nil {
+		p.begin(PoolOptions{})
+	}
 	s := p.shelf(place{opts.Key, network, address}, opts)
 	k, w := p.popOrQueue(ctx, s, opts, nil, fresh)
 	c := p.blank()
@@ -169,9 +182,10 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 				return nil, poolError(network, address, err)
 			}
 		}
-		cause := k.fitness(time.Now())
+		now := time.Now()
+		cause := k.fitness(now)
 		if cause == fit {
-			k.lend(c, opts)
+			k.lend(c, opts, now)
 			return c, nil
 		}
 		p.mu.Lock()
@@ -188,7 +202,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 // blank gives a client that nobody has had: one that was given back is never
 // made use of again, since whoever still has it must have nothing.
 func (p *Pool) blank() *Client {
-	const batch = 16 // made together, so that a checkout does not allocate each time
+	const batch = 15 // made together, so that a checkout does not allocate each time
 	if len(p.blanks) == 0 {
 		p.blanks = make([]Client, batch)
 	}
@@ -210,17 +224,22 @@ var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 
 // shelf finds the shelf of a key, or puts one up.
 func (p *Pool) shelf(at place, opts *Options) *shelf {
-	key := keyOf(opts)
-	for s := p.shelves[at]; s != nil; s = s.next {
-		if s.key == key {
+	if p.latest == nil || p.latest.place != at {
+		p.latest = p.shelves[at]
+	}
+	for s := p.latest; s != nil; s = s.next {
+		if s.isFor(opts) {
 			return s
 		}
 	}
 	if p.count >= p.sweepAt {
 		p.sweep(time.Now())
 	}
-	s := &shelf{place: at, key: key, opts: *opts, idle: stack{which: ofShelf}, next: p.shelves[at]}
-	p.shelves[at] = s
+	s := &shelf{place: at, key: keyOf(opts), opts: *opts, idle: stack{which: ofShelf}, next: p.shelves[at]}
+	if opts.TLS != nil {
+		s.tls = tlsKeyOf(opts.TLS)
+	}
+	p.shelves[at], p.latest = s, s
 	p.count++
 	return s
 }
@@ -229,7 +248,7 @@ func (p *Pool) shelf(at place, opts *Options) *shelf {
 // which sees ever new addresses does not grow for ever.
 func (p *Pool) sweep(now time.Time) {
 	const few = 64
-	p.count = 0
+	p.count, p.latest = 0, nil
 	for at, s := range p.shelves {
 		var left *shelf
 		for next := s; next != nil; {
@@ -303,13 +322,16 @@ func (p *Pool) mayDial(s *shelf) bool {
 }
 
 // lend makes c a client on the connection.
-func (k *kept) lend(c *Client, opts *Options) {
+func (k *kept) lend(c *Client, opts *Options, now time.Time) {
 	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
 	c.limits = opts.limits()
 	c.ends.Store(k.ends)
-	c.tls.Store(k.tls)
+	if k.tls != nil {
+		c.tls.Store(k.tls)
+	}
 	c.state.Store(connected)
 	c.kept, c.reused, c.reuses = k, k.isOld(), k.uses
+	k.lent = now
 	k.uses++
 }
 
@@ -345,7 +367,9 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 // back takes a connection from who had it, for the next who waits, to be idle, or
 // to be closed.
 func (p *Pool) back(k *kept, cause cause) {
-	now := time.Now()
+	// Half the price of time.Now, which asks two clocks. If the machine slept in
+	// between, that counts as time in which nobody used the connection.
+	now := k.lent.Add(time.Since(k.lent))
 	p.mu.Lock()
 	k.shelf.active--
 	k.shelf.used = now
@@ -493,6 +517,7 @@ func (p *Pool) await(ctx context.Context, s *shelf, w *waiter) (*kept, error) {
 		}
 		h := <-w.ready
 		if h.kept != nil && ctx.Err() != nil { // it came together with the end
+			h.kept.lent = time.Now()
 			p.back(h.kept, fit)
 			return nil, err
 		}
@@ -706,8 +731,11 @@ func (p *Pool) Close() error {
 			e.Value.(*waiter).leave(s, handed{err: errPoolClosed})
 		}
 	}
+	end := p.end
 	p.mu.Unlock()
-	p.end()
+	if end != nil {
+		end()
+	}
 	for _, k := range all {
 		k.close()
 	}

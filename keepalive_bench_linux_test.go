@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/blocksock/client"
@@ -32,35 +34,49 @@ func echoPool(b testing.TB, network string) (*client.Pool, string) {
 }
 
 // What a checkout and a return cost beside the system calls in them, which are
-// two: one look before the connection is given out, one when it comes back.
+// two: one look before the connection is given out, one when it comes back. In
+// turns with just these two calls.
 func BenchmarkPoolCheckout(b *testing.B) {
 	for _, network := range []string{"tcp", "unix"} {
 		b.Run(network, func(b *testing.B) {
 			p, address := echoPool(b, network)
-			ctx := context.Background()
-			b.ReportAllocs()
-			for b.Loop() {
-				c, err := p.Dial(ctx, network, address, nil)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if err := c.Close(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(network+" two bare recv", func(b *testing.B) {
-			c := connectedTo(b, network, nil)
-			raw, err := c.SyscallConn()
+			raw, err := connectedTo(b, network, nil).SyscallConn()
 			require.NoError(b, err)
-			require.NoError(b, raw.Control(func(fd uintptr) {
-				p := make([]byte, 1)
-				for b.Loop() {
-					for range 2 {
-						barePeek(fd, p)
+			ctx := context.Background()
+			const batch = 1000
+			checkouts := func() {
+				for range batch {
+					c, err := p.Dial(ctx, network, address, nil)
+					if err == nil {
+						err = c.Close()
+					}
+					if err != nil {
+						b.Fatal(err)
 					}
 				}
-			}))
+			}
+			peeks := func(fd uintptr) {
+				var byte [1]byte
+				for range 2 * batch {
+					barePeek(fd, byte[:])
+				}
+			}
+			var all, calls []float64 // ns, of each batch
+			b.ReportAllocs()
+			for b.Loop() {
+				begin := time.Now()
+				checkouts()
+				all = append(all, float64(time.Since(begin))/batch)
+				begin = time.Now()
+				require.NoError(b, raw.Control(peeks))
+				calls = append(calls, float64(time.Since(begin))/batch)
+			}
+			slices.Sort(all)
+			slices.Sort(calls)
+			b.ReportMetric(all[len(all)/2], "ns/checkout")
+			b.ReportMetric(calls[len(calls)/2], "ns/two-calls")
+			b.ReportMetric(all[len(all)/2]-calls[len(calls)/2], "ns/beside")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
@@ -68,4 +84,23 @@ func BenchmarkPoolCheckout(b *testing.B) {
 // barePeek is the system call that a pool looks at a connection with.
 func barePeek(fd uintptr, p []byte) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+}
+
+func TestACheckoutAllocatesNothing(t *testing.T) {
+	for _, network := range streamNetworks {
+		p, address := echoPool(t, network)
+		opts := &client.Options{Key: "k", RecvTimeout: 1}
+		checkout := func() {
+			c, err := p.Dial(context.Background(), network, address, opts)
+			if err == nil {
+				err = c.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		checkout()
+		require.Zero(t, testing.AllocsPerRun(1000, checkout), network)
+		require.EqualValues(t, 2, p.Stats().Dials)
+	}
 }

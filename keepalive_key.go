@@ -19,11 +19,10 @@ type poolKey struct {
 	noDelay          Switch
 	resolver         *net.Resolver
 	control          unsafe.Pointer
-	tls              tlsKey
+	tls              bool // then there is a tlsKey too
 }
 
 type tlsKey struct {
-	on                            bool
 	serverName, protocols         string
 	caFile, caPath, crlFile       string
 	certFile, keyFile, passphrase string
@@ -34,20 +33,25 @@ type tlsKey struct {
 }
 
 func keyOf(o *Options) poolKey {
-	k := poolKey{
+	return poolKey{
 		proxy: o.Proxy, localAddr: o.LocalAddr, noDelay: o.NoDelay,
-		resolver: o.Resolver, control: identity(o.Control),
+		resolver: o.Resolver, control: identity(o.Control), tls: o.TLS != nil,
 	}
-	if t := o.TLS; t != nil {
-		k.tls = tlsKey{
-			on: true, serverName: t.ServerName, protocols: strings.Join(t.NextProtos, "\x00"),
-			caFile: t.CAFile, caPath: t.CAPath, crlFile: t.CRLFile,
-			certFile: t.CertFile, keyFile: t.KeyFile, passphrase: t.Passphrase,
-			selfSigned: t.AllowSelfSigned, staple: t.RequireStaple, insecure: t.InsecureSkipVerify,
-			depth: t.VerifyDepth, minVersion: t.MinVersion, maxVersion: t.MaxVersion, config: t.Config,
-		}
+}
+
+func tlsKeyOf(t *TLSOptions) tlsKey {
+	return tlsKey{
+		serverName: t.ServerName, protocols: strings.Join(t.NextProtos, "\x00"),
+		caFile: t.CAFile, caPath: t.CAPath, crlFile: t.CRLFile,
+		certFile: t.CertFile, keyFile: t.KeyFile, passphrase: t.Passphrase,
+		selfSigned: t.AllowSelfSigned, staple: t.RequireStaple, insecure: t.InsecureSkipVerify,
+		depth: t.VerifyDepth, minVersion: t.MinVersion, maxVersion: t.MaxVersion, config: t.Config,
 	}
-	return k
+}
+
+// isFor reports whether a shelf has the key of options, which are of its place.
+func (s *shelf) isFor(o *Options) bool {
+	return s.key == keyOf(o) && (o.TLS == nil || s.tls == tlsKeyOf(o.TLS))
 }
 
 // identity tells function values apart. A function value is a pointer to its code

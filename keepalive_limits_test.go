@@ -31,6 +31,24 @@ func silent(t *testing.T, network string) *counted {
 	return s
 }
 
+func TestTheZeroPoolHasTheDefaults(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	var unused, p client.Pool
+	require.Zero(t, unused.Stats().Idle)
+	unused.CloseIdle()
+	require.NoError(t, unused.Close())
+	_, err := unused.Dial(t.Context(), "tcp", s.Addr().String(), nil)
+	require.ErrorIs(t, err, net.ErrClosed)
+	for _, reused := range []bool{false, true} {
+		c := s.from(t, &p, nil)
+		require.Equal(t, reused, c.Reused())
+		asks(t, c, "ping")
+		require.NoError(t, c.Close())
+	}
+	require.NoError(t, p.Close())
+	require.ErrorIs(t, p.Close(), net.ErrClosed)
+}
+
 func TestMoreIdleThanAllowedAreClosedTheOldestFirst(t *testing.T) {
 	for name, opts := range map[string]client.PoolOptions{
 		"of one key": {MaxIdlePerKey: 2},

@@ -13,7 +13,7 @@ import (
 )
 
 // pair gives a connected unix stream and the raw descriptor of its other end.
-func pair(t *testing.T, typ int) (*Socket, int) {
+func pair(t testing.TB, typ int) (*Socket, int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)

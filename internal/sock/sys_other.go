@@ -62,6 +62,12 @@ func sysSocket(domain, typ int) (int, error) {
 // true size is known: these systems only say that something was cut off.
 var overflow = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
+// sysPeek looks whether there is a byte, which nobody gets to see.
+func (s *Socket) sysPeek() (int, unix.Errno) {
+	n, _, err := unix.Recvfrom(s.fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n, errnoOf(err)
+}
+
 func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, unix.Errno) {
 	flags |= unix.MSG_DONTWAIT
 	flags &^= unix.MSG_WAITALL

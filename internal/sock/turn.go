@@ -121,9 +121,8 @@ func (s *Socket) Pending() Sight {
 		return Gone
 	}
 	defer s.release()
-	var p [1]byte
 	for {
-		switch n, errno := s.sysRecv(p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT, false, nil); {
+		switch n, errno := s.sysPeek(); {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
 			return Quiet
