@@ -45,6 +45,12 @@
 // certificate, chain and name, is verified before there is a client. All calls
 // mean over TLS what they mean without. [Client.StartTLS] begins later.
 //
+// # Connections that stay open
+//
+// A [Pool] keeps connections from one use to the next, by network, address and
+// every option that decides what a connection is. One is looked at before it is
+// given out: it is alive, and has nothing to receive that was meant for another.
+//
 // # Systems
 //
 // Linux is where the package is tested and fastest. On macOS and FreeBSD the

@@ -41,7 +41,7 @@ func demo(out io.Writer) error {
 	visit(out, "tcp", l.Addr(), &client.Options{RecvTimeout: 100 * time.Millisecond})
 	_ = l.Close()
 	visit(out, "tcp", l.Addr(), nil) // and now the port is closed
-	return nil
+	return showPool(out)
 }
 
 func visitServer(out io.Writer, network, address string, answer func([]byte) []byte) {

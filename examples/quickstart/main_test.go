@@ -56,6 +56,14 @@ func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
 		})
 	}
 
+	t.Run("pool", func(t *testing.T) {
+		i := requireLine(t, lines, "POOL", "CONNECTION", "CAME BACK")
+		requireLine(t, lines[i+1:i+2], "tcp", "new", sent)
+		requireLine(t, lines[i+2:i+3], "tcp", "reused, use 2", sent)
+		requireLine(t, lines[i+3:i+4], "", "now the server has closed it")
+		requireLine(t, lines[i+4:i+5], "tcp", "new", sent)
+		requireLine(t, lines[i+5:i+6], "", "connections found dead: 1")
+	})
 	t.Run("in ASCII", func(t *testing.T) {
 		require.NotRegexp(t, `[^\n\x20-\x7e]`, out.String())
 	})
