@@ -112,7 +112,7 @@ func ExamplePool_Stats() {
 			log.Fatal(err)
 		}
 	}
-	var stats client.PoolStats = pool.Stats()
+	stats := pool.Stats()
 	fmt.Println(stats.Dials, stats.Reuses, stats.Idle)
 	for _, k := range stats.Keys {
 		if k.Key == "reports" {
@@ -133,7 +133,7 @@ func ExamplePoolKey() {
 	if err := pool.Do(context.Background(), "tcp", address, nil, ping); err != nil {
 		log.Fatal(err)
 	}
-	var key client.PoolKey = pool.Stats().Keys[0]
+	key := pool.Stats().Keys[0]
 	fmt.Println(key.Network, key.Address == address, key.Idle)
 	// Output: tcp true 1
 }
@@ -152,7 +152,7 @@ func ExampleKeyStats() {
 		log.Fatal(err)
 	}
 	_ = c.Close() // with the answer still to come: nobody else is to get that
-	var stats client.KeyStats = pool.Stats().KeyStats
+	stats := pool.Stats().KeyStats
 	fmt.Println(stats.Idle, stats.Dirty)
 	// Output: 0 1
 }

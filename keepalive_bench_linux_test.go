@@ -56,9 +56,9 @@ func BenchmarkPoolCheckout(b *testing.B) {
 				}
 			}
 			peeks := func(fd uintptr) {
-				var byte [1]byte
+				var p [1]byte
 				for range 2 * batch {
-					barePeek(fd, byte[:])
+					barePeek(fd, p[:])
 				}
 			}
 			var all, calls []float64 // ns, of each batch

@@ -28,7 +28,7 @@ func (p *Pool) do(ctx context.Context, network, address string, opts *Options, f
 	if err != nil {
 		return false, err
 	}
-	defer c.Discard() // if fn panics
+	defer func() { _ = c.Discard() }() // also if fn panics
 	if err = fn(c); err == nil {
 		_ = c.Close() // fn may have done so
 		return false, nil

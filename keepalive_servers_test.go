@@ -234,13 +234,11 @@ func TestManyGoroutinesOverFewConnections(t *testing.T) {
 				if _, err := c.Recv(answer, client.WaitAll); err != nil || !bytes.Equal(request, answer) {
 					t.Errorf("%x for %x: %v", answer, request, err)
 				}
-				switch {
-				case id%1009 == 0:
-					err = c.Discard()
-				default:
-					err = c.Close()
+				end := c.Close
+				if id%1009 == 0 {
+					end = c.Discard
 				}
-				if err != nil {
+				if err := end(); err != nil {
 					t.Error(err)
 				}
 			}

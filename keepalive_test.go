@@ -517,7 +517,7 @@ func TestThePoolLooksBeforeItGives(t *testing.T) {
 		require.NoError(t, peer.Close())
 		require.Eventually(t, func() bool {
 			c := s.from(t, p, nil)
-			defer c.Discard()
+			defer func() { _ = c.Discard() }()
 			return !c.Reused()
 		}, enough, time.Millisecond)
 	})

@@ -105,9 +105,10 @@ func (t *Turn) Expired() bool { return t.d.isOver(t.flags, t.until) }
 // Leave gives the turn back.
 func (t *Turn) Leave() { t.s.leave(t.d) }
 
-// What Pending sees.
+// A Sight is what Pending sees.
 type Sight int
 
+// The three sights.
 const (
 	Quiet Sight = iota // nothing, and the peer is there as far as the kernel knows
 	Bytes              // something to receive
