@@ -101,7 +101,7 @@ type shelf struct {
 	place place
 	key   poolKey
 	tls   tlsKey
-	opts  Options // of the first dial
+	opts  *Options // of the first dial
 	next  *shelf  // with the same place and another key
 
 	idle    stack
@@ -235,7 +235,7 @@ func (p *Pool) shelf(at place, opts *Options) *shelf {
 	if p.count >= p.sweepAt {
 		p.sweep(time.Now())
 	}
-	s := &shelf{place: at, key: keyOf(opts), opts: *opts, idle: stack{which: ofShelf}, next: p.shelves[at]}
+	s := &shelf{place: at, key: keyOf(opts), opts: opts.clone(), idle: stack{which: ofShelf}, next: p.shelves[at]}
 	if opts.TLS != nil {
 		s.tls = tlsKeyOf(opts.TLS)
 	}
@@ -345,8 +345,11 @@ func (k *kept) giveBack(c *Client, discard bool) error {
 		return net.ErrClosed
 	}
 	cause := discarded
-	if !discard {
+	switch {
+	case !discard:
 		cause = k.afterUse(c, inUse)
+	case c.note.has(isBroken):
+		cause = broken
 	}
 	k.pool.back(k, cause)
 	return nil
@@ -530,9 +533,9 @@ func (p *Pool) await(ctx context.Context, s *shelf, w *waiter) (*kept, error) {
 func (p *Pool) startDial(s *shelf, w *waiter) {
 	s.dialing++
 	s.stats.Dials++
-	opts, values, until := &s.opts, context.Background(), sock.In(s.opts.limits().connect)
+	opts, values, until := s.opts, context.Background(), sock.In(s.opts.limits().connect)
 	if w != nil {
-		opts, values, until = w.opts, context.WithoutCancel(w.ctx), w.until
+		opts, values, until = w.opts.clone(), context.WithoutCancel(w.ctx), w.until
 	}
 	ctx, cancel := context.WithCancel(values)
 	if w != nil {

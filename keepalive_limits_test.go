@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -316,6 +318,44 @@ func TestMinIdleAreThereInAdvance(t *testing.T) {
 	require.NoError(t, c2.Discard())
 	idle(2)
 	require.EqualValues(t, 4, p.Stats().Dials)
+}
+
+// What a pool dials by itself is what was asked for then, whatever has become of
+// the options.
+func TestOptionsMayBeChangedAfterDial(t *testing.T) {
+	s := listenTLS(t, "tcp", nil)
+	names := make(chan string, 10)
+	go func() {
+		for {
+			conn, err := s.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				peer := tls.Server(conn, s.config)
+				if peer.Handshake() == nil {
+					names <- peer.ConnectionState().ServerName
+					_, _ = io.Copy(peer, peer)
+				}
+			}()
+		}
+	}()
+	p := newPool(t, client.PoolOptions{MinIdle: 1})
+	opts := &client.Options{TLS: s.trust(t)}
+	for want := range 2 {
+		c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), opts)
+		require.NoError(t, err)
+		opts.TLS.ServerName = "example.com" // which nobody here can prove to be
+		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+		for range 2 - want {
+			require.Equal(t, "localhost", <-names)
+		}
+		require.NoError(t, c.Discard())
+		opts.TLS.ServerName = "localhost"
+	}
+	require.Zero(t, p.Stats().DialErrors)
+	require.Len(t, p.Stats().Keys, 1)
 }
 
 // A server that speaks first has said hello by the time somebody wants the

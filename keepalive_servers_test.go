@@ -170,7 +170,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 		stats := p.Stats()
 		require.EqualValues(t, requests/3, stats.Dials, "%+v", stats)
 		// What came for a fourth time, and sooner than the end, was done again.
-		require.EqualValues(t, requests-requests/3, stats.Reuses-stats.Discarded, "%+v", stats)
+		require.EqualValues(t, requests-requests/3, stats.Reuses-stats.Broken, "%+v", stats)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -140,6 +141,17 @@ func (o *Options) plan(n network) (*plan, error) {
 }
 
 var defaults Options // nobody changes them
+
+// clone gives a copy for who goes on with it when the caller has got theirs back.
+func (o *Options) clone() *Options {
+	c := *o
+	if o.TLS != nil {
+		t := *o.TLS
+		t.NextProtos = slices.Clone(t.NextProtos)
+		c.TLS = &t
+	}
+	return &c
+}
 
 func orDefaults(o *Options) *Options {
 	if o == nil {
