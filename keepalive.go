@@ -102,7 +102,7 @@ type shelf struct {
 	key   poolKey
 	tls   tlsKey
 	opts  *Options // of the first dial
-	next  *shelf  // with the same place and another key
+	next  *shelf   // with the same place and another key
 
 	idle    stack
 	active  int
