@@ -247,9 +247,12 @@ func TestManyGoroutinesOverFewConnections(t *testing.T) {
 	wg.Wait()
 	stats := p.Stats()
 	require.EqualValues(t, goroutines*checkouts, ids.Load())
-	require.EqualValues(t, goroutines*checkouts, stats.Dials+stats.Reuses, "%+v", stats)
 	require.Equal(t, 8, stats.Idle)
 	require.Zero(t, stats.Active+stats.Dialing)
 	require.EqualValues(t, uint64(goroutines*checkouts)/1009, stats.Discarded)
+	require.Equal(t, uint64(stats.Idle)+stats.Discarded, stats.Dials, "%+v", stats)
+	// Who has begun a dial may have been given what came back meanwhile.
+	require.LessOrEqual(t, stats.Reuses, uint64(goroutines*checkouts))
+	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(goroutines*checkouts))
 	t.Logf("%+v", stats.KeyStats)
 }
