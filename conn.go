@@ -107,7 +107,8 @@ func (c *Client) RemoteAddr() net.Addr {
 // Read and Write make it non-blocking for good, so that a callback which expects
 // EAGAIN gets it; Recv and Send then wait in poll(2), which costs a system call
 // more. Control leaves the descriptor as it is: on Linux it may block. Over TLS
-// what goes through the descriptor is TLS records, which nobody else may take.
+// what goes through the descriptor is TLS records, which nobody else may take. A
+// client whose descriptor was lent is not given back to a Pool.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
 	if c.sock == nil || !c.hold() {
 		return nil, c.failed(opRaw, nil, net.ErrClosed)
@@ -138,6 +139,7 @@ func (r rawConn) do(call func() error) error {
 	err := net.ErrClosed
 	if r.c.hold() {
 		defer r.c.end()
+		r.c.note.broken() // whatever it is lent for, the next one must not find it done
 		err = call()
 	}
 	if err == nil {

@@ -66,7 +66,8 @@ func (o PoolOptions) withDefaults() PoolOptions {
 // Close of a client from a pool gives the connection back. It is kept only if it
 // is as a new one would be: no call on it has failed or is under way, what was
 // sent has been answered (see PoolOptions.KeepUnanswered), nothing is left to
-// receive, it was neither shut down in one direction nor turned to TLS. A caller
+// receive, it was neither shut down in one direction nor turned to TLS, and its
+// descriptor was in no other hands (SyscallConn). A caller
 // who knows that an answer was not received to its end says Discard: the pool
 // can see bytes that have come, and not those that will.
 //
