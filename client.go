@@ -121,6 +121,8 @@ type Client struct {
 	bind  sync.Mutex // belongs to who gives the socket an address
 	bound bool
 
+	packets *packets // of a client with Options.Framing
+
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
 	note   note  // of how it was used
@@ -179,7 +181,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts)
-	c.security = p.tls
+	c.security, c.packets = p.tls, p.packets
 	if p.local != nil {
 		if err := c.bindTo(*p.local); err != nil {
 			_ = c.Close()
@@ -274,7 +276,12 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	defer c.end()
 	var n int
 	var err error
-	if t := c.tls.Load(); t != nil {
+	if c.packets != nil && flags&OOB == 0 {
+		var turn sock.Turn
+		if turn, err = c.sock.Receiving(int(flags), c.limits.recv); err == nil {
+			n, err = c.packets.recv(c, turn, p, flags)
+		}
+	} else if t := c.tls.Load(); t != nil {
 		n, err = t.recv(p, flags, c.limits.recv)
 	} else {
 		n, err = c.sock.Recv(p, int(flags), c.limits.recv, nil)

@@ -18,7 +18,12 @@ func (c *Client) Read(p []byte) (int, error) {
 	defer c.end()
 	var n int
 	var err error
-	if t := c.tls.Load(); t != nil {
+	if c.packets != nil {
+		var turn sock.Turn
+		if turn, err = c.sock.Reading(); err == nil {
+			n, err = c.packets.recv(c, turn, p, 0)
+		}
+	} else if t := c.tls.Load(); t != nil {
 		n, err = t.read(p)
 	} else {
 		n, err = c.sock.Read(p)

@@ -98,7 +98,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if err != nil {
 		return nil, addr, err
 	}
-	c.host = host
+	c.host, c.packets = host, p.packets
 	if p.tls != nil {
 		if err := c.secure(ctx, p.tls, until); err != nil {
 			_ = c.sock.Close()

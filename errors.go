@@ -113,6 +113,9 @@ const (
 	opRaw      = "raw"
 	opNew      = "socket"
 	opStartTLS = "starttls"
+
+	opRecvPacket = "recvpacket"
+	opSendPacket = "sendpacket"
 )
 
 // unsent marks the error of a call that handed nothing to the kernel.

@@ -164,6 +164,10 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 	if ctx.Err() != nil {
 		return nil, poolError(network, address, contextual(ctx, sock.ErrStopped))
 	}
+	packets, err := opts.packets(network)
+	if err != nil {
+		return nil, poolError(network, address, err)
+	}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -186,6 +190,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		now := time.Now()
 		cause := k.fitness(now)
 		if cause == fit {
+			c.packets = packets
 			k.lend(c, opts, now)
 			return c, nil
 		}
@@ -361,7 +366,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 	switch {
 	case inUse || c.note.has(isBroken):
 		return broken
-	case c.note.has(isAsked) && !k.pool.opts.KeepUnanswered:
+	case c.note.has(isAsked) && !k.pool.opts.KeepUnanswered, c.packets.buffered() > 0:
 		return dirty
 	}
 	k.sock.Renew()

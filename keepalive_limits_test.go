@@ -229,7 +229,10 @@ func TestNeverMoreThanMaxActiveAtATime(t *testing.T) {
 	require.LessOrEqual(t, stats.Idle, most)
 	require.Zero(t, stats.Active)
 	require.Zero(t, stats.Dialing)
-	require.EqualValues(t, 1000, stats.Dials+stats.Reuses, "%+v", stats)
+	require.Equal(t, uint64(stats.Idle)+stats.Discarded, stats.Dials, "%+v", stats)
+	// Who has begun a dial may have been given what came back meanwhile.
+	require.LessOrEqual(t, stats.Reuses, uint64(1000))
+	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(1000))
 }
 
 func TestIdleConnectionsEndAtTheirTime(t *testing.T) {

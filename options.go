@@ -65,6 +65,11 @@ type Options struct {
 	// and nothing is sent before. Streams only. Default: none.
 	TLS *TLSOptions
 
+	// Framing tells RecvPacket where packets end, and SendPacket how to mark it. A
+	// client with a framing receives ahead; Recv and Read give what it has first.
+	// Streams only. Default: none.
+	Framing Framing
+
 	// Key is the caller's part of a Pool's key: two who dial the same with
 	// different Keys get no connection from each other. Without a pool it means
 	// nothing.
@@ -107,6 +112,8 @@ type plan struct {
 	local *sock.Addr // nil: the system's choice
 	via   *via       // nil: no proxy
 	tls   *security  // nil: none
+
+	packets *packets // nil: no framing
 }
 
 // plan refuses what n's sockets do not have.
@@ -133,6 +140,9 @@ func (o *Options) plan(n network) (*plan, error) {
 			return nil, &OptionError{Option: "LocalAddr", Reason: err.Error()}
 		}
 		p.local = &local
+	}
+	if p.packets, err = o.packets(n.name); err != nil {
+		return nil, err
 	}
 	if o.TLS != nil {
 		p.tls, err = o.TLS.security()

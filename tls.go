@@ -217,6 +217,8 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	switch {
 	case c.tls.Load() != nil:
 		return errTLSAlready
+	case c.packets.buffered() > 0:
+		return errTalkative
 	case rd.Expired() || wr.Expired():
 		return os.ErrDeadlineExceeded
 	}

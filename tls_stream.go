@@ -89,8 +89,14 @@ func (t *tlsStream) read(p []byte) (int, error) {
 
 // receive gives the turn back.
 func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
-	t.wire.rd = turn
-	defer t.wire.rd.Leave()
+	defer turn.Leave()
+	return t.take(&turn, p, flags)
+}
+
+// take is a receive in the receiver's turn.
+func (t *tlsStream) take(turn *sock.Turn, p []byte, flags Flag) (int, error) {
+	t.wire.rd, t.wire.impatient = *turn, flags&DontWait != 0
+	defer func() { *turn, t.wire.impatient = t.wire.rd, false }()
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -135,7 +141,6 @@ func (t *tlsStream) peek(p []byte, want int) (int, error) {
 		n, err = t.decrypt(t.ahead[have:len(p)])
 		t.ahead = t.ahead[:have+n]
 	}
-	t.wire.impatient = false
 	n := copy(p, t.ahead)
 	if n >= want {
 		return n, nil // crypto/tls keeps an error for who comes next
@@ -187,10 +192,15 @@ func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, so
 		return 0, false, err
 	}
 	defer t.leave(turn)
+	return t.put(&turn, p)
+}
+
+// put is send in the sender's turn.
+func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error) {
 	if t.writeClosed.Load() {
 		return 0, false, os.NewSyscallError("sendto", unix.EPIPE)
 	}
-	if _, err := t.flush(&turn); err != nil { // what others have left
+	if _, err := t.flush(turn); err != nil { // what others have left
 		return 0, false, err
 	}
 	for n < len(p) {
@@ -201,7 +211,7 @@ func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, so
 		if _, err := t.conn.Write(record); err != nil {
 			return n, some, err
 		}
-		went, err := t.flush(&turn)
+		went, err := t.flush(turn)
 		some = some || went > 0
 		if err == nil || mayGoOn(err) {
 			n += len(record)

@@ -1,0 +1,156 @@
+package client_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// repeats serves one connection the same bytes again and again, in pieces of a size.
+func repeats(b testing.TB, p []byte, piece int) string {
+	b.Helper()
+	ln := listen(b, "unix")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for {
+					for piece := range slices.Chunk(p, piece) {
+						if _, err := conn.Write(piece); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// besides runs two ways to do the same in turns, a batch of each at a time, and
+// reports the medians and their ratio.
+func besides(b *testing.B, batch int, ours, theirs func()) {
+	b.Helper()
+	var times [2][]float64
+	b.ReportAllocs()
+	for b.Loop() {
+		for i, f := range []func(){ours, theirs} {
+			begin := time.Now()
+			for range batch {
+				f()
+			}
+			times[i] = append(times[i], float64(time.Since(begin).Nanoseconds())/float64(batch))
+		}
+	}
+	median := func(x []float64) float64 { slices.Sort(x); return x[len(x)/2] }
+	a, z := median(times[0]), median(times[1])
+	b.ReportMetric(a, "ns/packet")
+	b.ReportMetric(z, "ns/other")
+	b.ReportMetric(a/z, "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+func dialsPlain(b *testing.B, address string) net.Conn {
+	b.Helper()
+	c, err := client.Dial("unix", address, nil)
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func dialsFramed(b *testing.B, address string, f client.Framing) *client.Client {
+	b.Helper()
+	c, err := client.Dial("unix", address, &client.Options{Framing: f})
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func takes(b *testing.B, c *client.Client, size int) func() {
+	return func() {
+		p, err := c.RecvPacket()
+		if err != nil || len(p) != size {
+			b.Fatal(len(p), err)
+		}
+	}
+}
+
+// A long line that comes in pieces, beside a bufio.Scanner on the same stream.
+func BenchmarkLongLineBesideScanner(b *testing.B) {
+	const size = 1_900_000
+	line := append(bytes.Repeat([]byte("x"), size-2), "\r\n"...)
+	address := repeats(b, line, 64<<10)
+	scanner := bufio.NewScanner(dialsPlain(b, address))
+	scanner.Buffer(make([]byte, 2<<20), 2<<20)
+	besides(b, 10, takes(b, dialsFramed(b, address, client.Delimiter{EOF: []byte("\r\n")}), size), func() {
+		if !scanner.Scan() || len(scanner.Bytes()) != size-2 {
+			b.Fatal(len(scanner.Bytes()), scanner.Err())
+		}
+	})
+}
+
+// Short packets with a length, beside a bufio.Reader that reads header and body.
+func BenchmarkShortPacketsBesideReader(b *testing.B) {
+	const size = 200
+	packet := append(binary.BigEndian.AppendUint32(nil, size-4), make([]byte, size-4)...)
+	address := repeats(b, bytes.Repeat(packet, 1000), 1<<20)
+	reader := bufio.NewReader(dialsPlain(b, address))
+	p := make([]byte, size)
+	besides(b, 10_000, takes(b, dialsFramed(b, address, client.LengthPrefix{BodyOffset: 4}), size), func() {
+		if _, err := io.ReadFull(reader, p[:4]); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(reader, p[4:4+binary.BigEndian.Uint32(p)]); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// One packet of a mebibyte, beside an exact receive of as much.
+func BenchmarkLongPacketBesideWaitAll(b *testing.B) {
+	const size = 1 << 20
+	packet := append(binary.BigEndian.AppendUint32(nil, size-4), make([]byte, size-4)...)
+	address := repeats(b, packet, size)
+	plain := dialsPlain(b, address).(*client.Client)
+	p := make([]byte, size)
+	besides(b, 20, takes(b, dialsFramed(b, address, client.LengthPrefix{BodyOffset: 4}), size), func() {
+		if _, err := plain.Recv(p, client.WaitAll); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+func TestPacketsAllocateNothing(t *testing.T) {
+	packet := append(binary.BigEndian.AppendUint32(nil, 196), make([]byte, 196)...)
+	address := repeats(t, bytes.Repeat(packet, 100), 777)
+	for name, f := range map[string]client.Framing{"length": client.LengthPrefix{BodyOffset: 4}, "delimiter": client.Delimiter{EOF: packet[:4]}} {
+		c, err := client.Dial("unix", address, &client.Options{Framing: f})
+		require.NoError(t, err)
+		defer c.Close()
+		require.Zero(t, testing.AllocsPerRun(1000, func() {
+			if _, err := c.RecvPacket(); err != nil {
+				t.Error(err)
+			}
+		}), name)
+	}
+	c, err := client.Dial("unix", otherProcess(t, "sink", "unix"), &client.Options{Framing: client.LengthPrefix{BodyOffset: 4}})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		if _, err := c.SendPacket(packet); err != nil {
+			t.Error(err)
+		}
+	}))
+}
