@@ -23,6 +23,7 @@ type packets struct {
 	from   int
 	to     int
 	seen   int   // of that, how much the framer has looked at in vain
+	full   bool  // the last receive had more to give than there was room for
 	small  int   // how many packets in a row would have done with much less buffer
 	bad    error // the *PacketError after which there are no more packets
 
@@ -33,9 +34,11 @@ type packets struct {
 }
 
 const (
-	// readAhead is how much is received at once, where it is not known that more
-	// belongs together.
-	readAhead = 16 << 10
+	// leastAhead is how much is received at once to begin with, where it is not
+	// known that more belongs together. It doubles each time when as much is there,
+	// up to readAhead.
+	leastAhead = 4 << 10
+	readAhead  = 64 << 10
 
 	// atOnce is the most memory that is taken for a packet before its bytes have
 	// come. Of a longer one, as much as has come is taken again, and again.
@@ -72,14 +75,34 @@ func (c *Client) recvPacket() (packet []byte, err error) {
 	if c.packets == nil {
 		return nil, errNoFraming
 	}
-	turn, err := c.sock.Receiving(0, c.limits.recv)
-	if err != nil {
-		return nil, err
+	if packet = c.packets.there(c); packet == nil {
+		var turn sock.Turn
+		if turn, err = c.sock.Receiving(0, c.limits.recv); err != nil {
+			return nil, err
+		}
+		defer turn.Leave()
+		packet, err = c.packets.next(c, &turn)
 	}
-	defer turn.Leave()
-	packet, err = c.packets.next(c, &turn)
 	c.note.received(len(packet), 1, err, 0)
 	return packet, err
+}
+
+// there gives a packet that has been received already, which takes no time and so
+// no look at the clock: the better half of what a short packet costs.
+func (s *packets) there(c *Client) []byte {
+	if s.bad != nil {
+		return nil
+	}
+	turn, ok := c.sock.TryReceiving()
+	if !ok {
+		return nil
+	}
+	defer turn.Leave()
+	if turn.Late() {
+		return nil
+	}
+	p, _, _ := s.whole()
+	return p
 }
 
 // Packets ranges over the packets that RecvPacket gives, until the stream ends
@@ -230,25 +253,11 @@ func (s *packets) next(c *Client, turn *sock.Turn) ([]byte, error) {
 		return nil, s.bad
 	}
 	for {
-		p := s.buf[s.from:s.to]
-		size, err := 0, error(nil)
-		if len(p) > s.seen {
-			size, err = s.framer.size(p, s.seen)
+		p, size, err := s.whole()
+		if p != nil || err != nil {
+			return p, err
 		}
-		switch {
-		case err != nil:
-			s.bad = describe(err, s.framer.longest(), p)
-			return nil, s.bad
-		case size > 0 && size <= len(p):
-			s.from += size
-			s.seen = 0
-			s.tire(size)
-			return p[:size:size], nil
-		}
-		if size == 0 {
-			s.seen = len(p)
-		}
-		if len(p) > 0 && turn.Expired() { // a peer that sends as fast as we receive
+		if s.to > s.from && turn.Expired() { // a peer that sends as fast as we receive
 			return nil, os.ErrDeadlineExceeded
 		}
 		if err := s.receive(c, turn, size); err != nil {
@@ -257,14 +266,41 @@ func (s *packets) next(c *Client, turn *sock.Turn) ([]byte, error) {
 	}
 }
 
+// whole gives the next packet if all of it is there, or its size if that is known.
+func (s *packets) whole() (packet []byte, size int, err error) {
+	p := s.buf[s.from:s.to]
+	if len(p) == s.seen {
+		return nil, 0, nil
+	}
+	size, err = s.framer.size(p, s.seen)
+	switch {
+	case err != nil:
+		s.bad = describe(err, s.framer.longest(), p)
+		return nil, 0, s.bad
+	case size == 0:
+		s.seen = len(p)
+	case size <= len(p):
+		s.from += size
+		s.seen = 0
+		s.tire(size)
+		return p[:size:size], size, nil
+	}
+	return nil, size, nil
+}
+
 // receive gets more of a packet that is size bytes long, or 0 if nobody knows yet.
 func (s *packets) receive(c *Client, turn *sock.Turn, size int) error {
 	have := s.to - s.from
 	if size-have < readAhead {
 		// What follows the packet may come along.
-		s.makeRoom(max(size, have+1))
+		room := max(size, have+1, leastAhead)
+		if s.full {
+			room = max(room, min(2*len(s.buf), readAhead))
+		}
+		s.makeRoom(room)
 		n, err := c.recvIn(turn, s.buf[s.to:], 0)
 		s.to += n
+		s.full = s.to == len(s.buf)
 		return err
 	}
 	s.makeRoom(min(size, max(atOnce, 2*have)))
@@ -278,13 +314,13 @@ func (s *packets) receive(c *Client, turn *sock.Turn, size int) error {
 func (s *packets) makeRoom(size int) {
 	have := s.to - s.from
 	switch {
-	case s.from+size <= len(s.buf) && s.to <= len(s.buf)-readAhead/4:
+	case s.from+size <= len(s.buf) && s.to < len(s.buf):
 		return
 	case size <= len(s.buf) && have < len(s.buf):
 		// What was given to the caller is their no longer.
 		copy(s.buf, s.buf[s.from:s.to])
 	default:
-		grown := make([]byte, max(size, readAhead, min(2*have, s.framer.longest())))
+		grown := make([]byte, max(size, min(2*have, s.framer.longest())))
 		copy(grown, s.buf[s.from:s.to])
 		s.buf = grown
 	}

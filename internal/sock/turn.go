@@ -102,6 +102,9 @@ func (t *Turn) Send(p []byte, flags int) (int, error) {
 // calls need not wait each time.
 func (t *Turn) Expired() bool { return t.d.isOver(t.flags, t.until) }
 
+// Late reports whether the deadline alone is over.
+func (t *Turn) Late() bool { return t.d.expired() }
+
 // Leave gives the turn back.
 func (t *Turn) Leave() { t.s.leave(t.d) }
 
