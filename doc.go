@@ -39,6 +39,12 @@
 // still there for the next call. The end of a stream, an empty datagram and a
 // datagram that was cut are three different answers.
 //
+// # Packets
+//
+// [Options].Framing says where on a stream a packet ends: by a length in its header,
+// a delimiter, or a function. [Client.RecvPacket] then gives whole packets, one limit
+// for each, and keeps what it has of one that is not whole for the next call.
+//
 // # TLS
 //
 // With [Options].TLS the handshake is a part of the dial, and the peer's

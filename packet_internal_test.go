@@ -21,7 +21,9 @@ func TestALargeBufferIsGivenUp(t *testing.T) {
 	require.NoError(t, err)
 	defer peer.Close()
 	receives := func(size int) []byte {
-		go func() { _, _ = peer.Write(append(binary.BigEndian.AppendUint32(nil, uint32(size)), make([]byte, size)...)) }()
+		go func() {
+			_, _ = peer.Write(append(binary.BigEndian.AppendUint32(nil, uint32(size)), make([]byte, size)...))
+		}()
 		p, err := c.RecvPacket()
 		require.NoError(t, err)
 		require.Len(t, p, 4+size)
