@@ -245,7 +245,7 @@ func (c *Client) Type() Type { return c.typ }
 // p. The rest goes out by itself when there is room, and before anything else; a
 // Send of an empty p waits until it has. Close does not wait for it.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
-	if err := c.begin(sendFlags, flags, true); err != nil {
+	if err := c.beginSend(flags); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
 	defer c.end()
@@ -299,6 +299,15 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 	err := c.usable(known, flags, needsPeer)
 	if err != nil {
 		c.end()
+	}
+	return err
+}
+
+// beginSend is begin for what sends to the peer.
+func (c *Client) beginSend(flags Flag) error {
+	err := c.begin(sendFlags, flags, true)
+	if err == nil {
+		c.note.sends()
 	}
 	return err
 }

@@ -36,7 +36,7 @@ func (c *Client) Read(p []byte) (int, error) {
 // and not by the client's timeouts. Setting the deadline from another goroutine
 // ends a Write that waits. See Send for the rest.
 func (c *Client) Write(p []byte) (int, error) {
-	if err := c.begin(0, 0, true); err != nil {
+	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
 	defer c.end()

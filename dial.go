@@ -161,9 +161,10 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 // of no more use. After a *TLSError it is closed. It fails with unix.EISCONN for a client that is connected and
 // unix.EALREADY while another Connect is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
-	if c.sock == nil {
+	if c.sock == nil || !c.hold() {
 		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
 	}
+	defer c.end()
 	var addr net.Addr = target{c.network, address}
 	var err error
 	switch {

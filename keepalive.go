@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -55,8 +53,19 @@ func (o PoolOptions) withDefaults() PoolOptions {
 	o.MaxIdle = max(cmp.Or(o.MaxIdle, 100), 0)
 	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, 10), 0), o.MaxIdle)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, time.Minute)
+	if o.MinIdle > 0 { // else dialling would never cease
+		atLeast(&o.IdleTimeout, time.Second)
+		atLeast(&o.MaxLifetime, time.Second)
+	}
 	o.LifetimeJitter = min(max(cmp.Or(o.LifetimeJitter, o.MaxLifetime/10), 0), max(o.MaxLifetime, 0))
 	return o
+}
+
+// atLeast makes a limit longer that is short; zero and less is none.
+func atLeast(limit *time.Duration, least time.Duration) {
+	if *limit > 0 {
+		*limit = max(*limit, least)
+	}
 }
 
 // A Pool keeps connections from one use to the next. Who dials through it gets
@@ -114,26 +123,6 @@ type shelf struct {
 	refill  time.Time // when to try again to have MinIdle, after a failure
 }
 
-// A kept is a connection that belongs to a pool, idle or lent.
-type kept struct {
-	pool  *Pool
-	shelf *shelf
-
-	sock    *sock.Socket
-	tls     *tlsStream
-	typ     Type
-	network string
-	host    string
-	ends    *ends
-
-	uses  int       // how often it was lent
-	lent  time.Time // when it was lent last
-	since time.Time // when it became idle; zero if it never was
-	until time.Time // the end of its life; zero is none
-
-	in [2]links // of the shelf's stack and of the pool's
-}
-
 // NewPool makes a pool.
 func NewPool(opts PoolOptions) *Pool {
 	p := new(Pool)
@@ -177,13 +166,25 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		p.begin(PoolOptions{})
 	}
 	s := p.shelf(place{opts.Key, network, address}, opts)
-	k, w := p.popOrQueue(ctx, s, opts, nil, fresh)
 	c := p.blank()
-	p.mu.Unlock()
-	for {
+	var w *waiter
+	for again := false; ; again = true {
+		var k *kept
+		if !fresh && p.hasRoom(s) {
+			k = p.takeNewest(s)
+		}
+		if k != nil {
+			s.lends(k)
+			p.keepMinIdle(s)
+		} else {
+			if w == nil {
+				w = newWaiter(ctx, opts, fresh)
+			}
+			p.queue(s, w, again)
+		}
+		p.mu.Unlock()
 		if k == nil {
-			var err error
-			if k, err = p.await(ctx, s, w); err != nil {
+			if k, err = w.await(p, s); err != nil {
 				return nil, poolError(network, address, err)
 			}
 		}
@@ -194,14 +195,11 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 			k.lend(c, opts, now)
 			return c, nil
 		}
+		k.close() // before its place is another's: a server is never to see one more
 		p.mu.Lock()
 		s.active--
 		s.stats.Reuses--
 		s.stats.count(cause)
-		next, nextWaiter := p.popOrQueue(ctx, s, opts, w, fresh)
-		p.mu.Unlock()
-		k.close()
-		k, w = next, nextWaiter
 	}
 }
 
@@ -290,415 +288,6 @@ func (s *shelf) isEmpty() bool {
 	return s.idle.n == 0 && s.active == 0 && s.dialing == 0 && s.waiters.Len() == 0
 }
 
-// popOrQueue gives the connection that was used last, or a waiter in the queue,
-// with a dial under way if there may be one. An old waiter is one that was given
-// a connection which was of no use: it has been at the front already.
-func (p *Pool) popOrQueue(ctx context.Context, s *shelf, opts *Options, old *waiter, fresh bool) (*kept, *waiter) {
-	if k := s.idle.newest; k != nil && !fresh {
-		s.idle.remove(k)
-		p.idle.remove(k)
-		s.active++
-		s.stats.Reuses++
-		p.keepMinIdle(s)
-		return k, nil
-	}
-	w := &waiter{ctx: ctx, opts: opts, fresh: fresh, ready: make(chan handed, 1)}
-	if old != nil {
-		w.until, w.asked = old.until, old.asked
-		w.place = s.waiters.PushFront(w)
-	} else {
-		w.until = deadline(ctx, opts.limits().connect)
-		w.place = s.waiters.PushBack(w)
-	}
-	if p.closed {
-		w.leave(s, handed{err: errPoolClosed})
-		return nil, w
-	}
-	if p.mayDial(s) {
-		p.startDial(s, w)
-	} else {
-		w.asked = time.Now()
-		s.stats.Waits++
-	}
-	return nil, w
-}
-
-func (p *Pool) mayDial(s *shelf) bool {
-	return p.opts.MaxActivePerKey <= 0 || s.active+s.dialing < p.opts.MaxActivePerKey
-}
-
-// lend makes c a client on the connection.
-func (k *kept) lend(c *Client, opts *Options, now time.Time) {
-	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
-	c.limits = opts.limits()
-	c.ends.Store(k.ends)
-	if k.tls != nil {
-		c.tls.Store(k.tls)
-	}
-	c.state.Store(connected)
-	c.kept, c.reused, c.reuses = k, k.isOld(), k.uses
-	k.lent = now
-	k.uses++
-}
-
-// isOld reports whether the connection was there before whoever gets it asked.
-func (k *kept) isOld() bool { return k.uses > 0 || !k.since.IsZero() }
-
-// giveBack ends a loan.
-func (k *kept) giveBack(c *Client, discard bool) error {
-	first, inUse := c.gate.shut()
-	if !first {
-		return net.ErrClosed
-	}
-	cause := discarded
-	switch {
-	case !discard:
-		cause = k.afterUse(c, inUse)
-	case c.note.has(isBroken):
-		cause = broken
-	}
-	k.pool.back(k, cause)
-	return nil
-}
-
-// afterUse judges a connection by how it was used and what there is on it.
-func (k *kept) afterUse(c *Client, inUse bool) cause {
-	switch {
-	case inUse || c.note.has(isBroken):
-		return broken
-	case c.note.has(isAsked) && !k.pool.opts.KeepUnanswered, c.packets.buffered() > 0:
-		return dirty
-	}
-	k.sock.Renew()
-	return causeOf(k.pending(true))
-}
-
-// back takes a connection from who had it, for the next who waits, to be idle, or
-// to be closed.
-func (p *Pool) back(k *kept, cause cause) {
-	// Half the price of time.Now, which asks two clocks. If the machine slept in
-	// between, that counts as time in which nobody used the connection.
-	now := k.lent.Add(time.Since(k.lent))
-	p.mu.Lock()
-	k.shelf.active--
-	k.shelf.used = now
-	var excess *kept
-	if cause == fit && !k.until.IsZero() && now.After(k.until) {
-		cause = expired
-	}
-	if cause == fit && p.closed {
-		cause = discarded
-	}
-	if cause == fit {
-		excess = p.deliver(k, now)
-	} else {
-		excess = k
-		k.shelf.stats.count(cause)
-	}
-	p.fill(k.shelf)
-	p.mu.Unlock()
-	if excess != nil {
-		excess.close()
-	}
-}
-
-// deliver gives a connection to the first who waits, or puts it on the shelf and
-// gives the one that has to go for that, if one has to.
-func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
-	s := k.shelf
-	for e := s.waiters.Front(); e != nil; e = e.Next() {
-		w := e.Value.(*waiter)
-		if w.fresh && k.uses > 0 {
-			continue
-		}
-		s.active++
-		if k.isOld() {
-			s.stats.Reuses++
-		}
-		w.leave(s, handed{kept: k})
-		return nil
-	}
-	k.since = now
-	s.idle.push(k)
-	p.idle.push(k)
-	switch {
-	case s.idle.n > p.opts.MaxIdlePerKey:
-		excess = s.idle.oldest
-	case p.idle.n > p.opts.MaxIdle:
-		excess = p.idle.oldest
-	}
-	if excess != nil {
-		excess.shelf.idle.remove(excess)
-		p.idle.remove(excess)
-		excess.shelf.stats.OverLimit++
-	}
-	if excess != k {
-		p.cleanBy(k.expiry(), now)
-	}
-	return excess
-}
-
-// fill starts the dials that waiters are owed: when one in use is gone, or when a
-// dial has been another's.
-func (p *Pool) fill(s *shelf) {
-	if p.closed {
-		return
-	}
-	for e := s.waiters.Front(); e != nil && s.waiters.Len() > s.dialing && p.mayDial(s); e = e.Next() {
-		if w := e.Value.(*waiter); !w.dialing {
-			p.startDial(s, w)
-		}
-	}
-	p.keepMinIdle(s)
-}
-
-// keepMinIdle starts the dials that make MinIdle true again.
-func (p *Pool) keepMinIdle(s *shelf) {
-	missing := min(p.opts.MinIdle, p.opts.MaxIdlePerKey) - s.idle.n - max(s.dialing-s.waiters.Len(), 0)
-	if missing <= 0 || p.closed || time.Now().Before(s.refill) {
-		return
-	}
-	for ; missing > 0 && p.mayDial(s); missing-- {
-		p.startDial(s, nil)
-	}
-}
-
-// A waiter is somebody who has asked for a connection and has none yet.
-type waiter struct {
-	ctx     context.Context
-	opts    *Options
-	fresh   bool // wants one that nobody has had
-	until   sock.Instant
-	place   *list.Element // in the queue; nil when it has left
-	dialing bool          // there is a dial that it has begun
-	asked   time.Time     // when it began to wait for somebody else
-	giveUp  func()        // has the dial end some time
-	ready   chan handed
-}
-
-// handed is what a waiter gets: a connection that is its own, or an error.
-type handed struct {
-	kept *kept
-	err  error
-}
-
-// leave takes a waiter out of the queue with what it waited for.
-func (w *waiter) leave(s *shelf, h handed) {
-	s.waiters.Remove(w.place)
-	w.place = nil
-	if !w.asked.IsZero() {
-		s.stats.WaitTime += time.Since(w.asked)
-	}
-	w.ready <- h
-}
-
-// await waits until w has a connection, an error, or no more time.
-func (p *Pool) await(ctx context.Context, s *shelf, w *waiter) (*kept, error) {
-	var over <-chan time.Time
-	if limit := w.until.Timeout(); limit >= 0 {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-		over = timer.C
-	}
-	for {
-		var err error
-		select {
-		case h := <-w.ready:
-			return h.kept, h.err
-		case <-over:
-			err = contextual(ctx, os.ErrDeadlineExceeded)
-		case <-ctx.Done():
-			err = contextual(ctx, sock.ErrStopped)
-		}
-		p.mu.Lock()
-		if ctx.Err() == nil && w.place != nil && w.dialing {
-			p.mu.Unlock()
-			over = nil // the dial has the same limit, and a better error
-			continue
-		}
-		if w.place != nil {
-			w.leave(s, handed{err: err})
-		}
-		giveUp := w.giveUp
-		p.mu.Unlock()
-		if giveUp != nil {
-			giveUp()
-		}
-		h := <-w.ready
-		if h.kept != nil && ctx.Err() != nil { // it came together with the end
-			h.kept.lent = time.Now()
-			p.back(h.kept, fit)
-			return nil, err
-		}
-		return h.kept, h.err
-	}
-}
-
-// startDial dials in the background for whoever will be first to want it when it
-// is done. w, if not nil, is who gets the error.
-func (p *Pool) startDial(s *shelf, w *waiter) {
-	s.dialing++
-	s.stats.Dials++
-	opts, values, until := s.opts, context.Background(), sock.In(s.opts.limits().connect)
-	if w != nil {
-		opts, values, until = w.opts.clone(), context.WithoutCancel(w.ctx), w.until
-	}
-	ctx, cancel := context.WithCancel(values)
-	if w != nil {
-		w.dialing = true
-		w.giveUp = func() {
-			if until == sock.Never { // for the sake of nobody it is not to last for ever
-				time.AfterFunc(DefaultTimeout, cancel)
-			}
-		}
-	}
-	unlink := context.AfterFunc(p.life, cancel)
-	go func() {
-		defer cancel()
-		defer unlink()
-		c, err := dialBy(ctx, s.place.network, s.place.address, opts, until)
-		p.dialled(s, w, c, err)
-	}()
-}
-
-// dialled takes what has come of a dial.
-func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error) {
-	now := time.Now()
-	var excess *kept
-	p.mu.Lock()
-	s.dialing--
-	s.used = now
-	if w != nil {
-		w.dialing = false
-	}
-	switch {
-	case err != nil:
-		s.stats.DialErrors++
-		if p.closed {
-			err = errPoolClosed
-		}
-		if w != nil && w.place != nil {
-			w.leave(s, handed{err: err})
-		} else {
-			s.refill = now.Add(time.Second)
-		}
-	default:
-		k := p.keep(s, c, now)
-		if excess = k; !p.closed {
-			excess = p.deliver(k, now)
-		}
-	}
-	p.fill(s)
-	p.mu.Unlock()
-	if excess != nil {
-		excess.close()
-	}
-}
-
-// keep makes a connection of the pool of a client that was dialled.
-func (p *Pool) keep(s *shelf, c *Client, now time.Time) *kept {
-	k := &kept{
-		pool: p, shelf: s,
-		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, host: c.host, ends: c.ends.Load(),
-	}
-	if p.opts.MaxLifetime > 0 {
-		k.until = now.Add(p.opts.MaxLifetime - rand.N(p.opts.LifetimeJitter+1))
-	}
-	return k
-}
-
-// fitness judges a connection before it is lent.
-func (k *kept) fitness(now time.Time) cause {
-	if !k.isOld() {
-		return fit // it has just been dialled
-	}
-	if end := k.expiry(); !end.IsZero() && passed(end, now) {
-		return expired
-	}
-	sight := k.pending(false)
-	if sight == sock.Bytes && k.uses == 0 {
-		return fit // a server's greeting, for the first who comes
-	}
-	return causeOf(sight)
-}
-
-// passed reports whether a time is over by either clock: the monotonic one stands
-// still while the machine sleeps, and servers elsewhere do not.
-func passed(end, now time.Time) bool {
-	return now.After(end) || now.Round(0).After(end.Round(0))
-}
-
-// pending looks what there is to receive; see tlsStream.pending for afresh.
-func (k *kept) pending(afresh bool) sock.Sight {
-	if k.tls != nil {
-		return k.tls.pending(afresh)
-	}
-	return k.sock.Pending()
-}
-
-// expiry is when an idle connection is to be closed; zero is never.
-func (k *kept) expiry() time.Time {
-	if k.pool.opts.IdleTimeout < 0 || k.since.IsZero() {
-		return k.until
-	}
-	end := k.since.Add(k.pool.opts.IdleTimeout)
-	if !k.until.IsZero() && k.until.Before(end) {
-		return k.until
-	}
-	return end
-}
-
-func (k *kept) close() {
-	if k.tls != nil {
-		k.tls.bye()
-	}
-	_ = k.sock.Close() // of no interest to anybody
-}
-
-// cleanBy sees to it that the pool is cleaned at a time, or before.
-func (p *Pool) cleanBy(at, now time.Time) {
-	if at.IsZero() || !p.cleanAt.IsZero() && !at.Before(p.cleanAt) {
-		return
-	}
-	p.cleanAt = at
-	if wait := max(at.Sub(now), 0); p.clean == nil {
-		p.clean = time.AfterFunc(wait, p.cleanUp)
-	} else {
-		p.clean.Reset(wait)
-	}
-}
-
-// cleanUp closes what has been idle for too long, or has lived for too long.
-func (p *Pool) cleanUp() {
-	now := time.Now()
-	var old []*kept
-	p.mu.Lock()
-	p.cleanAt = time.Time{}
-	var next time.Time
-	for k := p.idle.oldest; k != nil; {
-		newer := k.in[ofPool].newer
-		switch end := k.expiry(); {
-		case end.IsZero():
-		case passed(end, now):
-			k.shelf.idle.remove(k)
-			p.idle.remove(k)
-			k.shelf.stats.Expired++
-			old = append(old, k)
-		case next.IsZero() || end.Before(next):
-			next = end
-		}
-		k = newer
-	}
-	p.cleanBy(next, now)
-	for _, k := range old {
-		p.keepMinIdle(k.shelf)
-	}
-	p.mu.Unlock()
-	for _, k := range old {
-		k.close()
-	}
-}
-
 // CloseIdle closes the connections that nobody uses.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
@@ -714,6 +303,7 @@ func (p *Pool) takeIdle() (all []*kept) {
 	for k := p.idle.newest; k != nil; k = p.idle.newest {
 		k.shelf.idle.remove(k)
 		p.idle.remove(k)
+		k.shelf.stats.Discarded++
 		all = append(all, k)
 	}
 	if p.clean != nil {

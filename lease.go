@@ -69,12 +69,13 @@ func (n *note) set(bit uint32) {
 
 func (n *note) broken() { n.set(isBroken) }
 
+// sends is noted before a send: the answer may be received before its return.
+func (n *note) sends() { n.set(isAsked) }
+
 func (n *note) sent(err error) {
 	if err != nil {
 		n.broken()
-		return
 	}
-	n.set(isAsked)
 }
 
 // received notes the end of a receive of n bytes into room.

@@ -131,7 +131,7 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 // bytes, the added ones too; after a part there are no more packets. For the rest
 // it is Send.
 func (c *Client) SendPacket(p []byte) (int, error) {
-	if err := c.begin(0, 0, true); err != nil {
+	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opSendPacket, nil, 0, err)
 	}
 	defer c.end()

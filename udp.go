@@ -22,9 +22,10 @@ import (
 // its last connection is not taken: SO_REUSEADDR is set.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
-	if c.sock == nil || c.sock.Closed() {
+	if c.sock == nil || c.sock.Closed() || !c.hold() {
 		return c.failed(opBind, where, net.ErrClosed)
 	}
+	defer c.end()
 	addr, err := networks[c.typ.String()].parseLocal(address)
 	if err == nil {
 		err = c.bindTo(addr)
@@ -102,7 +103,11 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 
 func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	n := 0
-	err := c.unconnectedDatagrams()
+	err := c.begin(0, 0, false)
+	if err == nil {
+		defer c.end()
+		err = c.unconnectedDatagrams()
+	}
 	if err == nil {
 		err = c.bindToBeAnswered()
 	}
@@ -117,8 +122,6 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 
 func (c *Client) unconnectedDatagrams() error {
 	switch {
-	case c.sock == nil:
-		return unix.ENOTCONN
 	case c.typ.isStream():
 		return os.NewSyscallError("sendto", unix.EOPNOTSUPP)
 	case c.state.Load() == connected && !c.sock.Closed():

@@ -1,0 +1,243 @@
+package client
+
+import (
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A kept is a connection that belongs to a pool, idle or lent.
+type kept struct {
+	pool  *Pool
+	shelf *shelf
+
+	sock    *sock.Socket
+	tls     *tlsStream
+	typ     Type
+	network string
+	host    string
+	ends    *ends
+
+	uses  int       // how often it was lent
+	lent  time.Time // when it was lent last
+	since time.Time // when it became idle; zero if it never was
+	until time.Time // the end of its life; zero is none
+
+	in [2]links // of the shelf's stack and of the pool's
+}
+
+// keep makes a connection of the pool of a client that was dialled.
+func (p *Pool) keep(s *shelf, c *Client, now time.Time) *kept {
+	k := &kept{
+		pool: p, shelf: s,
+		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, host: c.host, ends: c.ends.Load(),
+	}
+	if p.opts.MaxLifetime > 0 {
+		k.until = now.Add(p.opts.MaxLifetime)
+		if jitter := p.opts.LifetimeJitter; jitter > 0 {
+			k.until = k.until.Add(-rand.N(jitter))
+		}
+	}
+	return k
+}
+
+// lend makes c a client on the connection.
+func (k *kept) lend(c *Client, opts *Options, now time.Time) {
+	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
+	c.limits = opts.limits()
+	c.ends.Store(k.ends)
+	if k.tls != nil {
+		c.tls.Store(k.tls)
+	}
+	c.state.Store(connected)
+	c.kept, c.reused, c.reuses = k, k.isOld(), k.uses
+	k.lent = now
+	k.uses++
+}
+
+// isOld reports whether the connection was there before whoever gets it asked.
+func (k *kept) isOld() bool { return k.uses > 0 || !k.since.IsZero() }
+
+// giveBack ends a loan.
+func (k *kept) giveBack(c *Client, discard bool) error {
+	first, inUse := c.gate.shut()
+	if !first {
+		return net.ErrClosed
+	}
+	cause := discarded
+	switch {
+	case !discard:
+		cause = k.afterUse(c, inUse)
+	case c.note.has(isBroken):
+		cause = broken
+	}
+	k.pool.back(k, cause)
+	return nil
+}
+
+// afterUse judges a connection by how it was used and what there is on it.
+func (k *kept) afterUse(c *Client, inUse bool) cause {
+	switch {
+	case inUse || c.note.has(isBroken):
+		return broken
+	case c.note.has(isAsked) && !k.pool.opts.KeepUnanswered, c.packets.buffered() > 0:
+		return dirty
+	}
+	k.sock.Renew()
+	return causeOf(k.pending(true))
+}
+
+// back takes a connection from who had it, for the next who waits, to be idle, or
+// to be closed.
+func (p *Pool) back(k *kept, cause cause) {
+	// Half the price of time.Now, which asks two clocks. If the machine slept in
+	// between, that counts as time in which nobody used the connection.
+	now := k.lent.Add(time.Since(k.lent))
+	if cause == fit && !k.until.IsZero() && now.After(k.until) {
+		cause = expired
+	}
+	if cause != fit {
+		k.close() // before its place is another's: a server is never to see one more
+	}
+	k.since = now
+	s := k.shelf
+	var excess *kept
+	p.mu.Lock()
+	s.active--
+	s.used = now
+	switch {
+	case cause != fit:
+		s.stats.count(cause)
+	case p.closed:
+		s.stats.Discarded++
+		excess = k
+	default:
+		excess = p.deliver(k, now)
+	}
+	p.fill(s)
+	p.mu.Unlock()
+	if excess != nil {
+		excess.close()
+	}
+}
+
+// deliver gives a connection to the first who waits, or puts it on the shelf and
+// gives the one that has to go for that, if one has to.
+func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
+	s := k.shelf
+	if k = p.settle(s, s.waiters.Front(), k); k == nil {
+		return nil
+	}
+	k.since = now
+	s.idle.push(k)
+	p.idle.push(k)
+	switch {
+	case s.idle.n > p.opts.MaxIdlePerKey:
+		excess = s.idle.oldest
+	case p.idle.n > p.opts.MaxIdle:
+		excess = p.idle.oldest
+	}
+	if excess != nil {
+		excess.shelf.idle.remove(excess)
+		p.idle.remove(excess)
+		excess.shelf.stats.OverLimit++
+	}
+	if excess != k {
+		p.cleanBy(k.expiry(), now)
+	}
+	return excess
+}
+
+// fitness judges a connection before it is lent.
+func (k *kept) fitness(now time.Time) cause {
+	if !k.isOld() {
+		return fit // it has just been dialled
+	}
+	if end := k.expiry(); !end.IsZero() && passed(end, now) {
+		return expired
+	}
+	sight := k.pending(false)
+	if sight == sock.Bytes && k.uses == 0 {
+		return fit // a server's greeting, for the first who comes
+	}
+	return causeOf(sight)
+}
+
+// passed reports whether a time is over by either clock: the monotonic one stands
+// still while the machine sleeps, and servers elsewhere do not.
+func passed(end, now time.Time) bool {
+	return now.After(end) || now.Round(0).After(end.Round(0))
+}
+
+// pending looks what there is to receive; see tlsStream.pending for afresh.
+func (k *kept) pending(afresh bool) sock.Sight {
+	if k.tls != nil {
+		return k.tls.pending(afresh)
+	}
+	return k.sock.Pending()
+}
+
+// expiry is when an idle connection is to be closed; zero is never.
+func (k *kept) expiry() time.Time {
+	if k.pool.opts.IdleTimeout < 0 || k.since.IsZero() {
+		return k.until
+	}
+	end := k.since.Add(k.pool.opts.IdleTimeout)
+	if !k.until.IsZero() && k.until.Before(end) {
+		return k.until
+	}
+	return end
+}
+
+func (k *kept) close() {
+	if k.tls != nil {
+		k.tls.bye()
+	}
+	_ = k.sock.Close() // of no interest to anybody
+}
+
+// cleanBy sees to it that the pool is cleaned at a time, or before.
+func (p *Pool) cleanBy(at, now time.Time) {
+	if at.IsZero() || !p.cleanAt.IsZero() && !at.Before(p.cleanAt) {
+		return
+	}
+	p.cleanAt = at
+	if wait := max(at.Sub(now), 0); p.clean == nil {
+		p.clean = time.AfterFunc(wait, p.cleanUp)
+	} else {
+		p.clean.Reset(wait)
+	}
+}
+
+// cleanUp closes what has been idle for too long, or has lived for too long.
+func (p *Pool) cleanUp() {
+	now := time.Now()
+	var old []*kept
+	p.mu.Lock()
+	p.cleanAt = time.Time{}
+	var next time.Time
+	for k := p.idle.oldest; k != nil; {
+		newer := k.in[ofPool].newer
+		switch end := k.expiry(); {
+		case end.IsZero():
+		case passed(end, now):
+			k.shelf.idle.remove(k)
+			p.idle.remove(k)
+			k.shelf.stats.Expired++
+			old = append(old, k)
+		case next.IsZero() || end.Before(next):
+			next = end
+		}
+		k = newer
+	}
+	p.cleanBy(next, now)
+	for _, k := range old {
+		p.keepMinIdle(k.shelf)
+	}
+	p.mu.Unlock()
+	for _, k := range old {
+		k.close()
+	}
+}
