@@ -28,7 +28,8 @@ type PoolOptions struct {
 
 	// MinIdle is how many connections of one key are to be there in advance, from
 	// the first Dial of the key on. They are dialled in the background, with the
-	// options of the first Dial. Default: none.
+	// options of the first Dial. IdleTimeout and MaxLifetime are then a second at
+	// least, lest the pool do nothing but dial. Default: none.
 	MinIdle int
 
 	// IdleTimeout is how long a connection is kept that nobody uses. It is better
@@ -76,14 +77,21 @@ func atLeast(limit *time.Duration, least time.Duration) {
 // is as a new one would be: no call on it has failed or is under way, what was
 // sent has been answered (see PoolOptions.KeepUnanswered), nothing is left to
 // receive, it was neither shut down in one direction nor turned to TLS, and its
-// descriptor was in no other hands (SyscallConn). A caller
-// who knows that an answer was not received to its end says Discard: the pool
-// can see bytes that have come, and not those that will.
+// descriptor was in no other hands (SyscallConn). A caller who knows that an answer
+// was not received to its end, or that of several questions not each was answered,
+// says Discard: the pool can see bytes that have come, and not those that will.
 //
 // The key is network, address, Options.Key, and everything in Options that has to
 // do with what the connection is and whom it is with: Proxy, LocalAddr, NoDelay,
 // Resolver and Control (the same function value), and all of TLS (Config by its
-// pointer). Time limits are those of whoever has the client.
+// pointer, files by their names: a connection that is kept is not verified anew
+// when they change; CloseIdle makes sure). Time limits are those of whoever has
+// the client.
+//
+// What the look at an idle connection cannot see: a peer whose machine or network
+// has failed silently, the urgent byte of a stream, and a unixgram peer that was
+// started again at the same path. The first Send then fails, or, of the first,
+// the first Recv; see Do.
 //
 // A Pool may be used by any number of goroutines, and has none of its own but for
 // dials under way. It is not to be copied. The zero Pool has the default limits.

@@ -20,7 +20,7 @@ type KeyStats struct {
 	Expired   uint64 // IdleTimeout or MaxLifetime was over
 	Broken    uint64 // a call on it had failed, or was under way
 	OverLimit uint64 // MaxIdle or MaxIdlePerKey left no room
-	Discarded uint64 // by Discard, with no call that had failed, or because the pool was closed
+	Discarded uint64 // by Discard, with no call that had failed, by CloseIdle, or because the pool was closed
 
 	// Connections at this moment.
 	Idle    int
