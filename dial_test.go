@@ -436,7 +436,7 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 // TCP may connect a socket to itself, when it picks as its own the port that it
 // is to connect to. What answers then is not a server.
 func TestASocketThatMeetsItselfIsRefused(t *testing.T) {
-	address := refused(t, "tcp")
+	address := unused(t)
 	_, err := client.Dial("tcp", address, &client.Options{LocalAddr: address})
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 }

@@ -116,6 +116,9 @@ const (
 
 	opRecvPacket = "recvpacket"
 	opSendPacket = "sendpacket"
+	opSendFile   = "sendfile"
+	opReadFrom   = "readfrom"
+	opSelect     = "select"
 )
 
 // unsent marks the error of a call that handed nothing to the kernel.

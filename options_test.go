@@ -110,7 +110,7 @@ func TestLocalAddrWithoutAHostIsAnyOfTheMachines(t *testing.T) {
 func TestALocalPortCanBeUsedAgainAtOnce(t *testing.T) {
 	ln := listen(t, "tcp")
 	hole := blackHole(t, "tcp", "127.0.0.1")
-	local := refused(t, "tcp")
+	local := unused(t)
 	for range 3 {
 		c, peer := accepted(t, ln, &client.Options{LocalAddr: local})
 		require.Equal(t, local, c.LocalAddr().String())

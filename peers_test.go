@@ -117,9 +117,8 @@ func connectedTo(t testing.TB, network string, opts *client.Options) *client.Cli
 	return c
 }
 
-// blackHole is the address of a listener that answers no more: its backlog is
-// full, so the kernel drops a SYN, and has a unix connect wait.
-func blackHole(t testing.TB, network, host string) string {
+// bound gives a stream socket that has an address and does not listen.
+func bound(t testing.TB, network, host string) (fd int, address string) {
 	t.Helper()
 	domain, where := unix.AF_INET, unix.Sockaddr(nil)
 	switch network {
@@ -136,10 +135,8 @@ func blackHole(t testing.TB, network, host string) string {
 	unix.CloseOnExec(fd)
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	require.NoError(t, unix.Bind(fd, where))
-	require.NoError(t, unix.Listen(fd, 0))
 	where, err = unix.Getsockname(fd)
 	require.NoError(t, err)
-	var address string
 	switch a := where.(type) {
 	case *unix.SockaddrInet4:
 		address = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
@@ -148,6 +145,31 @@ func blackHole(t testing.TB, network, host string) string {
 	case *unix.SockaddrUnix:
 		address = a.Name
 	}
+	return fd, address
+}
+
+// refused is an address where nobody listens, nor will during the test: a port that
+// is merely free may be somebody's the next moment.
+func refused(t testing.TB, network string) string {
+	t.Helper()
+	_, address := bound(t, network, "127.0.0.1")
+	return address
+}
+
+// unused is an address that was free a moment ago.
+func unused(t testing.TB) string {
+	t.Helper()
+	ln := listen(t, "tcp")
+	require.NoError(t, ln.Close())
+	return ln.Addr().String()
+}
+
+// blackHole is the address of a listener that answers no more: its backlog is
+// full, so the kernel drops a SYN, and has a unix connect wait.
+func blackHole(t testing.TB, network, host string) string {
+	t.Helper()
+	fd, address := bound(t, network, host)
+	require.NoError(t, unix.Listen(fd, 0))
 	for range 64 {
 		c, err := client.Dial(network, address, &client.Options{Timeout: 100 * time.Millisecond})
 		if err != nil {
@@ -158,15 +180,6 @@ func blackHole(t testing.TB, network, host string) string {
 	}
 	t.Fatal("the backlog does not fill")
 	return ""
-}
-
-// refused is an address where nobody listens.
-func refused(t testing.TB, network string) string {
-	t.Helper()
-	ln, err := net.Listen(network, loopbackOf(t, network))
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // names is a resolver that asks a DNS server of the test's own, which knows the

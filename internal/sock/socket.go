@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"math"
 	"net"
 	"os"
@@ -171,4 +172,14 @@ func (s *Socket) failure(call string, errno unix.Errno) error {
 		return net.ErrClosed
 	}
 	return os.NewSyscallError(call, errno)
+}
+
+// errnoOf is the number of a system call's error, which x/sys/unix gives as an
+// error that never holds anything else.
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	if err != nil && !errors.As(err, &errno) {
+		return unix.EINVAL
+	}
+	return errno
 }

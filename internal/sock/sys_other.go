@@ -120,16 +120,6 @@ func (s *Socket) sysPeer(n *name) unix.Errno {
 	return errnoOf(err)
 }
 
-// errnoOf is the number of a system call's error, which x/sys/unix gives as an
-// error that never holds anything else.
-func errnoOf(err error) unix.Errno {
-	var errno unix.Errno
-	if err != nil && !errors.As(err, &errno) {
-		return unix.EINVAL
-	}
-	return errno
-}
-
 func (s *Socket) unblocked() error { return nil }
 
 func (s *Socket) unconnect() {}

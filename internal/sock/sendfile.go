@@ -1,0 +1,84 @@
+package sock
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSendFile bounds one sendfile(2): nothing but Close ends it before its time,
+// and a disk or a peer may be slow.
+const maxSendFile = 1 << 20
+
+// ErrNoSendFile is SendFile's error, with nothing sent, where the kernel cannot
+// send from such a file to such a socket.
+var ErrNoSendFile = errors.New("sendfile: not for this file or socket")
+
+// SendFile sends count bytes of a file, from offset on, without passing them
+// through this process; see sendfile(2). The file's own offset stays where it is.
+// lend calls its argument with the file's descriptor, each time for one system
+// call. A file that ends early is io.ErrUnexpectedEOF.
+func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) (sent int64, err error) {
+	s := t.s
+	// sendfile(2) has no MSG_DONTWAIT. A receive that begins meanwhile meets EAGAIN
+	// and waits in poll(2).
+	if err := s.setNonblock(true); err != nil {
+		return 0, err
+	}
+	defer func() { _ = s.setNonblock(false) }()
+	var idle pause
+	for sent < count {
+		var n int
+		var errno unix.Errno
+		at := offset + sent
+		if err := lend(func(fd uintptr) {
+			n, errno = s.sysSendFile(int(fd), at, int(min(count-sent, maxSendFile)))
+		}); err != nil {
+			return sent, err
+		}
+		sent += int64(n) // some systems give a count and an error
+		switch {
+		case n > 0:
+			if sent < count && t.Expired() {
+				return sent, os.ErrDeadlineExceeded
+			}
+			idle = 0
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
+			if err := s.await(t.d, unix.POLLOUT, t.until, &idle); err != nil {
+				return sent, err
+			}
+		case errno == 0:
+			return sent, io.ErrUnexpectedEOF
+		case sent == 0 && isUnsupported(errno) && !s.life.ended():
+			return 0, ErrNoSendFile
+		default:
+			return sent, s.failure("sendfile", errno)
+		}
+	}
+	return sent, nil
+}
+
+func isUnsupported(errno unix.Errno) bool {
+	return errno == unix.EINVAL || errno == unix.ENOSYS || errno == unix.EOPNOTSUPP ||
+		errno == unix.ENOTSUP || errno == unix.ENOTSOCK
+}
+
+func (s *Socket) sysSendFile(fd int, offset int64, count int) (int, unix.Errno) {
+	n, err := unix.Sendfile(s.fd, fd, &offset, count)
+	runtime.KeepAlive(&offset)
+	return max(n, 0), errnoOf(err)
+}
+
+// setNonblock has the descriptor not block, or block again if that is its way.
+func (s *Socket) setNonblock(on bool) error {
+	if alwaysPolled {
+		return nil // it never blocks
+	}
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	return os.NewSyscallError("fcntl", unix.SetNonblock(s.fd, on || s.handedOut))
+}

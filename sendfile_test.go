@@ -1,0 +1,394 @@
+package client_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// fileOf gives an open file with random content, its offset somewhere in it.
+func fileOf(t testing.TB, size int) (*os.File, []byte) {
+	t.Helper()
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
+	f, err := os.Open(tempFile(t, "f", content))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	_, err = f.Seek(int64(size/3), io.SeekStart)
+	require.NoError(t, err)
+	return f, content
+}
+
+// collects gives what a peer reads until the end.
+func collects(peer io.Reader) chan []byte {
+	all := make(chan []byte, 1)
+	go func() {
+		b, _ := io.ReadAll(peer)
+		all <- b
+	}()
+	return all
+}
+
+func at(t testing.TB, f *os.File) int64 {
+	t.Helper()
+	offset, err := f.Seek(0, io.SeekCurrent)
+	require.NoError(t, err)
+	return offset
+}
+
+func TestSendFileSendsTheRangeAndLeavesTheFilesOffset(t *testing.T) {
+	const size = 3<<20 + 17
+	for _, r := range []struct{ offset, length, want int64 }{
+		{0, 0, size}, {0, size, size}, {size - 1, 0, 1}, {size - 1, 1, 1}, {1 << 20, 12345, 12345}, {5, 2<<20 + 1, 2<<20 + 1}, {0, 1, 1},
+	} {
+		eachStream(t, func(t *testing.T, network string) {
+			f, content := fileOf(t, size)
+			c, peer := stream(t, network, nil)
+			all := collects(peer)
+			n, err := c.SendFile(f, r.offset, r.length)
+			require.NoError(t, err)
+			require.Equal(t, r.want, n)
+			require.EqualValues(t, size/3, at(t, f))
+			_, err = c.Send([]byte("more"), 0)
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
+			got := <-all
+			require.True(t, bytes.Equal(append(content[r.offset:r.offset+r.want:r.offset+r.want], "more"...), got))
+		})
+	}
+}
+
+// What cannot be sent is refused before the first byte.
+func TestSendFileSaysWhatIsWrongWithAFile(t *testing.T) {
+	f, _ := fileOf(t, 100)
+	dir, err := os.Open(t.TempDir())
+	require.NoError(t, err)
+	defer dir.Close()
+	empty, _ := fileOf(t, 0)
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	closed, _ := fileOf(t, 100)
+	require.NoError(t, closed.Close())
+	for name, test := range map[string]struct {
+		f              *os.File
+		offset, length int64
+		is             error
+		says           string
+	}{
+		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from -1 on, of 100"},
+		"negative length":    {f, 0, -1, fs.ErrInvalid, "not in the file"},
+		"from behind":        {f, 101, 0, fs.ErrInvalid, "not in the file"},
+		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from 50 on, of 100"},
+		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "not in the file"},
+		"from the end":       {f, 100, 0, fs.ErrInvalid, "nothing to send"},
+		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "nothing to send"},
+		"a directory":        {dir, 0, 0, unix.EISDIR, "is a directory"},
+		"a device":           {null, 0, 0, fs.ErrInvalid, "not a regular file"},
+		"a closed file":      {closed, 0, 0, os.ErrClosed, "closed"},
+		"no file":            {nil, 0, 0, fs.ErrInvalid, "invalid"},
+	} {
+		for _, network := range []string{"tcp", "tls"} {
+			t.Run(name+" "+network, func(t *testing.T) {
+				c, peer := stream(t, network, nil)
+				all := collects(peer)
+				n, err := c.SendFile(test.f, test.offset, test.length)
+				require.ErrorIs(t, err, test.is)
+				require.ErrorContains(t, err, test.says)
+				require.Zero(t, n)
+				var bad *client.FileError
+				require.ErrorAs(t, err, &bad)
+				var op *net.OpError
+				require.ErrorAs(t, err, &op)
+				require.Equal(t, "sendfile", op.Op)
+				require.True(t, client.SafeToRetry(err))
+				require.NoError(t, c.Close())
+				require.Empty(t, <-all)
+			})
+		}
+	}
+	eachDatagram(t, func(t *testing.T, network string) {
+		_, err := connectedTo(t, network, nil).SendFile(f, 0, 0)
+		require.ErrorIs(t, err, unix.EOPNOTSUPP)
+	})
+	unconnected, err := client.NewTCP(nil)
+	require.NoError(t, err)
+	_, err = unconnected.SendFile(f, 0, 0)
+	require.ErrorIs(t, err, unix.ENOTCONN)
+	require.NoError(t, unconnected.Close())
+	_, err = unconnected.SendFile(f, 0, 0)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// A file that shrinks while it is sent is an error with the count of what went, and
+// what went is what the file had.
+func TestSendFileOfAFileThatShrinks(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		const size, left = 64 << 20, 40 << 20
+		path := tempFile(t, "f", nil)
+		require.NoError(t, os.Truncate(path, size))
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		defer f.Close()
+		c, peer := stream(t, network, nil)
+		type result struct {
+			n   int64
+			err error
+		}
+		done := make(chan result, 1)
+		go func() {
+			n, err := c.SendFile(f, 0, 0)
+			done <- result{n, err}
+		}()
+		_, err = io.ReadFull(peer, make([]byte, 1)) // it has begun, and waits for room
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, left))
+		got := make(chan int64, 1)
+		go func() {
+			n, _ := io.Copy(io.Discard, peer)
+			got <- n
+		}()
+		r := <-done
+		require.ErrorIs(t, r.err, io.ErrUnexpectedEOF)
+		require.NotEqual(t, io.ErrUnexpectedEOF, r.err, "it is not the peer's end")
+		var bad *client.FileError
+		require.ErrorAs(t, r.err, &bad)
+		require.EqualValues(t, left, bad.Size)
+		require.EqualValues(t, left, r.n)
+		require.False(t, client.SafeToRetry(r.err))
+		require.NoError(t, c.Close())
+		require.EqualValues(t, left-1, <-got)
+	})
+}
+
+// Offsets and lengths have more than 32 bits, and no one call of the kernel's takes
+// 2 GiB. CLIENT_LOAD=full sends as much, else it is a piece at such an offset.
+func TestSendFileOfMoreThanTwoGigabytes(t *testing.T) {
+	const size = 4<<30 + 4097
+	path := tempFile(t, "f", nil)
+	require.NoError(t, os.Truncate(path, size))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("end"), size-3)
+	require.NoError(t, err)
+	length := int64(1 << 20)
+	if os.Getenv("CLIENT_LOAD") == "full" {
+		length = 2<<30 + 1
+	}
+	c, peer := stream(t, "unix", &client.Options{SendTimeout: -1})
+	type tail struct {
+		n    int64
+		last [3]byte
+	}
+	got := make(chan tail, 1)
+	go func() {
+		r := tail{}
+		r.n, _ = io.CopyN(io.Discard, peer, length-3)
+		n, _ := io.ReadFull(peer, r.last[:])
+		m, _ := io.Copy(io.Discard, peer)
+		r.n += int64(n) + m
+		got <- r
+	}()
+	n, err := c.SendFile(f, size-length, 0)
+	require.NoError(t, err)
+	require.Equal(t, length, n)
+	require.NoError(t, c.Close())
+	r := <-got
+	require.Equal(t, length, r.n)
+	require.Equal(t, "end", string(r.last[:]))
+}
+
+func TestSendFileEndsAtItsLimitWithATrueCount(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		const limit = 50 * time.Millisecond
+		f, content := fileOf(t, 16<<20)
+		c, peer := stream(t, network, &client.Options{SendTimeout: limit})
+		begin := time.Now()
+		n, err := c.SendFile(f, 0, 0)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, time.Since(begin), limit)
+		require.Positive(t, n)
+		require.Less(t, n, int64(len(content)))
+		got := make([]byte, n)
+		_, err = io.ReadFull(peer, got) // over TLS the rest of a record goes out by itself
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content[:n], got))
+
+		require.NoError(t, c.SetWriteDeadline(time.Unix(1, 0)))
+		_, err = c.SendFile(f, 0, 0)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, c.SetWriteDeadline(time.Time{}))
+
+		// What waits to receive goes on, and waits as before when the file is sent.
+		all := collects(peer)
+		n, err = c.SendFile(f, 0, 1000)
+		require.NoError(t, err)
+		require.EqualValues(t, 1000, n)
+		require.NoError(t, c.Close())
+		require.True(t, bytes.Equal(content[:1000], <-all))
+	})
+}
+
+func TestCloseEndsSendFile(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		f, _ := fileOf(t, 16<<20)
+		c, _ := stream(t, network, &client.Options{SendTimeout: -1})
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.SendFile(f, 0, 0)
+			done <- err
+		}()
+		inKernel(t)
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, <-done, net.ErrClosed)
+	})
+}
+
+// A receive waits inside the kernel while a file is sent beside it, during and after.
+func TestReceivingGoesOnBesideSendFile(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		f, content := fileOf(t, 8<<20)
+		c, peer := stream(t, network, nil)
+		got := make(chan string, 1)
+		go func() {
+			p := make([]byte, 4)
+			_, err := c.Recv(p, client.WaitAll)
+			got <- string(p)
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		inKernel(t)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := c.SendFile(f, 0, 0)
+			sent <- err
+		}()
+		received := make([]byte, len(content))
+		_, err := io.ReadFull(peer, received[:1])
+		require.NoError(t, err)
+		_, err = peer.Write([]byte("ab"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(peer, received[1:])
+		require.NoError(t, err)
+		require.NoError(t, <-sent)
+		require.Empty(t, got)
+		_, err = peer.Write([]byte("cd"))
+		require.NoError(t, err)
+		require.Equal(t, "abcd", <-got)
+		require.True(t, bytes.Equal(content, received))
+	})
+}
+
+func TestSendFileToAPeerThatHasGone(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		f, _ := fileOf(t, 16<<20)
+		c, peer := stream(t, network, nil)
+		require.NoError(t, peer.Close())
+		n, err := c.SendFile(f, 0, 0)
+		require.True(t, errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET), "%v", err)
+		require.Less(t, n, int64(16<<20))
+	})
+}
+
+// The original sends a file in clear on a TLS connection.
+func TestAFileOverTLSIsNeverInClear(t *testing.T) {
+	c, peer, v := valved(t, 0, client.Options{})
+	secret := bytes.Repeat([]byte("a secret that nobody may read "), 1000)
+	f, err := os.Open(tempFile(t, "secret", secret))
+	require.NoError(t, err)
+	defer f.Close()
+	for name, send := range map[string]func() error{
+		"SendFile": func() error { _, err := c.SendFile(f, 0, 0); return err },
+		"io.Copy": func() error {
+			_, err := f.Seek(0, io.SeekStart)
+			require.NoError(t, err)
+			_, err = io.Copy(c, f)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan []byte, 1)
+			go func() {
+				p := make([]byte, len(secret))
+				_, _ = io.ReadFull(peer, p)
+				got <- p
+			}()
+			require.NoError(t, send())
+			require.Equal(t, secret, <-got)
+			require.NotContains(t, string(v.holds()), "secret")
+		})
+	}
+}
+
+// io.Copy of a file is a copy: from where the file is to its end, and the file is
+// there afterwards.
+func TestCopyOfAFileGoesThroughTheKernel(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		const size = 1<<20 + 3
+		f, content := fileOf(t, size)
+		c, peer := stream(t, network, nil)
+		all := collects(peer)
+		from := at(t, f)
+		n, err := io.CopyN(c, f, 1000)
+		require.NoError(t, err)
+		require.EqualValues(t, 1000, n)
+		require.Equal(t, from+1000, at(t, f))
+		n, err = io.Copy(c, f)
+		require.NoError(t, err)
+		require.Equal(t, size-from-1000, n)
+		require.EqualValues(t, size, at(t, f))
+		n, err = io.Copy(c, f)
+		require.NoError(t, err, "nothing is a file's end")
+		require.Zero(t, n)
+		n, err = io.Copy(c, bytes.NewReader(content[:100]))
+		require.NoError(t, err)
+		require.EqualValues(t, 100, n)
+		n, err = io.CopyN(c, bytes.NewReader(content[:100]), 200)
+		require.ErrorIs(t, err, io.EOF)
+		require.EqualValues(t, 100, n)
+		require.NoError(t, c.Close())
+		require.True(t, bytes.Equal(append(append(content[from:], content[:100]...), content[:100]...), <-all))
+
+		_, err = f.Seek(0, io.SeekStart)
+		require.NoError(t, err)
+		_, err = io.Copy(c, f)
+		require.ErrorIs(t, err, net.ErrClosed)
+		if !slices.Contains(tlsNetworks, network) {
+			require.Zero(t, at(t, f))
+		}
+	})
+}
+
+// What has a length and no content, as files of /proc say of themselves, is copied
+// all the same.
+func TestCopyOfAFileThatSaysItIsEmpty(t *testing.T) {
+	const name = "/proc/self/status"
+	if _, err := os.Stat(name); err != nil {
+		t.Skip("no /proc")
+	}
+	f, err := os.Open(filepath.Clean(name))
+	require.NoError(t, err)
+	defer f.Close()
+	c, peer := stream(t, "tcp", nil)
+	all := collects(peer)
+	n, err := io.Copy(c, f)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	got := <-all
+	require.EqualValues(t, len(got), n)
+	require.Contains(t, string(got), "Name:")
+}
