@@ -38,7 +38,8 @@ type tlsStream struct {
 
 	// Of whoever has the turn to receive.
 	ahead []byte // received, and peeked at only
-	over  error  // why nothing more will come
+	one   [1]byte
+	over  error // why nothing more will come
 
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
@@ -310,6 +311,21 @@ func (t *tlsStream) pending(afresh bool) sock.Sight {
 	return sock.Gone
 }
 
+// there reports, in the receiver's turn, whether a receive has something to give or
+// to say at once; came is whether the socket has something, which may be less than
+// a record, or none of the application's.
+func (t *tlsStream) there(turn *sock.Turn, came bool) bool {
+	switch {
+	case len(t.ahead) > 0 || t.over != nil:
+		return true
+	case t.wire.dry && !came:
+		return false
+	}
+	n, err := t.take(turn, t.one[:], DontWait)
+	t.ahead = t.one[:n]
+	return n > 0 || !errors.Is(err, unix.EAGAIN)
+}
+
 // bye does before Close what can be done without waiting: it takes what the
 // peer's TLS has sent of its own accord (a close(2) with session tickets unread
 // resets the connection, and what was sent last is lost with it), and says that
@@ -370,6 +386,7 @@ type tlsSocket struct {
 	impatient bool // it has what it needs
 	hasty     bool // a read has not waited, though it might have
 	patient   bool // and is to, now
+	dry       bool // crypto/tls has asked for more than there was, so it has nothing whole
 
 	mu    sync.Mutex
 	buf   []byte
@@ -420,6 +437,7 @@ func (w *tlsSocket) Read(p []byte) (int, error) {
 	}
 	n, err := w.rd.Recv(p, flags)
 	w.in.follow(p[:n])
+	w.dry = n == 0 && err != nil && mayGoOn(err)
 	switch {
 	case errors.Is(err, io.EOF):
 		return n, errCut

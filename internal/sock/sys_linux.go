@@ -12,6 +12,7 @@ import (
 const (
 	alwaysPolled   = false
 	pollPeerClosed = unix.POLLRDHUP
+	longestPoll    = forever // Close of any socket ends a poll(2) of it
 )
 
 // shortCall is how many bytes a call that cannot wait may move without telling

@@ -16,6 +16,10 @@ import (
 // is the same, a reply costs three system calls instead of one.
 const alwaysPolled = true
 
+// longestPoll is how long a Poll sleeps before it looks for sockets that have been
+// closed: shutdown(2) of one that has no peer wakes nobody here.
+const longestPoll = 10 * time.Millisecond
+
 // MaxPath is the longest name of a unix socket in bytes: sun_path less the
 // zero that ends it (unix(4)).
 const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1

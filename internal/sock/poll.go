@@ -1,0 +1,93 @@
+package sock
+
+import (
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Poll waits for several sockets at once. It holds each from Add to Release; a
+// socket is in it once, whatever it is waited for. The zero Poll is ready to use, and
+// one that is used again allocates nothing if it is not for more sockets than before.
+type Poll struct {
+	socks []*Socket
+	fds   []unix.PollFd // of socks, in their order
+	at    []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
+	idle  pause
+}
+
+// Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
+func (p *Poll) Add(s *Socket, events int16) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	if s.fd >= len(p.at) {
+		p.at = append(p.at, make([]int32, s.fd+1-len(p.at))...)
+	}
+	if i := p.at[s.fd]; i != 0 {
+		p.fds[i-1].Events |= events
+		_ = s.release() // it is held, and not to be closed by this
+		return nil
+	}
+	p.socks = append(p.socks, s)
+	p.fds = append(p.fds, unix.PollFd{Fd: int32(s.fd), Events: events})
+	p.at[s.fd] = int32(len(p.socks))
+	return nil
+}
+
+// Wait waits until a socket is ready or closed, or until the limit is over, which
+// is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
+func (p *Poll) Wait(until Instant) error {
+	for {
+		left := until.Left()
+		n, errno := sleepPoll(p.fds, min(max(left, 0), longestPoll))
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return os.NewSyscallError("poll", errno)
+		case n > 0 || p.closed():
+			return nil
+		case left <= 0:
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// closed looks for sockets that were closed, where poll(2) does not tell.
+func (p *Poll) closed() bool {
+	if longestPoll == forever {
+		return false
+	}
+	for _, s := range p.socks {
+		if s.life.ended() {
+			return true
+		}
+	}
+	return false
+}
+
+// Ready is what the last Wait has found out about a socket: poll(2)'s events, and
+// net.ErrClosed if it has been closed.
+func (p *Poll) Ready(s *Socket) (events int16, err error) {
+	if s.life.ended() {
+		return 0, net.ErrClosed
+	}
+	return p.fds[p.at[s.fd]-1].Revents, nil
+}
+
+// Rest makes a pause after a Wait that has brought nothing, for a socket that poll(2)
+// calls ready all the time and that has nothing to give.
+func (p *Poll) Rest(until Instant) {
+	_, _ = sleepPoll([]unix.PollFd{{Fd: -1}}, min(p.idle.next(), max(until.Left(), 0)))
+}
+
+// Release lets go of the sockets.
+func (p *Poll) Release() {
+	for _, s := range p.socks {
+		p.at[s.fd] = 0
+		_ = s.release()
+	}
+	clear(p.socks)
+	p.socks, p.fds, p.idle = p.socks[:0], p.fds[:0], 0
+}
