@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -120,6 +121,7 @@ type Client struct {
 
 	bind  sync.Mutex // belongs to who gives the socket an address
 	bound bool
+	reuse Switch // Options.ReuseAddr
 
 	packets *packets // of a client with Options.Framing
 
@@ -197,7 +199,10 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 	if typ.isStream() {
 		kind = unix.SOCK_STREAM
 	}
-	s, err := sock.Open(typ.domain(), kind)
+	s, err := sock.Open(typ.domain(), kind, opts.protocol())
+	if err != nil && opts.MPTCP {
+		err = optionFailed("MPTCP", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -207,10 +212,8 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 			_ = s.Close()
 		}
 	}()
-	if typ.isTCP() && opts.NoDelay != Off {
-		if err := s.SetInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return nil, err
-		}
+	if err := opts.prepare(s, typ); err != nil {
+		return nil, err
 	}
 	if opts.Control != nil {
 		if err := opts.Control(network, address, s.Raw()); err != nil {
@@ -222,7 +225,7 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options) *Client {
-	return &Client{sock: s, typ: typ, network: network, limits: opts.limits(), resolver: opts.Resolver}
+	return &Client{sock: s, typ: typ, network: network, limits: opts.limits(), resolver: opts.Resolver, reuse: opts.ReuseAddr}
 }
 
 // Type tells which of the six types of socket the client has.
@@ -358,6 +361,12 @@ func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error
 }
 
 func (c *Client) received(op string, from net.Addr, room, n int, err error) (int, error) {
+	var icmp *sock.ICMPError
+	if errors.As(err, &icmp) {
+		return n, c.failed(op, netAddr(c.typ, sock.Addr{IP: icmp.To}), &ICMPError{
+			Type: icmp.Type, Code: icmp.Code, To: icmp.To, By: icmp.By, MTU: icmp.MTU, Err: icmp.Errno,
+		})
+	}
 	if err != nil {
 		return n, c.failed(op, from, err)
 	}

@@ -131,7 +131,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			}
 			switch {
 			case local != nil:
-				err = bindSocket(s, typ, *local)
+				err = bindSocket(s, typ, *local, opts.ReuseAddr)
 			case n.local == UnixDgram:
 				err = bindAnywhere(s)
 			}

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A TruncatedError is the error of a receive whose buffer was too small for the
@@ -23,6 +26,25 @@ func (e *TruncatedError) Error() string {
 }
 
 func (e *TruncatedError) Unwrap() error { return io.ErrShortBuffer }
+
+// An ICMPError is what somebody on the way has said of a datagram that was sent (RFC
+// 792, RFC 4443), on a client with Options.ICMPErrors. It is not about the call that
+// it is the error of. errors.Is finds the kernel's word for it: unix.ECONNREFUSED
+// where the port is closed, unix.EHOSTUNREACH, unix.EMSGSIZE.
+type ICMPError struct {
+	Type, Code uint8          // as the message has them; zero if this machine says so itself
+	To         netip.AddrPort // whom the datagram was for
+	By         netip.Addr     // who says so
+	MTU        int            // bytes that would have passed, if it was too long
+	Err        unix.Errno
+}
+
+func (e *ICMPError) Error() string {
+	return fmt.Sprintf("what was sent to %v: %v, says %v (ICMP type %d, code %d)", e.To, e.Err, e.By, e.Type, e.Code)
+}
+
+// Unwrap gives the kernel's error.
+func (e *ICMPError) Unwrap() error { return e.Err }
 
 // An OptionError names a field of Options whose value cannot be used, and why.
 type OptionError struct {
@@ -119,6 +141,7 @@ const (
 	opSendFile   = "sendfile"
 	opReadFrom   = "readfrom"
 	opSelect     = "select"
+	opInfo       = "tcpinfo"
 )
 
 // unsent marks the error of a call that handed nothing to the kernel.

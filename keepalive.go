@@ -82,9 +82,9 @@ func atLeast(limit *time.Duration, least time.Duration) {
 // says Discard: the pool can see bytes that have come, and not those that will.
 //
 // The key is network, address, Options.Key, and everything in Options that has to
-// do with what the connection is and whom it is with: Proxy, LocalAddr, NoDelay,
-// Resolver and Control (the same function value), and all of TLS (Config by its
-// pointer, files by their names: a connection that is kept is not verified anew
+// do with what the connection is and whom it is with: Proxy, LocalAddr, the options
+// of the socket, Resolver and Control (the same function value), and all of TLS
+// (Config by its pointer, files by their names: a connection that is kept is not verified anew
 // when they change; CloseIdle makes sure). Time limits are those of whoever has
 // the client.
 //

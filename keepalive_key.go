@@ -16,7 +16,7 @@ type place struct{ key, network, address string }
 
 type poolKey struct {
 	proxy, localAddr string
-	noDelay          Switch
+	socket           socketKey
 	resolver         *net.Resolver
 	control          unsafe.Pointer
 	tls              bool // then there is a tlsKey too
@@ -34,7 +34,7 @@ type tlsKey struct {
 
 func keyOf(o *Options) poolKey {
 	return poolKey{
-		proxy: o.Proxy, localAddr: o.LocalAddr, noDelay: o.NoDelay,
+		proxy: o.Proxy, localAddr: o.LocalAddr, socket: o.socketKey(),
 		resolver: o.Resolver, control: identity(o.Control), tls: o.TLS != nil,
 	}
 }

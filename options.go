@@ -2,7 +2,6 @@ package client
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"slices"
 	"syscall"
@@ -46,6 +45,82 @@ type Options struct {
 	// acknowledgement of the last (TCP_NODELAY, Nagle's algorithm off; tcp(7)).
 	// Default: On. TCP only; to set it for another network is an error.
 	NoDelay Switch
+
+	// KeepAlive has the kernel ask an idle peer now and then whether it is still
+	// there, and fail the connection if there is no answer (tcp(7), TCP_KEEPIDLE,
+	// TCP_KEEPINTVL, TCP_KEEPCNT; whole seconds, rounded up). Nil is on, with package
+	// net's defaults: first after 15 s, then each 15 s, 9 times. A field that is zero
+	// is that default, one that is negative the system's, and Enable false is off.
+	// TCP only.
+	KeepAlive *net.KeepAliveConfig
+
+	// UserTimeout is how long what was sent may go unacknowledged before the kernel
+	// fails the connection (TCP_USER_TIMEOUT, RFC 5482; milliseconds, rounded up).
+	// Default: the system's, some 15 minutes. TCP on Linux only.
+	UserTimeout time.Duration
+
+	// FastOpen has the first Send go out with the connect, if the server is known to
+	// take it (TCP_FASTOPEN_CONNECT, RFC 7413): Dial then returns before there is an
+	// answer, and what is wrong shows at the first Send or Recv. The server may get
+	// that first Send twice. TCP on Linux only.
+	FastOpen bool
+
+	// QuickAck acknowledges at once what is received, or, Off, with what is sent
+	// (TCP_QUICKACK). The kernel changes it by itself as the connection goes on.
+	// Default: the kernel's choice. TCP on Linux only.
+	QuickAck Switch
+
+	// MPTCP makes a socket that can use several paths at once (RFC 8684), and that
+	// speaks plain TCP with a peer that cannot. A system that has none, or where it
+	// is switched off, is an *OptionError. TCP on Linux only.
+	MPTCP bool
+
+	// Linger has Close wait so long for what was sent to be acknowledged (SO_LINGER;
+	// whole seconds, rounded up); negative throws it away and resets the connection.
+	// Default: Close does not wait, and the kernel goes on. TCP only.
+	Linger time.Duration
+
+	// ReuseAddr binds to an address that is in use by what allows the same
+	// (SO_REUSEADDR, socket(7)). Default: for TCP with a port in LocalAddr or Bind,
+	// where it is only about connections that are over. TCP and UDP.
+	ReuseAddr Switch
+
+	// RecvBuffer and SendBuffer are how many bytes the kernel keeps for the client
+	// at most (SO_RCVBUF, SO_SNDBUF; Linux takes twice as much, and no more than
+	// net.core.rmem_max and wmem_max). Default: the system's, which for TCP adapts
+	// itself, and does so no more once they are set.
+	RecvBuffer int
+	SendBuffer int
+
+	// TOS is the type of service of what is sent, or traffic class: IP_TOS of IPv4,
+	// IPV6_TCLASS of IPv6 (RFC 2474: the upper six bits). TTL is how many routers it
+	// may pass, +1: IP_TTL, IPV6_UNICAST_HOPS. Default: the system's. TCP and UDP.
+	TOS uint8
+	TTL uint8
+
+	// Mark is for the rules of routing and filtering (SO_MARK), Device the name of the
+	// one interface to use (SO_BINDTODEVICE). They may need CAP_NET_ADMIN or
+	// CAP_NET_RAW. Default: none. TCP and UDP on Linux only.
+	Mark   uint32
+	Device string
+
+	// BusyPoll is how long a receive looks at the network device itself before it
+	// sleeps (SO_BUSY_POLL; microseconds, rounded up). It may need CAP_NET_ADMIN.
+	// Default: not at all. TCP and UDP on Linux only.
+	BusyPoll time.Duration
+
+	// Broadcast allows to send to a broadcast address (SO_BROADCAST). UDP over IPv4
+	// only.
+	Broadcast bool
+
+	// Multicast is about groups. UDP only.
+	Multicast *Multicast
+
+	// ICMPErrors has receives fail with an *ICMPError where somebody on the way has
+	// said what became of a datagram, and of which (IP_RECVERR, IPV6_RECVERR; ip(7)):
+	// without it a client that has no peer never learns, and one that has, by the
+	// next call, a send too. UDP on Linux only.
+	ICMPErrors bool
 
 	// Resolver looks names up. Default: net.DefaultResolver.
 	Resolver *net.Resolver
@@ -118,16 +193,17 @@ type plan struct {
 
 // plan refuses what n's sockets do not have.
 func (o *Options) plan(n network) (*plan, error) {
-	switch {
-	case o.NoDelay < Default || o.NoDelay > Off:
-		return nil, &OptionError{Option: "NoDelay", Reason: fmt.Sprintf("%d is neither Default nor On nor Off", o.NoDelay)}
-	case o.NoDelay != Default && !n.isTCP():
-		return nil, &OptionError{Option: "NoDelay", Reason: "only tcp has it"}
-	case o.TLS != nil && !n.isStream():
+	if o.TLS != nil && !n.isStream() {
 		return nil, &OptionError{Option: "TLS", Reason: "only streams have it"}
 	}
+	err := o.sensible()
+	if err == nil {
+		err = o.available(n)
+	}
+	if err != nil {
+		return nil, err
+	}
 	p := &plan{opts: o, net: n}
-	var err error
 	if p.via, err = o.proxy(n); err != nil {
 		return nil, err
 	}
@@ -155,6 +231,11 @@ var defaults Options // nobody changes them
 // clone gives a copy for who goes on with it when the caller has got theirs back.
 func (o *Options) clone() *Options {
 	c := *o
+	c.Multicast = o.Multicast.clone()
+	if o.KeepAlive != nil {
+		k := *o.KeepAlive
+		c.KeepAlive = &k
+	}
 	if o.TLS != nil {
 		t := *o.TLS
 		t.NextProtos = slices.Clone(t.NextProtos)

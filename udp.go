@@ -19,7 +19,8 @@ import (
 // It fails with unix.EADDRINUSE for an address that is taken, unix.EINVAL for a
 // client that has one, unix.EISCONN for a client that is connected and
 // unix.EALREADY for one that is about to be. A TCP port that is only waiting out
-// its last connection is not taken: SO_REUSEADDR is set.
+// its last connection is not taken: SO_REUSEADDR is set, unless Options.ReuseAddr
+// is Off.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.hold() {
@@ -47,16 +48,16 @@ func (c *Client) bindTo(addr sock.Addr) error {
 	case c.bound:
 		return os.NewSyscallError("bind", unix.EINVAL)
 	}
-	if err := bindSocket(c.sock, c.typ, addr); err != nil {
+	if err := bindSocket(c.sock, c.typ, addr, c.reuse); err != nil {
 		return err
 	}
 	c.bound = true
 	return nil
 }
 
-func bindSocket(s *sock.Socket, typ Type, addr sock.Addr) error {
+func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch) error {
 	addr = wildcard(typ, addr)
-	if typ.isTCP() && addr.IP.Port() != 0 {
+	if typ.isTCP() && addr.IP.Port() != 0 && reuse == Default {
 		if err := s.SetInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}

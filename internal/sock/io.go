@@ -73,6 +73,11 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	for {
 		n, errno := s.sysRecv(p[got:min(len(p), got+maxIO)], flags, wait, from)
 		wait = false // what the kernel's own wait left open ends in ppoll
+		if s.icmp && errno != 0 && errno != unix.EINTR {
+			if err := s.icmpError(); err != nil {
+				return 0, err
+			}
+		}
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
@@ -186,12 +191,15 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	}
 	var idle pause
 	sent := 0
+	another := s.icmp // the error may be about another datagram, and is queued
 	for {
 		n, errno := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return sent, s.failure("sendto", errno)
+		case errno != 0 && errno != unix.EAGAIN && another:
+			another = false
 		case errno == unix.EAGAIN:
 			// A unix datagram socket that is connected to nobody is always
 			// writable, also if the queue of whom it sends to is full: pauses

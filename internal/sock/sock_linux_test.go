@@ -84,11 +84,11 @@ func TestASocketThatIsReadyAndHasNothingDoesNotSpin(t *testing.T) {
 			}
 		},
 		"error queue": func(t *testing.T) func() error {
-			s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+			s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = s.Close() })
 			require.NoError(t, s.SetInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1))
-			closed, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+			closed, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 			require.NoError(t, err)
 			require.NoError(t, closed.Bind(Addr{IP: addrPort("127.0.0.1:0")}, nil))
 			nobody := closed.Local()
@@ -126,7 +126,7 @@ func TestASocketThatIsReadyAndHasNothingDoesNotSpin(t *testing.T) {
 // Errors that nobody reads are no closed peer, neither to Up nor to a peek that
 // waits for the rest.
 func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
-	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
 	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -168,7 +168,7 @@ func TestFastOpenIsConnected(t *testing.T) {
 	require.NoError(t, unix.Listen(ln, 1))
 	at, err := unix.Getsockname(ln)
 	require.NoError(t, err)
-	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
@@ -228,11 +228,11 @@ func TestWakersAreNotInherited(t *testing.T) {
 // What is left when as many datagrams were read as the queue can have held is
 // the peer's, and stays.
 func TestDiscardEmptiesAQueueThatIsFull(t *testing.T) {
-	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
 	require.NoError(t, s.Bind(Addr{IP: addrPort("127.0.0.1:0")}, nil))
-	from, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	from, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer from.Close()
 	for range 2000 { // more than there is room for

@@ -185,7 +185,7 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 			if i == 0 {
 				return nil, Addr{}, broken
 			}
-			s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+			s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 			opened = append(opened, s)
 			if i == 1 {
 				return s, addrs()[unix.AF_INET6][0], err // of a family that the socket has not
@@ -221,7 +221,7 @@ func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
 }
 
 func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
-	s, err := Open(unix.AF_INET, unix.SOCK_STREAM)
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
 	err = s.Connect(addrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
@@ -232,7 +232,7 @@ func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
 }
 
 func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
-	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM)
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	require.True(t, s.Closed())
@@ -268,7 +268,7 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 // Close before the connect has said how to stop it must stop it all the same.
 func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
 	for range 200 {
-		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM)
+		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() {

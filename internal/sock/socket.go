@@ -17,6 +17,7 @@ type Socket struct {
 	fd     int
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
+	icmp   bool // its errors of others' are queued: SetICMPErrors
 
 	life   life
 	rd, wr side
@@ -38,10 +39,11 @@ type Socket struct {
 // unknown is what SO_RCVTIMEO is set for when somebody else may have set it.
 const unknown = math.MinInt64
 
-// Open makes a socket of the domain (unix.AF_INET, …) and type (unix.SOCK_STREAM
-// or unix.SOCK_DGRAM). No child process inherits it and no write to it raises SIGPIPE.
-func Open(domain, typ int) (*Socket, error) {
-	fd, err := sysSocket(domain, typ)
+// Open makes a socket of the domain (unix.AF_INET, …), type (unix.SOCK_STREAM or
+// unix.SOCK_DGRAM) and protocol (0 is the usual one). No child process inherits it
+// and no write to it raises SIGPIPE.
+func Open(domain, typ, protocol int) (*Socket, error) {
+	fd, err := sysSocket(domain, typ, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -103,15 +105,6 @@ func (s *Socket) hold() error {
 		return net.ErrClosed
 	}
 	return nil
-}
-
-// SetInt wraps setsockopt(2).
-func (s *Socket) SetInt(level, option, value int) error {
-	if err := s.hold(); err != nil {
-		return err
-	}
-	defer s.release()
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, option, value))
 }
 
 // Shutdown wraps shutdown(2).

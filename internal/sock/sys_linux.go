@@ -115,11 +115,11 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno
 
 // sysSocket wraps socket(2). A stream socket starts out non-blocking, for the
 // sake of connect(2), which has no flag for that.
-func sysSocket(domain, typ int) (int, error) {
+func sysSocket(domain, typ, protocol int) (int, error) {
 	if typ == unix.SOCK_STREAM {
 		typ |= unix.SOCK_NONBLOCK
 	}
-	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
 }
 
 func (s *Socket) sysConnect(to *name) unix.Errno {

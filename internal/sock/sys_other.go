@@ -40,10 +40,10 @@ func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno)
 	return max(ready, 0), errnoOf(err)
 }
 
-func sysSocket(domain, typ int) (int, error) {
+func sysSocket(domain, typ, protocol int) (int, error) {
 	// The lock keeps a fork out until the descriptor is marked.
 	syscall.ForkLock.RLock()
-	fd, err := unix.Socket(domain, typ, 0)
+	fd, err := unix.Socket(domain, typ, protocol)
 	if err == nil {
 		unix.CloseOnExec(fd)
 	}

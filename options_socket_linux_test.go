@@ -1,0 +1,274 @@
+package client_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestOptionsThatOnlyLinuxHas(t *testing.T) {
+	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}
+	for name, test := range map[string]struct {
+		networks      string
+		opts          client.Options
+		level, number int
+		want          func(int) bool
+	}{
+		"keepalive after, default": {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, is(15)},
+		"keepalive after":          {"tcp tcp6", client.Options{KeepAlive: on}, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, is(7)},
+		"keepalive, the system's": {
+			"tcp", client.Options{KeepAlive: &net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}},
+			unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, isnt(15),
+		},
+		"user timeout": {"tcp tcp6", client.Options{UserTimeout: 1500*time.Millisecond + 1}, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, is(1501)},
+		"fast open":    {"tcp tcp6", client.Options{FastOpen: true}, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, is(1)},
+		"quick":        {"tcp", client.Options{QuickAck: client.On}, unix.IPPROTO_TCP, unix.TCP_QUICKACK, is(1)},
+		"mark":         {"tcp udp6", client.Options{Mark: 0x80000001}, unix.SOL_SOCKET, unix.SO_MARK, func(n int) bool { return uint32(n) == 0x80000001 }},
+		"busy poll":    {"tcp udp", client.Options{BusyPoll: 20 * time.Microsecond}, unix.SOL_SOCKET, unix.SO_BUSY_POLL, is(20)},
+		"MPTCP":        {"tcp tcp6", client.Options{MPTCP: true}, unix.SOL_SOCKET, unix.SO_PROTOCOL, is(unix.IPPROTO_MPTCP)},
+		"ICMP":         {"udp", client.Options{ICMPErrors: true}, unix.IPPROTO_IP, unix.IP_RECVERR, is(1)},
+		"ICMPv6":       {"udp6", client.Options{ICMPErrors: true}, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, is(1)},
+	} {
+		for network := range strings.FieldsSeq(test.networks) {
+			t.Run(name+" "+network, func(t *testing.T) {
+				if why := lacking(t, network, test.opts); why != "" {
+					t.Skip(why)
+				}
+				seen(t, network, test.opts, func(raw syscall.RawConn) {
+					got := sockopt(t, raw, test.level, test.number)
+					require.True(t, test.want(got), "%d", got)
+				})
+			})
+		}
+	}
+	// The kernel changes it as the connection goes on.
+	delayed := -1
+	connectedTo(t, "tcp", &client.Options{QuickAck: client.Off, Control: func(_, _ string, raw syscall.RawConn) error {
+		delayed = sockopt(t, raw, unix.IPPROTO_TCP, unix.TCP_QUICKACK)
+		return nil
+	}})
+	require.Zero(t, delayed)
+	if why := lacking(t, "tcp", client.Options{Device: "lo"}); why == "" {
+		seen(t, "tcp", client.Options{Device: "lo"}, func(raw syscall.RawConn) {
+			var name string
+			var err error
+			require.NoError(t, raw.Control(func(fd uintptr) {
+				name, err = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+			}))
+			require.NoError(t, err)
+			require.Equal(t, "lo", strings.TrimRight(name, "\x00"))
+		})
+	}
+	_, err := client.NewUDP(&client.Options{Device: "nowhere0"})
+	var bad *client.OptionError
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, "Device", bad.Option)
+}
+
+// lacking says what this process may not do or this kernel has not, which then has
+// to be an error that names the option.
+func lacking(t *testing.T, network string, opts client.Options) string {
+	t.Helper()
+	open := client.NewTCP
+	if strings.HasPrefix(network, "udp") {
+		open = client.NewUDP
+	}
+	c, err := open(&opts)
+	if err == nil {
+		require.NoError(t, c.Close())
+		return ""
+	}
+	var bad *client.OptionError
+	require.ErrorAs(t, err, &bad)
+	for _, known := range []error{unix.EPERM, unix.EPROTONOSUPPORT, unix.ENOPROTOOPT, unix.EINVAL} {
+		if errors.Is(err, known) {
+			return err.Error()
+		}
+	}
+	t.Fatal(err)
+	return ""
+}
+
+// FastOpen says that it is connected before anybody has answered; what is wrong
+// comes with the first call, within its limit.
+func TestFastOpenIsAConnectionLikeAnyOther(t *testing.T) {
+	ln := listen(t, "tcp")
+	for range 3 { // the first gets the cookie, if the server gives any
+		c, peer := accepted(t, ln, &client.Options{FastOpen: true})
+		_, err := c.Send([]byte("hello"), 0)
+		require.NoError(t, err)
+		got := make([]byte, 5)
+		_, err = io.ReadFull(peer, got)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
+		require.NoError(t, c.Close())
+	}
+	c, err := client.Dial("tcp", refused(t, "tcp"), &client.Options{FastOpen: true})
+	if err == nil {
+		_, err = c.Send([]byte("x"), 0)
+		require.NoError(t, c.Close())
+	}
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+}
+
+// Who has no peer learns which of those it has sent to is not there, and no send
+// pays for what became of another.
+func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
+	for _, network := range []string{"udp", "udp6"} {
+		t.Run(network, func(t *testing.T) {
+			host, open := "127.0.0.1", client.NewUDP
+			if network == "udp6" {
+				loopbackOf(t, network) // or skip
+				host, open = "::1", client.NewUDP6
+			}
+			nobody := packetPeer(t, network)
+			gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
+			require.NoError(t, nobody.Close())
+			peer := packetPeer(t, network)
+			there := netip.MustParseAddrPort(peer.LocalAddr().String())
+
+			silent, err := open(&client.Options{Timeout: 30 * time.Millisecond})
+			require.NoError(t, err)
+			defer silent.Close()
+			_, err = silent.SendToAddrPort([]byte("x"), gone)
+			require.NoError(t, err)
+			_, _, err = silent.RecvFrom(make([]byte, 1), 0)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded, "without the option nobody learns")
+
+			for _, how := range []client.Flag{0, client.DontWait} {
+				c, err := open(&client.Options{Timeout: enough, ICMPErrors: true})
+				require.NoError(t, err)
+				defer c.Close()
+				for range 2 {
+					_, err = c.SendToAddrPort([]byte("x"), gone)
+					require.NoError(t, err, "the one before is not this one's error")
+				}
+				_, err = c.SendToAddrPort([]byte("x"), there)
+				require.NoError(t, err)
+				n, from, err := peer.ReadFrom(make([]byte, 10))
+				require.NoError(t, err)
+				require.Equal(t, 1, n)
+				for range 2 {
+					n, who, err := c.RecvFrom(make([]byte, 1), how)
+					require.Zero(t, n)
+					require.Nil(t, who)
+					var icmp *client.ICMPError
+					require.ErrorAs(t, err, &icmp)
+					require.ErrorIs(t, err, unix.ECONNREFUSED)
+					require.Equal(t, gone, icmp.To)
+					require.Equal(t, host, icmp.By.String())
+					require.NotZero(t, icmp.Type)
+					require.ErrorContains(t, err, gone.String())
+					require.False(t, client.SafeToRetry(err))
+				}
+				_, _, err = c.RecvFrom(make([]byte, 1), client.DontWait)
+				require.ErrorIs(t, err, unix.EAGAIN)
+				_, err = peer.WriteTo([]byte("answer"), from)
+				require.NoError(t, err)
+				_, addr, err := c.RecvFromAddrPort(make([]byte, 10), 0)
+				require.NoError(t, err)
+				require.Equal(t, there, addr)
+			}
+		})
+	}
+}
+
+// A receive that waits in the kernel is woken.
+func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
+	for _, limit := range []time.Duration{-1, enough, 90 * time.Millisecond} {
+		nobody := packetPeer(t, "udp")
+		gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
+		require.NoError(t, nobody.Close())
+		c, err := client.NewUDP(&client.Options{Timeout: limit, ICMPErrors: true})
+		require.NoError(t, err)
+		result := make(chan error, 1)
+		go func() {
+			_, _, err := c.RecvFrom(make([]byte, 1), 0)
+			result <- err
+		}()
+		inKernel(t)
+		_, err = c.SendToAddrPort([]byte("x"), gone)
+		require.NoError(t, err)
+		err = <-result
+		if limit == 90*time.Millisecond && errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Log("too slow a machine to say")
+		} else {
+			var icmp *client.ICMPError
+			require.ErrorAs(t, err, &icmp)
+			require.Equal(t, gone, icmp.To)
+		}
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestTCPInfoTellsOfTheConnection(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6", "tls"} {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, nil)
+			const size = 100_000
+			got := make(chan error, 1)
+			go func() {
+				_, err := io.ReadFull(peer, make([]byte, size))
+				if err == nil {
+					_, err = peer.Write(make([]byte, 77))
+				}
+				got <- err
+			}()
+			_, err := c.Send(make([]byte, size), 0)
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 77), client.WaitAll)
+			require.NoError(t, err)
+			require.NoError(t, <-got)
+			info, err := c.TCPInfo()
+			require.NoError(t, err)
+			require.Equal(t, client.Established, info.State)
+			require.Equal(t, "ESTABLISHED", info.State.String())
+			require.GreaterOrEqual(t, info.BytesSent, uint64(size))
+			require.GreaterOrEqual(t, info.BytesAcked, uint64(size))
+			require.GreaterOrEqual(t, info.BytesReceived, uint64(77))
+			require.Positive(t, info.SegmentsSent)
+			require.Positive(t, info.SegmentsReceived)
+			require.Positive(t, info.RTT)
+			require.Positive(t, info.MinRTT)
+			require.Less(t, info.RTT, enough)
+			require.Positive(t, info.RTO)
+			require.Positive(t, info.SendMSS)
+			require.Positive(t, info.PathMTU)
+			require.Positive(t, info.CongestionWindow)
+			require.Less(t, info.LastReceived, enough)
+			require.NoError(t, peer.Close())
+			_, err = io.Copy(io.Discard, c)
+			if network != "tls" {
+				require.NoError(t, err)
+				info, err = c.TCPInfo()
+				require.NoError(t, err)
+				require.Equal(t, client.CloseWait, info.State)
+			}
+			require.NoError(t, c.Close())
+			_, err = c.TCPInfo()
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	}
+	_, err := connectedTo(t, "unix", nil).TCPInfo()
+	require.ErrorIs(t, err, unix.EOPNOTSUPP)
+	_, err = connectedTo(t, "udp", nil).TCPInfo()
+	require.ErrorIs(t, err, unix.EOPNOTSUPP)
+	idle, err := client.NewTCP(nil)
+	require.NoError(t, err)
+	defer idle.Close()
+	info, err := idle.TCPInfo()
+	require.NoError(t, err)
+	require.Equal(t, client.Closed, info.State)
+	_, err = new(client.Client).TCPInfo()
+	require.ErrorIs(t, err, unix.ENOTCONN)
+}

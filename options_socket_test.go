@@ -1,0 +1,235 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// sockopt reads an option back.
+func sockopt(t testing.TB, raw syscall.RawConn, level, number int) int {
+	t.Helper()
+	var value int
+	var err error
+	require.NoError(t, raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), level, number) }))
+	require.NoError(t, err)
+	return value
+}
+
+// seen runs f on the descriptor as it is before the connect, and after.
+func seen(t *testing.T, network string, opts client.Options, f func(raw syscall.RawConn)) {
+	t.Helper()
+	before := false
+	opts.Control = func(_, _ string, raw syscall.RawConn) error {
+		before = true
+		f(raw)
+		return nil
+	}
+	c := connectedTo(t, network, &opts)
+	require.True(t, before)
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	f(raw)
+}
+
+// Options that only Linux has are in options_socket_linux_test.go.
+func TestOptionsOfTheSocketAreSetBeforeItConnects(t *testing.T) {
+	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 2500 * time.Millisecond, Count: 4}
+	for name, test := range map[string]struct {
+		networks      string
+		opts          client.Options
+		level, number int
+		want          func(int) bool
+	}{
+		"no delay":            {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_NODELAY, isnt(0)},
+		"delay":               {"tcp tcp6", client.Options{NoDelay: client.Off}, unix.IPPROTO_TCP, unix.TCP_NODELAY, is(0)},
+		"keepalive, default":  {"tcp tcp6", client.Options{}, unix.SOL_SOCKET, unix.SO_KEEPALIVE, isnt(0)},
+		"interval, default":   {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, is(15)},
+		"count, default":      {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, is(9)},
+		"keepalive":           {"tcp tcp6", client.Options{KeepAlive: on}, unix.SOL_SOCKET, unix.SO_KEEPALIVE, isnt(0)},
+		"interval":            {"tcp tcp6", client.Options{KeepAlive: on}, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, is(3)},
+		"count":               {"tcp tcp6", client.Options{KeepAlive: on}, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, is(4)},
+		"keepalive, off":      {"tcp tcp6", client.Options{KeepAlive: &net.KeepAliveConfig{}}, unix.SOL_SOCKET, unix.SO_KEEPALIVE, is(0)},
+		"receive buffer":      {"tcp tcp6 udp unix unixgram", client.Options{RecvBuffer: 40_000}, unix.SOL_SOCKET, unix.SO_RCVBUF, atLeast(40_000)},
+		"send buffer":         {"tcp tcp6 udp unix unixgram", client.Options{SendBuffer: 41_000}, unix.SOL_SOCKET, unix.SO_SNDBUF, atLeast(41_000)},
+		"TOS":                 {"tcp udp", client.Options{TOS: 0xb8}, unix.IPPROTO_IP, unix.IP_TOS, is(0xb8)},
+		"traffic class":       {"tcp6 udp6", client.Options{TOS: 0xb8}, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, is(0xb8)},
+		"TTL":                 {"tcp udp", client.Options{TTL: 33}, unix.IPPROTO_IP, unix.IP_TTL, is(33)},
+		"hops":                {"tcp6 udp6", client.Options{TTL: 33}, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, is(33)},
+		"reuse":               {"tcp udp", client.Options{ReuseAddr: client.On}, unix.SOL_SOCKET, unix.SO_REUSEADDR, isnt(0)},
+		"no reuse":            {"tcp udp", client.Options{ReuseAddr: client.Off}, unix.SOL_SOCKET, unix.SO_REUSEADDR, is(0)},
+		"broadcast":           {"udp", client.Options{Broadcast: true}, unix.SOL_SOCKET, unix.SO_BROADCAST, isnt(0)},
+		"no broadcast":        {"udp", client.Options{}, unix.SOL_SOCKET, unix.SO_BROADCAST, is(0)},
+		"multicast TTL":       {"udp", client.Options{Multicast: &client.Multicast{TTL: 5}}, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, is(5)},
+		"multicast loop":      {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.Off}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, is(0)},
+		"multicast hops":      {"udp6", client.Options{Multicast: &client.Multicast{TTL: 5}}, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, is(5)},
+		"multicast loop, on":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.On}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, isnt(0)},
+		"multicast, IPv6 off": {"udp6", client.Options{Multicast: &client.Multicast{Loopback: client.Off}}, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, is(0)},
+	} {
+		for network := range strings.FieldsSeq(test.networks) {
+			t.Run(name+" "+network, func(t *testing.T) {
+				seen(t, network, test.opts, func(raw syscall.RawConn) {
+					got := sockopt(t, raw, test.level, test.number)
+					require.True(t, test.want(got), "%d", got)
+				})
+			})
+		}
+	}
+}
+
+func is(want int) func(int) bool      { return func(n int) bool { return n == want } }
+func isnt(other int) func(int) bool   { return func(n int) bool { return n != other } }
+func atLeast(want int) func(int) bool { return func(n int) bool { return n >= want } }
+
+func TestReuseAddrIsSetForAPortAlone(t *testing.T) {
+	for set, want := range map[client.Switch]bool{client.Default: true, client.On: true, client.Off: false} {
+		c, err := client.NewTCP(&client.Options{ReuseAddr: set})
+		require.NoError(t, err)
+		require.NoError(t, c.Bind(unused(t)))
+		raw, err := c.SyscallConn()
+		require.NoError(t, err)
+		require.Equal(t, want, sockopt(t, raw, unix.SOL_SOCKET, unix.SO_REUSEADDR) != 0)
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
+	group := netip.MustParseAddr("239.1.2.3")
+	for name, test := range map[string]struct {
+		networks string
+		opts     client.Options
+		says     string
+	}{
+		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.On}, "only tcp has it"},
+		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only tcp has it"},
+		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only tcp has it"},
+		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only tcp has it"},
+		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.Off}, "only tcp has it"},
+		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only tcp has it"},
+		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only tcp has it"},
+		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.On}, "only tcp and udp has it"},
+		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only tcp and udp has it"},
+		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only tcp and udp has it"},
+		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only tcp and udp has it"},
+		"Device":      {"unix unixgram", client.Options{Device: "lo"}, "only tcp and udp has it"},
+		"BusyPoll":    {"unix unixgram", client.Options{BusyPoll: 1}, "only tcp and udp has it"},
+		"Broadcast":   {"tcp udp6 unix unixgram", client.Options{Broadcast: true}, "only udp over IPv4 has it"},
+		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only udp has it"},
+		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only udp has it"},
+
+		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is neither Default nor On nor Off"},
+		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is neither"},
+		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is neither"},
+		"RecvBuffer ":  {"tcp unix", client.Options{RecvBuffer: -1}, "-1 is negative"},
+		"SendBuffer ":  {"tcp unix", client.Options{SendBuffer: -1}, "-1 is negative"},
+		"UserTimeout ": {"tcp", client.Options{UserTimeout: -1}, "-1 is negative"},
+		"BusyPoll ":    {"tcp", client.Options{BusyPoll: -1}, "-1 is negative"},
+
+		"Multicast ":   {"udp", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, "127.0.0.1 is not the address of a group"},
+		"Multicast  ":  {"udp", client.Options{Multicast: &client.Multicast{Interface: "nowhere"}}, "nowhere"},
+		"Multicast   ": {"udp6", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{group}}}, "another family"},
+		"Multicast -":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: 7}}, "7 is neither"},
+	} {
+		option := strings.Trim(name, " -")
+		for network := range strings.FieldsSeq(test.networks) {
+			t.Run(name+network, func(t *testing.T) {
+				address := "127.0.0.1:1"
+				switch {
+				case strings.HasPrefix(network, "unix"):
+					address = "/x"
+				case strings.HasSuffix(network, "6"):
+					address = "[::1]:1"
+				}
+				_, err := client.Dial(network, address, &test.opts)
+				var bad *client.OptionError
+				require.ErrorAs(t, err, &bad)
+				require.Equal(t, option, bad.Option)
+				require.ErrorContains(t, err, "option "+option+": ")
+				if runtime.GOOS == "linux" {
+					require.ErrorContains(t, err, test.says)
+				}
+			})
+		}
+	}
+}
+
+// Linger: a reset throws away what was sent, and a time waits for it.
+func TestLingerDecidesWhatCloseDoes(t *testing.T) {
+	c, peer := stream(t, "tcp", &client.Options{Linger: -1})
+	_, err := c.Send([]byte("x"), 0)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	_, err = peer.Read(make([]byte, 2))
+	if err == nil {
+		_, err = peer.Read(make([]byte, 2))
+	}
+	require.ErrorIs(t, err, unix.ECONNRESET)
+
+	c, _ = stream(t, "tcp", &client.Options{Linger: 300 * time.Millisecond})
+	for err = nil; err == nil; {
+		_, err = c.Send(make([]byte, 1<<20), client.DontWait)
+	}
+	begin := time.Now()
+	require.NoError(t, c.Close())
+	require.GreaterOrEqual(t, time.Since(begin), time.Second, "rounded up")
+}
+
+// Members of a group get what is sent to it.
+func TestMulticastReachesTheGroup(t *testing.T) {
+	loopback, err := net.InterfaceByIndex(1)
+	require.NoError(t, err)
+	group := netip.MustParseAddr("239.255.77.7")
+	on := client.Multicast{Groups: []netip.Addr{group}, Interface: loopback.Name}
+	member, err := client.NewUDP(&client.Options{Timeout: enough, LocalAddr: ":0", ReuseAddr: client.On, Multicast: &on})
+	require.NoError(t, err)
+	defer member.Close()
+	port := member.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	sender, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0", Multicast: &client.Multicast{Interface: loopback.Name}})
+	require.NoError(t, err)
+	defer sender.Close()
+	_, err = sender.SendToAddrPort([]byte("all of you"), netip.AddrPortFrom(group, port))
+	require.NoError(t, err)
+	p := make([]byte, 20)
+	n, from, err := member.RecvFrom(p, 0)
+	require.NoError(t, err)
+	require.Equal(t, "all of you", string(p[:n]))
+	require.Equal(t, sender.LocalAddr().String(), from.String())
+}
+
+func TestBroadcastHasToBeAllowed(t *testing.T) {
+	where := netip.MustParseAddrPort("255.255.255.255:9")
+	c, err := client.NewUDP(nil)
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.SendToAddrPort([]byte("x"), where)
+	require.True(t, errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENETUNREACH), "%v", err)
+	c2, err := client.NewUDP(&client.Options{Broadcast: true})
+	require.NoError(t, err)
+	defer c2.Close()
+	_, err = c2.SendToAddrPort([]byte("x"), where)
+	require.NotErrorIs(t, err, unix.EACCES)
+}
+
+// What is dialled through a pool has the options too, and a Pool tells them apart.
+func TestAPoolsConnectionsHaveTheirOptions(t *testing.T) {
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
+	for range 2 {
+		for _, ttl := range []uint8{11, 12} {
+			c, err := p.Dial(context.Background(), "tcp", s.Addr().String(), &client.Options{TTL: ttl})
+			require.NoError(t, err)
+			asks(t, c, "x")
+			require.NoError(t, c.Close())
+		}
+	}
+	require.Equal(t, 2, s.count())
+}
