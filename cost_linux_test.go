@@ -37,6 +37,17 @@ func TestARoundTripIsTwoSystemCalls(t *testing.T) {
 	}
 }
 
+// io.Copy of a file has the kernel send it: not a byte passes through the process.
+func TestACopyOfAFileIsSendfile(t *testing.T) {
+	requireProgram(t, "strace", "strace")
+	counts := filepath.Join(t.TempDir(), "counts")
+	cmd := play(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=sendfile,sendto,splice")
+	require.NoError(t, cmd.Run())
+	calls := systemCalls(t, counts)
+	require.Positive(t, calls["sendfile"])
+	require.Zero(t, calls["sendto"]+calls["splice"], "%v", calls)
+}
+
 // systemCalls reads strace's table: the calls are the fourth column, the name
 // is the last.
 func systemCalls(t *testing.T, path string) map[string]int {

@@ -45,6 +45,11 @@
 // a delimiter, or a function. [Client.RecvPacket] then gives whole packets, one limit
 // for each, and keeps what it has of one that is not whole for the next call.
 //
+// # Several clients, and files
+//
+// [Select] waits for several clients at once, through TLS and packets.
+// [Client.SendFile] has the kernel send from a file.
+//
 // # TLS
 //
 // With [Options].TLS the handshake is a part of the dial, and the peer's

@@ -84,7 +84,7 @@ func (p *Pool) settle(s *shelf, from *list.Element, k *kept) *kept {
 		w := e.Value.(*waiter)
 		e = e.Next()
 		switch {
-		case k != nil && !(w.fresh && k.uses > 0):
+		case k != nil && (!w.fresh || k.uses == 0):
 			s.give(w, k)
 			k = nil
 		case s.idle.n > 0 && !w.fresh:
@@ -168,7 +168,7 @@ func (w *waiter) await(p *Pool, s *shelf) (*kept, error) {
 		}
 		p.mu.Lock()
 		// A dial of its own has the same limit, and a better error.
-		if w.place != nil && !(w.dialing && w.ctx.Err() == nil) {
+		if w.place != nil && (!w.dialing || w.ctx.Err() != nil) {
 			w.leave(s, handed{err: err})
 		}
 		p.mu.Unlock()

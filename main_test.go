@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		fail(sendAndWait(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
+	case "copy":
+		fail(copyFile(argument))
 	}
 }
 
@@ -154,5 +156,21 @@ func roundTrip(c *client.Client, buf []byte) error {
 		return err
 	}
 	_, err := c.Recv(buf, client.WaitAll)
+	return err
+}
+
+// copyFile is the part of TestACopyOfAFileIsSendfile that is watched.
+func copyFile(path string) error {
+	f, err := os.Open(os.Args[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := client.Dial("unix", path, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = io.Copy(c, f)
 	return err
 }

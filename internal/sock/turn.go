@@ -35,7 +35,8 @@ func (s *Socket) Receiving(flags int, timeout time.Duration) (Turn, error) {
 	}
 	waited, err := s.enter(t.d, t.until)
 	// The kernel's wait has a fixed length: it is for those who have all of it.
-	t.wait = err == nil && !waited && flags&unix.MSG_OOB == 0 && s.waitsInKernel(timeout)
+	// An error that is queued, and that a send has met first, does not end it.
+	t.wait = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return t, err
 }
 
