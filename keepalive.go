@@ -156,6 +156,12 @@ func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options)
 	return p.dial(ctx, network, address, orDefaults(opts), false)
 }
 
+// DialNew is Dial for who does not want what was there: it gives a new connection, as
+// Do does for its second run, and counts and keeps it like any other.
+func (p *Pool) DialNew(ctx context.Context, network, address string, opts *Options) (*Client, error) {
+	return p.dial(ctx, network, address, orDefaults(opts), true)
+}
+
 // dial dials through the pool; fresh is for who does not want what was there.
 func (p *Pool) dial(ctx context.Context, network, address string, opts *Options, fresh bool) (*Client, error) {
 	if ctx.Err() != nil {

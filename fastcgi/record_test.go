@@ -1,0 +1,168 @@
+package fastcgi
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRecordsAreAsTheSpecificationHasThem(t *testing.T) {
+	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, params, 1, []byte("abc")))
+	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, stdin, 1, nil))
+	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, getValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
+	require.Equal(t, "\x01\x02ab\x63", string(appendPair(nil, "a", "bc")))
+	long := strings.Repeat("x", 128)
+	require.Equal(t, "\x01\x80\x00\x00\x80a"+long, string(appendPair(nil, "a", long)))
+}
+
+// Parameters are as long as they are: records divide them where they want.
+func TestParametersOfAnyLengthAreDividedAndNotCut(t *testing.T) {
+	want := map[string]string{
+		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
+		"B": strings.Repeat("b", 200_000),
+	}
+	head, err := appendHead(nil, &Request{Params: want}, 0)
+	require.NoError(t, err)
+	var stream []byte
+	ended := false
+	for i := 0; len(head) > 0; i++ {
+		n, err := framing.Func(head)
+		require.NoError(t, err)
+		r, err := parse(head[:n])
+		require.NoError(t, err)
+		require.EqualValues(t, requestID, r.id)
+		if i == 0 {
+			require.Equal(t, beginRequest, r.typ)
+			require.Equal(t, []byte{0, 1, 1, 0, 0, 0, 0, 0}, r.content)
+		} else {
+			require.Equal(t, params, r.typ)
+			require.False(t, ended)
+			ended = len(r.content) == 0
+			stream = append(stream, r.content...)
+		}
+		head = head[n:]
+	}
+	require.True(t, ended)
+	got, err := parsePairs(stream)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
+func TestPairsThatAreCutOff(t *testing.T) {
+	for _, p := range []string{"\x01", "\x01\x01", "\x01\x01a", "\x80", "\x80\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x80\x00\x00\x05abcd"} {
+		_, err := parsePairs([]byte(p))
+		var bad *ProtocolError
+		require.ErrorAs(t, err, &bad, "%q", p)
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	f.Add(appendRecord(nil, stdout, 1, []byte("hello")))
+	f.Add([]byte{1, 6, 0, 1, 255, 255, 255, 0})
+	f.Fuzz(func(t *testing.T, p []byte) {
+		n, err := framing.Func(p)
+		if err != nil || n < 0 || n > framing.Max {
+			t.Fatal(n, err)
+		}
+		r, err := parse(p)
+		if err == nil && len(r.content)+headerLen > len(p) {
+			t.Fatal(r)
+		}
+	})
+}
+
+func FuzzPairs(f *testing.F) {
+	f.Add([]byte("\x01\x02ab\x63"), "NAME", "value")
+	f.Fuzz(func(t *testing.T, p []byte, name, value string) {
+		_, _ = parsePairs(p)
+		got, err := parsePairs(appendPair(nil, name, value))
+		if err != nil || len(got) != 1 || got[name] != value {
+			t.Fatalf("%q %q: %q %v", name, value, got, err)
+		}
+	})
+}
+
+func FuzzHeader(f *testing.F) {
+	for _, s := range []string{"Status: 404 Not Found\r\nA: b\r\n\r\nbody", "\n", "A:b\n\nx", "Location: /x\n\n"} {
+		f.Add([]byte(s), 3)
+	}
+	f.Fuzz(func(t *testing.T, p []byte, cut int) {
+		end := headerEnd(p, 0)
+		if end > len(p) {
+			t.Fatal(end)
+		}
+		if cut >= 0 && cut < len(p) { // as it comes, in two pieces
+			if first := headerEnd(p[:cut], 0); first >= 0 && first != end {
+				t.Fatal(first, end)
+			} else if first < 0 {
+				if again := headerEnd(p, cut); again != end {
+					t.Fatal(again, end)
+				}
+			}
+		}
+		if end < 0 {
+			return
+		}
+		status, _, h, err := parseHeader(p[:end])
+		if err != nil {
+			return
+		}
+		if status < 200 || status > 999 {
+			t.Fatal(status)
+		}
+		for name, values := range h {
+			for _, v := range values {
+				if !isToken(name) || bytes.ContainsAny([]byte(v), "\r\n\x00") {
+					t.Fatalf("%q: %q", name, v)
+				}
+			}
+		}
+	})
+}
+
+func TestHeaders(t *testing.T) {
+	for in, want := range map[string]struct {
+		status int
+		reason string
+		fails  string
+	}{
+		"Content-Type: a\r\n\r\n":             {status: 200, reason: "OK"},
+		"A: b\nC:d\n\n":                       {status: 200, reason: "OK"},
+		"Status: 404 Not Found\r\nA: b\r\n\n": {status: 404, reason: "Not Found"},
+		"Status: 201\nA: b\n\n":               {status: 201},
+		"Location: /x\n\n":                    {status: 302, reason: "Found"},
+		"Status: 301\nLocation: /x\n\n":       {status: 301},
+		"\n":                                  {fails: "none"},
+		"\r\n":                                {fails: "none"},
+		"hello\n\n":                           {fails: "not a field"},
+		"A b: c\n\n":                          {fails: "not a field"},
+		": c\n\n":                             {fails: "not a field"},
+		"A: b\n c\n\n":                        {fails: "not a field"}, // RFC 9112, 5.2: no folding
+		"A: b\x00\n\n":                        {fails: "not a value"},
+		"A: b\rc\n\n":                         {fails: "not a value"},
+		"Status: x\n\n":                       {fails: "not a status"},
+		"Status: 99\n\n":                      {fails: "not a status"},
+		"Status: 100\n\n":                     {fails: "not a status"},
+		"Status: 2000\n\n":                    {fails: "not a status"},
+		"Status: +20\n\n":                     {fails: "not a status"},
+		"Status: 200\nStatus: 404\n\n":        {fails: "two of them"},
+		"A\u00e4: b\n\n":                      {fails: "not a field"},
+	} {
+		require.Equal(t, len(in), headerEnd([]byte(in), 0), "%q", in)
+		status, reason, h, err := parseHeader([]byte(in))
+		if want.fails != "" {
+			var bad *HeaderError
+			require.ErrorAs(t, err, &bad, "%q", in)
+			require.ErrorContains(t, err, want.fails, "%q", in)
+			continue
+		}
+		require.NoError(t, err, "%q", in)
+		require.Equal(t, want.status, status)
+		require.Equal(t, want.reason, reason)
+		require.Empty(t, h.Get("Status"))
+	}
+	require.Equal(t, -1, headerEnd([]byte("A: b\r\n"), 0))
+	require.Equal(t, -1, headerEnd(nil, 0))
+}

@@ -1,0 +1,61 @@
+package fastcgi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/blocksock/client"
+)
+
+// Values asks the application for what it can do: FCGI_MAX_CONNS, FCGI_MAX_REQS and
+// FCGI_MPXS_CONNS, or others by their names. One that it does not know is not in the
+// answer. The answer is the application's opinion: php-fpm says the same for any
+// number of workers.
+func (cl *Client) Values(ctx context.Context, names ...string) (map[string]string, error) {
+	cl.begin()
+	if len(names) == 0 {
+		names = []string{"FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"}
+	}
+	var pairs []byte
+	for _, name := range names {
+		pairs = appendPair(pairs, name, "")
+	}
+	if len(pairs) > maxLen {
+		return nil, fmt.Errorf("fastcgi: names of %d bytes do not fit into a record", len(pairs))
+	}
+	// A new connection, and only for this: who answers may close it afterwards.
+	c, err := cl.own.DialNew(ctx, cl.Network, cl.Address, cl.opts)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Discard()
+	defer context.AfterFunc(ctx, func() { _ = c.Discard() })()
+	values, err := ask(c, appendRecord(nil, getValues, 0, pairs))
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return values, err
+}
+
+func ask(c *client.Client, question []byte) (map[string]string, error) {
+	if _, err := c.Send(question, 0); err != nil {
+		return nil, err
+	}
+	p, err := c.RecvPacket()
+	if errors.Is(err, io.EOF) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := parse(p)
+	if err != nil {
+		return nil, err
+	}
+	if r.typ != getValuesResult || r.id != 0 {
+		return nil, &ProtocolError{Reason: fmt.Sprintf("%v where values were asked for", r.typ), Head: clip(p)}
+	}
+	return parsePairs(r.content)
+}
