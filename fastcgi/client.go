@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -201,7 +202,17 @@ func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reade
 	}
 	if body != nil {
 		x.sending = make(chan error, 1)
-		go func() { x.sending <- send(c, body, length) }()
+		go func() {
+			err := send(c, body, length)
+			x.sending <- err
+			if err != nil {
+				// A part of a body has no end that the application could be told.
+				var op *net.OpError
+				if !errors.As(err, &op) {
+					_ = c.Discard()
+				}
+			}
+		}()
 	}
 	limit := cl.MaxHeader
 	if limit <= 0 {
@@ -274,15 +285,13 @@ func readExactly(body io.Reader, p []byte, left int64) error {
 	return nil
 }
 
-// send sends a body as the application takes it. One that is not as long as it was
-// said to be ends the connection: nothing else tells the application.
+// send sends a body as the application takes it.
 func send(c *client.Client, body io.Reader, length int64) error {
 	const most = maxLen &^ 7
 	p := make([]byte, headerLen+min(most, length)+headerLen) // with room for the end
 	for left := length; left > 0; {
 		n := int(min(left, most))
 		if err := readExactly(body, p[headerLen:headerLen+n], left); err != nil {
-			_ = c.Discard()
 			return err
 		}
 		left -= int64(n)

@@ -1,0 +1,451 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// whole does a request and reads its response.
+func whole(cl *Client, r *Request) (*Response, string, error) {
+	resp, err := cl.Do(context.Background(), r)
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+func TestARequestAndItsResponse(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stderr, requestID, []byte("careful")),
+			appendRecord(nil, stdout, requestID, []byte("Status: 201 Made\r\nX-A")),
+			appendRecord(nil, stdout, requestID, []byte(": b\r\nx-a: c\r\n\r\nfirst ")),
+			appendRecord(nil, stderr, requestID, []byte(", you")),
+			appendRecord(nil, stdout, requestID, []byte(a.params["WORD"]+" ")),
+			appendRecord(nil, stdout, requestID, a.body),
+			appendRecord(nil, stdout, requestID, nil), appendRecord(nil, stderr, requestID, nil), end(7, 0))
+		return true
+	})
+	for i := range 3 {
+		var said strings.Builder
+		r := &Request{
+			Params: map[string]string{"WORD": "second", "CONTENT_LENGTH": "99"},
+			Body:   strings.NewReader("third"), ContentLength: 5,
+			Stderr: func(p []byte) { said.Write(p) },
+		}
+		resp, body, err := whole(cl, r)
+		require.NoError(t, err)
+		require.Equal(t, 201, resp.StatusCode)
+		require.Equal(t, "Made", resp.Reason)
+		require.Equal(t, http.Header{"X-A": {"b", "c"}}, resp.Header)
+		require.Equal(t, "first second third", body)
+		require.Equal(t, "careful, you", string(resp.Stderr()))
+		require.Equal(t, "careful, you", said.String())
+		require.EqualValues(t, 7, resp.AppStatus())
+		require.EqualValues(t, i, cl.Stats().Reuses)
+		n, err := resp.Body.Read(make([]byte, 1))
+		require.Zero(t, n)
+		require.ErrorIs(t, err, io.EOF)
+		require.NoError(t, resp.Body.Close())
+	}
+	require.EqualValues(t, 1, cl.Stats().Dials)
+}
+
+// The length is what is sent, whatever it was said to be.
+func TestTheBodyIsAsLongAsItsLength(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, out(fmt.Sprintf("%s %d", a.params["CONTENT_LENGTH"], len(a.body)))...)
+		return true
+	})
+	for _, size := range []int{0, 1, shortBody, shortBody + 1, maxLen, 1 << 20} {
+		content := bytes.Repeat([]byte("x"), size)
+		for _, length := range []int64{int64(size), -1} {
+			_, body, err := whole(cl, &Request{Body: iotest.HalfReader(bytes.NewReader(content)), ContentLength: length})
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprintf("%d %d", size, size), body)
+		}
+		if size > 0 {
+			_, _, err := whole(cl, &Request{Body: bytes.NewReader(content[1:]), ContentLength: int64(size)})
+			require.ErrorIs(t, err, ErrBodyTooShort, size)
+			_, _, err = whole(cl, &Request{Body: bytes.NewReader(content), ContentLength: int64(size) - 1})
+			require.ErrorIs(t, err, ErrBodyTooLong, size)
+		}
+		failing := errors.New("no more")
+		_, _, err := whole(cl, &Request{Body: io.MultiReader(bytes.NewReader(content), iotest.ErrReader(failing)), ContentLength: -1})
+		require.ErrorIs(t, err, failing)
+	}
+	_, body, err := whole(cl, &Request{})
+	require.NoError(t, err)
+	require.Equal(t, " 0", body)
+	cl.MaxSpool = 1000
+	_, _, err = whole(cl, &Request{Body: strings.NewReader(strings.Repeat("x", 1001)), ContentLength: -1})
+	require.ErrorIs(t, err, ErrBodyTooLong)
+	cl.MaxSpool = -1
+	_, _, err = whole(cl, &Request{Body: strings.NewReader("x"), ContentLength: -1})
+	require.ErrorIs(t, err, ErrLengthRequired)
+}
+
+// Answers that are none: each ends in an error, and in no case is the connection used
+// again.
+func TestAnswersThatAreNone(t *testing.T) {
+	ok := appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\npart"))
+	with := func(change func(p []byte)) []byte {
+		p := appendRecord(nil, stdout, requestID, []byte("more"))
+		change(p)
+		return p
+	}
+	var protocol *ProtocolError
+	var malformed *HeaderError
+	for name, test := range map[string]struct {
+		pieces [][]byte
+		is     error
+		as     any
+		says   string
+	}{
+		"nothing":                    {is: io.ErrUnexpectedEOF},
+		"half a record":              {pieces: [][]byte{ok[:5]}, is: io.ErrUnexpectedEOF},
+		"no end":                     {pieces: [][]byte{ok}, is: io.ErrUnexpectedEOF},
+		"no end, STDOUT ended":       {pieces: [][]byte{ok, appendRecord(nil, stdout, requestID, nil)}, is: io.ErrUnexpectedEOF},
+		"half an end":                {pieces: [][]byte{ok, end(0, 0)[:12]}, is: io.ErrUnexpectedEOF},
+		"half of the padding":        {pieces: [][]byte{ok[:len(ok)-1]}, is: io.ErrUnexpectedEOF},
+		"another version":            {pieces: [][]byte{ok, with(func(p []byte) { p[0] = 2 })}, as: &protocol, says: "version 2 (02 06"},
+		"another request's":          {pieces: [][]byte{ok, with(func(p []byte) { p[3] = 7 })}, as: &protocol, says: "STDOUT for request 7"},
+		"another request's, at once": {pieces: [][]byte{with(func(p []byte) { p[3] = 7 })}, as: &protocol, says: "STDOUT for request 7"},
+		"a type that is none":        {pieces: [][]byte{ok, with(func(p []byte) { p[1] = 99 })}, as: &protocol, says: "record of type 99"},
+		"a type that is another's":   {pieces: [][]byte{ok, with(func(p []byte) { p[1] = byte(stdin) })}, as: &protocol, says: "STDIN in an answer"},
+		"STDOUT after its end":       {pieces: [][]byte{ok, appendRecord(nil, stdout, requestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
+		"STDERR after its end":       {pieces: [][]byte{ok, appendRecord(nil, stderr, requestID, nil), appendRecord(nil, stderr, requestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
+		"an end that is too short":   {pieces: [][]byte{ok, appendRecord(nil, endRequest, requestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
+		"overloaded":                 {pieces: [][]byte{end(0, 2)}, is: Overloaded, says: "OVERLOADED"},
+		"no multiplexing":            {pieces: [][]byte{end(0, 1)}, is: CannotMultiplex, says: "CANT_MPX_CONN"},
+		"no such role":               {pieces: [][]byte{end(0, 3)}, is: UnknownRole, says: "UNKNOWN_ROLE"},
+		"another status":             {pieces: [][]byte{ok, end(0, 9)}, is: Refusal(9), says: "protocol status 9"},
+		"no response":                {pieces: [][]byte{end(0, 0)}, as: &malformed, says: "does not end"},
+		"half a header":              {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\r\n")), end(0, 0)}, as: &malformed, says: "does not end"},
+		"no header":                  {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("<html>\n\nhello")), end(0, 0)}, as: &malformed, says: `not a field: "<html>"`},
+		"a header without end": {
+			pieces: [][]byte{appendStream(nil, stdout, []byte("A: "+strings.Repeat("x", 70_000))), end(0, 0)},
+			as:     &malformed, says: "longer than 65536 bytes",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := application(t, func(a *asked) bool {
+				if a.number == 0 && a.params["GOOD"] == "" {
+					a.write(t, test.pieces...)
+					return len(test.pieces) > 0 && (test.is != io.ErrUnexpectedEOF) //nolint:errorlint // a table's own
+				}
+				a.write(t, out("good")...)
+				return true
+			})
+			_, body, err := whole(cl, &Request{Repeatable: true})
+			require.Error(t, err, body)
+			if test.is != nil {
+				require.ErrorIs(t, err, test.is)
+			}
+			if test.as != nil {
+				require.ErrorAs(t, err, test.as)
+			}
+			require.ErrorContains(t, err, test.says)
+			_, body, err = whole(cl, &Request{Params: map[string]string{"GOOD": "1"}})
+			require.NoError(t, err)
+			require.Equal(t, "good", body)
+			if !strings.Contains(name, "header") && name != "no response" { // whose answers are whole
+				require.Zero(t, cl.Stats().Reuses)
+			}
+		})
+	}
+}
+
+// What is behind the end is somebody else's, or nobody's.
+func TestAConnectionWithSomethingLeftIsNotUsedAgain(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		pieces := out(fmt.Sprint(a.number))
+		if a.params["EXTRA"] != "" {
+			pieces[2] = append(pieces[2], appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\nsecret"))...)
+		}
+		a.write(t, bytes.Join(pieces, nil))
+		return true
+	})
+	for range 3 {
+		_, body, err := whole(cl, &Request{Params: map[string]string{"EXTRA": "1"}})
+		require.NoError(t, err)
+		require.Equal(t, "0", body)
+	}
+	require.Zero(t, cl.Stats().Reuses)
+	require.EqualValues(t, 3, cl.Stats().Dirty)
+}
+
+// An answer may come before the application has read the question to its end.
+func TestAnAnswerToHalfARequestEndsTheConnection(t *testing.T) {
+	var taken atomic.Int64
+	cl := application(t, func(a *asked) bool {
+		if a.params["STREAM"] == "" {
+			a.write(t, out("good")...)
+			return true
+		}
+		a.write(t, out("no need")...)
+		n, _ := io.Copy(io.Discard, a.conn)
+		taken.Store(n)
+		return false
+	})
+	_, body, err := whole(cl, &Request{
+		Params: map[string]string{"STREAM": "1"},
+		Body:   io.LimitReader(zeros{}, 64<<20), ContentLength: 64 << 20,
+	})
+	require.NoError(t, err)
+	require.Equal(t, "no need", body)
+	_, body, err = whole(cl, &Request{})
+	require.NoError(t, err)
+	require.Equal(t, "good", body)
+	require.Zero(t, cl.Stats().Reuses)
+	require.Less(t, taken.Load(), int64(64<<20))
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// Both directions go on at once, however much there is in each.
+func TestALongBodyAndALongResponseAtOnce(t *testing.T) {
+	const up, down = 32 << 20, 12 << 20
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\n")))
+		piece := appendRecord(nil, stdout, requestID, make([]byte, 1<<15))
+		for range down >> 15 {
+			a.write(t, piece)
+		}
+		n := 0
+		for {
+			typ, _, content, err := readRecord(a.conn)
+			if err != nil || typ != stdin {
+				return false
+			}
+			if len(content) == 0 {
+				break
+			}
+			n += len(content)
+		}
+		a.write(t, appendRecord(nil, stdout, requestID, fmt.Append(nil, n)), end(0, 0))
+		return true
+	})
+	resp, err := cl.Do(context.Background(), &Request{
+		Params: map[string]string{"STREAM": "1"}, Body: io.LimitReader(zeros{}, up), ContentLength: up,
+	})
+	require.NoError(t, err)
+	_, err = io.CopyN(io.Discard, resp.Body, down)
+	require.NoError(t, err)
+	rest, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprint(up), string(rest))
+	require.Equal(t, 1, cl.Stats().Idle)
+}
+
+func TestStderrIsBounded(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		for range 4 {
+			a.write(t, appendStream(nil, stderr, make([]byte, 30_000)))
+		}
+		a.write(t, out("x")...)
+		return true
+	})
+	total := 0
+	resp, _, err := whole(cl, &Request{Stderr: func(p []byte) { total += len(p) }})
+	require.NoError(t, err)
+	require.Len(t, resp.Stderr(), maxStderr)
+	require.Equal(t, 120_000, total)
+}
+
+// A request that is given up takes its connection with it, and nobody else gets what
+// was to come.
+func TestWhatIsGivenUpEndsItsConnection(t *testing.T) {
+	for name, give := range map[string]func(t *testing.T, cl *Client){
+		"closed in the middle": func(t *testing.T, cl *Client) {
+			resp, err := cl.Do(context.Background(), &Request{Params: map[string]string{"SLOW": "1"}})
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.ErrorIs(t, err, errBodyClosed)
+		},
+		"cancelled in the body": func(t *testing.T, cl *Client) {
+			ctx, cancel := context.WithCancel(context.Background())
+			resp, err := cl.Do(ctx, &Request{Params: map[string]string{"SLOW": "1"}})
+			require.NoError(t, err)
+			_, err = io.ReadFull(resp.Body, make([]byte, 4))
+			require.NoError(t, err)
+			time.AfterFunc(5*time.Millisecond, cancel)
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.ErrorIs(t, err, context.Canceled)
+		},
+		"cancelled before the header": func(t *testing.T, cl *Client) {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+			defer cancel()
+			_, err := cl.Do(ctx, &Request{Params: map[string]string{"SILENT": "1"}, Repeatable: true})
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		},
+		"timed out": func(t *testing.T, cl *Client) {
+			_, _, err := whole(cl, &Request{Params: map[string]string{"SLOW": "1"}})
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := application(t, func(a *asked) bool {
+				if a.params["SILENT"]+a.params["SLOW"] == "" {
+					a.write(t, out("good")...)
+					return true
+				}
+				if a.params["SLOW"] != "" {
+					a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\npart")))
+				}
+				_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
+				return false
+			})
+			cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
+			give(t, cl)
+			_, body, err := whole(cl, &Request{})
+			require.NoError(t, err)
+			require.Equal(t, "good", body)
+			require.Zero(t, cl.Stats().Reuses)
+			require.EqualValues(t, 2, cl.Stats().Dials)
+		})
+	}
+}
+
+// A server may close a connection in the moment in which a request goes out on it.
+func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
+	for name, test := range map[string]struct {
+		request Request
+		works   bool
+	}{
+		"repeatable":               {Request{Repeatable: true}, true},
+		"repeatable, short body":   {Request{Repeatable: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
+		"repeatable, long body":    {Request{Repeatable: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: 1 << 20}, false},
+		"not repeatable":           {Request{}, false},
+		"repeatable, answer begun": {Request{Repeatable: true, Params: map[string]string{"BEGIN": "1"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int64
+			cl := application(t, func(a *asked) bool {
+				requests.Add(1)
+				if a.number == 0 {
+					a.write(t, out("good "+string(a.body))...)
+					return true
+				}
+				if a.params["BEGIN"] != "" {
+					a.write(t, appendRecord(nil, stderr, requestID, []byte("x")))
+				}
+				return false // it has read the request, and closes
+			})
+			_, _, err := whole(cl, &Request{})
+			require.NoError(t, err)
+			_, body, err := whole(cl, &test.request)
+			if test.works {
+				require.NoError(t, err)
+				require.True(t, strings.HasPrefix(body, "good "))
+				require.EqualValues(t, 3, requests.Load())
+				require.EqualValues(t, 2, cl.Stats().Dials)
+				return
+			}
+			require.Error(t, err)
+			require.EqualValues(t, 2, requests.Load())
+			require.EqualValues(t, 1, cl.Stats().Dials)
+		})
+	}
+	// A new connection that fails is no reason for another.
+	var requests atomic.Int64
+	cl := application(t, func(*asked) bool { requests.Add(1); return false })
+	_, _, err := whole(cl, &Request{Repeatable: true})
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.EqualValues(t, 1, requests.Load())
+}
+
+func TestConnectionsAreBoundedAndShort(t *testing.T) {
+	var mu sync.Mutex
+	now, most := 0, 0
+	cl := application(t, func(a *asked) bool {
+		if a.number == 0 {
+			mu.Lock()
+			now++
+			most = max(most, now)
+			mu.Unlock()
+		}
+		a.write(t, out(a.params["N"])...)
+		return true
+	})
+	cl.MaxConns, cl.IdleTimeout = 3, 30*time.Millisecond
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			for range 20 {
+				_, body, err := whole(cl, &Request{Params: map[string]string{"N": fmt.Sprint(i)}})
+				if err != nil || body != fmt.Sprint(i) {
+					t.Error(i, body, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.LessOrEqual(t, most, 3)
+	require.Eventually(t, func() bool { return cl.Stats().Idle == 0 }, enough, time.Millisecond)
+	require.Positive(t, cl.Stats().Expired)
+	require.NoError(t, cl.Close())
+	_, _, err := whole(cl, &Request{})
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, cl.Close(), net.ErrClosed)
+}
+
+func TestValues(t *testing.T) {
+	cl := goResponder(t, http.NotFoundHandler())
+	values, err := cl.Values(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"FCGI_MPXS_CONNS": "1"}, values)
+	_, err = cl.Values(context.Background(), strings.Repeat("N", 70_000))
+	require.ErrorContains(t, err, "do not fit")
+}
+
+// The standard library's server, many requests, each with an answer of its own.
+func TestManyRequestsToGosServer(t *testing.T) {
+	cl := goResponder(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%s %s %s %s %d", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("X-Word"), len(b))
+	}))
+	cl.Pool = client.NewPool(client.PoolOptions{MaxActivePerKey: 4})
+	defer cl.Pool.Close()
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			for k := range 100 {
+				size := k * 997
+				_, body, err := whole(cl, &Request{
+					Params: map[string]string{
+						"REQUEST_METHOD": "POST", "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": fmt.Sprintf("/%d?k=%d", i, k),
+						"HTTP_X_WORD": fmt.Sprint(i * k),
+					},
+					Body: io.LimitReader(zeros{}, int64(size)), ContentLength: int64(size),
+				})
+				if want := fmt.Sprintf("POST /%d k=%d %d %d", i, k, i*k, size); err != nil || body != want {
+					t.Errorf("%q %v, not %q", body, err, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Greater(t, cl.Stats().Reuses, uint64(1000))
+	require.NoError(t, cl.Close(), "the pool is the caller's")
+	_, _, err := whole(cl, &Request{Params: map[string]string{"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/"}})
+	require.NoError(t, err)
+}
