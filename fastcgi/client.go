@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -99,6 +99,10 @@ type Request struct {
 	// Stderr is called with what the application says there, as it comes, while the
 	// response is read. The bytes are its own for the time of the call alone.
 	Stderr func(p []byte)
+
+	// interrupt, if not nil, ends a read of Body, which is then not read any more once
+	// there is an error or the response has ended.
+	interrupt func()
 }
 
 func (cl *Client) begin() {
@@ -194,7 +198,7 @@ func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reade
 	if err != nil {
 		return nil, false, err
 	}
-	x := &exchange{ctx: ctx, c: c, stderrTo: r.Stderr, done: done}
+	x := &exchange{ctx: ctx, c: c, stderrTo: r.Stderr, interrupt: r.interrupt, done: done}
 	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
 	if _, err := c.Send(head, 0); err != nil {
 		again = c.Reused() && (client.SafeToRetry(err) || r.Repeatable && body == nil)
@@ -205,12 +209,8 @@ func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reade
 		go func() {
 			err := send(c, body, length)
 			x.sending <- err
-			if err != nil {
-				// A part of a body has no end that the application could be told.
-				var op *net.OpError
-				if !errors.As(err, &op) {
-					_ = c.Discard()
-				}
+			if ofBody(err) != nil {
+				_ = c.Discard() // a part of a body has no end that the application could be told
 			}
 		}()
 	}
@@ -226,6 +226,16 @@ func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reade
 	return resp, false, nil
 }
 
+// A bodyError is what is wrong with a body, as opposed to the connection.
+type bodyError struct{ error }
+
+func ofBody(err error) error {
+	if b, ok := err.(bodyError); ok { //nolint:errorlint // nobody wraps it
+		return b.error
+	}
+	return nil
+}
+
 // appendHead appends what a request begins with.
 func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	role := r.Role
@@ -234,22 +244,34 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	}
 	begin := binary.BigEndian.AppendUint16(nil, uint16(role))
 	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
-	var pairs []byte
+	// A stream may be divided anywhere, but php-fpm reads each record of parameters by
+	// itself: a pair that fits into one goes into one.
+	var pairs, pair []byte
+	add := func(name, value string) {
+		pair = appendPair(pair[:0], name, value)
+		if len(pairs)+len(pair) > maxPiece {
+			p = appendStream(p, params, pairs)
+			pairs = pairs[:0]
+		}
+		pairs = append(pairs, pair...)
+	}
 	for name, value := range r.Params {
-		if name == "CONTENT_LENGTH" {
-			continue
-		}
-		if len(name) > 1<<20 || len(value) > 1<<24 {
+		switch {
+		case name == "CONTENT_LENGTH":
+		case len(name) > longestParam || len(value) > longestParam:
 			return nil, fmt.Errorf("fastcgi: a parameter of %d bytes: %.40q", len(name)+len(value), name)
+		default:
+			add(name, value)
 		}
-		pairs = appendPair(pairs, name, value)
 	}
 	if r.Body != nil {
-		pairs = appendPair(pairs, "CONTENT_LENGTH", fmt.Sprint(length))
+		add("CONTENT_LENGTH", strconv.FormatInt(length, 10))
 	}
 	p = appendStream(p, params, pairs)
 	return appendRecord(p, params, requestID, nil), nil
 }
+
+const longestParam = 16 << 20 // more is no parameter
 
 // appendBody appends a body that is short, and its end.
 func appendBody(p []byte, body io.Reader, length int64) ([]byte, error) {
@@ -287,12 +309,11 @@ func readExactly(body io.Reader, p []byte, left int64) error {
 
 // send sends a body as the application takes it.
 func send(c *client.Client, body io.Reader, length int64) error {
-	const most = maxLen &^ 7
-	p := make([]byte, headerLen+min(most, length)+headerLen) // with room for the end
+	p := make([]byte, headerLen+min(maxPiece, length)+headerLen) // with room for the end
 	for left := length; left > 0; {
-		n := int(min(left, most))
+		n := int(min(left, maxPiece))
 		if err := readExactly(body, p[headerLen:headerLen+n], left); err != nil {
-			return err
+			return bodyError{err}
 		}
 		left -= int64(n)
 		record := appendHeader(p[:0], stdin, requestID, n, 0)[:headerLen+n]

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A Handler serves a document root: scripts by an application, other files itself.
@@ -177,8 +178,13 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
 		h.fail(w, r, http.StatusBadRequest, err)
 		return
 	}
-	// A body may be read while there is a response already.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	// A body may be read while there is a response already, and not after this has
+	// returned.
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	if req.ContentLength > 0 {
+		req.interrupt = func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }
+	}
 	resp, err := h.Client.Do(r.Context(), req)
 	if err != nil {
 		h.fail(w, r, statusFor(err), err)
@@ -191,7 +197,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
 		}
 	}
 	w.WriteHeader(resp.StatusCode)
-	_, err = resp.Body.(io.WriterTo).WriteTo(&flusher{w, http.NewResponseController(w)})
+	_, err = resp.Body.(io.WriterTo).WriteTo(&flusher{w, control})
 	if said := resp.Stderr(); len(said) > 0 {
 		h.logf("%s %s: %s", r.Method, t.name, said)
 	}

@@ -18,7 +18,8 @@ const (
 	version   = 1
 	headerLen = 8
 	maxLen    = 1<<16 - 1
-	requestID = 1 // there is one request at a time on a connection
+	maxPiece  = maxLen &^ 7 // needs no padding
+	requestID = 1           // there is one request at a time on a connection
 )
 
 type recordType byte
@@ -105,9 +106,8 @@ func appendHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
 
 // appendStream appends content as records of a type, as many as it takes.
 func appendStream(p []byte, typ recordType, content []byte) []byte {
-	const most = maxLen &^ 7 // no padding
 	for len(content) > 0 {
-		n := min(len(content), most)
+		n := min(len(content), maxPiece)
 		p = appendRecord(p, typ, requestID, content[:n])
 		content = content[n:]
 	}

@@ -49,6 +49,8 @@ type exchange struct {
 	stderrTo func([]byte) // of the request
 	done     func()       // with what there was for the body
 
+	interrupt func() // of the request
+
 	answered bool   // a record has come
 	rest     []byte // of the body, received and not read
 	outEnded bool   // STDOUT was
@@ -160,21 +162,41 @@ func (x *exchange) ended(content []byte) error {
 		_ = x.c.Close()
 	} else {
 		_ = x.c.Discard()
+		x.stopSending()
 	}
 	return io.EOF
 }
 
-// sent reports whether the request was sent whole.
-func (x *exchange) sent() bool {
+// stopSending waits until the request's body is not read any more, if it has to be.
+// The connection is closed.
+func (x *exchange) stopSending() {
+	if x.sending == nil || x.interrupt == nil {
+		return
+	}
+	if _, over := x.outcome(); !over {
+		x.interrupt()
+	}
+	x.sending <- <-x.sending
+}
+
+// outcome is what came of the body, if it is over.
+func (x *exchange) outcome() (err error, over bool) { //nolint:revive // as a map's
 	if x.sending == nil {
-		return true
+		return nil, true
 	}
 	select {
-	case err := <-x.sending:
-		return err == nil
+	case err = <-x.sending:
+		x.sending <- err
+		return err, true
 	default:
-		return false
+		return nil, false
 	}
+}
+
+// sent reports whether the request was sent whole.
+func (x *exchange) sent() bool {
+	err, over := x.outcome()
+	return over && err == nil
 }
 
 // failure is what an error on the connection means to the caller.
@@ -182,15 +204,9 @@ func (x *exchange) failure(err error) error {
 	if x.ctx.Err() != nil {
 		return x.ctx.Err()
 	}
-	if x.sending != nil {
-		select {
-		case why := <-x.sending:
-			x.sending <- why
-			if errors.Is(why, ErrBodyTooShort) || errors.Is(why, ErrBodyTooLong) {
-				return why
-			}
-		default:
-		}
+	sent, _ := x.outcome()
+	if why := ofBody(sent); why != nil {
+		return why // that is why the connection is closed
 	}
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -202,6 +218,7 @@ func (x *exchange) failure(err error) error {
 func (x *exchange) abandon(err error) error {
 	x.uncancel()
 	_ = x.c.Discard()
+	x.stopSending()
 	if x.ctx.Err() != nil {
 		return x.ctx.Err()
 	}

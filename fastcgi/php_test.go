@@ -1,0 +1,467 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// program finds a server, or skips the test; with CLIENT_REQUIRE_SERVERS it fails.
+func program(t testing.TB, pattern, pkg string) string {
+	t.Helper()
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin") {
+		if found, _ := filepath.Glob(filepath.Join(dir, pattern)); len(found) > 0 {
+			return found[len(found)-1]
+		}
+	}
+	if os.Getenv("CLIENT_REQUIRE_SERVERS") != "" {
+		t.Fatalf("no %s: install %s", pattern, pkg)
+	}
+	t.Skipf("no %s: install %s", pattern, pkg)
+	return ""
+}
+
+// A phpFPM is a php-fpm of the test's own.
+type phpFPM struct {
+	cmd     *exec.Cmd
+	network string
+	address string
+}
+
+func startPHP(t testing.TB, network string, settings ...string) *phpFPM {
+	t.Helper()
+	name := program(t, "php-fpm8*", "php8.2-fpm")
+	dir := t.TempDir()
+	p := &phpFPM{network: network, address: filepath.Join(dir, "s")}
+	if network == "tcp" {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		p.address = ln.Addr().String()
+		require.NoError(t, ln.Close())
+	}
+	config := strings.Join(append([]string{
+		"[global]", "daemonize = no", "error_log = " + filepath.Join(dir, "log"), "process_control_timeout = 10s",
+		"[www]", "user = " + strconv.Itoa(os.Getuid()), "listen = " + p.address, "pm = static", "pm.max_children = 5",
+		"catch_workers_output = no", "clear_env = no",
+		"php_admin_value[upload_max_filesize] = 80M", "php_admin_value[post_max_size] = 90M",
+		"php_admin_value[upload_tmp_dir] = " + dir, "php_admin_value[sys_temp_dir] = " + dir,
+		"php_admin_value[log_errors] = on", "php_admin_value[display_errors] = off",
+	}, settings...), "\n")
+	file := filepath.Join(dir, "fpm.conf")
+	require.NoError(t, os.WriteFile(file, []byte(config+"\n"), 0o600))
+	p.cmd = exec.Command(name, "-F", "-R", "-n", "-y", file)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	said := &bytes.Buffer{}
+	p.cmd.Stderr = said
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		_ = p.cmd.Wait()
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			t.Logf("php-fpm said:\n%s%s", said, log)
+		}
+	})
+	p.ready(t)
+	return p
+}
+
+func (p *phpFPM) ready(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		c, err := net.Dial(p.network, p.address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}, enough, 5*time.Millisecond)
+}
+
+func (p *phpFPM) client(t testing.TB) *Client {
+	t.Helper()
+	cl := &Client{Network: p.network, Address: p.address, Options: &client.Options{Timeout: enough}}
+	t.Cleanup(func() { _ = cl.Close() })
+	return cl
+}
+
+func site(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs("testdata/site")
+	require.NoError(t, err)
+	return dir
+}
+
+// served is the site behind an HTTP server.
+func served(t testing.TB, cl *Client) *httptest.Server {
+	t.Helper()
+	h := &Handler{Client: cl, Root: site(t)}
+	s := httptest.NewServer(h)
+	t.Cleanup(func() {
+		s.Close()
+		_ = h.Close()
+	})
+	return s
+}
+
+func get(t testing.TB, s *httptest.Server, path string) (*http.Response, string) {
+	t.Helper()
+	resp, err := s.Client().Get(s.URL + path)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp, string(b)
+}
+
+func eachNetwork(t *testing.T, f func(t *testing.T, p *phpFPM)) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) { f(t, startPHP(t, network)) })
+	}
+}
+
+func TestPHPUnderstandsARequest(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		s := served(t, cl)
+		form := url.Values{"a": {"1", "2"}, "long": {strings.Repeat("l", 100_000)}}
+		req, err := http.NewRequest(http.MethodPost, s.URL+"/echo.php/info/x?q=1&r[]=2", strings.NewReader(form.Encode()))
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Cookie", "one=1; two=2")
+		req.Header.Set("X-Long", strings.Repeat("h", 60_000)) // php-fpm takes no longer ones
+		req.Header.Set("X-Longer", strings.Repeat("i", 65_000))
+		req.Header.Set("Proxy", "http://attacker")
+		req.Header.Set("X_Under", "no")
+		req.SetBasicAuth("me", "x")
+		resp, err := s.Client().Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		var got struct {
+			Get, Post, Cookie map[string]any
+			Server            map[string]any
+			Length            int
+		}
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
+		require.Equal(t, map[string]any{"q": "1", "r": []any{"2"}}, got.Get)
+		require.Equal(t, "2", got.Post["a"])
+		require.Len(t, got.Post["long"], 100_000)
+		require.Equal(t, map[string]any{"one": "1", "two": "2"}, got.Cookie)
+		require.Equal(t, len(form.Encode()), got.Length)
+		require.Equal(t, "yes", resp.Cookies()[0].Value)
+		host := strings.TrimPrefix(s.URL, "http://")
+		hostname, port, err := net.SplitHostPort(host)
+		require.NoError(t, err)
+		root := site(t)
+		for name, want := range map[string]string{
+			"REQUEST_METHOD": "POST", "REQUEST_URI": "/echo.php/info/x?q=1&r[]=2", "QUERY_STRING": "q=1&r[]=2",
+			"SCRIPT_NAME": "/echo.php", "PATH_INFO": "/info/x", "SCRIPT_FILENAME": root + "/echo.php",
+			"DOCUMENT_ROOT": root, "PATH_TRANSLATED": root + "/info/x", "REMOTE_ADDR": "127.0.0.1",
+			"SERVER_NAME": hostname, "SERVER_PORT": port, "SERVER_ADDR": "127.0.0.1", "HTTP_HOST": host,
+			"SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1", "CONTENT_TYPE": "application/x-www-form-urlencoded",
+			"CONTENT_LENGTH": strconv.Itoa(len(form.Encode())), "HTTP_X_LONG": strings.Repeat("h", 60_000), "HTTP_X_LONGER": strings.Repeat("i", 65_000),
+			"REQUEST_SCHEME": "http", "PHP_AUTH_USER": "me", "REMOTE_USER": "me", "PHP_SELF": "/echo.php/info/x",
+			"DOCUMENT_URI": "/echo.php/info/x",
+		} {
+			require.Equal(t, want, fmt.Sprint(got.Server[name]), name)
+		}
+		require.NotEmpty(t, got.Server["REMOTE_PORT"])
+		for _, name := range []string{"HTTP_PROXY", "HTTP_X_UNDER", "HTTPS", "HTTP_CONTENT_LENGTH"} {
+			require.NotContains(t, got.Server, name)
+		}
+		_, body := get(t, s, "/id.php?id=7")
+		require.Equal(t, "7\n", body)
+		require.EqualValues(t, 1, cl.Stats().Dials, "%+v", cl.Stats())
+	})
+}
+
+func TestPHPOfEveryKind(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		s := served(t, cl)
+		script := func(name string) *Request {
+			return &Request{Params: map[string]string{
+				"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": filepath.Join(site(t), name), "SCRIPT_NAME": "/" + name,
+			}}
+		}
+		t.Run("an upload of 50 MiB", func(t *testing.T) {
+			content := make([]byte, 50<<20)
+			_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
+			for _, chunked := range []bool{false, true} {
+				var form bytes.Buffer
+				w := multipart.NewWriter(&form)
+				require.NoError(t, w.WriteField("word", "hello"))
+				part, err := w.CreateFormFile("file", "f")
+				require.NoError(t, err)
+				_, err = part.Write(content)
+				require.NoError(t, err)
+				require.NoError(t, w.Close())
+				var body io.Reader = &form
+				if chunked {
+					body = io.MultiReader(&form) // of unknown length
+				}
+				resp, err := s.Client().Post(s.URL+"/upload.php", w.FormDataContentType(), body)
+				require.NoError(t, err)
+				got, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.Equal(t, fmt.Sprintf("%d %x hello", len(content), sha256.Sum256(content)), string(got))
+			}
+		})
+		t.Run("a download of 100 MiB", func(t *testing.T) {
+			resp, err := s.Client().Get(s.URL + "/download.php")
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			sum := sha256.New()
+			n, err := io.Copy(sum, resp.Body)
+			require.NoError(t, err)
+			require.EqualValues(t, 100<<20, n)
+			want := sha256.New()
+			for i := range 1600 {
+				want.Write(bytes.Repeat([]byte{byte('A' + i%26)}, 1<<16))
+			}
+			require.Equal(t, want.Sum(nil), sum.Sum(nil))
+		})
+		t.Run("an upload to a script that prints first", func(t *testing.T) {
+			const up, down = 32 << 20, 12 << 20
+			resp, err := s.Client().Post(s.URL+"/early.php", "application/octet-stream", io.LimitReader(zeros{}, up))
+			require.NoError(t, err)
+			b, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, fmt.Sprint(up), string(b[down:]))
+		})
+		t.Run("steps", func(t *testing.T) {
+			resp, err := cl.Do(context.Background(), script("steps.php"))
+			require.NoError(t, err)
+			begin := time.Now()
+			first := make([]byte, 7)
+			_, err = io.ReadFull(resp.Body, first)
+			require.NoError(t, err)
+			require.Equal(t, "step 0\n", string(first))
+			rest, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.Equal(t, "step 1\nstep 2\n", string(rest))
+			require.Greater(t, time.Since(begin), 100*time.Millisecond, "the first has come before the last was made")
+		})
+		t.Run("stderr", func(t *testing.T) {
+			resp, body, err := whole(cl, script("stderr.php"))
+			require.NoError(t, err)
+			require.Equal(t, "done", body)
+			require.Contains(t, string(resp.Stderr()), "to the log")
+		})
+		t.Run("exit", func(t *testing.T) {
+			resp, body, err := whole(cl, script("exit.php"))
+			require.NoError(t, err)
+			require.Equal(t, "short", body)
+			require.Equal(t, 418, resp.StatusCode)
+			require.Zero(t, resp.AppStatus(), "php-fpm tells nobody")
+		})
+		t.Run("a fatal error", func(t *testing.T) {
+			resp, _, err := whole(cl, script("fatal.php"))
+			require.NoError(t, err)
+			require.Equal(t, 500, resp.StatusCode)
+			require.Contains(t, string(resp.Stderr()), "undefined_function")
+		})
+		t.Run("not there", func(t *testing.T) {
+			resp, _, err := whole(cl, script("nowhere.php"))
+			require.NoError(t, err)
+			require.Equal(t, 404, resp.StatusCode)
+			require.Contains(t, string(resp.Stderr()), "Primary script unknown")
+		})
+		t.Run("fastcgi_finish_request", func(t *testing.T) {
+			for range 3 {
+				_, body, err := whole(cl, script("finish.php"))
+				require.NoError(t, err)
+				require.Equal(t, "answered", body)
+			}
+		})
+		t.Run("too slow", func(t *testing.T) {
+			quick := p.client(t)
+			quick.Options.RecvTimeout = 50 * time.Millisecond
+			begin := time.Now()
+			_, body, err := whole(quick, script("sleep.php"))
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.Equal(t, "", strings.Trim("a little", body+"a little"))
+			require.Less(t, time.Since(begin), enough/2)
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			resp, err := cl.Do(ctx, script("sleep.php"))
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+			}
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+		t.Run("values", func(t *testing.T) {
+			values, err := cl.Values(context.Background())
+			require.NoError(t, err)
+			require.Equal(t, "0", values["FCGI_MPXS_CONNS"], "%v", values)
+		})
+	})
+}
+
+// Each request has an answer that is its own, over workers that end after three.
+func TestWorkersThatEndFailNoRequest(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		p := startPHP(t, network, "pm.max_requests = 3")
+		for _, at := range []int{1, 16} {
+			t.Run(fmt.Sprint(network, " ", at), func(t *testing.T) {
+				cl := p.client(t)
+				asks(t, cl, at, 10_000/at/sparing(t), nil)
+				stats := cl.Stats()
+				t.Logf("%+v", stats)
+				require.Greater(t, stats.Reuses, stats.Dials)
+			})
+		}
+	}
+}
+
+// sparing is by how much less is done than CLIENT_LOAD=full does.
+func sparing(t testing.TB) int {
+	t.Helper()
+	if os.Getenv("CLIENT_LOAD") == "full" {
+		return 1
+	}
+	return 10
+}
+
+// asks has so many goroutines ask for so many numbers each. With cancels, some are
+// given up in the middle.
+func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (cancelled int) {
+	t.Helper()
+	root := site(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				id := fmt.Sprintf("%d-%d", g, i)
+				lines := 1
+				giveUp := cancels != nil && cancels()
+				if giveUp {
+					lines = 50_000
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				resp, err := cl.Do(ctx, &Request{Repeatable: true, Params: map[string]string{
+					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": root + "/id.php", "QUERY_STRING": fmt.Sprintf("id=%s&lines=%d", id, lines),
+				}})
+				if err != nil {
+					cancel()
+					t.Errorf("%s: %v", id, err)
+					return
+				}
+				if resp.Header.Get("X-Id") != id {
+					t.Errorf("%s: the answer to %s", id, resp.Header.Get("X-Id"))
+				}
+				if giveUp {
+					p := make([]byte, len(id)+1)
+					_, err = io.ReadFull(resp.Body, p)
+					if err != nil || string(p) != id+"\n" {
+						t.Errorf("%s: %q %v", id, p, err)
+					}
+					if i%2 == 0 {
+						cancel()
+					}
+					_ = resp.Body.Close()
+					mu.Lock()
+					cancelled++
+					mu.Unlock()
+				} else if b, err := io.ReadAll(resp.Body); err != nil || string(b) != id+"\n" {
+					t.Errorf("%s: %q %v", id, b, err)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return cancelled
+}
+
+func TestRequestsThatAreGivenUpReachNobodyElse(t *testing.T) {
+	p := startPHP(t, "unix")
+	cl := p.client(t)
+	n := asks(t, cl, 8, 20_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
+	t.Logf("%d given up: %+v", n, cl.Stats())
+	require.Positive(t, cl.Stats().Reuses)
+}
+
+// php-fpm that is told to start anew lets its workers finish, and closes what is idle.
+func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
+	p := startPHP(t, "unix")
+	cl := p.client(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 5 {
+			select {
+			case <-stop:
+				return
+			case <-time.After(150 * time.Millisecond):
+			}
+			if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Error(err)
+			}
+		}
+	})
+	asks(t, cl, 8, 3000/sparing(t)*3, nil)
+	close(stop)
+	wg.Wait()
+	t.Logf("%+v", cl.Stats())
+	require.Greater(t, cl.Stats().Dials, uint64(DefaultMaxConns))
+}
+
+func TestFCGIWrapRunsAProgram(t *testing.T) {
+	name := program(t, "fcgiwrap", "fcgiwrap")
+	dir := t.TempDir()
+	script := filepath.Join(dir, "hello.cgi")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'Status: 203 Maybe\\r\\nX-A: b\\r\\n\\r\\n'\necho careful >&2\ncat\nexit 4\n"), 0o700)) //nolint:gosec // it is a program
+	address := filepath.Join(dir, "s")
+	cmd := exec.Command(name, "-f", "-s", "unix:"+address, "-c", "2")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
+	p := &phpFPM{network: "unix", address: address}
+	p.ready(t)
+	cl := p.client(t)
+	cl.MaxConns = 2
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for k := range 25 {
+				word := fmt.Sprintf("%d %d", i, k)
+				resp, body, err := whole(cl, &Request{
+					Params: map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
+					Body:   strings.NewReader(word), ContentLength: int64(len(word)),
+				})
+				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {
+					t.Errorf("%q: %q %v", word, body, err)
+				} else if string(resp.Stderr()) != "careful\n" {
+					t.Errorf("%q", resp.Stderr())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%+v", cl.Stats())
+}

@@ -1,0 +1,4 @@
+<?php
+http_response_code(418);
+echo 'short';
+exit(3);

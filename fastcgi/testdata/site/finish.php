@@ -1,0 +1,4 @@
+<?php
+echo 'answered';
+fastcgi_finish_request();
+usleep(300000);

@@ -1,0 +1,5 @@
+<?php
+echo 'a little';
+flush();
+sleep((int)($_GET['seconds'] ?? 10));
+echo ' more';

@@ -1,0 +1,6 @@
+<?php
+for ($i = 0; $i < 3; $i++) {
+    echo "step $i\n";
+    flush();
+    usleep(100000);
+}
