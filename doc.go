@@ -62,6 +62,11 @@
 // every option that decides what a connection is. One is looked at before it is
 // given out: it is alive, and has nothing to receive that was meant for another.
 //
+// # FastCGI
+//
+// The package fastcgi talks to php-fpm, and to others like it, over connections that
+// stay open.
+//
 // # Systems
 //
 // Linux is where the package is tested and fastest. On macOS and FreeBSD the

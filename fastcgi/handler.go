@@ -178,14 +178,28 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
 		h.fail(w, r, http.StatusBadRequest, err)
 		return
 	}
-	// A body may be read while there is a response already, and not after this has
-	// returned.
 	control := http.NewResponseController(w)
-	_ = control.EnableFullDuplex()
-	if req.ContentLength > 0 {
+	if req.ContentLength > shortBody {
+		// It is read while there is a response already, but not after this has
+		// returned. It is closed here: what the server reads itself, after a handler
+		// that was allowed this, has it panic (Go 1.26). And the connection ends if
+		// there was a response before the body's end, lest what is left of the body be
+		// taken for the next request.
+		_ = control.EnableFullDuplex()
 		req.interrupt = func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }
 	}
 	resp, err := h.Client.Do(r.Context(), req)
+	if req.interrupt != nil {
+		defer func() {
+			if err != nil || !resp.x.sent() {
+				req.interrupt() // or Close would wait for what is still to come
+			}
+			_ = r.Body.Close()
+		}()
+		if err != nil || !resp.x.sent() {
+			w.Header().Set("Connection", "close")
+		}
+	}
 	if err != nil {
 		h.fail(w, r, statusFor(err), err)
 		return
@@ -202,7 +216,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
 		h.logf("%s %s: %s", r.Method, t.name, said)
 	}
 	if err != nil {
-		if r.Context().Err() == nil {
+		if !errors.Is(err, context.Canceled) {
 			h.logf("%s %s: %v", r.Method, t.name, err)
 		}
 		panic(http.ErrAbortHandler)
@@ -256,7 +270,7 @@ func statusFor(err error) int {
 }
 
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, status int, err error) {
-	if r.Context().Err() == nil {
+	if !errors.Is(err, context.Canceled) { // the HTTP client has gone
 		h.logf("%s %s: %v", r.Method, r.URL.Path, err)
 	}
 	http.Error(w, http.StatusText(status), status)

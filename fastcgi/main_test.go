@@ -117,7 +117,7 @@ func (a *asked) read() error {
 			if a.params, err = parsePairs(pairs); err != nil {
 				return err
 			}
-			if a.params["STREAM"] != "" {
+			if a.params["STREAM"]+a.params["HTTP_STREAM"] != "" {
 				return nil // the test reads the body itself
 			}
 		case typ == stdin && len(content) > 0:

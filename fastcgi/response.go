@@ -216,12 +216,12 @@ func (x *exchange) failure(err error) error {
 
 // abandon closes the connection.
 func (x *exchange) abandon(err error) error {
+	if x.ctx.Err() != nil {
+		err = x.ctx.Err()
+	}
 	x.uncancel()
 	_ = x.c.Discard()
-	x.stopSending()
-	if x.ctx.Err() != nil {
-		return x.ctx.Err()
-	}
+	x.stopSending() // which may end ctx too
 	return err
 }
 

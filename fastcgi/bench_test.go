@@ -1,0 +1,87 @@
+package fastcgi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// hellos has php-fpm say hello so many times, by so many at once, and gives how long
+// that took.
+func hellos(b *testing.B, cl *Client, at, n int) time.Duration {
+	b.Helper()
+	script := filepath.Join(site(b), "hello.php")
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range at {
+		wg.Go(func() {
+			for range n / at {
+				resp, err := cl.Do(context.Background(), &Request{Params: map[string]string{
+					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/hello.php", "REQUEST_URI": "/hello.php",
+					"SERVER_PROTOCOL": "HTTP/1.1", "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost",
+				}})
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(begin)
+}
+
+// BenchmarkBesideAConnectionForEach asks php-fpm for the same over connections that
+// stay open and over one for each request, in turns.
+func BenchmarkBesideAConnectionForEach(b *testing.B) {
+	for _, at := range []int{1, 8, 32} {
+		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
+			p := startPHP(b, "unix")
+			kept := p.client(b)
+			each := p.client(b)
+			each.Pool = client.NewPool(client.PoolOptions{MaxIdle: -1, MaxActivePerKey: DefaultMaxConns})
+			defer each.Pool.Close()
+			const batch = 640
+			var ratios, rates []float64
+			hellos(b, kept, at, batch)
+			for b.Loop() {
+				other := hellos(b, each, at, batch)
+				took := hellos(b, kept, at, batch)
+				ratios = append(ratios, float64(other)/float64(took))
+				rates = append(rates, batch/took.Seconds())
+			}
+			slices.Sort(ratios)
+			slices.Sort(rates)
+			b.ReportMetric(ratios[len(ratios)/2], "times-the-requests")
+			b.ReportMetric(rates[len(rates)/2], "requests/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkOwnTime is the CPU time of this process for a request, php-fpm's not
+// included, and what it allocates.
+func BenchmarkOwnTime(b *testing.B) {
+	p := startPHP(b, "unix")
+	cl := p.client(b)
+	hellos(b, cl, 1, 100)
+	b.ReportAllocs()
+	var before, after syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &before))
+	hellos(b, cl, 1, b.N)
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
+	cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(cpu)/float64(b.N)/1e3, "cpu-µs/request")
+}
