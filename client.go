@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -361,8 +360,7 @@ func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error
 }
 
 func (c *Client) received(op string, from net.Addr, room, n int, err error) (int, error) {
-	var icmp *sock.ICMPError
-	if errors.As(err, &icmp) {
+	if icmp, ok := err.(*sock.ICMPError); ok { //nolint:errorlint // as the socket gives it; errors.As allocates
 		return n, c.failed(op, netAddr(c.typ, sock.Addr{IP: icmp.To}), &ICMPError{
 			Type: icmp.Type, Code: icmp.Code, To: icmp.To, By: icmp.By, MTU: icmp.MTU, Err: icmp.Errno,
 		})

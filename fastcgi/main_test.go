@@ -27,7 +27,7 @@ type asked struct {
 	body   []byte
 }
 
-func (a *asked) write(t testing.TB, pieces ...[]byte) {
+func (a *asked) write(_ testing.TB, pieces ...[]byte) {
 	for _, p := range pieces {
 		if _, err := a.conn.Write(p); err != nil {
 			return // the client may be gone

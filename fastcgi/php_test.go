@@ -401,7 +401,7 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 func TestRequestsThatAreGivenUpReachNobodyElse(t *testing.T) {
 	p := startPHP(t, "unix")
 	cl := p.client(t)
-	n := asks(t, cl, 8, 20_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
+	n := asks(t, cl, 8, 21_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
 	t.Logf("%d given up: %+v", n, cl.Stats())
 	require.Positive(t, cl.Stats().Reuses)
 }

@@ -30,7 +30,7 @@ func (cl *Client) Values(ctx context.Context, names ...string) (map[string]strin
 	if err != nil {
 		return nil, err
 	}
-	defer c.Discard()
+	defer func() { _ = c.Discard() }()
 	defer context.AfterFunc(ctx, func() { _ = c.Discard() })()
 	values, err := ask(c, appendRecord(nil, getValues, 0, pairs))
 	if err != nil && ctx.Err() != nil {
