@@ -374,14 +374,12 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 }
 
 func TestConnectionsAreBoundedAndShort(t *testing.T) {
-	var mu sync.Mutex
-	now, most := 0, 0
-	cl := application(t, func(a *asked) bool {
-		if a.number == 0 {
-			mu.Lock()
-			now++
-			most = max(most, now)
-			mu.Unlock()
+	var cl *Client
+	var most atomic.Int64
+	cl = application(t, func(a *asked) bool {
+		stats := cl.Stats()
+		if now := int64(stats.Active + stats.Idle + stats.Dialing); now > most.Load() {
+			most.Store(now)
 		}
 		a.write(t, out(a.params["N"])...)
 		return true
@@ -399,7 +397,7 @@ func TestConnectionsAreBoundedAndShort(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.LessOrEqual(t, most, 3)
+	require.LessOrEqual(t, most.Load(), int64(3))
 	require.Eventually(t, func() bool { return cl.Stats().Idle == 0 }, enough, time.Millisecond)
 	require.Positive(t, cl.Stats().Expired)
 	require.NoError(t, cl.Close())

@@ -62,6 +62,10 @@ type Handler struct {
 
 func (h *Handler) begin() {
 	h.once.Do(func() {
+		if h.Root == "" {
+			h.err = errNoRoot // and not whatever directory this is
+			return
+		}
 		if h.abs, h.err = filepath.Abs(h.Root); h.err != nil {
 			return
 		}
@@ -74,6 +78,8 @@ func (h *Handler) begin() {
 		}
 	})
 }
+
+var errNoRoot = errors.New("fastcgi: the handler has no root")
 
 func (h *Handler) extensions() []string {
 	if len(h.Extensions) == 0 {

@@ -139,6 +139,16 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 	require.Equal(t, 502, resp.StatusCode)
 }
 
+func TestNoRootIsNoDirectory(t *testing.T) {
+	for _, root := range []string{"", filepath.Join(t.TempDir(), "nowhere")} {
+		h := &Handler{Client: &Client{}, Root: root, Log: log.New(io.Discard, "", 0)}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/main_test.go", nil))
+		require.Equal(t, http.StatusInternalServerError, w.Code)
+		require.NoError(t, h.Close())
+	}
+}
+
 // A body that comes slowly does not outlive its request.
 func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 	h := &Handler{Client: application(t, func(*asked) bool {

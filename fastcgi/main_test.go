@@ -89,7 +89,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 			})
 		}
 	})
-	cl := &Client{Network: "unix", Address: ln.Addr().String()}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()
@@ -139,7 +139,7 @@ func goResponder(t testing.TB, h http.Handler) *Client {
 		defer close(served)
 		_ = fcgi.Serve(kept, h)
 	}()
-	cl := &Client{Network: "unix", Address: ln.Addr().String()}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()

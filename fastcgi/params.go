@@ -49,9 +49,7 @@ func paramsOf(r *http.Request, root string, t target) map[string]string {
 	if r.RemoteAddr != "" {
 		p["REMOTE_ADDR"], p["REMOTE_PORT"] = hostPort(r.RemoteAddr, "")
 	}
-	if user, _, ok := r.BasicAuth(); ok {
-		p["AUTH_TYPE"], p["REMOTE_USER"] = "Basic", user
-	}
+	// No REMOTE_USER: nobody here has verified who it is. PHP reads HTTP_AUTHORIZATION.
 	if v := r.Header.Get("Content-Type"); v != "" {
 		p["CONTENT_TYPE"] = v
 	}
