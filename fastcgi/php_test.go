@@ -363,8 +363,10 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 					lines = 50_000
 				}
 				ctx, cancel := context.WithCancel(context.Background())
+				query := fmt.Sprintf("id=%s&lines=%d", id, lines)
 				resp, err := cl.Do(ctx, &Request{Repeatable: true, Params: map[string]string{
-					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": root + "/id.php", "QUERY_STRING": fmt.Sprintf("id=%s&lines=%d", id, lines),
+					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": root + "/id.php", "QUERY_STRING": query,
+					"REQUEST_URI": "/id.php?" + query, "SERVER_PROTOCOL": "HTTP/1.1",
 				}})
 				if err != nil {
 					cancel()
@@ -401,6 +403,17 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 func TestRequestsThatAreGivenUpReachNobodyElse(t *testing.T) {
 	p := startPHP(t, "unix")
 	cl := p.client(t)
+	n := asks(t, cl, 8, 21_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
+	t.Logf("%d given up: %+v", n, cl.Stats())
+	require.Positive(t, cl.Stats().Reuses)
+}
+
+func TestRequestsToGosServerThatAreGivenUpReachNobodyElse(t *testing.T) {
+	cl := goResponder(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lines, _ := strconv.Atoi(r.FormValue("lines"))
+		w.Header().Set("X-Id", r.FormValue("id"))
+		_, _ = io.WriteString(w, strings.Repeat(r.FormValue("id")+"\n", lines))
+	}))
 	n := asks(t, cl, 8, 21_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
 	t.Logf("%d given up: %+v", n, cl.Stats())
 	require.Positive(t, cl.Stats().Reuses)
