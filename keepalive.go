@@ -84,9 +84,9 @@ func atLeast(limit *time.Duration, least time.Duration) {
 // The key is network, address, Options.Key, and everything in Options that has to
 // do with what the connection is and whom it is with: Proxy, LocalAddr, the options
 // of the socket, Resolver and Control (the same function value), and all of TLS
-// (Config by its pointer, files by their names: a connection that is kept is not verified anew
-// when they change; CloseIdle makes sure). Time limits are those of whoever has
-// the client.
+// (Config by its pointer, files by their names: a connection that is kept is not
+// verified anew when they change; CloseIdle makes sure). Time limits are those of
+// whoever has the client.
 //
 // What the look at an idle connection cannot see: a peer whose machine or network
 // has failed silently, the urgent byte of a stream, and a unixgram peer that was
@@ -315,8 +315,7 @@ func (p *Pool) CloseIdle() {
 // takeIdle takes all that is idle.
 func (p *Pool) takeIdle() (all []*kept) {
 	for k := p.idle.newest; k != nil; k = p.idle.newest {
-		k.shelf.idle.remove(k)
-		p.idle.remove(k)
+		p.unshelve(k)
 		k.shelf.stats.Discarded++
 		all = append(all, k)
 	}

@@ -140,14 +140,19 @@ func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
 		excess = p.idle.oldest
 	}
 	if excess != nil {
-		excess.shelf.idle.remove(excess)
-		p.idle.remove(excess)
+		p.unshelve(excess)
 		excess.shelf.stats.OverLimit++
 	}
 	if excess != k {
 		p.cleanBy(k.expiry(), now)
 	}
 	return excess
+}
+
+// unshelve takes an idle connection from where it is kept.
+func (p *Pool) unshelve(k *kept) {
+	k.shelf.idle.remove(k)
+	p.idle.remove(k)
 }
 
 // fitness judges a connection before it is lent.
@@ -223,8 +228,7 @@ func (p *Pool) cleanUp() {
 		switch end := k.expiry(); {
 		case end.IsZero():
 		case passed(end, now):
-			k.shelf.idle.remove(k)
-			p.idle.remove(k)
+			p.unshelve(k)
 			k.shelf.stats.Expired++
 			old = append(old, k)
 		case next.IsZero() || end.Before(next):

@@ -106,8 +106,7 @@ func (p *Pool) fill(s *shelf) {
 func (p *Pool) takeNewest(s *shelf) *kept {
 	k := s.idle.newest
 	if k != nil {
-		s.idle.remove(k)
-		p.idle.remove(k)
+		p.unshelve(k)
 	}
 	return k
 }

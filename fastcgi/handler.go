@@ -24,8 +24,8 @@ import (
 // of its names.
 //
 // What goes wrong before the response's header is 502 (an answer that is none), 503
-// (Overloaded, or all connections in use for too long), 504 (too late), 411 or 413 (of
-// the body); after it, the client's connection is ended, so that a part never passes
+// (Overloaded), 504 (too late, and so if all connections were in use for too long), 411
+// or 413 (of the body); after it, the client's connection is ended, so that a part never passes
 // for the whole.
 type Handler struct {
 	Client *Client
@@ -81,13 +81,6 @@ func (h *Handler) begin() {
 
 var errNoRoot = errors.New("fastcgi: the handler has no root")
 
-func (h *Handler) extensions() []string {
-	if len(h.Extensions) == 0 {
-		return []string{".php"}
-	}
-	return h.Extensions
-}
-
 func (h *Handler) index() []string {
 	if len(h.Index) == 0 {
 		return []string{"index.php", "index.html"}
@@ -107,7 +100,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(refused), refused)
 		return
 	}
-	t, script := split(p, h.extensions())
+	t, script := split(p, h.Extensions)
 	switch {
 	case script && isFile(h.root, t.name):
 		h.run(w, r, t)
@@ -121,7 +114,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.file(w, r, p)
 		return
 	}
-	if t, ok := split(h.Fallback, h.extensions()); ok && isFile(h.root, t.name) {
+	if t, ok := split(h.Fallback, h.Extensions); ok && isFile(h.root, t.name) {
 		h.run(w, r, t)
 		return
 	}
@@ -142,7 +135,7 @@ func (h *Handler) directory(w http.ResponseWriter, r *http.Request, p string) bo
 			http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
 			return true
 		}
-		if t, script := split(full, h.extensions()); script {
+		if t, script := split(full, h.Extensions); script {
 			h.run(w, r, t)
 		} else {
 			h.file(w, r, full)
@@ -255,8 +248,6 @@ func (f *flusher) Write(p []byte) (int, error) {
 // statusFor is what an HTTP client is told of an error.
 func statusFor(err error) int {
 	var refusal Refusal
-	var malformed *HeaderError
-	var protocol *ProtocolError
 	var late interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, ErrLengthRequired):
@@ -267,8 +258,6 @@ func statusFor(err error) int {
 		return http.StatusBadRequest
 	case errors.As(err, &refusal) && refusal == Overloaded:
 		return http.StatusServiceUnavailable
-	case errors.As(err, &malformed), errors.As(err, &protocol), errors.As(err, &refusal):
-		return http.StatusBadGateway
 	case errors.As(err, &late) && late.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
 	}

@@ -35,8 +35,11 @@ func clean(p string) (string, int) {
 
 // split divides a path behind the first name that has an extension of a script. Case
 // is folded in ASCII alone: of other alphabets what one system takes for the same
-// letter, or for one of the same length, another does not.
+// letter, or for one of the same length, another does not. No extensions are .php.
 func split(p string, extensions []string) (t target, script bool) {
+	if len(extensions) == 0 {
+		extensions = []string{".php"}
+	}
 	for i := 1; i <= len(p); i++ {
 		if i < len(p) && p[i] != '/' {
 			continue

@@ -34,10 +34,6 @@ func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (tr *Transport) roundTrip(r *http.Request) (*http.Response, error) {
-	extensions := tr.Extensions
-	if len(extensions) == 0 {
-		extensions = []string{".php"}
-	}
 	name := r.URL.Path
 	if name == "" {
 		name = "/"
@@ -46,9 +42,9 @@ func (tr *Transport) roundTrip(r *http.Request) (*http.Response, error) {
 	if refused != 0 {
 		return nil, fmt.Errorf("fastcgi: a path that may not be: %q", name)
 	}
-	t, script := split(p, extensions)
+	t, script := split(p, tr.Extensions)
 	if !script {
-		if t, script = split(tr.Script, extensions); !script {
+		if t, script = split(tr.Script, tr.Extensions); !script {
 			return nil, fmt.Errorf("fastcgi: no script in %q", name)
 		}
 	}

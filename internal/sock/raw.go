@@ -69,3 +69,13 @@ func (s *Socket) handOut() error {
 	s.polled.Store(true)
 	return nil
 }
+
+// setNonblock has the descriptor not block, or block again if that is its way.
+func (s *Socket) setNonblock(on bool) error {
+	if alwaysPolled {
+		return nil // it never blocks
+	}
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	return os.NewSyscallError("fcntl", unix.SetNonblock(s.fd, on || s.handedOut))
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,16 +68,5 @@ func isUnsupported(errno unix.Errno) bool {
 
 func (s *Socket) sysSendFile(fd int, offset int64, count int) (int, unix.Errno) {
 	n, err := unix.Sendfile(s.fd, fd, &offset, count)
-	runtime.KeepAlive(&offset)
 	return max(n, 0), errnoOf(err)
-}
-
-// setNonblock has the descriptor not block, or block again if that is its way.
-func (s *Socket) setNonblock(on bool) error {
-	if alwaysPolled {
-		return nil // it never blocks
-	}
-	s.mode.Lock()
-	defer s.mode.Unlock()
-	return os.NewSyscallError("fcntl", unix.SetNonblock(s.fd, on || s.handedOut))
 }

@@ -1,7 +1,6 @@
 package sock
 
 import (
-	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -154,9 +153,7 @@ func (s *Socket) unblocked() error {
 	if !s.stream {
 		return nil
 	}
-	s.mode.Lock()
-	defer s.mode.Unlock()
-	return os.NewSyscallError("fcntl", unix.SetNonblock(s.fd, s.handedOut))
+	return s.setNonblock(false)
 }
 
 // unconnect dissolves a connect that failed, so that the same socket can be
