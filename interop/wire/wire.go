@@ -1,4 +1,6 @@
-package interop
+// Package wire is what the tests of this module have in common: how a driver dials, and
+// how the server that it is for is started.
+package wire
 
 import (
 	"context"
@@ -13,18 +15,15 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/internal/leak"
 	"github.com/stretchr/testify/require"
 )
 
-// enough is a limit that only what hangs reaches.
-const enough = 20 * time.Second
+// Enough is a limit that only what hangs reaches.
+const Enough = 20 * time.Second
 
-func TestMain(m *testing.M) { leak.Main(m) }
-
-// serving gives a server that has been started, until the test's end. If its program is
+// Serving gives a server that has been started, until the test's end. If its program is
 // not installed the test is skipped, or fails with CLIENT_REQUIRE_SERVERS=1.
-func serving(t testing.TB, s *daemon.Server, err error) *daemon.Server {
+func Serving(t testing.TB, s *daemon.Server, err error) *daemon.Server {
 	t.Helper()
 	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") != "1" {
 		t.Skip(err)
@@ -39,29 +38,30 @@ func serving(t testing.TB, s *daemon.Server, err error) *daemon.Server {
 	return s
 }
 
-// A wire is how a driver dials here: by client.Dialer, and counted.
-type wire struct {
+// A Wire is how a driver dials here: by client.Dialer, and counted.
+type Wire struct {
 	client.Dialer
+
 	dials atomic.Int64
 
 	mu   sync.Mutex
 	open map[syscall.Conn]bool
 }
 
-// newWire gives a wire. The test fails at its end if the driver has not dialled with it,
+// New gives a wire. The test fails at its end if the driver has not dialled with it,
 // or has left a client open. Close the driver in the test, or in a Cleanup after this.
-func newWire(t testing.TB) *wire {
+func New(t testing.TB) *Wire {
 	t.Helper()
-	w := &wire{open: make(map[syscall.Conn]bool)}
+	w := &Wire{open: make(map[syscall.Conn]bool)}
 	t.Cleanup(func() {
 		require.Positive(t, w.dials.Load(), "the driver dials by other means")
-		require.Eventually(t, func() bool { return w.left() == 0 }, enough, time.Millisecond, "the driver, or what is under it, leaves clients open")
+		require.Eventually(t, func() bool { return w.left() == 0 }, Enough, time.Millisecond, "the driver, or what is under it, leaves clients open")
 	})
 	return w
 }
 
 // DialContext is what a driver gets.
-func (w *wire) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+func (w *Wire) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := w.Dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (w *wire) DialContext(ctx context.Context, network, address string) (net.Co
 }
 
 // left counts the clients that nobody has closed.
-func (w *wire) left() int {
+func (w *Wire) left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.open {
