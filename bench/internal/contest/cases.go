@@ -1,0 +1,225 @@
+package contest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/blocksock/client/bench/internal/sample"
+	"github.com/blocksock/client/bench/internal/worker"
+)
+
+// Groups are the comparisons, by their letters.
+var Groups = []struct{ Letter, Title string }{
+	{"a", "Round trips"},
+	{"b", "The busy process"},
+	{"b-http", "A web server that computes and asks Redis"},
+	{"c", "Exact reads"},
+	{"d", "Framing"},
+	{"e", "Pools"},
+	{"f", "TLS round trips"},
+	{"g", "FastCGI"},
+	{"h", "Waiting clients"},
+}
+
+// Cases are all cases, or for a quick look the fewest that show each comparison.
+func Cases(quick bool) []Case {
+	var all []Case
+	all = append(all, roundTrips(quick)...)
+	all = append(all, busy(quick)...)
+	all = append(all, handlers(quick)...)
+	all = append(all, exact(quick)...)
+	all = append(all, framing(quick)...)
+	all = append(all, pools(quick)...)
+	all = append(all, overTLS(quick)...)
+	all = append(all, php(quick)...)
+	return append(all, waiting(quick)...)
+}
+
+// Size is a number of bytes as people write it.
+func Size(n int) string {
+	if n >= 1<<20 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	if n >= 1<<10 && n%(1<<10) == 0 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func roundTrips(quick bool) (cases []Case) {
+	networks, sizes, conns := []string{"unix", "tcp", "udp"}, []int{64, 1 << 10, 64 << 10}, []int{1, 8, 64, 256}
+	if quick {
+		networks, sizes, conns = []string{"unix", "tcp", "udp"}, []int{64}, []int{1, 64}
+	}
+	for _, network := range networks {
+		for _, size := range sizes {
+			for _, n := range conns {
+				if network == "udp" {
+					size = min(size, 65507) // the largest datagram
+					const overhead = 1280   // of the kernel, for each
+					if (size+overhead)*n > 400_000 {
+						continue // more than the kernel queues for a socket by default
+					}
+				}
+				k := Case{
+					Group: "a", Name: fmt.Sprintf("%s, %s, %d at once", network, Size(size), n),
+					Peers: []string{"net", "client", "client, locked", "C"}, Serve: echo(0),
+					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: size, Reply: size, Conns: n},
+				}
+				if size == 64 && n == 1 {
+					k.Calls = 1000
+				} else if size == 64 && n == 64 && !quick {
+					k.Calls = 50
+				}
+				cases = append(cases, k)
+			}
+		}
+	}
+	return cases
+}
+
+// busy has one round trip at a time over tcp, in a process that computes.
+func busy(quick bool) (cases []Case) {
+	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
+	kinds := []string{worker.Spin, worker.Slices, worker.Alloc}
+	times := []int{0, 1, 2, 4}
+	length := time.Second
+	if quick {
+		delays, times, length = delays[1:2], []int{0, 2}, 500*time.Millisecond
+	}
+	for _, delay := range delays {
+		for i, kind := range kinds {
+			for _, n := range times {
+				if n == 0 && i > 0 {
+					continue // nothing is nothing
+				}
+				if n == 0 {
+					kind = "nothing"
+				} else {
+					kind = kinds[i]
+				}
+				cases = append(cases, Case{
+					Group: "b", Name: fmt.Sprintf("%v away, %s × %d", delay, kind, n*runtime.GOMAXPROCS(0)),
+					Peers: []string{"net", "client"}, Serve: echo(delay),
+					Spec: sample.Spec{
+						Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: 1,
+						Busy: kind, BusyCount: n * runtime.GOMAXPROCS(0), Length: length,
+					},
+				})
+			}
+		}
+	}
+	return cases
+}
+
+func handlers(quick bool) (cases []Case) {
+	rates, length := []int{250, 500, 1000, 1500, 2000, 2500, 3000}, 2*time.Second
+	if quick {
+		rates, length = []int{1000}, time.Second
+	}
+	for _, rate := range rates {
+		cases = append(cases, Case{
+			Group: "b-http", Name: fmt.Sprintf("%d requests/s", rate),
+			Peers: []string{"net", "client"}, Serve: handler,
+			Spec: sample.Spec{Work: "rate", Network: "tcp", Rate: rate, Length: length, Warmup: 500 * time.Millisecond},
+		})
+	}
+	return cases
+}
+
+func exact(bool) (cases []Case) {
+	for _, network := range []string{"unix", "tcp"} {
+		cases = append(cases, Case{
+			Group: "c", Name: network + ", 1 MiB", Peers: []string{"net", "client", "C"}, Serve: echo(0),
+			Spec:  sample.Spec{Work: "roundtrip", Network: network, Request: 64, Reply: 1 << 20, Conns: 1},
+			Calls: 100,
+		})
+	}
+	return cases
+}
+
+func framing(bool) (cases []Case) {
+	for _, size := range []int{64, 200, 8 << 10, 1 << 20} {
+		spec := sample.Spec{Work: "framing", Network: "unix", Reply: size, Batch: max(100_000/size, 1)}
+		line := append(bytes.Repeat([]byte("x"), size-1), '\n')
+		cases = append(cases, Case{
+			Group: "d", Name: "lines of " + Size(size), Serve: stream(line), Spec: spec,
+			Peers: []string{"bufio.Scanner, lines", "bufio.Reader, lines", "client, lines"},
+		})
+		counted := append(binary.BigEndian.AppendUint32(nil, uint32(size-4)), line[4:]...)
+		cases = append(cases, Case{
+			Group: "d", Name: "lengths and " + Size(size), Serve: stream(counted), Spec: spec,
+			Peers: []string{"bufio.Reader, lengths", "client, lengths"},
+		})
+	}
+	return cases
+}
+
+func pools(quick bool) (cases []Case) {
+	conns := []int{1, 8, 64}
+	if quick {
+		conns = conns[:1]
+	}
+	for _, n := range conns {
+		cases = append(cases, Case{
+			Group: "e", Name: fmt.Sprintf("checkout and return, %d goroutines", n), Peers: []string{"client.Pool", "puddle"}, Serve: hold(),
+			Spec: sample.Spec{Work: "checkout", Network: "unix", Conns: n, Batch: 20},
+		}, Case{
+			Group: "e", Name: fmt.Sprintf("a PING to Redis, %d goroutines", n), Serve: redis(), Calls: 200,
+			Peers: []string{"client.Pool", "go-redis on net", "go-redis on client"},
+			Spec:  sample.Spec{Work: "ask", Network: "unix", Conns: n},
+		}, Case{
+			Group: "e", Name: fmt.Sprintf("a GET to nginx, %d goroutines", n), Serve: page(), Calls: 200,
+			Peers: []string{"client.Pool", "net/http", "net/http on client"},
+			Spec:  sample.Spec{Work: "get", Network: "tcp", Conns: n},
+		})
+	}
+	return cases
+}
+
+func overTLS(quick bool) (cases []Case) {
+	for _, size := range []int{64, 64 << 10} {
+		for _, n := range []int{1, 8} {
+			if quick && n > 1 {
+				continue
+			}
+			cases = append(cases, Case{
+				Group: "f", Name: fmt.Sprintf("tcp, %s, %d at once", Size(size), n),
+				Peers: []string{"crypto/tls on net", "client with TLS"}, Serve: tlsEcho(), Calls: 200,
+				Spec: sample.Spec{Work: "roundtrip", Network: "tcp", Request: size, Reply: size, Conns: n},
+			})
+		}
+	}
+	return cases
+}
+
+func php(quick bool) (cases []Case) {
+	conns := []int{1, 8, 32}
+	if quick {
+		conns = conns[1:2]
+	}
+	for _, n := range conns {
+		cases = append(cases, Case{
+			Group: "g", Name: fmt.Sprintf("hello, %d at once", n), Peers: []string{"nginx", "fastcgi", "caddy"}, Serve: hello,
+			Spec: sample.Spec{Work: "load", Network: "tcp", Conns: n, Warmup: 200 * time.Millisecond},
+		})
+	}
+	return cases
+}
+
+func waiting(quick bool) (cases []Case) {
+	conns := []int{100, 1000, 5000}
+	if quick {
+		conns = conns[:2]
+	}
+	for _, n := range conns {
+		cases = append(cases, Case{
+			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: hold(),
+			Spec: sample.Spec{Work: "waiting", Network: "unix", Conns: n},
+		})
+	}
+	return cases
+}

@@ -1,0 +1,183 @@
+// Package contest runs rounds of work, the peers in turns, each round in a process of its
+// own, and starts what they need.
+package contest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/blocksock/client/bench/internal/native"
+	"github.com/blocksock/client/bench/internal/sample"
+)
+
+// A Case is one kind of work, for several peers.
+type Case struct {
+	Group string // the letter of the comparison
+	Name  string // unique in the group
+	Peers []string
+	Spec  sample.Spec // without peer and address
+
+	// Serve starts what the work needs and fills in the spec. A peer that is a server
+	// itself has one of its own.
+	Serve func(c *Contest, spec *sample.Spec, peer string) (stop func(), err error)
+
+	// Calls is how often the work is done, and then three times as often, to count the
+	// system calls of one; 0 is not at all.
+	Calls int
+}
+
+// A Result is what one peer did in one round of a case.
+type Result struct {
+	Group, Case, Peer string
+	Round             int
+	Spec              sample.Spec
+	Sample            *sample.Sample
+}
+
+// Calls are the system calls of one operation, by name.
+type Calls struct {
+	Group, Case, Peer string
+	Each              map[string]float64
+}
+
+// A Contest runs cases.
+type Contest struct {
+	Rounds int
+	Length time.Duration // of a round, where the case has none
+
+	dir           string // temporary files
+	programs      native.Programs
+	worker, front string // the programs in Go
+}
+
+// New prepares a contest; Close ends it. It builds the programs in C, by cc, and those in
+// Go, by go.
+func New(rounds int, length time.Duration) (*Contest, error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, err
+	}
+	c := &Contest{Rounds: rounds, Length: length, dir: dir}
+	c.worker, c.front = c.path("worker"), c.path("front")
+	if c.programs, err = native.Build(dir); err == nil {
+		err = c.build()
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// build builds the commands worker and front. They are not this one, lest each round
+// begin with what the tables and plots need.
+func (c *Contest) build() error {
+	for _, program := range []string{c.worker, c.front} {
+		command := reflect.TypeFor[Contest]().PkgPath() + "/../../cmd/" + filepath.Base(program)
+		said, err := exec.Command("go", "build", "-o", program, path.Clean(command)).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("go build: %w: %s", err, said)
+		}
+	}
+	return nil
+}
+
+// Close removes what the contest has made.
+func (c *Contest) Close() { _ = os.RemoveAll(c.dir) }
+
+// Run runs a case, its peers in turns, and gives each round's result.
+func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Calls, err error) {
+	specs := make([]sample.Spec, len(k.Peers))
+	for i, peer := range k.Peers {
+		specs[i] = k.Spec
+		specs[i].Peer = peer
+		if specs[i].Length == 0 {
+			specs[i].Length = c.Length
+		}
+		if specs[i].Warmup == 0 {
+			specs[i].Warmup = min(specs[i].Length/4, 100*time.Millisecond)
+		}
+		stop, err := k.Serve(c, &specs[i], peer)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s %s: %w", k.Name, peer, err)
+		}
+		defer stop()
+	}
+	for round := range c.Rounds {
+		for i := range specs {
+			// Nobody is always the one behind the same other.
+			s := &specs[(i+round)%len(specs)]
+			result, err := c.round(ctx, s)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s %s: %w", k.Name, s.Peer, err)
+			}
+			results = append(results, Result{Group: k.Group, Case: k.Name, Peer: s.Peer, Round: round, Spec: *s, Sample: result})
+		}
+	}
+	if k.Calls > 0 {
+		for i := range specs {
+			each, err := c.count(ctx, specs[i], k.Calls)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s %s, counted: %w", k.Name, specs[i].Peer, err)
+			}
+			if each != nil {
+				calls = append(calls, Calls{Group: k.Group, Case: k.Name, Peer: specs[i].Peer, Each: each})
+			}
+		}
+	}
+	return results, calls, nil
+}
+
+// round has one peer do its work once.
+func (c *Contest) round(ctx context.Context, s *sample.Spec) (*sample.Sample, error) {
+	line, finish, err := c.command(s)
+	if err != nil {
+		return nil, err
+	}
+	// Nothing takes so much longer than it was told to.
+	ctx, cancel := context.WithTimeout(ctx, s.Warmup+s.Length+time.Minute)
+	defer cancel()
+	out, err := output(ctx, line)
+	if err != nil {
+		return nil, err
+	}
+	return finish(out)
+}
+
+// command is the worker for a spec, and what makes a sample of what it prints.
+func (c *Contest) command(s *sample.Spec) (line []string, finish func([]byte) (*sample.Sample, error), err error) {
+	if s.Peer == "C" {
+		return c.roundTripInC(s), c.sampleOfC(s), nil
+	}
+	spec, err := json.Marshal(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []string{c.worker, string(spec)}, func(out []byte) (*sample.Sample, error) {
+		result := new(sample.Sample)
+		return result, json.Unmarshal(out, result)
+	}, nil
+}
+
+func output(ctx context.Context, line []string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), bytes.TrimSpace(said.Bytes()))
+	}
+	return out, nil
+}
+
+// path is for a file or socket of a case.
+func (c *Contest) path(name string) string { return filepath.Join(c.dir, name) }

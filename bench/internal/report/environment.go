@@ -1,0 +1,52 @@
+package report
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Environment is where the figures come from.
+type Environment struct {
+	Date, Go, Compiler, Kernel, CPU string
+	CPUs                            int
+	Rounds                          int
+	Length                          time.Duration // of a round, where the case has none of its own
+}
+
+// Here describes this machine.
+func Here(rounds int, length time.Duration) Environment {
+	e := Environment{
+		Date: time.Now().UTC().Format(time.DateOnly), Go: runtime.Version(), CPUs: runtime.NumCPU(),
+		Rounds: rounds, Length: length,
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		e.Kernel = unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])
+	}
+	if said, err := exec.Command("cc", "--version").Output(); err == nil {
+		e.Compiler, _, _ = strings.Cut(string(said), "\n")
+	}
+	e.CPU = processor()
+	return e
+}
+
+// processor is how proc(5) calls the processor, if it does.
+func processor() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if name, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,156 @@
+package report
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/blocksock/client/bench/internal/contest"
+)
+
+func (v *view) markdown() []byte {
+	var b bytes.Buffer
+	e := v.Environment
+	fmt.Fprintf(&b, "# Results\n\n    %s\n\n", v.Command)
+	fmt.Fprintf(&b, "%s, %d × %s, %s, GOMAXPROCS %d, %s; %s. ", e.Kernel, e.CPUs, e.CPU, e.Go, e.CPUs, e.Compiler, e.Date)
+	fmt.Fprintf(&b, "%d rounds of %v, unless the case says otherwise, the peers in turns, each round in a process of its own. ", e.Rounds, e.Length)
+	b.WriteString("Rates, CPU time and allocations are medians of the rounds; percentiles are of the operations of all rounds. " +
+		"CPU time is the asking process's, user and system. System calls were counted in runs of their own.\n")
+	v.targetTable(&b)
+	for _, g := range contest.Groups {
+		if len(v.peersOf(g.Letter)) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n", titleOf(g.Letter))
+		if g.Letter == "h" {
+			v.waitingTable(&b)
+		} else {
+			v.table(&b, g.Letter)
+		}
+	}
+	return b.Bytes()
+}
+
+func (v *view) targetTable(b *bytes.Buffer) {
+	targets := v.targets()
+	if len(targets) == 0 {
+		return
+	}
+	b.WriteString("\n## What should come out\n\n| figure | needed | here | |\n| --- | --- | --- | --- |\n")
+	for _, t := range targets {
+		verdict := "holds"
+		if !t.holds {
+			verdict = "**falls short**"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", t.what, t.need, t.figure, verdict)
+	}
+}
+
+func (v *view) table(b *bytes.Buffer, group string) {
+	b.WriteString("| | | each second | p50 | p90 | p99 | p99.9 | CPU | network calls | all calls | allocations |\n")
+	b.WriteString("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, c := range v.cases {
+		if c.group != group {
+			continue
+		}
+		name := c.name
+		for _, p := range c.peers {
+			fmt.Fprintf(b, "| %s | %s | %s |", name, p.name, count(p.median(rate)))
+			name = ""
+			for _, q := range []float64{50, 90, 99, 99.9} {
+				// The time of many operations together is none of theirs.
+				if p.rounds[0].Spec.Batch > 1 {
+					b.WriteString(" |")
+				} else {
+					fmt.Fprintf(b, " %s |", short(p.percentile(q)))
+				}
+			}
+			b.WriteString(v.costs(p))
+		}
+	}
+	for _, p := range v.peersOf(group) {
+		if calls := v.callsOf(group, p); calls != "" {
+			fmt.Fprintf(b, "\nSystem calls of %s, each: %s.\n", p, calls)
+		}
+	}
+}
+
+// costs are the last columns of a peer's row.
+func (v *view) costs(p *peerView) string {
+	work := p.rounds[0].Spec.Work
+	if work == "load" || work == "rate" {
+		return " | | | |\n" // the costs are of who asks, who is not compared
+	}
+	calls, network := "", ""
+	if p.calls != nil {
+		sum := 0.0
+		for _, n := range p.calls {
+			sum += n
+		}
+		calls, network = fmt.Sprintf("%.2f", sum), fmt.Sprintf("%.2f", networkCalls(p.calls))
+	}
+	objects := fmt.Sprintf("%.1f", p.median(allocs))
+	if p.name == "C" {
+		objects = ""
+	}
+	return fmt.Sprintf(" %.2f µs | %s | %s | %s |\n", p.median(cpu), network, calls, objects)
+}
+
+// callsOf names the system calls of a peer in the first case in which they were counted.
+func (v *view) callsOf(group, peer string) string {
+	for _, c := range v.cases {
+		p := c.peer(peer)
+		if c.group != group || p == nil || p.calls == nil {
+			continue
+		}
+		var all []string
+		for _, name := range slices.SortedFunc(maps.Keys(p.calls), func(x, y string) int {
+			return cmp.Compare(p.calls[y], p.calls[x])
+		}) {
+			all = append(all, fmt.Sprintf("%.2f %s", p.calls[name], name))
+		}
+		return strings.Join(all, ", ") + " (" + c.name + ")"
+	}
+	return ""
+}
+
+func (v *view) waitingTable(b *bytes.Buffer) {
+	b.WriteString("| | | threads | memory | for each |\n| --- | --- | ---: | ---: | ---: |\n")
+	for _, c := range v.cases {
+		if c.group != "h" {
+			continue
+		}
+		name := c.name
+		for _, p := range c.peers {
+			bytes, each := p.median(memory), p.median(func(r contest.Result) float64 { return perOp(r, memory(r)) })
+			fmt.Fprintf(b, "| %s | %s | %.0f | %.1f MB | %.1f KB |\n", name, p.name, p.median(threads), bytes/1e6, each/1e3)
+			name = ""
+		}
+	}
+}
+
+// count writes a number with three digits that count.
+func count(n float64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.3g million", n/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.0f", n)
+	}
+	return fmt.Sprintf("%.3g", n)
+}
+
+// short writes a time with the digits that a histogram has.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Millisecond:
+		return fmt.Sprintf("%.3g ms", float64(d)/1e6)
+	case d >= time.Microsecond:
+		return fmt.Sprintf("%.3g µs", float64(d)/1e3)
+	}
+	return fmt.Sprintf("%d ns", d.Nanoseconds())
+}

@@ -1,0 +1,185 @@
+// Package report makes tables and plots of what a contest has measured.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/blocksock/client/bench/internal/contest"
+)
+
+// All is everything that was measured, as it is kept in results.json.
+type All struct {
+	Command     string
+	Environment Environment
+	Results     []contest.Result
+	Calls       []contest.Calls
+}
+
+// Write writes results.json, results.md and the plots into a directory.
+func (a *All) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // it is for everybody to read
+		return err
+	}
+	raw, err := json.MarshalIndent(a, "", "\t")
+	if err != nil {
+		return err
+	}
+	v, err := a.view()
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"results.json": append(raw, '\n'), "results.md": v.markdown()}
+	for name, draw := range plots {
+		picture, err := draw(v)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if picture != nil {
+			files[name] = picture
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // the same
+			return err
+		}
+	}
+	return nil
+}
+
+// A view is the results in the order of their cases.
+type view struct {
+	*All
+	cases []*caseView
+	at    map[[2]string]*caseView // by group and name
+}
+
+type caseView struct {
+	group, name string
+	peers       []*peerView
+}
+
+// A peerView is what one peer did in all rounds of a case.
+type peerView struct {
+	name   string
+	rounds []contest.Result // in their order
+	times  *hdrhistogram.Histogram
+	calls  map[string]float64 // nil if not counted
+}
+
+func (a *All) view() (*view, error) {
+	v := &view{All: a, at: make(map[[2]string]*caseView)}
+	for _, r := range a.Results {
+		p := v.caseOf(r.Group, r.Case).peerOf(r.Peer)
+		h, err := r.Sample.Histogram()
+		if err != nil {
+			return nil, err
+		}
+		if p.times == nil {
+			p.times = h
+		} else {
+			p.times.Merge(h)
+		}
+		p.rounds = append(p.rounds, r)
+	}
+	for _, c := range a.Calls {
+		v.caseOf(c.Group, c.Case).peerOf(c.Peer).calls = c.Each
+	}
+	for _, c := range v.cases {
+		for _, p := range c.peers {
+			slices.SortFunc(p.rounds, func(a, b contest.Result) int { return a.Round - b.Round })
+		}
+	}
+	return v, nil
+}
+
+func (v *view) caseOf(group, name string) *caseView {
+	key := [2]string{group, name}
+	if v.at[key] == nil {
+		v.at[key] = &caseView{group: group, name: name}
+		v.cases = append(v.cases, v.at[key])
+	}
+	return v.at[key]
+}
+
+func (c *caseView) peerOf(name string) *peerView {
+	if p := c.peer(name); p != nil {
+		return p
+	}
+	p := &peerView{name: name}
+	c.peers = append(c.peers, p)
+	return p
+}
+
+// peer is nil if there is no such peer, or no case.
+func (c *caseView) peer(name string) *peerView {
+	if c == nil {
+		return nil
+	}
+	for _, p := range c.peers {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// percentile is of the times of all rounds together.
+func (p *peerView) percentile(q float64) time.Duration {
+	return time.Duration(p.times.ValueAtQuantile(q))
+}
+
+// median is the middle one of the rounds' figures.
+func (p *peerView) median(figure func(contest.Result) float64) float64 {
+	all := make([]float64, len(p.rounds))
+	for i, r := range p.rounds {
+		all[i] = figure(r)
+	}
+	return median(all)
+}
+
+func median(all []float64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	if n := len(all); n%2 == 0 {
+		return (all[n/2-1] + all[n/2]) / 2
+	}
+	return all[len(all)/2]
+}
+
+// ratio is the median of what a figure is of one peer beside another, round by round.
+func ratio(of, beside *peerView, figure func(contest.Result) float64) float64 {
+	var all []float64
+	for i := range min(len(of.rounds), len(beside.rounds)) {
+		if b := figure(beside.rounds[i]); b > 0 {
+			all = append(all, figure(of.rounds[i])/b)
+		}
+	}
+	return median(all)
+}
+
+// The figures of a round.
+
+func rate(r contest.Result) float64 {
+	return float64(r.Sample.Ops) / r.Sample.Elapsed.Seconds()
+}
+
+// cpu is in microseconds of CPU time for an operation.
+func cpu(r contest.Result) float64 {
+	return perOp(r, float64((r.Sample.User+r.Sample.System).Nanoseconds())/1e3)
+}
+
+func allocs(r contest.Result) float64  { return perOp(r, float64(r.Sample.Allocs)) }
+func threads(r contest.Result) float64 { return float64(r.Sample.Threads) }
+func memory(r contest.Result) float64  { return float64(r.Sample.RSS) }
+
+func perOp(r contest.Result, figure float64) float64 {
+	return figure / float64(max(r.Sample.Ops, 1))
+}

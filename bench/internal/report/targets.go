@@ -1,0 +1,88 @@
+package report
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+
+	"github.com/blocksock/client/bench/internal/contest"
+)
+
+// A target is a figure that is to come out, and what has.
+type target struct {
+	what   string
+	need   string
+	figure string
+	holds  bool
+}
+
+// targets are those whose cases were run.
+func (v *view) targets() (all []target) {
+	atLeast := func(what string, need, figure float64) {
+		all = append(all, target{what, fmt.Sprintf("≥ %.3g", need), fmt.Sprintf("%.2f", figure), figure >= need})
+	}
+	atMost := func(what string, need, figure float64) {
+		all = append(all, target{what, fmt.Sprintf("≤ %.3g", need), fmt.Sprintf("%.2f", figure), figure <= need})
+	}
+	for _, kind := range []string{"spin", "slices"} {
+		for _, n := range []int{2, 4} {
+			name := fmt.Sprintf("100µs away, %s × %d", kind, n*runtime.GOMAXPROCS(0))
+			c := v.at[[2]string{"b", name}]
+			if of, beside := c.peer("client"), c.peer("net"); of != nil && beside != nil {
+				atLeast(name+": p50 of net by that of client", 30, float64(beside.percentile(50))/float64(of.percentile(50)))
+				atMost(name+": p99 of client by that of net", 1, float64(of.percentile(99))/float64(beside.percentile(99)))
+			}
+		}
+	}
+	one := v.at[[2]string{"a", "unix, 64 B, 1 at once"}]
+	if of, beside, limit := one.peer("client"), one.peer("net"), one.peer("C"); of != nil && beside != nil && limit != nil {
+		atLeast("unix, 64 B, 1 at once: throughput of client by that of C", 0.9, ratio(of, limit, rate))
+		atLeast("unix, 64 B, 1 at once: throughput of client by that of net", 1.1, ratio(of, beside, rate))
+		atMost("unix, 64 B, 1 at once: CPU time of client by that of net", 0.85, ratio(of, beside, cpu))
+	}
+	for _, network := range []string{"unix", "tcp"} {
+		name := network + ", 64 B, 64 at once"
+		c := v.at[[2]string{"a", name}]
+		if of, beside := c.peer("client"), c.peer("net"); of != nil && beside != nil {
+			atLeast(name+": throughput of client by that of net", 0.9, ratio(of, beside, rate))
+		}
+	}
+	if of := one.peer("client"); of != nil && of.calls != nil {
+		n := networkCalls(of.calls)
+		all = append(all, target{"unix, 64 B, 1 at once: network system calls of a round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})
+	}
+	return all
+}
+
+// networkCalls counts those that read, write, or wait for a socket.
+func networkCalls(each map[string]float64) (n float64) {
+	for _, name := range []string{
+		"sendto", "recvfrom", "sendmsg", "recvmsg", "read", "write", "readv", "writev",
+		"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl",
+	} {
+		n += each[name]
+	}
+	return n
+}
+
+// peersOf gives the names of a group's peers, in the order of their first appearance.
+func (v *view) peersOf(group string) (names []string) {
+	for _, c := range v.cases {
+		for _, p := range c.peers {
+			if c.group == group && !slices.Contains(names, p.name) {
+				names = append(names, p.name)
+			}
+		}
+	}
+	return names
+}
+
+// titleOf is a group's title.
+func titleOf(letter string) string {
+	for _, g := range contest.Groups {
+		if g.Letter == letter {
+			return g.Title
+		}
+	}
+	return letter
+}

@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/blocksock/client"
+	"github.com/blocksock/client/bench/internal/sample"
+)
+
+// roundTrips sends Request bytes and receives Reply bytes, on each connection.
+func roundTrips(s *sample.Spec) (*sample.Sample, error) {
+	trip := map[string]func(*sample.Spec) (op, error){
+		"net":               overNet,
+		"client":            overClient,
+		"client, locked":    overLockedClient,
+		"crypto/tls on net": overTLSOnNet,
+		"client with TLS":   overTLSClient,
+	}[s.Peer]
+	if trip == nil {
+		return nil, fmt.Errorf("no such peer")
+	}
+	ops := make([]op, conns(s))
+	for i := range ops {
+		var err error
+		if ops[i], err = trip(s); err != nil {
+			return nil, err
+		}
+	}
+	return measure(s, ops)
+}
+
+// The connections are the process's, and end with it.
+
+func overNet(s *sample.Spec) (op, error) {
+	c, err := net.Dial(s.Network, s.Address)
+	if err != nil {
+		return nil, err
+	}
+	return exchange(s, c), nil
+}
+
+func exchange(s *sample.Spec, c net.Conn) op {
+	out, in := make([]byte, s.Request), make([]byte, s.Reply)
+	return func() error {
+		if _, err := c.Write(out); err != nil {
+			return err
+		}
+		if s.Network == "udp" {
+			_, err := c.Read(in)
+			return err
+		}
+		_, err := io.ReadFull(c, in)
+		return err
+	}
+}
+
+func overClient(s *sample.Spec) (op, error) {
+	c, err := client.Dial(s.Network, s.Address, nil)
+	if err != nil {
+		return nil, err
+	}
+	return sendAndRecv(s, c), nil
+}
+
+func sendAndRecv(s *sample.Spec, c *client.Client) op {
+	out, in := make([]byte, s.Request), make([]byte, s.Reply)
+	return func() error {
+		if _, err := c.Send(out, 0); err != nil {
+			return err
+		}
+		_, err := c.Recv(in, client.WaitAll)
+		return err
+	}
+}
+
+// overLockedClient is for a goroutine that keeps its thread.
+func overLockedClient(s *sample.Spec) (op, error) {
+	do, err := overClient(s)
+	if err != nil {
+		return nil, err
+	}
+	locked := false
+	return func() error {
+		if !locked {
+			runtime.LockOSThread()
+			locked = true
+		}
+		return do()
+	}, nil
+}
+
+func overTLSOnNet(s *sample.Spec) (op, error) {
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(s.Files[0])
+	if err != nil {
+		return nil, err
+	}
+	roots.AppendCertsFromPEM(pem)
+	c, err := tls.Dial(s.Network, s.Address, &tls.Config{RootCAs: roots})
+	if err != nil {
+		return nil, err
+	}
+	return exchange(s, c), nil
+}
+
+func overTLSClient(s *sample.Spec) (op, error) {
+	c, err := client.Dial(s.Network, s.Address, &client.Options{TLS: &client.TLSOptions{CAFile: s.Files[0]}})
+	if err != nil {
+		return nil, err
+	}
+	return sendAndRecv(s, c), nil
+}
