@@ -8,38 +8,15 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 )
-
-// restart kills a server and starts it again at the same address.
-func (s *server) restart(t *testing.T, ready func(s *server) error) {
-	t.Helper()
-	s.kill()
-	cmd := exec.Command(s.cmd.Path, s.cmd.Args[1:]...)
-	cmd.Dir, cmd.Env = s.cmd.Dir, s.cmd.Env
-	require.NoError(t, cmd.Start())
-	s.cmd, s.exited = cmd, make(chan struct{})
-	exited := s.exited
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	require.Eventually(t, func() bool { return ready(s) == nil }, enough, time.Millisecond)
-}
-
-// redisIs tells the server that was started from another at its address.
-func redisIs(network, address string) func(s *server) error {
-	return func(s *server) error {
-		return serverSays(network, address, "INFO server\r\n", fmt.Sprintf("process_id:%d\r\n", s.cmd.Process.Pid))
-	}
-}
 
 // increments has redis count, which it may do twice.
 func increments(key string, n *atomic.Int64) func(c *client.Client) error {
@@ -98,7 +75,7 @@ func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
 			for i := range 3 {
 				require.Eventually(t, func() bool { return done.Load() > int64(1000*(i+1)) }, enough, time.Millisecond)
 				down.Lock()
-				s.restart(t, redisIs(network, address))
+				require.NoError(t, s.Restart())
 				down.Unlock()
 			}
 			before := done.Load()
@@ -115,12 +92,7 @@ func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
 
 // memcached closes who has been idle for a second, and the pool keeps for longer.
 func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
-	path := requireProgram(t, "memcached", "memcached")
-	s := startServer(t, path, func(port string) []string {
-		return []string{"-l", "127.0.0.1", "-p", port, "-U", port, "-u", "root", "-o", "idle_timeout=1"}
-	}, func(s *server) error {
-		return serverSays("tcp", s.addr, "stats\r\n", fmt.Sprintf("STAT pid %d\r\n", s.cmd.Process.Pid))
-	})
+	s := startMemcached(t, "-o", "idle_timeout=1")
 	p := newPool(t, client.PoolOptions{})
 	version := func(c *client.Client) error {
 		sends(t, c, []byte("version\r\n"))
@@ -129,11 +101,11 @@ func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
 		require.Contains(t, line, "VERSION")
 		return err
 	}
-	require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
-	require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
+	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr, nil, version))
+	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr, nil, version))
 	require.EqualValues(t, 1, p.Stats().Reuses)
 	require.Eventually(t, func() bool {
-		require.NoError(t, p.Do(t.Context(), "tcp", s.addr, nil, version))
+		require.NoError(t, p.Do(t.Context(), "tcp", s.Addr, nil, version))
 		return p.Stats().Dead > 0
 	}, time.Minute, 3*time.Second) // memcached looks now and then
 	require.LessOrEqual(t, p.Stats().Dials, uint64(2+p.Stats().Dead))
@@ -152,7 +124,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 		opts.MaxVersion = version
 		const requests = 12
 		for range requests {
-			require.NoError(t, p.Do(t.Context(), "tcp", s.addr, &client.Options{TLS: opts}, func(c *client.Client) error {
+			require.NoError(t, p.Do(t.Context(), "tcp", s.Addr, &client.Options{TLS: opts}, func(c *client.Client) error {
 				if _, err := c.Send([]byte("GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"), 0); err != nil {
 					return err
 				}
@@ -177,11 +149,11 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 // OpenSSL's tickets lie in the kernel from the handshake on.
 func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
 		opts := &client.Options{TLS: trusting(t, c)}
 		for i := range 5 {
-			c, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+			c, err := p.Dial(t.Context(), "tcp", s.Addr, opts)
 			require.NoError(t, err)
 			require.Equal(t, i > 0, c.Reused())
 			if i > 1 { // the first time nobody receives, and the tickets stay
@@ -189,13 +161,13 @@ func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
 			}
 			require.NoError(t, c.Close())
 		}
-		client, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+		client, err := p.Dial(t.Context(), "tcp", s.Addr, opts)
 		require.NoError(t, err)
 		sends(t, client, []byte("hello\nCLOSE\n"))
 		receives(t, client, []byte("olleh\n"))
 		require.NoError(t, client.Close())
 		require.Eventually(t, func() bool {
-			client, err := p.Dial(t.Context(), "tcp", s.addr, opts)
+			client, err := p.Dial(t.Context(), "tcp", s.Addr, opts)
 			require.NoError(t, err)
 			reused := client.Reused()
 			require.NoError(t, client.Close())

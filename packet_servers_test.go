@@ -3,18 +3,14 @@ package client_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,52 +40,13 @@ func TestRedisPipelineIsReadLineByLine(t *testing.T) {
 	}
 }
 
-// startPostgres starts a PostgreSQL that trusts everybody on this machine.
-func startPostgres(t *testing.T) *server {
-	t.Helper()
-	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	require.NoError(t, err)
-	programs = append(programs, "postgres") // as it is found elsewhere
-	path := requireProgram(t, programs[0], "postgresql")
-	dir := t.TempDir()
-	as := []string{"env"}
-	if os.Getuid() == 0 { // which it refuses to be
-		u, err := user.Lookup("postgres")
-		require.NoError(t, err)
-		uid, _ := strconv.Atoi(u.Uid)
-		require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
-		require.NoError(t, os.Chown(dir, uid, -1))
-		as = []string{"setpriv", "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups"}
-	}
-	data := filepath.Join(dir, "data")
-	initdb := exec.Command(as[0], append(slices.Clone(as[1:]), filepath.Join(filepath.Dir(path), "initdb"),
-		"-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8")...)
-	initdb.Dir = dir
-	said, err := initdb.CombinedOutput()
-	require.NoError(t, err, "%s", said)
-	require.NoError(t, err)
-	return startServer(t, requireProgram(t, as[0], "util-linux"), func(port string) []string {
-		return append(slices.Clone(as[1:]), path, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1",
-			"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB")
-	}, func(s *server) error {
-		c, err := client.Dial("tcp", s.addr, &client.Options{Framing: postgresMessages})
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if !strings.Contains(s.said(), "ready to accept connections") {
-			return errors.New("it does not accept connections yet")
-		}
-		return nil
-	})
-}
-
 // postgresMessages are a type in one byte and a length that counts itself.
 var postgresMessages = client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1}
 
 func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
-	s := startPostgres(t)
-	c := dialServer(t, "tcp", s.addr, &client.Options{Framing: postgresMessages})
+	server, err := daemon.Postgres()
+	s := untilTheEnd(t, server, err)
+	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})
 	startup := []byte("\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00")
 	sends(t, c, append(binary.BigEndian.AppendUint32(nil, uint32(4+len(startup))), startup...)) // the one without a type
 	kinds := untilReady(t, c, nil)
@@ -140,15 +97,15 @@ func untilReady(t *testing.T, c *client.Client, each func(m []byte)) (kinds []by
 	return kinds
 }
 
-func startMosquitto(t *testing.T) *server {
+func startMosquitto(t *testing.T) *daemon.Server {
 	t.Helper()
 	path := requireProgram(t, "mosquitto", "mosquitto") //nolint:misspell // its name
 	config := filepath.Join(t.TempDir(), "config")
 	return startServer(t, path, func(port string) []string {
 		require.NoError(t, os.WriteFile(config, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\nuser root\n"), 0o600))
 		return []string{"-c", config}
-	}, func(s *server) error {
-		c, err := client.Dial("tcp", s.addr, &client.Options{Framing: mqttPackets})
+	}, func(s *daemon.Server) error {
+		c, err := client.Dial("tcp", s.Addr, &client.Options{Framing: mqttPackets})
 		if err != nil {
 			return err
 		}
@@ -189,7 +146,7 @@ func mqttString(s string) string {
 
 func TestMQTTsVariableLengthIsReadByAFunction(t *testing.T) {
 	s := startMosquitto(t)
-	c := dialServer(t, "tcp", s.addr, &client.Options{Framing: mqttPackets})
+	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: mqttPackets})
 	require.NoError(t, mqttConnect(c, "both"))
 	_, err := c.SendPacket(mqttPacket(0x82, "\x00\x01"+mqttString("topic")+"\x00"))
 	require.NoError(t, err)

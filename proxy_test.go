@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -467,15 +468,15 @@ func TestRealProxies(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *server) error {
-				c, err := client.Dial("tcp", s.addr, nil)
+			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err
 				}
 				return c.Close()
 			})
 			via := func(user string) *client.Options {
-				return &client.Options{Timeout: enough, Proxy: test.scheme + "://" + user + s.addr}
+				return &client.Options{Timeout: enough, Proxy: test.scheme + "://" + user + s.Addr}
 			}
 			for _, target := range []string{echoing.Addr().String(), "localhost:" + portOf(t, echoing.Addr().String())} {
 				c, err := client.Dial("tcp", target, via(test.user))

@@ -4,20 +4,19 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -27,180 +26,64 @@ import (
 // program that is not installed is a test skipped, unless CLIENT_REQUIRE_SERVERS
 // is 1.
 
-// A server is a program that runs for one test.
-type server struct {
-	cmd    *exec.Cmd
-	addr   string // where it serves, over tcp and udp
-	output string // the file that its output goes to
-	exited chan struct{}
-}
-
 // requireProgram gives the path of a program, or ends the test with the name of
 // the Debian package that has it.
 func requireProgram(t testing.TB, name, debian string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	// Debian keeps some servers in /usr/sbin, which not everybody's PATH has.
-	why := fmt.Sprintf("%v: install the Debian package %s and have /usr/sbin in PATH", err, debian)
-	if os.Getenv("CLIENT_REQUIRE_SERVERS") == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-	return ""
+	path, err := daemon.Find(name, debian)
+	requireInstalled(t, err)
+	return path
 }
 
-// serverPort gives a port of 127.0.0.1 that is free over tcp and over udp. It
-// may be somebody else's by the time a server asks for it.
-func serverPort(t testing.TB) string {
+// requireInstalled skips a test whose program is not there, or fails it.
+func requireInstalled(t testing.TB, err error) {
 	t.Helper()
-	for end := time.Now().Add(enough); time.Now().Before(end); {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		pc, err := net.ListenPacket("udp", ln.Addr().String())
-		require.NoError(t, ln.Close())
-		if err == nil {
-			require.NoError(t, pc.Close())
-			return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
-		}
+	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") != "1" {
+		t.Skip(err)
 	}
-	t.Fatal("no port is free over both tcp and udp")
-	return ""
+	require.NoError(t, err)
+}
+
+// untilTheEnd gives a server that was started to a test, whose end stops it.
+func untilTheEnd(t testing.TB, s *daemon.Server, err error) *daemon.Server {
+	t.Helper()
+	requireInstalled(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the server said:\n%s", s.Output())
+		}
+		s.Stop()
+	})
+	return s
 }
 
 // startServer starts a program on a free port and in a directory of its own, and
 // returns when ready has no error: the server answers, and it is this one and
 // not whoever took the port first. The test's end stops it.
-func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *server) error) *server {
+func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *daemon.Server) error) *daemon.Server {
 	t.Helper()
-	const attempts = 5
-	for range attempts {
-		if s := tryServer(t, path, args, ready); s != nil {
-			return s
-		}
-	}
-	t.Fatalf("%s lost the race for its port %d times", path, attempts)
-	return nil
-}
-
-// tryServer gives nil if the port was taken before the server had it.
-func tryServer(t testing.TB, path string, args func(port string) []string, ready func(s *server) error) *server {
-	t.Helper()
-	dir, port := t.TempDir(), serverPort(t)
-	out, err := os.Create(filepath.Join(dir, "output"))
-	require.NoError(t, err)
-	defer out.Close()
-	s := &server{
-		cmd:    exec.Command(path, args(port)...),
-		addr:   "127.0.0.1:" + port,
-		output: out.Name(),
-		exited: make(chan struct{}),
-	}
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, out, out
-	s.cmd.Env = append(os.Environ(), "LC_ALL=C") // we read what it says of its port
-	require.NoError(t, s.cmd.Start())
-	go func() {
-		_ = s.cmd.Wait() // how it ended is in cmd.ProcessState
-		close(s.exited)
-	}()
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("%v ended with %v and said:\n%s", s.cmd, s.cmd.ProcessState, s.said())
-		}
-	})
-	for end := time.Now().Add(enough); ; {
-		err := ready(s)
-		if err == nil {
-			return s
-		}
-		select {
-		case <-s.exited:
-			if strings.Contains(strings.ToLower(s.said()), unix.EADDRINUSE.Error()) {
-				return nil
-			}
-			t.Fatal("the server has ended before it was ready")
-		case <-time.After(time.Millisecond): // nothing tells when a server begins to listen
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the server is not ready: %v", err)
-		}
-	}
-}
-
-// kill ends the server without a chance to say goodbye, and waits for it.
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill() // it may have ended already
-	<-s.exited
-}
-
-func (s *server) said() string {
-	said, err := os.ReadFile(s.output)
-	if err != nil {
-		return err.Error()
-	}
-	return string(said)
-}
-
-// serverSays asks a server a question and waits until the answer has want in it.
-func serverSays(network, address, question, want string) error {
-	c, err := client.Dial(network, address, &client.Options{Timeout: time.Second})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := c.Send([]byte(question), 0); err != nil {
-		return err
-	}
-	var said []byte
-	for buf := make([]byte, 4096); !bytes.Contains(said, []byte(want)); {
-		n, err := c.Recv(buf, 0)
-		said = append(said, buf[:n]...)
-		if err != nil {
-			return fmt.Errorf("%w after %q", err, said)
-		}
-	}
-	return nil
+	s, err := daemon.Start(daemon.Spec{Path: path, Args: func(s *daemon.Server) []string { return args(s.Port) }, Ready: ready})
+	return untilTheEnd(t, s, err)
 }
 
 // startRedis starts a redis that serves over tcp and over a unix socket, and
 // gives its address on each network.
-func startRedis(t *testing.T) (s *server, addrs map[string]string) {
+func startRedis(t *testing.T) (s *daemon.Server, addrs map[string]string) {
 	t.Helper()
-	path := requireProgram(t, "redis-server", "redis-server")
-	socket := loopbackOf(t, "unix")
-	s = startServer(t, path, func(port string) []string {
-		return []string{"--bind", "127.0.0.1", "--port", port, "--unixsocket", socket, "--save", "", "--appendonly", "no", "--daemonize", "no"}
-	}, func(s *server) error {
-		isIt := fmt.Sprintf("process_id:%d\r\n", s.cmd.Process.Pid)
-		if err := serverSays("tcp", s.addr, "INFO server\r\n", isIt); err != nil {
-			return err
-		}
-		return serverSays("unix", socket, "INFO server\r\n", isIt)
-	})
-	return s, map[string]string{"tcp": s.addr, "unix": socket}
+	s, err := daemon.Redis()
+	untilTheEnd(t, s, err)
+	return s, map[string]string{"tcp": s.Addr, "unix": s.Socket()}
 }
 
 // startMemcached starts a memcached that serves over tcp and over udp.
-func startMemcached(t *testing.T) *server {
+func startMemcached(t *testing.T, settings ...string) *daemon.Server {
 	t.Helper()
-	path := requireProgram(t, "memcached", "memcached")
-	return startServer(t, path, func(port string) []string {
-		// Only root may choose who to be, and root has to: the rest ignores -u.
-		return []string{"-l", "127.0.0.1", "-p", port, "-U", port, "-u", "root"}
-	}, func(s *server) error {
-		isIt := fmt.Sprintf("STAT pid %d\r\n", s.cmd.Process.Pid)
-		if err := serverSays("tcp", s.addr, "stats\r\n", isIt); err != nil {
-			return err
-		}
-		return serverSays("udp", s.addr, memcachedFrame(1)+"stats\r\n", isIt)
-	})
+	s, err := daemon.Memcached(settings...)
+	return untilTheEnd(t, s, err)
 }
 
 // startDnsmasq starts a DNS server that knows one name, which nobody else knows.
-func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *server {
+func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *daemon.Server {
 	t.Helper()
 	path := requireProgram(t, "dnsmasq", "dnsmasq-base")
 	known := "--address=/" + strings.TrimSuffix(name.String(), ".") + "/" + netip.AddrFrom4(ip).String()
@@ -209,8 +92,8 @@ func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *server {
 			"--no-daemon", "--log-facility=-", "--conf-file=" + os.DevNull, "--no-resolv", "--no-hosts",
 			"--listen-address=127.0.0.1", "--bind-interfaces", "--port=" + port, known,
 		}
-	}, func(s *server) error {
-		return serverSays("udp", s.addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
+	}, func(s *daemon.Server) error {
+		return daemon.Answers("udp", s.Addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
 	})
 }
 
@@ -306,7 +189,7 @@ func redisIsKilled(t *testing.T, network string) {
 	}()
 	inKernel(t)
 	require.True(t, c.IsConnected())
-	s.kill()
+	s.Kill()
 	select {
 	case r := <-received:
 		require.Zero(t, r.n)
@@ -321,7 +204,7 @@ func redisIsKilled(t *testing.T, network string) {
 
 func TestMemcachedGivesBackAValueOverTCP(t *testing.T) {
 	s := startMemcached(t)
-	c := dialServer(t, "tcp", s.addr, nil)
+	c := dialServer(t, "tcp", s.Addr, nil)
 	value := randomBytes(512 << 10) // an item of 1 MiB is more than it takes by default
 	sends(t, c, fmt.Appendf(nil, "set key 7 0 %d\r\n%s\r\n", len(value), value))
 	receives(t, c, []byte("STORED\r\n"))
@@ -334,7 +217,7 @@ func TestMemcachedGivesBackAValueOverTCP(t *testing.T) {
 
 func TestMemcachedGivesBackAValueOverUDP(t *testing.T) {
 	s := startMemcached(t)
-	c := dialServer(t, "udp", s.addr, nil)
+	c := dialServer(t, "udp", s.Addr, nil)
 	value := randomBytes(10 << 10) // a request is one datagram, its answer several
 	sends(t, c, fmt.Appendf(nil, "%sset key 7 0 %d\r\n%s\r\n", memcachedFrame(0xbeef), len(value), value))
 	require.Equal(t, "STORED\r\n", string(memcachedReply(t, c, 0xbeef)))
@@ -389,7 +272,7 @@ func memcachedReply(t *testing.T, c *client.Client, id uint16) []byte {
 func TestDnsmasqAnswersOverConnectedUDP(t *testing.T) {
 	name, ip := dnsName(), [4]byte{192, 0, 2, 1}
 	s := startDnsmasq(t, name, ip)
-	c := dialServer(t, "udp", s.addr, nil)
+	c := dialServer(t, "udp", s.Addr, nil)
 	for id := range uint16(3) {
 		sends(t, c, dnsQuestion(t, id, name))
 		reply := make([]byte, 512)
@@ -405,7 +288,7 @@ func TestDnsmasqTwiceAnswersOneUnconnectedUDPSocket(t *testing.T) {
 	ips := [][4]byte{{192, 0, 2, 1}, {192, 0, 2, 2}}
 	servers := make([]netip.AddrPort, len(ips))
 	for i, ip := range ips {
-		servers[i] = netip.MustParseAddrPort(startDnsmasq(t, name, ip).addr)
+		servers[i] = netip.MustParseAddrPort(startDnsmasq(t, name, ip).Addr)
 	}
 	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0"})
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -36,19 +37,19 @@ func TestOpenSSLChangesItsKeys(t *testing.T) {
 	s := startServer(t, requireProgram(t, "sh", "dash"), func(port string) []string {
 		return []string{"-c", `exec "$0" "$@" < ` + keyboard, path, "s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-key", key, "-tls1_3"}
-	}, func(s *server) error {
-		if !strings.Contains(s.said(), "\nACCEPT\n") {
+	}, func(s *daemon.Server) error {
+		if !strings.Contains(s.Output(), "\nACCEPT\n") {
 			return errors.New("it does not accept yet")
 		}
 		return nil
 	})
-	client := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+	client := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 	for i := range 10 {
 		types([]string{"k\n", "K\n"}[i%2]) // K asks for the client's to be changed too
 		line := fmt.Sprintf("to the client %d\n", i)
 		types(line)
 		receives(t, client, []byte(line))
 		sends(t, client, []byte(fmt.Sprintf("to the server %d\n", i)))
-		require.Eventually(t, func() bool { return strings.Contains(s.said(), fmt.Sprintf("to the server %d\n", i)) }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(s.Output(), fmt.Sprintf("to the server %d\n", i)) }, enough, time.Millisecond)
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -105,7 +106,7 @@ func endsProperly(t *testing.T, c *client.Client) {
 // killedUnder kills a server while Recv waits for more than had, which has
 // arrived. No close_notify was sent, so this is not an end that io.EOF means:
 // whoever cuts the connection could cut the answer.
-func killedUnder(t *testing.T, s *server, c *client.Client, had string) {
+func killedUnder(t *testing.T, s *daemon.Server, c *client.Client, had string) {
 	t.Helper()
 	type result struct {
 		said string
@@ -119,7 +120,7 @@ func killedUnder(t *testing.T, s *server, c *client.Client, had string) {
 	}()
 	inKernel(t)
 	require.True(t, c.IsConnected())
-	s.kill()
+	s.Kill()
 	select {
 	case r := <-received:
 		require.Equal(t, had, r.said)
@@ -157,12 +158,12 @@ func openssl(t testing.TB, args ...string) {
 // startOpenSSL starts s_server so that it sends each line back with its bytes in
 // reverse, and ends the connection when told to CLOSE. It serves one client at a
 // time.
-func startOpenSSL(t *testing.T, c *cert, args ...string) *server {
+func startOpenSSL(t *testing.T, c *cert, args ...string) *daemon.Server {
 	t.Helper()
 	return startSServer(t, c, append([]string{"-rev"}, args...)...)
 }
 
-func startSServer(t *testing.T, c *cert, args ...string) *server {
+func startSServer(t *testing.T, c *cert, args ...string) *daemon.Server {
 	t.Helper()
 	path := requireProgram(t, "openssl", "openssl")
 	chain, key, ca := c.files(t)
@@ -171,8 +172,8 @@ func startSServer(t *testing.T, c *cert, args ...string) *server {
 			"s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-cert_chain", chain, "-key", key, "-CAfile", ca,
 		}, args...)
-	}, func(s *server) error {
-		if !strings.Contains(s.said(), "\nACCEPT\n") { // it listens
+	}, func(s *daemon.Server) error {
+		if !strings.Contains(s.Output(), "\nACCEPT\n") { // it listens
 			return errors.New("it does not accept yet")
 		}
 		return nil
@@ -197,7 +198,7 @@ func opensslOnly(version uint16) []string {
 }
 
 // underOpenSSL runs a test with a server of each version.
-func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *server, version uint16)) {
+func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *daemon.Server, version uint16)) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		f(t, startOpenSSL(t, c, append(opensslOnly(version), args...)...), version)
 	})
@@ -205,8 +206,8 @@ func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *
 
 func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, version uint16) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		state := c.ConnectionState()
 		require.Equal(t, version, state.Version)
 		require.True(t, state.HandshakeComplete)
@@ -265,8 +266,8 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *server, version uint16) {
-				c := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+				c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 				if version == tls.VersionTLS13 {
 					arrived(t, c)
 				}
@@ -280,8 +281,8 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 
 func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		sends(t, c, []byte("hello\n"))
 		p := make([]byte, 6)
 		for _, flags := range []client.Flag{client.Peek | client.WaitAll, client.Peek, client.Peek | client.DontWait} {
@@ -306,8 +307,8 @@ func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 
 func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		p := make([]byte, 100)
 		for range 3 {
 			for _, flags := range []client.Flag{0, client.WaitAll, client.Peek} {
@@ -326,11 +327,11 @@ func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 
 func TestOpenSSLResumesTheSession(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, version uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 		for i := range 4 {
-			c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+			c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 			state := c.ConnectionState()
 			require.Equal(t, version, state.Version)
 			require.Equal(t, i > 0, state.DidResume)
@@ -340,7 +341,7 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 		}
 		// Each Options has the sessions of its own cache alone.
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		require.False(t, c.ConnectionState().DidResume)
 	})
 }
@@ -349,16 +350,16 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 // the dial that resumes it do.
 func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 
 		others := *opts
 		others.CAFile = tempFile(t, "ca.pem", newRoot(t, "another").certPEM())
-		_, err := client.Dial("tcp", s.addr, &client.Options{TLS: &others})
+		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: &others})
 		require.True(t, isUnknownAuthority(err), "%v", err)
 	})
 }
@@ -367,7 +368,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "server", nil)
 	required := []string{"-Verify", "1", "-verify_return_error"}
-	underOpenSSL(t, c, required, func(t *testing.T, s *server, version uint16) {
+	underOpenSSL(t, c, required, func(t *testing.T, s *daemon.Server, version uint16) {
 		trust := trusting(t, c)
 		for name, test := range map[string]struct {
 			opts     *client.TLSOptions
@@ -381,7 +382,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 			"the right one":   {showing(t, trust, root.issue(t, "client", nil)), "", ""},
 		} {
 			t.Run(name, func(t *testing.T) {
-				c, err := client.Dial("tcp", s.addr, &client.Options{TLS: test.opts})
+				c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: test.opts})
 				switch {
 				case test.old == "":
 					require.NoError(t, err)
@@ -408,7 +409,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 
 func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *server, _ uint16) {
+	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *daemon.Server, _ uint16) {
 		for _, test := range []struct {
 			offered []string
 			chosen  string
@@ -419,14 +420,14 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 		} {
 			opts := trusting(t, c)
 			opts.NextProtos = test.offered
-			c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+			c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 			require.Equal(t, test.chosen, c.ConnectionState().NegotiatedProtocol)
 			reverses(t, c, "hello", "olleh")
 			require.NoError(t, c.Close())
 		}
 		opts := trusting(t, c)
 		opts.NextProtos = []string{"spdy/3"}
-		_, err := client.Dial("tcp", s.addr, &client.Options{TLS: opts})
+		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		alerted(t, err, "no application protocol")
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
@@ -435,13 +436,13 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 
 func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, version uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.MinVersion, opts.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		if version == tls.VersionTLS12 {
 			opts.MinVersion, opts.MaxVersion = tls.VersionTLS13, 0
 		}
-		_, err := client.Dial("tcp", s.addr, &client.Options{TLS: opts})
+		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		alerted(t, err, "protocol version not supported")
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
@@ -451,26 +452,26 @@ func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 
 func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 		opts := trusting(t, c)
-		_, err := client.Dial("tcp", s.addr, &client.Options{TLS: opts}) // by its address, which the certificate lacks
+		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts}) // by its address, which the certificate lacks
 		require.True(t, isHostname(err), "%v", err)
 		opts.ServerName = "elsewhere.test"
-		_, err = client.Dial("tcp", s.addr, &client.Options{TLS: opts})
+		_, err = client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		require.True(t, isHostname(err), "%v", err)
-		_, err = client.Dial("tcp", s.addr, &client.Options{TLS: &client.TLSOptions{ServerName: "localhost"}}) // by the system's roots
+		_, err = client.Dial("tcp", s.Addr, &client.Options{TLS: &client.TLSOptions{ServerName: "localhost"}}) // by the system's roots
 		require.True(t, isUnknownAuthority(err), "%v", err)
 
 		opts.ServerName = "localhost"
-		reverses(t, dialServer(t, "tcp", s.addr, &client.Options{TLS: opts}), "hello", "olleh")
+		reverses(t, dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts}), "hello", "olleh")
 	})
 }
 
 func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 		opts := &client.Options{TLS: trusting(t, c)}
-		c := dialServer(t, "tcp", s.addr, opts)
+		c := dialServer(t, "tcp", s.Addr, opts)
 		sends(t, c, []byte("hello\nCLOSE\n"))
 		receives(t, c, []byte("olleh\n"))
 		endsProperly(t, c)
@@ -478,7 +479,7 @@ func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 
 		// In the middle of what was asked for it is an end too early, and peeked at
 		// it stays where it is.
-		c = dialServer(t, "tcp", s.addr, opts)
+		c = dialServer(t, "tcp", s.Addr, opts)
 		sends(t, c, []byte("hello\nCLOSE\n"))
 		p := make([]byte, 10)
 		for _, flags := range []client.Flag{client.Peek | client.WaitAll, client.WaitAll} {
@@ -492,7 +493,7 @@ func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 
 		// The other way round: what the server had to say before it learnt of our
 		// end arrives, and then its own end.
-		c = dialServer(t, "tcp", s.addr, opts)
+		c = dialServer(t, "tcp", s.Addr, opts)
 		sends(t, c, []byte("hello\n"))
 		require.NoError(t, c.CloseWrite())
 		receives(t, c, []byte("olleh\n"))
@@ -504,8 +505,8 @@ func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
 	for _, had := range []string{"", "olleh\n"} {
 		t.Run(fmt.Sprintf("after %d bytes", len(had)), func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
-				c := dialServer(t, "tcp", s.addr, &client.Options{RecvTimeout: time.Minute, TLS: trusting(t, c)})
+			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+				c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trusting(t, c)})
 				reverses(t, c, "first", "tsrif") // so that it serves, and not just the kernel's backlog
 				if had != "" {
 					sends(t, c, []byte("hello\n"))
@@ -522,7 +523,7 @@ func TestAPageOfOpenSSLIsWholeWhenTLSEnds(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startSServer(t, c, append(opensslOnly(version), "-www")...)
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
 		sends(t, c, []byte("GET / HTTP/1.0\r\n\r\n"))
 		page, err := io.ReadAll(c)
@@ -556,13 +557,13 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 		t.Helper()
 		opts := *trust
 		opts.CertFile, opts.KeyFile, opts.Passphrase = chain, key, passphrase
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: &opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: &opts})
 		reverses(t, c, "hello", "olleh") // it has accepted the certificate
 		require.NoError(t, c.Close())    // it serves one at a time
 
 		for _, wrong := range []string{"", "wrong", passphrase + "\n"} {
 			opts.Passphrase = wrong
-			_, err := client.Dial("tcp", s.addr, &client.Options{TLS: &opts})
+			_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: &opts})
 			var option *client.OptionError
 			require.ErrorAs(t, err, &option)
 			require.Equal(t, "TLS.KeyFile", option.Option)
@@ -702,11 +703,11 @@ func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
 	require.Len(t, entries, 6)
 
 	for _, path := range []string{dir, hashed["root"]} {
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: &client.TLSOptions{CAPath: path}})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: &client.TLSOptions{CAPath: path}})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 	}
-	_, err = client.Dial("tcp", s.addr, &client.Options{TLS: &client.TLSOptions{CAPath: hashed["another"]}})
+	_, err = client.Dial("tcp", s.Addr, &client.Options{TLS: &client.TLSOptions{CAPath: hashed["another"]}})
 	require.True(t, isUnknownAuthority(err), "%v", err)
 }
 
@@ -747,9 +748,9 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 	root := newRoot(t, "root")
 	appointed := root.issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
 	c, other := root.issue(t, "server", nil), root.issue(t, "other", nil)
-	refused := func(t *testing.T, s *server, opts *client.TLSOptions) *client.RevocationError {
+	refused := func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) *client.RevocationError {
 		t.Helper()
-		_, err := client.Dial("tcp", s.addr, &client.Options{TLS: opts})
+		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		var revocation *client.RevocationError
 		require.ErrorAs(t, err, &revocation)
 		require.True(t, c.Equal(revocation.Certificate))
@@ -766,9 +767,9 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 
 	for name, signer := range map[string]*cert{"the issuer": root, "who is appointed": appointed} {
 		t.Run("good, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
 				for _, opts := range either {
-					c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+					c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 					require.NotEmpty(t, c.ConnectionState().OCSPResponse)
 					reverses(t, c, "hello", "olleh")
 					require.NoError(t, c.Close())
@@ -776,7 +777,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 			})
 		})
 		t.Run("revoked, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
 				for _, opts := range either {
 					require.True(t, refused(t, s, opts).Revoked)
 				}
@@ -784,23 +785,23 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		})
 	}
 	t.Run("good, by another of the issuer's customers", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *daemon.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("unknown", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *daemon.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("none", func(t *testing.T) {
-		underOpenSSL(t, c, nil, func(t *testing.T, s *server, _ uint16) {
+		underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 			require.False(t, refused(t, s, insisting).Revoked)
-			reverses(t, dialServer(t, "tcp", s.addr, &client.Options{TLS: trusting(t, c)}), "hello", "olleh")
+			reverses(t, dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)}), "hello", "olleh")
 		})
 	})
 }
@@ -830,14 +831,14 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 	t.Run("good", func(t *testing.T) {
 		opts := trusting(t, c)
 		opts.CRLFile = list(t, false, root, c)
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 	})
 	t.Run("another one is revoked", func(t *testing.T) {
 		opts := trusting(t, c)
 		opts.CRLFile = list(t, true, root, root.issue(t, "other", nil))
-		c := dialServer(t, "tcp", s.addr, &client.Options{TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 	})
@@ -845,7 +846,7 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			opts := trusting(t, c)
 			opts.CRLFile = list(t, true, issuer, c)
-			_, err := client.Dial("tcp", s.addr, &client.Options{TLS: opts})
+			_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 			var revocation *client.RevocationError
 			require.ErrorAs(t, err, &revocation)
 			require.Equal(t, issuer == root, revocation.Revoked)
@@ -855,7 +856,7 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 }
 
 // startNginx starts an nginx that serves the files of a directory over https.
-func startNginx(t *testing.T, c *cert, files string, settings ...string) *server {
+func startNginx(t *testing.T, c *cert, files string, settings ...string) *daemon.Server {
 	t.Helper()
 	path := requireProgram(t, "nginx", "nginx-light")
 	chain, key, _ := c.files(t)
@@ -886,8 +887,8 @@ func startNginx(t *testing.T, c *cert, files string, settings ...string) *server
 				}
 			}
 		`)}
-	}, func(s *server) error {
-		return tlsServerSays(s.addr, trust, "HEAD /small HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n")
+	}, func(s *daemon.Server) error {
+		return tlsServerSays(s.Addr, trust, "HEAD /small HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n")
 	})
 }
 
@@ -948,20 +949,20 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 		web, dials := nginxClient(t, &client.Options{TLS: opts})
 		for i := range 5 {
 			for j, name := range []string{"small", "record", "large"} {
-				require.Equal(t, i+j > 0, fetches(t, web, s.addr, name, sums[name]))
+				require.Equal(t, i+j > 0, fetches(t, web, s.Addr, name, sums[name]))
 			}
 		}
 		require.EqualValues(t, 1, dials.Load())
 	})
 	t.Run("another root", func(t *testing.T) {
 		web, _ := nginxClient(t, &client.Options{TLS: trusting(t, newRoot(t, "another"))})
-		_, err := web.Get("https://" + s.addr + "/small")
+		_, err := web.Get("https://" + s.Addr + "/small")
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
 		require.True(t, isUnknownAuthority(err), "%v", err)
 	})
 	t.Run("no TLS", func(t *testing.T) {
-		c := dialServer(t, "tcp", s.addr, nil)
+		c := dialServer(t, "tcp", s.Addr, nil)
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
 		sends(t, c, []byte("GET /small HTTP/1.0\r\n\r\n"))
 		refusal, err := io.ReadAll(c)
@@ -979,7 +980,7 @@ func TestNginxServesManyAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for name, sum := range sums {
-				response, err := web.Get("https://" + s.addr + "/" + name)
+				response, err := web.Get("https://" + s.Addr + "/" + name)
 				if err != nil {
 					t.Error(err)
 					continue
@@ -1014,29 +1015,29 @@ func TestNginxBehindAProxy(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *server) error {
-				c, err := client.Dial("tcp", s.addr, nil)
+			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err
 				}
 				return c.Close()
 			})
-			via := client.Options{Timeout: enough, Proxy: test.scheme + "://me:secret@" + proxy.addr, TLS: trusting(t, c)}
+			via := client.Options{Timeout: enough, Proxy: test.scheme + "://me:secret@" + proxy.Addr, TLS: trusting(t, c)}
 			// The name that counts is the target's and not the proxy's.
-			for _, address := range []string{s.addr, "localhost:" + portOf(t, s.addr)} {
+			for _, address := range []string{s.Addr, "localhost:" + portOf(t, s.Addr)} {
 				web, dials := nginxClient(t, &via)
 				for i := range 3 {
 					require.Equal(t, i > 0, fetches(t, web, address, "large", sums["large"]))
 				}
 				require.EqualValues(t, 1, dials.Load())
 			}
-			direct := dialServer(t, "tcp", s.addr, &via)
-			require.Equal(t, proxy.addr, direct.RemoteAddr().String())
+			direct := dialServer(t, "tcp", s.Addr, &via)
+			require.Equal(t, proxy.Addr, direct.RemoteAddr().String())
 			require.Equal(t, "server", direct.ConnectionState().PeerCertificates[0].Subject.CommonName)
 
 			other := via
 			other.TLS = trusting(t, newRoot(t, "another"))
-			_, err := client.Dial("tcp", s.addr, &other)
+			_, err := client.Dial("tcp", s.Addr, &other)
 			var failed *client.TLSError
 			require.ErrorAs(t, err, &failed)
 			require.True(t, isUnknownAuthority(err), "%v", err)
@@ -1046,7 +1047,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 
 // startStunnel starts a stunnel in front of another server. settings are lines
 // of its configuration.
-func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *server) error) *server {
+func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *daemon.Server) error) *daemon.Server {
 	t.Helper()
 	program := "stunnel4"
 	if _, err := exec.LookPath(program); err != nil {
@@ -1073,10 +1074,10 @@ func TestRedisBehindStunnel(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *server) error {
-			return tlsServerSays(s.addr, trust, "PING\r\n", "+PONG\r\n")
+		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *daemon.Server) error {
+			return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n")
 		})
-		c := dialServer(t, "tcp", s.addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
 		require.Equal(t, version, c.ConnectionState().Version)
 		sends(t, c, []byte("*1\r\n$4\r\nPING\r\n"))
 		receives(t, c, []byte("+PONG\r\n"))
@@ -1088,7 +1089,7 @@ func TestRedisBehindStunnel(t *testing.T) {
 		receives(t, c, []byte("+OK\r\n"))
 		endsProperly(t, c)
 
-		c = dialServer(t, "tcp", s.addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
+		c = dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
 		sends(t, c, []byte("PING\r\nBLPOP nothing 0\r\n"))
 		receives(t, c, []byte("+PONG\r\n"))
 		killedUnder(t, s, c, "")
@@ -1096,7 +1097,7 @@ func TestRedisBehindStunnel(t *testing.T) {
 }
 
 // startRedisTLS starts a redis that serves over TLS alone.
-func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *server {
+func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *daemon.Server {
 	t.Helper()
 	path := requireProgram(t, "redis-server", "redis-server")
 	chain, key, ca := c.files(t)
@@ -1106,12 +1107,12 @@ func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...
 			"--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca,
 			"--save", "", "--appendonly", "no", "--daemonize", "no",
 		}, settings...)
-	}, func(s *server) error { return tlsServerSays(s.addr, trust, "PING\r\n", "+PONG\r\n") })
+	}, func(s *daemon.Server) error { return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n") })
 }
 
 // underRedisTLS runs a test with a redis that wants a certificate of its clients
 // and one that does not, over each version.
-func underRedisTLS(t *testing.T, f func(t *testing.T, s *server, opts *client.TLSOptions)) {
+func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *client.TLSOptions)) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "between", authority).issue(t, "server", nil)
 	for clients, opts := range map[string]*client.TLSOptions{
@@ -1127,8 +1128,8 @@ func underRedisTLS(t *testing.T, f func(t *testing.T, s *server, opts *client.TL
 }
 
 func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *server, opts *client.TLSOptions) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough, TLS: opts})
+	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
 		for range 3 {
 			redisGivesBackAMebibyte(t, c)
 		}
@@ -1136,8 +1137,8 @@ func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAPipeline(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *server, opts *client.TLSOptions) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough, TLS: opts})
+	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
 		var commands []byte
 		var answers [][]byte
 		for i := range 500 {
@@ -1162,10 +1163,10 @@ func TestRedisTLSAnswersAPipeline(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
-		c := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough, RecvTimeout: limit, TLS: opts})
-		other := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough, TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, RecvTimeout: limit, TLS: opts})
+		other := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
 		for i := range 2 {
 			sends(t, c, []byte("BLPOP list 0\r\n"))
 			start := time.Now()
@@ -1187,8 +1188,8 @@ func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 }
 
 func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *server, opts *client.TLSOptions) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{RecvTimeout: time.Minute, TLS: opts})
+	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: opts})
 		sends(t, c, []byte("PING\r\nBLPOP nothing 0\r\n"))
 		receives(t, c, []byte("+PO"))
 		killedUnder(t, s, c, "NG\r\n")
@@ -1201,7 +1202,7 @@ func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startRedisTLS(t, c, showing(t, trust, root.issue(t, "client", nil)), "--tls-auth-clients", "yes", "--tls-protocols", opensslName(version))
-		c, err := client.Dial("tcp", s.addr, &client.Options{TLS: trust})
+		c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: trust})
 		if version == tls.VersionTLS12 {
 			alerted(t, err, "handshake failure")
 			return
@@ -1220,12 +1221,12 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "server", nil)
 	const asks = "\x00\x00\x00\x08\x04\xd2\x16\x2f" // SSLRequest
-	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *server) error {
-		return serverSays("tcp", s.addr, asks, "S")
+	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *daemon.Server) error {
+		return daemon.Answers("tcp", s.Addr, asks, "S")
 	})
 	connect := func(t *testing.T) *client.Client {
 		t.Helper()
-		c := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough})
 		sends(t, c, []byte(asks))
 		receives(t, c, []byte("S"))
 		return c
@@ -1249,7 +1250,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 	t.Run("too early", func(t *testing.T) {
-		c := dialServer(t, "tcp", s.addr, &client.Options{Timeout: enough})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough})
 		sends(t, c, []byte(asks))
 		arrived(t, c) // the answer, which nobody has received
 		err := c.StartTLS(t.Context(), trusting(t, root))
@@ -1277,16 +1278,16 @@ func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
 		}
 	})
 	root := newRoot(t, "root")
-	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *server) error {
-		return serverSays("tcp", s.addr, "", "stunnel")
+	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *daemon.Server) error {
+		return daemon.Answers("tcp", s.Addr, "", "stunnel")
 	})
 	t.Cleanup(func() { // before stunnel is killed, which startServer sees to
-		s.kill()
+		s.Kill()
 		_ = behind.Close()
 		wg.Wait()
 	})
 
-	c := dialServer(t, "tcp", "localhost:"+portOf(t, s.addr), &client.Options{Timeout: enough})
+	c := dialServer(t, "tcp", "localhost:"+portOf(t, s.Addr), &client.Options{Timeout: enough})
 	require.Regexp(t, `^220 .*stunnel`, readLine(t, c))
 	sends(t, c, []byte("EHLO me\r\n"))
 	offered := []string{readLine(t, c)}

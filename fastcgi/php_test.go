@@ -15,7 +15,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,83 +24,47 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 )
 
-// program finds a server, or skips the test; with CLIENT_REQUIRE_SERVERS it fails.
-func program(t testing.TB, pattern, pkg string) string {
+// running gives a server that was started to a test, until its end. If it is not
+// installed the test is skipped, or fails with CLIENT_REQUIRE_SERVERS.
+func running(t testing.TB, s *daemon.Server, err error) *daemon.Server {
 	t.Helper()
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin") {
-		if found, _ := filepath.Glob(filepath.Join(dir, pattern)); len(found) > 0 {
-			return found[len(found)-1]
+	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") == "" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+			t.Logf("the server said:\n%s%s", s.Output(), log)
 		}
-	}
-	if os.Getenv("CLIENT_REQUIRE_SERVERS") != "" {
-		t.Fatalf("no %s: install %s", pattern, pkg)
-	}
-	t.Skipf("no %s: install %s", pattern, pkg)
-	return ""
+		s.Stop()
+	})
+	return s
 }
 
 // A phpFPM is a php-fpm of the test's own.
 type phpFPM struct {
-	cmd     *exec.Cmd
+	*daemon.Server
 	network string
-	address string
 }
 
 func startPHP(t testing.TB, network string, settings ...string) *phpFPM {
 	t.Helper()
-	name := program(t, "php-fpm8*", "php8.2-fpm")
-	dir := t.TempDir()
-	p := &phpFPM{network: network, address: filepath.Join(dir, "s")}
-	if network == "tcp" {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		p.address = ln.Addr().String()
-		require.NoError(t, ln.Close())
-	}
-	config := strings.Join(append([]string{
-		"[global]", "daemonize = no", "error_log = " + filepath.Join(dir, "log"), "process_control_timeout = 10s",
-		"[www]", "user = " + strconv.Itoa(os.Getuid()), "listen = " + p.address, "pm = static", "pm.max_children = 5",
-		"catch_workers_output = no", "clear_env = no",
-		"php_admin_value[upload_max_filesize] = 80M", "php_admin_value[post_max_size] = 90M",
-		"php_admin_value[upload_tmp_dir] = " + dir, "php_admin_value[sys_temp_dir] = " + dir,
-		"php_admin_value[log_errors] = on", "php_admin_value[display_errors] = off",
-	}, settings...), "\n")
-	file := filepath.Join(dir, "fpm.conf")
-	require.NoError(t, os.WriteFile(file, []byte(config+"\n"), 0o600))
-	p.cmd = exec.Command(name, "-F", "-R", "-n", "-y", file)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	said := &bytes.Buffer{}
-	p.cmd.Stderr = said
-	require.NoError(t, p.cmd.Start())
-	t.Cleanup(func() {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		_ = p.cmd.Wait()
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			t.Logf("php-fpm said:\n%s%s", said, log)
-		}
-	})
-	p.ready(t)
-	return p
-}
-
-func (p *phpFPM) ready(t testing.TB) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		c, err := net.Dial(p.network, p.address)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	}, enough, 5*time.Millisecond)
+	s, err := daemon.PHP(network, settings...)
+	return &phpFPM{running(t, s, err), network}
 }
 
 func (p *phpFPM) client(t testing.TB) *Client {
 	t.Helper()
-	cl := &Client{Network: p.network, Address: p.address, IdleTimeout: enough, Options: &client.Options{Timeout: enough}}
+	address := p.Addr
+	if p.network == "unix" {
+		address = p.Socket()
+	}
+	cl := &Client{Network: p.network, Address: address, IdleTimeout: enough, Options: &client.Options{Timeout: enough}}
 	t.Cleanup(func() { _ = cl.Close() })
 	return cl
 }
@@ -432,7 +395,7 @@ func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
 				return
 			case <-time.After(150 * time.Millisecond):
 			}
-			if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			if err := p.Signal(syscall.SIGUSR2); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				t.Error(err)
 			}
 		}
@@ -445,17 +408,18 @@ func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
 }
 
 func TestFCGIWrapRunsAProgram(t *testing.T) {
-	name := program(t, "fcgiwrap", "fcgiwrap")
-	dir := t.TempDir()
-	script := filepath.Join(dir, "hello.cgi")
+	name, err := daemon.Find("fcgiwrap", "fcgiwrap")
+	var s *daemon.Server
+	if err == nil {
+		s, err = daemon.Start(daemon.Spec{
+			Path:  name,
+			Args:  func(s *daemon.Server) []string { return []string{"-f", "-s", "unix:" + s.Socket(), "-c", "2"} },
+			Ready: func(s *daemon.Server) error { return daemon.Answers("unix", s.Socket(), "", "") },
+		})
+	}
+	p := &phpFPM{running(t, s, err), "unix"}
+	script := filepath.Join(p.Dir, "hello.cgi")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'Status: 203 Maybe\\r\\nX-A: b\\r\\n\\r\\n'\necho careful >&2\ncat\nexit 4\n"), 0o700)) //nolint:gosec // it is a program
-	address := filepath.Join(dir, "s")
-	cmd := exec.Command(name, "-f", "-s", "unix:"+address, "-c", "2")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
-	p := &phpFPM{network: "unix", address: address}
-	p.ready(t)
 	cl := p.client(t)
 	cl.MaxConns = 2
 	var wg sync.WaitGroup
