@@ -50,7 +50,13 @@ func dialBy(ctx context.Context, network, address string, opts *Options, until s
 // defaults.
 type Dialer struct {
 	Options *Options // nil is the defaults
-	Pool    *Pool    // if not nil, who dials; Close of a connection then gives it back
+
+	// Pool, if not nil, is who dials, and Close of a connection gives it back. That is
+	// for who closes a connection when all of the last answer has come. It is not for
+	// what keeps connections itself, as net/http.Transport, gRPC and drivers with a pool
+	// of their own do: those close one to be rid of it, also in the middle of an answer,
+	// and the pool cannot see what of that has not arrived. The next would get it.
+	Pool *Pool
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving

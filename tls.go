@@ -74,8 +74,10 @@ type TLSOptions struct {
 	InsecureSkipVerify bool
 
 	// NextProtos are the protocols to offer (ALPN, RFC 7301), most wanted first.
-	// Default: Config's. For http.Transport.DialTLSContext leave "h2" out: the
-	// transport speaks HTTP/2 on connections of crypto/tls's own type alone.
+	// Default: Config's. On what http.Transport.DialTLSContext gives, the transport
+	// sees what was agreed on connections of crypto/tls's own type alone: leave "h2"
+	// out, or offer nothing else and have UnencryptedHTTP2 as the only one of
+	// Transport.Protocols, which then speaks HTTP/2 from the first byte.
 	NextProtos []string
 
 	// MinVersion and MaxVersion are the versions to speak, tls.VersionTLS12 and

@@ -78,9 +78,19 @@ func (w *Wire) left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.open {
-		if _, err := c.SyscallConn(); errors.Is(err, net.ErrClosed) {
+		if !isOpen(c) {
 			delete(w.open, c)
 		}
 	}
 	return len(w.open)
+}
+
+// isOpen asks by the descriptor: a client that was closed still has a SyscallConn, as a
+// net.Conn has, which then lends nothing.
+func isOpen(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(uintptr) {})
+	}
+	return !errors.Is(err, net.ErrClosed)
 }
