@@ -109,9 +109,9 @@ type Pool struct {
 	sweepAt int              // how many shelves make it worth looking for empty ones
 	idle    stack            // all that are idle, of any key
 	blanks  []Client
-	clean   *time.Timer // due when the first of the idle has been so for too long
-	cleanAt time.Time   // zero: not set
-	gone    KeyStats    // of shelves that are there no more
+	clean   *time.Timer  // due when the first of the idle has been so for too long
+	cleanAt sock.Instant // zero: not set
+	gone    KeyStats     // of shelves that are there no more
 }
 
 // A shelf has all there is of one key. It belongs to the pool's mutex.
@@ -127,8 +127,8 @@ type shelf struct {
 	dialing int
 	waiters list.List // of *waiter, who asked first in front
 	stats   KeyStats
-	used    time.Time
-	refill  time.Time // when to try again to have MinIdle, after a failure
+	used    sock.Instant
+	refill  sock.Instant // when to try again to have MinIdle, after a failure
 }
 
 // NewPool makes a pool.
@@ -202,7 +202,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 				return nil, poolError(network, address, err)
 			}
 		}
-		now := time.Now()
+		now := bothClocks()
 		cause := k.fitness(now)
 		if cause == fit {
 			c.packets = packets
@@ -251,7 +251,7 @@ func (p *Pool) shelf(at place, opts *Options) *shelf {
 		}
 	}
 	if p.count >= p.sweepAt {
-		p.sweep(time.Now())
+		p.sweep(sock.Now())
 	}
 	s := &shelf{place: at, key: keyOf(opts), opts: opts.clone(), idle: stack{which: ofShelf}, next: p.shelves[at]}
 	if opts.TLS != nil {
@@ -264,14 +264,14 @@ func (p *Pool) shelf(at place, opts *Options) *shelf {
 
 // sweep takes down the shelves that have not been used for long, so that a pool
 // which sees ever new addresses does not grow for ever.
-func (p *Pool) sweep(now time.Time) {
+func (p *Pool) sweep(now sock.Instant) {
 	const few = 64
 	p.count, p.latest = 0, nil
 	for at, s := range p.shelves {
 		var left *shelf
 		for next := s; next != nil; {
 			s, next = next, next.next
-			if s.isEmpty() && now.Sub(s.used) > time.Minute {
+			if s.isEmpty() && s.used.Add(time.Minute) < now {
 				p.gone.add(&s.stats)
 				continue
 			}
@@ -321,7 +321,7 @@ func (p *Pool) takeIdle() (all []*kept) {
 	}
 	if p.clean != nil {
 		p.clean.Stop()
-		p.cleanAt = time.Time{}
+		p.cleanAt = sock.Never
 	}
 	return all
 }

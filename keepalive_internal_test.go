@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 )
 
@@ -37,9 +38,9 @@ func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
 	require.Len(t, before.Keys, 2*keys)
 
 	p.mu.Lock()
-	p.sweep(time.Now())
+	p.sweep(sock.Now())
 	require.Equal(t, 2*keys, p.count, "it may be wanted again")
-	p.sweep(time.Now().Add(time.Hour))
+	p.sweep(sock.Now().Add(time.Hour))
 	require.Equal(t, 1, p.count)
 	require.Len(t, p.shelves, 1)
 	p.mu.Unlock()

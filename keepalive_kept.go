@@ -20,31 +20,31 @@ type kept struct {
 	host    string
 	ends    *ends
 
-	uses  int       // how often it was lent
-	lent  time.Time // when it was lent last
-	since time.Time // when it became idle; zero if it never was
-	until time.Time // the end of its life; zero is none
+	uses  int    // how often it was lent
+	lent  moment // when it was lent last
+	since moment // when it became idle; zero if it never was
+	until moment // the end of its life; zero is none
 
 	in [2]links // of the shelf's stack and of the pool's
 }
 
 // keep makes a connection of the pool of a client that was dialled.
-func (p *Pool) keep(s *shelf, c *Client, now time.Time) *kept {
+func (p *Pool) keep(s *shelf, c *Client, now moment) *kept {
 	k := &kept{
 		pool: p, shelf: s,
 		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, host: c.host, ends: c.ends.Load(),
 	}
-	if p.opts.MaxLifetime > 0 {
-		k.until = now.Add(p.opts.MaxLifetime)
+	if life := p.opts.MaxLifetime; life > 0 {
 		if jitter := p.opts.LifetimeJitter; jitter > 0 {
-			k.until = k.until.Add(-rand.N(jitter))
+			life -= rand.N(jitter)
 		}
+		k.until = now.add(life)
 	}
 	return k
 }
 
 // lend makes c a client on the connection.
-func (k *kept) lend(c *Client, opts *Options, now time.Time) {
+func (k *kept) lend(c *Client, opts *Options, now moment) {
 	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
 	c.limits = opts.limits()
 	c.ends.Store(k.ends)
@@ -58,7 +58,7 @@ func (k *kept) lend(c *Client, opts *Options, now time.Time) {
 }
 
 // isOld reports whether the connection was there before whoever gets it asked.
-func (k *kept) isOld() bool { return k.uses > 0 || !k.since.IsZero() }
+func (k *kept) isOld() bool { return k.uses > 0 || k.since != moment{} }
 
 // giveBack ends a loan.
 func (k *kept) giveBack(c *Client, discard bool) error {
@@ -94,8 +94,8 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 func (p *Pool) back(k *kept, cause cause) {
 	// Half the price of time.Now, which asks two clocks. If the machine slept in
 	// between, that counts as time in which nobody used the connection.
-	now := k.lent.Add(time.Since(k.lent))
-	if cause == fit && !k.until.IsZero() && now.After(k.until) {
+	now := k.lent.add(time.Duration(sock.Now() - k.lent.mono))
+	if cause == fit && k.until.isOver(now) {
 		cause = expired
 	}
 	if cause != fit {
@@ -106,7 +106,7 @@ func (p *Pool) back(k *kept, cause cause) {
 	var excess *kept
 	p.mu.Lock()
 	s.active--
-	s.used = now
+	s.used = now.mono
 	switch {
 	case cause != fit:
 		s.stats.count(cause)
@@ -125,7 +125,7 @@ func (p *Pool) back(k *kept, cause cause) {
 
 // deliver gives a connection to the first who waits, or puts it on the shelf and
 // gives the one that has to go for that, if one has to.
-func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
+func (p *Pool) deliver(k *kept, now moment) (excess *kept) {
 	s := k.shelf
 	if k = p.settle(s, s.waiters.Front(), k); k == nil {
 		return nil
@@ -144,7 +144,7 @@ func (p *Pool) deliver(k *kept, now time.Time) (excess *kept) {
 		excess.shelf.stats.OverLimit++
 	}
 	if excess != k {
-		p.cleanBy(k.expiry(), now)
+		p.cleanBy(k.expiry().mono)
 	}
 	return excess
 }
@@ -156,11 +156,11 @@ func (p *Pool) unshelve(k *kept) {
 }
 
 // fitness judges a connection before it is lent.
-func (k *kept) fitness(now time.Time) cause {
+func (k *kept) fitness(now moment) cause {
 	if !k.isOld() {
 		return fit // it has just been dialled
 	}
-	if end := k.expiry(); !end.IsZero() && passed(end, now) {
+	if k.expiry().isOver(now) {
 		return expired
 	}
 	sight := k.pending(false)
@@ -168,12 +168,6 @@ func (k *kept) fitness(now time.Time) cause {
 		return fit // a server's greeting, for the first who comes
 	}
 	return causeOf(sight)
-}
-
-// passed reports whether a time is over by either clock: the monotonic one stands
-// still while the machine sleeps, and servers elsewhere do not.
-func passed(end, now time.Time) bool {
-	return now.After(end) || now.Round(0).After(end.Round(0))
 }
 
 // pending looks what there is to receive; see tlsStream.pending for afresh.
@@ -185,15 +179,12 @@ func (k *kept) pending(afresh bool) sock.Sight {
 }
 
 // expiry is when an idle connection is to be closed; zero is never.
-func (k *kept) expiry() time.Time {
-	if k.pool.opts.IdleTimeout < 0 || k.since.IsZero() {
+func (k *kept) expiry() moment {
+	limit := k.pool.opts.IdleTimeout
+	if limit < 0 || k.since == (moment{}) {
 		return k.until
 	}
-	end := k.since.Add(k.pool.opts.IdleTimeout)
-	if !k.until.IsZero() && k.until.Before(end) {
-		return k.until
-	}
-	return end
+	return earlier(k.until, k.since.add(limit))
 }
 
 func (k *kept) close() {
@@ -204,12 +195,12 @@ func (k *kept) close() {
 }
 
 // cleanBy sees to it that the pool is cleaned at a time, or before.
-func (p *Pool) cleanBy(at, now time.Time) {
-	if at.IsZero() || !p.cleanAt.IsZero() && !at.Before(p.cleanAt) {
+func (p *Pool) cleanBy(at sock.Instant) {
+	if at == sock.Never || p.cleanAt != sock.Never && at >= p.cleanAt {
 		return
 	}
 	p.cleanAt = at
-	if wait := max(at.Sub(now), 0); p.clean == nil {
+	if wait := at.Timeout(); p.clean == nil {
 		p.clean = time.AfterFunc(wait, p.cleanUp)
 	} else {
 		p.clean.Reset(wait)
@@ -218,25 +209,23 @@ func (p *Pool) cleanBy(at, now time.Time) {
 
 // cleanUp closes what has been idle for too long, or has lived for too long.
 func (p *Pool) cleanUp() {
-	now := time.Now()
+	now := bothClocks()
 	var old []*kept
 	p.mu.Lock()
-	p.cleanAt = time.Time{}
-	var next time.Time
+	p.cleanAt = sock.Never
+	next := sock.Never
 	for k := p.idle.oldest; k != nil; {
 		newer := k.in[ofPool].newer
-		switch end := k.expiry(); {
-		case end.IsZero():
-		case passed(end, now):
+		if end := k.expiry(); end.isOver(now) {
 			p.unshelve(k)
 			k.shelf.stats.Expired++
 			old = append(old, k)
-		case next.IsZero() || end.Before(next):
-			next = end
+		} else {
+			next = sock.Earlier(next, end.mono)
 		}
 		k = newer
 	}
-	p.cleanBy(next, now)
+	p.cleanBy(next)
 	for _, k := range old {
 		p.keepMinIdle(k.shelf)
 	}

@@ -211,11 +211,11 @@ var errDialEnded = errors.New("a function of the options has ended the dial's go
 // dialled takes what has come of a dial. Who began it is first to get it: another's
 // may still take long.
 func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error, panicked any) {
-	now := time.Now()
+	now := bothClocks()
 	var excess *kept
 	p.mu.Lock()
 	s.dialing--
-	s.used = now
+	s.used = now.mono
 	if w != nil {
 		w.dialing = false
 	}
@@ -234,7 +234,7 @@ func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error, panicked any) 
 			w.leave(s, handed{err: err, panicked: panicked})
 			panicked = nil
 		} else {
-			s.refill = now.Add(time.Second)
+			s.refill = now.mono.Add(time.Second)
 		}
 	}
 	p.fill(s)
@@ -251,7 +251,7 @@ func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error, panicked any) 
 func (p *Pool) keepMinIdle(s *shelf) {
 	// If there is room, each waiter has a dial.
 	missing := min(p.opts.MinIdle, p.opts.MaxIdlePerKey) - s.idle.n - max(s.dialing-s.waiters.Len(), 0)
-	if missing <= 0 || p.closed || time.Now().Before(s.refill) {
+	if missing <= 0 || p.closed || sock.Now() < s.refill {
 		return
 	}
 	for ; missing > 0 && p.hasRoom(s); missing-- {

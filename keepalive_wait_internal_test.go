@@ -159,7 +159,7 @@ func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 	require.NoError(t, g.open(t).Close())
 	d := <-g.dial(context.Background(), false)
 	require.NoError(t, d.err)
-	d.c.kept.since = time.Now().Add(-time.Hour)
+	d.c.kept.since = bothClocks().add(-time.Hour)
 	got := g.waiting(t, false)
 	require.NoError(t, d.c.Close())
 	d = <-got
@@ -268,12 +268,12 @@ func TestADialThatNobodyWaitsForEnds(t *testing.T) {
 	g.becomes(t, func(s PoolStats) bool { return s.Dialing == 1 })
 	c, err := Dial("tcp", g.Addr().String(), nil)
 	require.NoError(t, err)
-	begin := time.Now()
+	begin, now := time.Now(), bothClocks()
 	g.pool.mu.Lock() // as if it came back
 	s := g.pool.shelf(place{"", "tcp", address}, opts)
-	k := g.pool.keep(s, c, begin)
+	k := g.pool.keep(s, c, now)
 	k.uses = 1
-	require.Nil(t, g.pool.deliver(k, begin))
+	require.Nil(t, g.pool.deliver(k, now))
 	g.pool.mu.Unlock()
 	d := <-got
 	require.NoError(t, d.err)

@@ -23,13 +23,20 @@ var epoch = time.Now()
 // Now is at least 1, so that it is never mistaken for Never.
 func Now() Instant { return Instant(time.Since(epoch)) + 1 }
 
+// Clocks reads two clocks at once: the monotonic one, as Now, and that of the time
+// of day, as nanoseconds since 1970.
+func Clocks() (now, date Instant) {
+	t := time.Now()
+	return Instant(t.Sub(epoch)) + 1, Instant(t.UnixNano())
+}
+
 // In gives the instant d from now. A negative d is no limit, as everywhere in
 // this library, and one too far away to be represented is none either.
 func In(d time.Duration) Instant {
 	if d < 0 {
 		return Never
 	}
-	return add(Now(), d)
+	return Now().Add(d)
 }
 
 // At converts a deadline as net.Conn takes it: the zero time is no deadline,
@@ -39,10 +46,11 @@ func At(t time.Time) Instant {
 		return Never
 	}
 	left := time.Until(t) // before Now: what lies between may make i late, and not early
-	return max(add(Now(), left), 1)
+	return max(Now().Add(left), 1)
 }
 
-func add(i Instant, d time.Duration) Instant {
+// Add gives the instant d later than i. One too far away to be represented is Never.
+func (i Instant) Add(d time.Duration) Instant {
 	if d > 0 && i > math.MaxInt64-Instant(d) {
 		return Never
 	}
