@@ -117,9 +117,7 @@ type Pool struct {
 // A shelf has all there is of one key. It belongs to the pool's mutex.
 type shelf struct {
 	place place
-	key   poolKey
-	tls   tlsKey
-	opts  *Options // of the first dial
+	opts  *Options // of the first dial; with the place, the key
 	next  *shelf   // with the same place and another key
 
 	idle    stack
@@ -246,17 +244,14 @@ func (p *Pool) shelf(at place, opts *Options) *shelf {
 		p.latest = p.shelves[at]
 	}
 	for s := p.latest; s != nil; s = s.next {
-		if s.isFor(opts) {
+		if s.opts.sameKey(opts) {
 			return s
 		}
 	}
 	if p.count >= p.sweepAt {
 		p.sweep(sock.Now())
 	}
-	s := &shelf{place: at, key: keyOf(opts), opts: opts.clone(), idle: stack{which: ofShelf}, next: p.shelves[at]}
-	if opts.TLS != nil {
-		s.tls = tlsKeyOf(opts.TLS)
-	}
+	s := &shelf{place: at, opts: opts.clone(), idle: stack{which: ofShelf}, next: p.shelves[at]}
 	p.shelves[at], p.latest = s, s
 	p.count++
 	return s

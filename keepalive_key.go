@@ -1,57 +1,32 @@
 package client
 
 import (
-	"crypto/tls"
-	"net"
-	"strings"
+	"slices"
 	"syscall"
 	"unsafe"
 )
 
-// A place and a poolKey are what two connections have to have in common to stand
-// for each other: every option that decides what a connection is and with whom. An
-// option that is added belongs in here unless it is about the use of a connection
-// alone.
+// A place is a part of what two connections have to have in common to stand for
+// each other; the rest is in the options.
 type place struct{ key, network, address string }
 
-type poolKey struct {
-	proxy, localAddr string
-	socket           socketKey
-	resolver         *net.Resolver
-	control          unsafe.Pointer
-	tls              bool // then there is a tlsKey too
+// sameKey reports whether the options make connections that can stand for each
+// other: it compares whatever decides what a connection is and with whom. An option
+// that is added belongs in here unless it is about the use of a connection alone.
+func (o *Options) sameKey(p *Options) bool {
+	return o.Proxy == p.Proxy && o.LocalAddr == p.LocalAddr && o.Resolver == p.Resolver &&
+		identity(o.Control) == identity(p.Control) && o.sameSocket(p) && o.TLS.same(p.TLS)
 }
 
-type tlsKey struct {
-	serverName, protocols         string
-	caFile, caPath, crlFile       string
-	certFile, keyFile, passphrase string
-	selfSigned, staple, insecure  bool
-	depth                         int
-	minVersion, maxVersion        uint16
-	config                        *tls.Config
-}
-
-func keyOf(o *Options) poolKey {
-	return poolKey{
-		proxy: o.Proxy, localAddr: o.LocalAddr, socket: o.socketKey(),
-		resolver: o.Resolver, control: identity(o.Control), tls: o.TLS != nil,
+func (t *TLSOptions) same(as *TLSOptions) bool {
+	if t == nil || as == nil {
+		return t == as
 	}
-}
-
-func tlsKeyOf(t *TLSOptions) tlsKey {
-	return tlsKey{
-		serverName: t.ServerName, protocols: strings.Join(t.NextProtos, "\x00"),
-		caFile: t.CAFile, caPath: t.CAPath, crlFile: t.CRLFile,
-		certFile: t.CertFile, keyFile: t.KeyFile, passphrase: t.Passphrase,
-		selfSigned: t.AllowSelfSigned, staple: t.RequireStaple, insecure: t.InsecureSkipVerify,
-		depth: t.VerifyDepth, minVersion: t.MinVersion, maxVersion: t.MaxVersion, config: t.Config,
-	}
-}
-
-// isFor reports whether a shelf has the key of options, which are of its place.
-func (s *shelf) isFor(o *Options) bool {
-	return s.key == keyOf(o) && (o.TLS == nil || s.tls == tlsKeyOf(o.TLS))
+	return t.ServerName == as.ServerName && slices.Equal(t.NextProtos, as.NextProtos) &&
+		t.CAFile == as.CAFile && t.CAPath == as.CAPath && t.CRLFile == as.CRLFile &&
+		t.CertFile == as.CertFile && t.KeyFile == as.KeyFile && t.Passphrase == as.Passphrase &&
+		t.AllowSelfSigned == as.AllowSelfSigned && t.RequireStaple == as.RequireStaple && t.InsecureSkipVerify == as.InsecureSkipVerify &&
+		t.VerifyDepth == as.VerifyDepth && t.MinVersion == as.MinVersion && t.MaxVersion == as.MaxVersion && t.Config == as.Config
 }
 
 // identity tells function values apart. A function value is a pointer to its code

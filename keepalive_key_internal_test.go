@@ -43,7 +43,7 @@ func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
 			t.Fatalf("no value for %s", name)
 		}
 	}
-	s := &shelf{key: keyOf(&Options{})}
+	none := &Options{}
 	for i := range reflect.TypeFor[Options]().NumField() {
 		name := reflect.TypeFor[Options]().Field(i).Name
 		var o Options
@@ -52,15 +52,15 @@ func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
 		} else {
 			set(v, name)
 		}
-		require.Equal(t, use[name], s.isFor(&o), name)
+		require.Equal(t, use[name], none.sameKey(&o), name)
 	}
-	o := Options{TLS: &TLSOptions{}}
-	s = &shelf{key: keyOf(&o), tls: tlsKeyOf(o.TLS)}
+	withTLS := &Options{TLS: &TLSOptions{}}
+	require.True(t, withTLS.sameKey(withTLS.clone()))
 	for i := range reflect.TypeFor[TLSOptions]().NumField() {
 		name := reflect.TypeFor[TLSOptions]().Field(i).Name
 		var changed TLSOptions
 		set(reflect.ValueOf(&changed).Elem().Field(i), name)
-		require.False(t, s.isFor(&Options{TLS: &changed}), name)
+		require.False(t, withTLS.sameKey(&Options{TLS: &changed}), name)
 	}
 	// What pointers are to counts, and not that they differ.
 	keep := func() *Options {
@@ -69,11 +69,11 @@ func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
 			Multicast: &Multicast{Interface: "lo", Groups: []netip.Addr{netip.MustParseAddr("239.0.0.1")}},
 		}
 	}
-	s = &shelf{key: keyOf(keep())}
-	require.True(t, s.isFor(keep()))
+	require.True(t, keep().sameKey(keep()))
 	changed := keep()
 	changed.Multicast.Groups[0] = netip.MustParseAddr("239.0.0.2")
-	require.False(t, s.isFor(changed))
+	require.False(t, keep().sameKey(changed))
+	require.False(t, none.sameKey(&Options{KeepAlive: &net.KeepAliveConfig{}}), "none is the defaults, which are on")
 
 	// A copy is not changed with what it was made of.
 	first := keep()

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -255,33 +254,22 @@ func truth(b bool) int {
 	return 0
 }
 
-// A socketKey is what the options make of a socket, for a Pool.
-type socketKey struct {
-	noDelay, quickAck, reuseAddr           Switch
-	fastOpen, mptcp, broadcast, icmpErrors bool
-	tos, ttl                               uint8
-	mark                                   uint32
-	recvBuffer, sendBuffer                 int
-	userTimeout, linger, busyPoll          time.Duration
-	device, multicast                      string
-	keepAlive                              net.KeepAliveConfig
-	keeps                                  bool // else keepAlive is the default
+// sameSocket reports whether the options make the same of a socket, for a Pool.
+func (o *Options) sameSocket(p *Options) bool {
+	return o.NoDelay == p.NoDelay && o.QuickAck == p.QuickAck && o.ReuseAddr == p.ReuseAddr &&
+		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors &&
+		o.TOS == p.TOS && o.TTL == p.TTL && o.Mark == p.Mark && o.Device == p.Device &&
+		o.RecvBuffer == p.RecvBuffer && o.SendBuffer == p.SendBuffer &&
+		o.UserTimeout == p.UserTimeout && o.Linger == p.Linger && o.BusyPoll == p.BusyPoll &&
+		(o.KeepAlive == p.KeepAlive || o.KeepAlive != nil && p.KeepAlive != nil && *o.KeepAlive == *p.KeepAlive) &&
+		o.Multicast.same(p.Multicast)
 }
 
-func (o *Options) socketKey() socketKey {
-	k := socketKey{
-		noDelay: o.NoDelay, quickAck: o.QuickAck, reuseAddr: o.ReuseAddr,
-		fastOpen: o.FastOpen, mptcp: o.MPTCP, broadcast: o.Broadcast, icmpErrors: o.ICMPErrors,
-		tos: o.TOS, ttl: o.TTL, mark: o.Mark, recvBuffer: o.RecvBuffer, sendBuffer: o.SendBuffer,
-		userTimeout: o.UserTimeout, linger: o.Linger, busyPoll: o.BusyPoll, device: o.Device,
+func (m *Multicast) same(as *Multicast) bool {
+	if m == nil || as == nil {
+		return m == as
 	}
-	if o.KeepAlive != nil {
-		k.keepAlive, k.keeps = *o.KeepAlive, true
-	}
-	if m := o.Multicast; m != nil {
-		k.multicast = strconv.Quote(m.Interface) + fmt.Sprint(m.TTL, m.Loopback, m.Groups)
-	}
-	return k
+	return m.Interface == as.Interface && m.TTL == as.TTL && m.Loopback == as.Loopback && slices.Equal(m.Groups, as.Groups)
 }
 
 func (m *Multicast) clone() *Multicast {
