@@ -1,7 +1,6 @@
 package client
 
 import (
-	"cmp"
 	"net"
 	"slices"
 	"syscall"
@@ -172,11 +171,20 @@ const (
 type limits struct{ connect, recv, send time.Duration }
 
 func (o *Options) limits() limits {
+	all := orElse(o.Timeout, DefaultTimeout)
 	return limits{
-		connect: cmp.Or(o.ConnectTimeout, o.Timeout, DefaultTimeout),
-		recv:    cmp.Or(o.RecvTimeout, o.Timeout, DefaultTimeout),
-		send:    cmp.Or(o.SendTimeout, o.Timeout, DefaultTimeout),
+		connect: orElse(o.ConnectTimeout, all),
+		recv:    orElse(o.RecvTimeout, all),
+		send:    orElse(o.SendTimeout, all),
 	}
+}
+
+// orElse is cmp.Or of two, without the slice: a pool asks for limits at each Dial.
+func orElse(d, other time.Duration) time.Duration {
+	if d != 0 {
+		return d
+	}
+	return other
 }
 
 // A plan is what Options ask of one network: read, checked, and with the files
