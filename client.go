@@ -106,23 +106,14 @@ type Client struct {
 	typ     Type
 	network string
 
-	limits   limits
-	resolver *net.Resolver
-	security *security // what Connect has to make, if anything
-	host     string    // the one connected to, as the caller called it
+	*addressing // nil in the zero Client, as the socket is
 
-	tls atomic.Pointer[tlsStream] // set, once and for good, when TLS is on
-
-	state atomic.Int32
-	abort atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
-	ends  atomic.Pointer[ends]
-	sent  atomic.Bool // a byte was accepted
-
-	bind  sync.Mutex // belongs to who gives the socket an address
-	bound bool
-	reuse Switch // Options.ReuseAddr
-
+	limits  limits
 	packets *packets // of a client with Options.Framing
+
+	tls   atomic.Pointer[tlsStream] // set, once and for good, when TLS is on
+	state atomic.Int32
+	sent  atomic.Bool // a byte was accepted
 
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
@@ -141,6 +132,23 @@ const (
 	connecting
 	connected
 )
+
+// An addressing is what a socket has to do with addresses. It is apart from the
+// client because all who have a pooled connection, one after another, have it in
+// common, and because a pool has to make a Client for each of them: what is in
+// there costs each checkout memory.
+type addressing struct {
+	ends atomic.Pointer[ends]
+	host string // the one connected to, as the caller called it
+
+	resolver *net.Resolver
+	security *security                          // what Connect has to make, if anything
+	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
+
+	bind  sync.Mutex // belongs to who gives the socket an address
+	bound bool
+	reuse Switch // Options.ReuseAddr
+}
 
 type ends struct{ local, remote net.Addr }
 
@@ -224,7 +232,10 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options) *Client {
-	return &Client{sock: s, typ: typ, network: network, limits: opts.limits(), resolver: opts.Resolver, reuse: opts.ReuseAddr}
+	return &Client{
+		sock: s, typ: typ, network: network, limits: opts.limits(),
+		addressing: &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr},
+	}
 }
 
 // Type tells which of the six types of socket the client has.

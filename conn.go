@@ -86,8 +86,11 @@ func (c *Client) setDeadline(set func(*sock.Socket, sock.Instant) error, t time.
 // LocalAddr is the client's own address: a *net.TCPAddr, *net.UDPAddr or
 // *net.UnixAddr. It is still known after Close.
 func (c *Client) LocalAddr() net.Addr {
+	if c.sock == nil {
+		return nil
+	}
 	e := c.ends.Load()
-	if c.sock != nil && !c.sock.Closed() && (e == nil || e.remote == nil) {
+	if !c.sock.Closed() && (e == nil || e.remote == nil) {
 		// Unconnected, the address can still change: by Bind, or by the first
 		// datagram, for which the kernel picks a port.
 		c.ends.CompareAndSwap(e, &ends{local: netAddr(c.typ, c.sock.Local())})
@@ -102,6 +105,9 @@ func (c *Client) LocalAddr() net.Addr {
 // RemoteAddr is the peer's address, of the same types as LocalAddr, or nil if
 // the client is not connected. It is still known after Close.
 func (c *Client) RemoteAddr() net.Addr {
+	if c.sock == nil {
+		return nil
+	}
 	if e := c.ends.Load(); e != nil {
 		return e.remote
 	}

@@ -218,7 +218,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 // blank gives a client that nobody has had: one that was given back is never
 // made use of again, since whoever still has it must have nothing.
 func (p *Pool) blank() *Client {
-	const batch = 15 // made together, so that a checkout does not allocate each time
+	const batch = 17 // made together, so that a checkout does not allocate each time
 	if len(p.blanks) == 0 {
 		p.blanks = make([]Client, batch)
 	}

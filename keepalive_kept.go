@@ -13,12 +13,11 @@ type kept struct {
 	pool  *Pool
 	shelf *shelf
 
-	sock    *sock.Socket
-	tls     *tlsStream
-	typ     Type
-	network string
-	host    string
-	ends    *ends
+	sock       *sock.Socket
+	tls        *tlsStream
+	typ        Type
+	network    string
+	addressing *addressing
 
 	uses  int    // how often it was lent
 	lent  moment // when it was lent last
@@ -32,7 +31,7 @@ type kept struct {
 func (p *Pool) keep(s *shelf, c *Client, now moment) *kept {
 	k := &kept{
 		pool: p, shelf: s,
-		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, host: c.host, ends: c.ends.Load(),
+		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, addressing: c.addressing,
 	}
 	if life := p.opts.MaxLifetime; life > 0 {
 		if jitter := p.opts.LifetimeJitter; jitter > 0 {
@@ -45,9 +44,8 @@ func (p *Pool) keep(s *shelf, c *Client, now moment) *kept {
 
 // lend makes c a client on the connection.
 func (k *kept) lend(c *Client, opts *Options, now moment) {
-	c.sock, c.typ, c.network, c.host = k.sock, k.typ, k.network, k.host
+	c.sock, c.typ, c.network, c.addressing = k.sock, k.typ, k.network, k.addressing
 	c.limits = opts.limits()
-	c.ends.Store(k.ends)
 	if k.tls != nil {
 		c.tls.Store(k.tls)
 	}
