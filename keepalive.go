@@ -53,6 +53,7 @@ type PoolOptions struct {
 func (o PoolOptions) withDefaults() PoolOptions {
 	o.MaxIdle = max(cmp.Or(o.MaxIdle, 100), 0)
 	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, 10), 0), o.MaxIdle)
+	o.MinIdle = min(o.MinIdle, o.MaxIdlePerKey)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, time.Minute)
 	if o.MinIdle > 0 { // else dialling would never cease
 		atLeast(&o.IdleTimeout, time.Second)

@@ -14,6 +14,9 @@ type place struct{ key, network, address string }
 // other: it compares whatever decides what a connection is and with whom. An option
 // that is added belongs in here unless it is about the use of a connection alone.
 func (o *Options) sameKey(p *Options) bool {
+	if o == p { // as the defaults are, of which there is no copy
+		return true
+	}
 	return o.Proxy == p.Proxy && o.LocalAddr == p.LocalAddr && o.Resolver == p.Resolver &&
 		identity(o.Control) == identity(p.Control) && o.sameSocket(p) && o.TLS.same(p.TLS)
 }

@@ -250,7 +250,7 @@ func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error, panicked any) 
 // keepMinIdle starts the dials that make MinIdle true again.
 func (p *Pool) keepMinIdle(s *shelf) {
 	// If there is room, each waiter has a dial.
-	missing := min(p.opts.MinIdle, p.opts.MaxIdlePerKey) - s.idle.n - max(s.dialing-s.waiters.Len(), 0)
+	missing := p.opts.MinIdle - s.idle.n - max(s.dialing-s.waiters.Len(), 0)
 	if missing <= 0 || p.closed || sock.Now() < s.refill {
 		return
 	}

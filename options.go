@@ -237,7 +237,11 @@ func (o *Options) plan(n network) (*plan, error) {
 var defaults Options // nobody changes them
 
 // clone gives a copy for who goes on with it when the caller has got theirs back.
+// The defaults, which are nobody's, it gives as they are.
 func (o *Options) clone() *Options {
+	if o == &defaults {
+		return o
+	}
 	c := *o
 	c.Multicast = o.Multicast.clone()
 	if o.KeepAlive != nil {

@@ -122,10 +122,15 @@ const (
 // Pending looks what the next receive would get, and takes nothing away but an
 // error. It never waits and allocates nothing.
 func (s *Socket) Pending() Sight {
-	if s.hold() != nil {
+	if !s.life.use() {
 		return Gone
 	}
-	defer s.release()
+	sight := s.look()
+	_ = s.release() // not deferred, which a pool would pay for twice each checkout
+	return sight
+}
+
+func (s *Socket) look() Sight {
 	for {
 		switch n, errno := s.sysPeek(); {
 		case errno == unix.EINTR:
