@@ -403,6 +403,9 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 // descriptor is free when the last of them has returned, and that one is who
 // waits if SO_LINGER was set through Control. Over TLS the peer is told (RFC 8446,
 // 6.1, close_notify) if there is room for that at once.
+//
+// A client that nobody has any more is closed by the garbage collector, whenever that
+// comes to it, as one of package net is.
 func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)

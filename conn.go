@@ -118,7 +118,8 @@ func (c *Client) RemoteAddr() net.Addr {
 // Read and Write make it non-blocking for good, so that a callback which expects
 // EAGAIN gets it; Recv and Send then wait in poll(2), which costs a system call
 // more. Control leaves the descriptor as it is: on Linux it may block. Over TLS
-// what goes through the descriptor is TLS records, which nobody else may take. A
+// what goes through the descriptor is TLS records, which nobody else may take, and
+// drivers may: a Dialer gives them none, Dial does. A
 // client whose descriptor was lent is not given back to a Pool.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
 	if c.sock == nil || !c.hold() {

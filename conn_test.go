@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -227,4 +228,36 @@ func TestRawConnObeysDeadlinesAndClose(t *testing.T) {
 	require.ErrorIs(t, raw.Write(never), net.ErrClosed)
 	require.ErrorIs(t, raw.Control(func(uintptr) { t.Error("called") }), net.ErrClosed)
 	require.ErrorIs(t, c.SetDeadline(time.Now()), net.ErrClosed)
+}
+
+// Drivers forget connections: nats.go dials again after a handshake that has failed and
+// closes nothing. Package net's are closed by the garbage collector then, and so are these.
+func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
+	ln := listen(t, "tcp")
+	const n = 10
+	ended := make(chan struct{}, n)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = conn.Read(make([]byte, 1))
+				ended <- struct{}{}
+			}()
+		}
+	}()
+	for range n {
+		conn, err := new(client.Dialer).Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		_, err = conn.Read(make([]byte, 1)) // which makes a waker too
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	for range n {
+		require.Eventually(t, func() bool { runtime.GC(); return len(ended) > 0 }, enough, time.Millisecond)
+		<-ended
+	}
 }

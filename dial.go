@@ -59,8 +59,16 @@ type Dialer struct {
 	Pool *Pool
 }
 
+// Dial is DialContext without a context, for what takes a dialer that has none, as
+// nats.go and golang.org/x/net/proxy do.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
 // DialContext is the package's DialContext with the dialer's options, giving
-// the *Client as a net.Conn, which for datagrams is a net.PacketConn too.
+// the *Client as a net.Conn, which for datagrams is a net.PacketConn too, and
+// which over TLS is no syscall.Conn: a driver that finds one takes the bytes on
+// the descriptor for those of the stream.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := DialContext
 	if d.Pool != nil {
@@ -70,8 +78,11 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err // not a nil *Client in a net.Conn
 	}
-	if !c.typ.isStream() {
+	switch {
+	case !c.typ.isStream():
 		return packetConn{c}, nil
+	case c.tls.Load() != nil:
+		return tlsConn{c, concealed{}}, nil
 	}
 	return c, nil
 }

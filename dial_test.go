@@ -2,6 +2,8 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -40,6 +42,33 @@ func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 	conn, err = new(client.Dialer).DialContext(t.Context(), "tcp", refused(t, "tcp"))
 	require.Error(t, err)
 	require.True(t, conn == nil, "a nil *Client in a net.Conn is not nil")
+}
+
+// A driver that finds a descriptor peeks at it, and takes a session ticket for an answer
+// that nobody has asked for. go-redis then reads, without a limit, what is not there.
+func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
+	s := listenTLS(t, "tcp", nil)
+	go func() {
+		conn, err := s.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.Copy(io.Discard, tls.Server(conn, s.config)) // until the client closes
+	}()
+	d := client.Dialer{Options: &client.Options{TLS: s.trust(t)}}
+	conn, err := d.DialContext(t.Context(), "tcp", s.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, has := conn.(syscall.Conn)
+	require.False(t, has)
+	require.Implements(t, (*interface{ ConnectionState() tls.ConnectionState })(nil), conn)
+
+	ln := listen(t, "tcp")
+	plain, err := new(client.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer plain.Close()
+	require.Implements(t, (*syscall.Conn)(nil), plain)
 }
 
 func TestAnEmptyHostIsThisMachine(t *testing.T) {

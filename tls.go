@@ -302,3 +302,24 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 	state.VerifiedChains = t.chains
 	return state
 }
+
+// A tlsConn is a client with TLS as drivers know it, from a Dialer: as crypto/tls's Conn
+// is none, it is no syscall.Conn. go-redis, for one, peeks at the descriptor of an idle
+// connection that has one. A session ticket is to it an answer that nobody has asked for,
+// and it throws the connection away, or reads, without a limit, what it is about.
+type tlsConn struct {
+	*Client
+	concealed
+}
+
+// A concealed has a method of the same name as one of Client's. Beside each other they
+// hide each other (Go specification, Selectors), and tlsConn has neither.
+type concealed struct{}
+
+// SyscallConn is in the way.
+func (concealed) SyscallConn() {}
+
+var (
+	_ net.Conn = tlsConn{}
+	_          = concealed.SyscallConn
+)

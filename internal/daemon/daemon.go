@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,8 +61,8 @@ func Find(pattern, debian string) (string, error) {
 	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/lib/postgresql/*/bin")
 	for _, dir := range dirs {
 		found, _ := filepath.Glob(filepath.Join(dir, pattern))
-		for i := len(found) - 1; i >= 0; i-- {
-			if path, err := exec.LookPath(found[i]); err == nil {
+		for _, name := range slices.Backward(found) {
+			if path, err := exec.LookPath(name); err == nil {
 				return path, nil
 			}
 		}
@@ -111,7 +112,7 @@ func tryStart(spec Spec) (_ *Server, err error) {
 			return nil, err
 		}
 	}
-	return s, s.Restart()
+	return s, s.start()
 }
 
 // freePort gives a port that is free over tcp and over udp. It may be somebody else's
@@ -162,6 +163,16 @@ func (s *Server) Command(path string, args ...string) (*exec.Cmd, error) {
 // files, and returns when it is ready. One that runs is killed first.
 func (s *Server) Restart() error {
 	s.Kill()
+	for end := time.Now().Add(patience); ; {
+		err := s.start()
+		// A process that the server had forked may have the port for a moment more.
+		if !errors.Is(err, errPortTaken) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+func (s *Server) start() error {
 	out, err := os.Create(s.outputFile())
 	if err != nil {
 		return err

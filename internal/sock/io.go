@@ -71,7 +71,7 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	var idle pause
 	got := 0
 	for {
-		n, errno := s.sysRecv(p[got:min(len(p), got+maxIO)], flags, wait, from)
+		n, errno := s.recvOnce(p[got:min(len(p), got+maxIO)], flags, until, wait, from)
 		wait = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
 			if err := s.icmpError(); err != nil {
@@ -101,6 +101,25 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			idle = 0
 		}
 	}
+}
+
+// recvOnce is sysRecv that lets others run before it sleeps, if there is a crowd. EAGAIN
+// is then also for a call that has had to wait for its turn, and goes on in ppoll.
+func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *name) (int, unix.Errno) {
+	if !wait {
+		return s.sysRecv(p, flags, false, from)
+	}
+	everybody.enter()
+	defer everybody.leave()
+	for range mostTurns {
+		if !everybody.letOthersRun() {
+			break
+		}
+		if n, errno := s.sysRecv(p, flags, false, from); errno != unix.EAGAIN || !s.fitsKernelWait(until) {
+			return n, errno
+		}
+	}
+	return s.sysRecv(p, flags, true, from)
 }
 
 // ending is the error for a stream that has ended after got bytes of a call.

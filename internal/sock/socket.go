@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -48,6 +49,9 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
+	// For those who forget to close, as package net has it (net/fd_posix.go) and as
+	// drivers have come to rely on. Who is in a call has the socket until its end.
+	runtime.SetFinalizer(s, (*Socket).Close)
 	s.rd.init()
 	s.wr.init()
 	s.polled.Store(alwaysPolled)
@@ -73,6 +77,7 @@ func (s *Socket) Close() error {
 	if !first {
 		return net.ErrClosed
 	}
+	runtime.SetFinalizer(s, nil)
 	if others {
 		// Wakes recv(2) and connect(2) on every type, also an unconnected
 		// datagram socket, which answers ENOTCONN but is shut all the same.

@@ -194,3 +194,9 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	s.rcvTimeout.Store(int64(timeout))
 	return true
 }
+
+// fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
+// end before until: it is at most 27/32 of the timeout, see waitsInKernel.
+func (s *Socket) fitsKernelWait(until Instant) bool {
+	return until == Never || until.Left() > time.Duration(s.rcvTimeout.Load()/8*7)
+}

@@ -130,6 +130,8 @@ func (s *Socket) unconnect() {}
 
 func (s *Socket) waitsInKernel(time.Duration) bool { return false }
 
+func (s *Socket) fitsKernelWait(Instant) bool { return false }
+
 // A name is an address as x/sys/unix takes it.
 type name struct{ sa unix.Sockaddr }
 

@@ -60,7 +60,9 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 	}
 	d.waiting.Store(true)
 	defer d.waiting.Store(false)
-	for {
+	everybody.enter()
+	defer everybody.leave()
+	for turns := 0; ; turns++ {
 		if s.life.ended() {
 			return net.ErrClosed
 		}
@@ -72,11 +74,15 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		if nap <= 0 {
 			return nil
 		}
+		nap = min(left, nap, longest)
+		if fd >= 0 && turns < mostTurns && everybody.letOthersRun() {
+			nap = 0 // what is waited for may be there
+		}
 		fds := [...]unix.PollFd{
 			{Fd: fd, Events: events},
 			{Fd: int32(wake), Events: unix.POLLIN},
 		}
-		_, errno := sleepPoll(fds[:], min(left, nap, longest))
+		_, errno := sleepPoll(fds[:], nap)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:

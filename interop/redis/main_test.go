@@ -1,9 +1,19 @@
 package redis
 
 import (
+	"context"
 	"testing"
 
 	"github.com/blocksock/client/internal/leak"
+	goredis "github.com/redis/go-redis/v9"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) {
+	goredis.SetLogger(silence{})
+	leak.Main(m)
+}
+
+// silence is for a driver that tells everybody of servers that are killed here on purpose.
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}

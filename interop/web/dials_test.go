@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/daemon"
@@ -96,7 +97,11 @@ func isOpen(conn net.Conn) bool {
 	if over, ok := conn.(*tls.Conn); ok {
 		conn = over.NetConn()
 	}
-	raw, err := conn.(syscall.Conn).SyscallConn()
+	c, ok := conn.(syscall.Conn)
+	if !ok { // the dialer's TLS, on which nobody here sets a deadline
+		return !errors.Is(conn.SetDeadline(time.Time{}), net.ErrClosed)
+	}
+	raw, err := c.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(uintptr) {})
 	}

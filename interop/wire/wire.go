@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -45,14 +44,14 @@ type Wire struct {
 	dials atomic.Int64
 
 	mu   sync.Mutex
-	open map[syscall.Conn]bool
+	open map[net.Conn]bool
 }
 
 // New gives a wire. The test fails at its end if the driver has not dialled with it,
 // or has left a client open. Close the driver in the test, or in a Cleanup after this.
 func New(t testing.TB) *Wire {
 	t.Helper()
-	w := &Wire{open: make(map[syscall.Conn]bool)}
+	w := &Wire{open: make(map[net.Conn]bool)}
 	t.Cleanup(func() {
 		require.Positive(t, w.dials.Load(), "the driver dials by other means")
 		require.Eventually(t, func() bool { return w.left() == 0 }, Enough, time.Millisecond, "the driver, or what is under it, leaves clients open")
@@ -69,7 +68,7 @@ func (w *Wire) DialContext(ctx context.Context, network, address string) (net.Co
 	w.dials.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.open[conn.(syscall.Conn)] = true
+	w.open[conn] = true
 	return conn, nil
 }
 
@@ -85,12 +84,7 @@ func (w *Wire) left() int {
 	return len(w.open)
 }
 
-// isOpen asks by the descriptor: a client that was closed still has a SyscallConn, as a
-// net.Conn has, which then lends nothing.
-func isOpen(c syscall.Conn) bool {
-	raw, err := c.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(uintptr) {})
-	}
-	return !errors.Is(err, net.ErrClosed)
+// isOpen asks by what a client has in any shape: over TLS it lends no descriptor.
+func isOpen(c net.Conn) bool {
+	return !errors.Is(c.SetDeadline(time.Time{}), net.ErrClosed)
 }

@@ -9,12 +9,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -97,12 +95,8 @@ func measure(ctx context.Context, all *report.All, quick bool, only string, roun
 }
 
 func renderAnew(dir string) error {
-	raw, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	all, err := report.Read(dir)
 	if err != nil {
-		return err
-	}
-	var all report.All
-	if err := json.Unmarshal(raw, &all); err != nil {
 		return err
 	}
 	return all.Write(dir)

@@ -84,31 +84,26 @@ func roundTrips(quick bool) (cases []Case) {
 // busy has one round trip at a time over tcp, in a process that computes.
 func busy(quick bool) (cases []Case) {
 	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
-	kinds := []string{worker.Spin, worker.Slices, worker.Alloc}
-	times := []int{0, 1, 2, 4}
+	times := []int{1, 2, 4}
 	length := time.Second
 	if quick {
-		delays, times, length = delays[1:2], []int{0, 2}, 500*time.Millisecond
+		delays, times, length = delays[1:2], []int{2}, 500*time.Millisecond
 	}
 	for _, delay := range delays {
-		for i, kind := range kinds {
+		add := func(kind string, n int) {
+			cases = append(cases, Case{
+				Group: "b", Name: fmt.Sprintf("%v away, %s × %d", delay, kind, n),
+				Peers: []string{"net", "client"}, Serve: echo(delay),
+				Spec: sample.Spec{
+					Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: 1,
+					Busy: kind, BusyCount: n, Length: length,
+				},
+			})
+		}
+		add(worker.Nothing, 0)
+		for _, kind := range []string{worker.Spin, worker.Slices, worker.Alloc} {
 			for _, n := range times {
-				if n == 0 && i > 0 {
-					continue // nothing is nothing
-				}
-				if n == 0 {
-					kind = "nothing"
-				} else {
-					kind = kinds[i]
-				}
-				cases = append(cases, Case{
-					Group: "b", Name: fmt.Sprintf("%v away, %s × %d", delay, kind, n*runtime.GOMAXPROCS(0)),
-					Peers: []string{"net", "client"}, Serve: echo(delay),
-					Spec: sample.Spec{
-						Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: 1,
-						Busy: kind, BusyCount: n * runtime.GOMAXPROCS(0), Length: length,
-					},
-				})
+				add(kind, n*runtime.GOMAXPROCS(0))
 			}
 		}
 	}

@@ -171,14 +171,14 @@ func page() func(*Contest, *sample.Spec, string) (func(), error) {
 // hello is the peer's web server before a php-fpm that says hello.
 func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	root := c.path("site")
-	if err := os.MkdirAll(root, 0o755); err != nil { //nolint:gosec // nginx's workers are not root
+	if err := os.MkdirAll(root, 0o755); err != nil { // nginx's workers are not root
 		return nil, err
 	}
-	if err := os.Chmod(c.dir, 0o711); err != nil { //nolint:gosec // nor may they list it
+	if err := os.Chmod(c.dir, 0o711); err != nil { // nor may they list it
 		return nil, err
 	}
 	const script = "<?php header('Content-Type: text/plain'); echo 'hello';\n"
-	if err := os.WriteFile(filepath.Join(root, "hello.php"), []byte(script), 0o644); err != nil { //nolint:gosec // the same
+	if err := os.WriteFile(filepath.Join(root, "hello.php"), []byte(script), 0o644); err != nil { // the same
 		return nil, err
 	}
 	// nginx waits for ever if more ask than there are workers, each of which keeps to
@@ -195,7 +195,7 @@ func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 		}
 		return func() { stop(); php.Stop() }, err
 	}
-	if err := os.Chmod(php.Dir, 0o711); err != nil { //nolint:gosec // the same
+	if err := os.Chmod(php.Dir, 0o711); err != nil { // the same
 		php.Stop()
 		return nil, err
 	}

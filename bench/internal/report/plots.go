@@ -103,7 +103,7 @@ func side(panels []*plot.Plot) ([]byte, error) {
 	canvas := vgsvg.New(panelWidth*vg.Length(len(panels)), panelHeight)
 	area := draw.New(canvas)
 	area.SetColor(color.White)
-	area.Fill(area.Rectangle.Path())
+	area.Fill(area.Path())
 	row := plot.Align([][]*plot.Plot{panels}, draw.Tiles{
 		Rows: 1, Cols: len(panels), PadX: vg.Millimeter * 4, PadTop: vg.Millimeter, PadBottom: vg.Millimeter, PadLeft: vg.Millimeter, PadRight: vg.Millimeter * 2,
 	}, area)
@@ -178,7 +178,7 @@ func distributionPlot(v *view) ([]byte, error) {
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel(name, "percentile", "round trip", curves)
+		p, err := panel("computing: "+name, "percentile", "round trip", curves)
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +208,7 @@ func throughputPlot(v *view) ([]byte, error) {
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel(network+", 64 bytes", "connections", "thousand round trips a second", curves)
+		p, err := panel(network+", 64 bytes", "connections", "1000 round trips/s", curves)
 		if err != nil {
 			return nil, err
 		}

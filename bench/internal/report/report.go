@@ -23,7 +23,7 @@ type All struct {
 
 // Write writes results.json, results.md and the plots into a directory.
 func (a *All) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // it is for everybody to read
+	if err := os.MkdirAll(dir, 0o755); err != nil { // it is for everybody to read
 		return err
 	}
 	raw, err := json.MarshalIndent(a, "", "\t")
@@ -45,11 +45,21 @@ func (a *All) Write(dir string) error {
 		}
 	}
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // the same
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { // the same
 			return err
 		}
 	}
 	return nil
+}
+
+// Read reads what Write has written.
+func Read(dir string) (*All, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err != nil {
+		return nil, err
+	}
+	a := new(All)
+	return a, json.Unmarshal(raw, a)
 }
 
 // A view is the results in the order of their cases.

@@ -10,9 +10,10 @@ import (
 
 // The kinds of computing that keep a process busy.
 const (
-	Spin   = "spin"   // a loop without a call
-	Slices = "slices" // 50 µs of that and a Gosched, in turns
-	Alloc  = "alloc"  // slices of up to 4 KiB, of which some stay for a while
+	Nothing = "nothing"
+	Spin    = "spin"   // a loop without a call
+	Slices  = "slices" // 50 µs of that and a Gosched, in turns
+	Alloc   = "alloc"  // slices of up to 4 KiB, of which some stay for a while
 )
 
 // Busy begins to compute in n goroutines, until stop is called.

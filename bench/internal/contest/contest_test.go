@@ -1,0 +1,60 @@
+package contest
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEachCaseHasANameOfItsOwnAndPeersToCompare(t *testing.T) {
+	titles := make(map[string]bool)
+	for _, g := range Groups {
+		titles[g.Letter] = true
+	}
+	for _, quick := range []bool{true, false} {
+		names, groups := make(map[string]bool), make(map[string]bool)
+		for _, k := range Cases(quick) {
+			name := k.Group + ": " + k.Name
+			require.False(t, names[name], name)
+			require.True(t, titles[k.Group], name)
+			require.Greater(t, len(k.Peers), 1, name)
+			names[name], groups[k.Group] = true, true
+		}
+		require.Len(t, groups, len(Groups), "each comparison is shown")
+	}
+}
+
+func TestStracesTableIsRead(t *testing.T) {
+	counts := parseCalls([]byte(`% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.12    0.001234           1      1000           sendto
+ 39.88    0.000818           0      1002         2 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.002052           1      2002         2 total
+`))
+	require.Equal(t, map[string]int{"sendto": 1000, "recvfrom": 1002}, counts)
+}
+
+// Each round trip that is counted takes place, by whoever does it, and takes time.
+func TestARoundOfEachPeer(t *testing.T) {
+	c, err := New(1, 0)
+	require.NoError(t, err)
+	defer c.Close()
+	const trips = 20
+	for _, k := range Cases(true) {
+		if k.Group != "a" || k.Spec.Conns != 1 {
+			continue
+		}
+		k.Spec.Count, k.Calls = trips, 0
+		results, _, err := c.Run(t.Context(), k)
+		require.NoError(t, err)
+		require.Len(t, results, len(k.Peers))
+		for _, r := range results {
+			require.EqualValues(t, trips, r.Sample.Ops, "%s %s", r.Case, r.Peer)
+			h, err := r.Sample.Histogram()
+			require.NoError(t, err)
+			require.EqualValues(t, trips, h.TotalCount())
+			require.Greater(t, h.Min(), int64(1000), "no round trip takes less than a microsecond")
+		}
+	}
+}

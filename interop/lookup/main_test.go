@@ -1,9 +1,0 @@
-package lookup
-
-import (
-	"testing"
-
-	"github.com/blocksock/client/internal/leak"
-)
-
-func TestMain(m *testing.M) { leak.Main(m) }

@@ -1,0 +1,195 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client/interop/wire"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// goRedis gives a go-redis that dials by the road. It makes each call once: what a test
+// is to see would be hidden by a second one.
+func (r *road) goRedis(t *testing.T, opts *goredis.Options) *goredis.Client {
+	t.Helper()
+	opts.Network, opts.Addr, opts.Dialer = r.network, r.address, r.dialForGoRedis
+	opts.DialerRetries = 1
+	if opts.MaxRetries == 0 {
+		opts.MaxRetries = -1 // which is none
+	}
+	c := goredis.NewClient(opts)
+	t.Cleanup(func() { r.closes(t, c) })
+	return c
+}
+
+// closes has go-redis close. It reads from connections then, and a read that hangs ends
+// with the server.
+func (r *road) closes(t *testing.T, c *goredis.Client) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = c.Close() // a test may have done so
+	}()
+	select {
+	case <-closed:
+	case <-time.After(wire.Enough):
+		t.Error("Close hangs")
+		r.server.Kill()
+		<-closed
+	}
+}
+
+// dialForGoRedis makes TLS where it is the driver's to make: who gives go-redis a Dialer
+// has to do it there.
+func (r *road) dialForGoRedis(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := r.dial(ctx, network, address)
+	if err != nil || r.config == nil {
+		return conn, err
+	}
+	c := tls.Client(conn, r.config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) {
+	onEveryRoad(t, func(t *testing.T, r *road) {
+		const connections, goroutines = 4, 12
+		c := r.goRedis(t, &goredis.Options{PoolSize: connections})
+		together(t, goroutines, func(g int) error {
+			for round, size := range sizes {
+				want, key := value(g<<8|round, size), fmt.Sprint(g, round)
+				if err := c.Set(t.Context(), key, want, 0).Err(); err != nil {
+					return err
+				}
+				got, err := c.Get(t.Context(), key).Bytes()
+				if err != nil {
+					return err
+				}
+				if err := same(want, got); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		// A healthy connection is looked at before each use, and is not replaced.
+		stats := c.PoolStats()
+		require.Zero(t, stats.StaleConns)
+		require.Positive(t, stats.Hits)
+		require.LessOrEqual(t, r.dials(), connections)
+	})
+}
+
+func TestGoRedisPipelineIsAnsweredInOrder(t *testing.T) {
+	onEveryRoad(t, func(t *testing.T, r *road) {
+		const n = 400
+		c := r.goRedis(t, &goredis.Options{})
+		answers, err := c.Pipelined(t.Context(), func(p goredis.Pipeliner) error {
+			for i := range n {
+				p.Set(t.Context(), fmt.Sprint(i), value(i, 3<<10), 0)
+			}
+			for i := range n {
+				p.Get(t.Context(), fmt.Sprint(i))
+			}
+			return nil
+		})
+		require.NoError(t, err)
+		require.Len(t, answers, 2*n)
+		for i, a := range answers[n:] {
+			got, err := a.(*goredis.StringCmd).Bytes()
+			require.NoError(t, err)
+			require.NoError(t, same(value(i, 3<<10), got), i)
+		}
+	})
+}
+
+// A connection that one goroutine writes to while another reads from it.
+func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
+	onEveryRoad(t, func(t *testing.T, r *road) {
+		const goroutines, n = 8, 50
+		c := r.goRedis(t, &goredis.Options{})
+		opts := goredis.DefaultAutoPipelineOptions()
+		opts.FullDuplex = true
+		p, err := c.AsyncAutoPipelineWithOptions(opts)
+		require.NoError(t, err)
+		together(t, goroutines, func(g int) error {
+			answers := make([]*goredis.StringCmd, n)
+			for i := range n {
+				key := fmt.Sprint(g, i)
+				p.Set(t.Context(), key, value(g<<8|i, 8<<10), 0)
+				answers[i] = p.Get(t.Context(), key)
+			}
+			for i, a := range answers {
+				got, err := a.Bytes()
+				if err != nil {
+					return err
+				}
+				if err := same(value(g<<8|i, 8<<10), got); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.Equal(t, 1, r.dials())
+		require.NoError(t, within(t, p.Close))
+	})
+}
+
+func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
+	onEveryRoad(t, func(t *testing.T, r *road) {
+		const goroutines = 4
+		c := r.goRedis(t, &goredis.Options{})
+		increment := func(tx *goredis.Tx) error {
+			n, err := tx.Get(t.Context(), "n").Int()
+			if err != nil && !errors.Is(err, goredis.Nil) {
+				return err
+			}
+			_, err = tx.TxPipelined(t.Context(), func(p goredis.Pipeliner) error {
+				p.Set(t.Context(), "n", n+1, 0)
+				p.RPush(t.Context(), "steps", n+1)
+				return nil
+			})
+			return err
+		}
+		together(t, goroutines, func(int) error {
+			for range rounds {
+				err := c.Watch(t.Context(), increment, "n")
+				for errors.Is(err, goredis.TxFailedErr) { // somebody else was first
+					err = c.Watch(t.Context(), increment, "n")
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		steps, err := c.LRange(t.Context(), "steps", 0, -1).Result()
+		require.NoError(t, err)
+		require.Len(t, steps, goroutines*rounds)
+		for i, step := range steps {
+			require.Equal(t, fmt.Sprint(i+1), step)
+		}
+	})
+}
+
+func TestGoRedisSaysThatNobodyListens(t *testing.T) {
+	onEveryRoad(t, func(t *testing.T, r *road) {
+		c := r.goRedis(t, &goredis.Options{})
+		require.NoError(t, c.Ping(t.Context()).Err())
+		r.server.Kill()
+		eventually(t, func() bool {
+			// The first may be about the connection that there was.
+			return errors.Is(c.Ping(t.Context()).Err(), unix.ECONNREFUSED)
+		}, "it does not say so")
+	})
+}
