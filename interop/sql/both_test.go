@@ -1,0 +1,215 @@
+package sql
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
+	"github.com/stretchr/testify/require"
+)
+
+// A dialFunc is how a driver dials.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// onBoth runs a scenario as package net has it and on client.Dialer. It has to come out
+// the same: what fails on net is the scenario's fault, what fails on client alone is the
+// library's.
+func onBoth(t *testing.T, scenario func(t *testing.T, dial dialFunc)) {
+	t.Run("net", func(t *testing.T) { scenario(t, new(net.Dialer).DialContext) })
+	t.Run("client", func(t *testing.T) { scenario(t, wire.New(t).DialContext) })
+}
+
+// sizes are those of the values that have to come back whole: of a part of a read, of
+// many, and of those at which the drivers' own buffers end.
+var sizes = []int{0, 1, 4 << 10, 8<<10 - 1, 64<<10 + 1, 1 << 20}
+
+// randomBytes gives n bytes of all values.
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // it never fails
+	return b
+}
+
+// unique makes a name of a word.
+func unique(word string) string { return word + rand.Text() }
+
+// same compares without printing what differs.
+func same(t *testing.T, want, got []byte) {
+	t.Helper()
+	require.True(t, bytes.Equal(want, got), "%d bytes are not the %d that were sent", len(got), len(want))
+}
+
+var errHangs = errors.New("it hangs")
+
+// limited gives the error of a call, or errHangs.
+func limited(call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(wire.Enough):
+		return errHangs
+	}
+}
+
+// cancelled gives the error of a call whose context is cancelled when the server has the
+// call wait. The server would wait for a minute, which is longer than limited does.
+func cancelled(t *testing.T, waits func() bool, call func(ctx context.Context) error) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- call(ctx) }()
+	eventually(t, waits, "the server does not wait")
+	require.Empty(t, done, "the call waits too")
+	cancel()
+	err := limited(func() error { return <-done })
+	require.NotErrorIs(t, err, errHangs)
+	return err
+}
+
+// expired gives the error of a call whose context's deadline passes, and which must not
+// end before.
+func expired(t *testing.T, call func(ctx context.Context) error) error {
+	t.Helper()
+	const limit = 250 * time.Millisecond
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	err := limited(func() error { return call(ctx) })
+	require.NotErrorIs(t, err, errHangs)
+	require.GreaterOrEqual(t, time.Since(start), limit)
+	return err
+}
+
+func eventually(t *testing.T, is func() bool, otherwise string) {
+	t.Helper()
+	require.Eventually(t, is, wire.Enough, 2*time.Millisecond, otherwise)
+}
+
+// silent gives the address of a server that takes connections and says nothing.
+func silent(t *testing.T) string {
+	t.Helper()
+	// The kernel completes the handshakes of those who queue to be accepted.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln.Addr().String()
+}
+
+// A dialled keeps the connections that a driver makes.
+type dialled struct {
+	dial dialFunc
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (d *dialled) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, address)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.conns = append(d.conns, conn)
+	}
+	return conn, err
+}
+
+func (d *dialled) all() []net.Conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conns
+}
+
+// survives kills a server while several goroutines use a driver, and starts it again.
+// What is asked without it may fail, but has to return; and with it the same driver
+// works again.
+func survives(t *testing.T, s *daemon.Server, ask func() error) {
+	t.Helper()
+	require.NoError(t, limited(ask))
+	const workers = 4
+	var failed, hung atomic.Int64
+	var done [workers]atomic.Int64 // since the server is there again
+	var again, stop atomic.Bool
+	var all sync.WaitGroup
+	for i := range workers {
+		all.Go(func() {
+			for !stop.Load() {
+				there := again.Load()
+				switch err := limited(ask); {
+				case errors.Is(err, errHangs):
+					hung.Add(1)
+					return
+				case err != nil:
+					failed.Add(1)
+				case there:
+					done[i].Add(1)
+				}
+			}
+		})
+	}
+	end := func() {
+		stop.Store(true)
+		all.Wait()
+	}
+	defer end()
+	s.Kill()
+	eventually(t, func() bool { return failed.Load() >= workers }, "nobody notices that the server is gone")
+	restart(t, s)
+	again.Store(true)
+	eventually(t, func() bool {
+		for i := range done {
+			if done[i].Load() < 10 && hung.Load() == 0 {
+				return false
+			}
+		}
+		return true
+	}, "the driver does not work again")
+	end()
+	require.Zero(t, hung.Load(), "calls that hang")
+}
+
+// killed kills a server that has a call wait, which has to end then, and starts it again.
+func killed(t *testing.T, s *daemon.Server, waits func() bool, call func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	eventually(t, waits, "the server does not wait")
+	require.Empty(t, done, "the call waits too")
+	s.Kill()
+	err := limited(func() error { return <-done })
+	require.Error(t, err)
+	require.NotErrorIs(t, err, errHangs)
+	restart(t, s)
+}
+
+// restart starts a server that was killed.
+func restart(t *testing.T, s *daemon.Server) {
+	t.Helper()
+	// PostgreSQL's processes for connections are no part of its process group. They end
+	// when they notice that the first of them has, and until then its memory is in use.
+	var err error
+	for end := time.Now().Add(wire.Enough); time.Now().Before(end); {
+		if err = s.Restart(); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err)
+}
+
+// isUnknownAuthority checks that a server was refused for who vouches for it.
+func isUnknownAuthority(t *testing.T, err error) {
+	t.Helper()
+	var unknown x509.UnknownAuthorityError
+	require.ErrorAs(t, err, &unknown)
+}

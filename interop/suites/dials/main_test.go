@@ -1,0 +1,9 @@
+package dials_test
+
+import (
+	"testing"
+
+	"github.com/blocksock/client/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }

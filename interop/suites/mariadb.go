@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/blocksock/client/internal/daemon"
+)
+
+// serveMariaDB starts a MariaDB with an empty database that root may use without a
+// password, with TLS, and as large as the tests of large values need it.
+func serveMariaDB(string) (*serving, error) {
+	s, err := mariaDB("create database gotest;",
+		"--max-allowed-packet=48M", "--innodb-log-file-size=256M", "--innodb-buffer-pool-size=256M", "--local-infile=1")
+	if err != nil {
+		return nil, err
+	}
+	return &serving{
+		env: []string{
+			"MYSQL_TEST_ADDR=" + s.Addr, "MYSQL_TEST_PROT=tcp", "MYSQL_TEST_USER=root", "MYSQL_TEST_PASS=",
+			"MYSQL_TEST_DBNAME=gotest", "MYSQL_TEST_CONCURRENT=1",
+		},
+		stop: s.Stop,
+	}, nil
+}
+
+// mariaDB starts a MariaDB that runs some SQL first.
+func mariaDB(first string, settings ...string) (*daemon.Server, error) {
+	path, err := daemon.Find("mariadbd", "mariadb-server")
+	if err != nil {
+		return nil, err
+	}
+	install, err := daemon.Find("mariadb-install-db", "mariadb-server")
+	if err != nil {
+		return nil, err
+	}
+	return daemon.Start(daemon.Spec{
+		Path: path,
+		User: "mysql", // root it refuses to be
+		Prepare: func(s *daemon.Server) error {
+			cmd, err := s.Command(install, "--no-defaults", "--datadir="+filepath.Join(s.Dir, "data"),
+				"--auth-root-authentication-method=normal", "--skip-test-db")
+			if err != nil {
+				return err
+			}
+			if said, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("mariadb-install-db: %w: %s", err, said)
+			}
+			if err := os.WriteFile(filepath.Join(s.Dir, "first.sql"), []byte(first+"\n"), 0o644); err != nil {
+				return err
+			}
+			identity, err := daemon.NewIdentity(s.Dir)
+			if err != nil {
+				return err
+			}
+			return errors.Join(giveTo(s, identity.CertFile), giveTo(s, identity.KeyFile))
+		},
+		Args: func(s *daemon.Server) []string {
+			return append([]string{
+				"--no-defaults", "--datadir=" + filepath.Join(s.Dir, "data"), "--bind-address=127.0.0.1", "--port=" + s.Port,
+				"--socket=" + s.Socket(), "--init-file=" + filepath.Join(s.Dir, "first.sql"),
+				"--ssl-cert=" + filepath.Join(s.Dir, "cert.pem"), "--ssl-key=" + filepath.Join(s.Dir, "key.pem"),
+				"--innodb-flush-log-at-trx-commit=0", "--performance-schema=OFF",
+			}, settings...)
+		},
+		Ready: func(s *daemon.Server) error {
+			if !strings.Contains(s.Output(), "ready for connections") {
+				return errors.New("it does not accept connections yet")
+			}
+			return nil
+		},
+	})
+}
+
+// giveTo makes a file the server's, who may be another user than this program is.
+func giveTo(s *daemon.Server, file string) error {
+	info, err := os.Stat(s.Dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	return os.Chown(file, int(owner.Uid), int(owner.Gid))
+}
