@@ -33,6 +33,28 @@ func TestDialReachesEveryNetwork(t *testing.T) {
 	})
 }
 
+// It is what a listener on ":0" says of itself, and package net finds it over both
+// families too.
+func TestTheUnspecifiedAddressIsThisMachineOverBothFamilies(t *testing.T) {
+	ln, err := net.Listen("tcp", ":0")
+	require.NoError(t, err)
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	require.NoError(t, err)
+	address := net.JoinHostPort("::", port)
+	for _, dial := range []struct {
+		network string
+		opts    *client.Options
+	}{{"tcp", nil}, {"tcp4", nil}, {"tcp", &client.Options{LocalAddr: "0.0.0.0:0"}}} {
+		conn, err := net.Dial(dial.network, address)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		c, err := client.Dial(dial.network, address, dial.opts)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}
+
 func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 	ln := listen(t, "tcp")
 	d := client.Dialer{Options: &client.Options{Timeout: enough}}

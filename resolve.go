@@ -121,12 +121,19 @@ func resolve(ctx context.Context, n network, address string, r *net.Resolver, un
 	}
 	ips := []netip.Addr{loopback[unix.AF_INET], loopback[unix.AF_INET6]}
 	if host != "" {
-		if ip, err := netip.ParseAddr(host); err == nil {
+		ip, err := netip.ParseAddr(host)
+		switch {
+		case err == nil && ip == netip.IPv6Unspecified():
+			// A listener on ":0" says that this is its address, also to those who come
+			// over IPv4 alone; package net tries both (golang.org/issue/18806).
+			ips = []netip.Addr{ip, netip.IPv4Unspecified()}
+		case err == nil:
 			a, err := n.suitable(ip, port)
 			return []sock.Addr{a}, err
-		}
-		if ips, err = lookup(ctx, n, host, r, until); err != nil {
-			return nil, err
+		default:
+			if ips, err = lookup(ctx, n, host, r, until); err != nil {
+				return nil, err
+			}
 		}
 	}
 	addrs := make([]sock.Addr, 0, len(ips))

@@ -33,6 +33,14 @@ func TestADifferenceHoldsUnlessTheTestAloneClearsIt(t *testing.T) {
 	}
 }
 
+func TestAProgramThatFailsNowAndThenIsNoDifference(t *testing.T) {
+	d := difference{test: "root " + program, alone: map[string]int{dials.Net: 5, dials.Client: 1}}
+	require.False(t, d.holds())
+	d.alone[dials.Client] = 0
+	require.True(t, d.holds())
+	require.Empty(t, alone(program))
+}
+
 func TestAConnectionOfTheOtherDialersIsAnError(t *testing.T) {
 	for dialer, record := range map[string]string{
 		dials.Net:    "*net.TCPConn\n*net.UnixConn\n*net.UDPConn\n",

@@ -26,7 +26,11 @@ func newCluster() (*cluster, error) {
 		return nil, err
 	}
 	s, err := daemon.Postgres("unix_socket_directories="+sockets, "max_prepared_transactions=10")
-	return &cluster{s, sockets}, err
+	if err != nil {
+		_ = os.RemoveAll(sockets) // an empty directory of temporary files, in the worst case
+		return nil, err
+	}
+	return &cluster{s, sockets}, nil
 }
 
 func (c *cluster) stop() {

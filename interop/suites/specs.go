@@ -56,8 +56,12 @@ func addSpecs(all outcomes, report string) error {
 	return nil
 }
 
-// alone gives the arguments with which a test program runs one test, or one spec.
+// alone gives the arguments with which a test program runs one test, or one spec. The
+// program itself fails with all of them, if it does.
 func alone(test string) []string {
+	if test == program {
+		return nil
+	}
 	if spec, ok := strings.CutPrefix(test, specName); ok {
 		return []string{"-test.run=^" + specTest + "$", "-ginkgo.focus=" + regexp.QuoteMeta(spec) + "$"}
 	}
