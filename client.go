@@ -405,7 +405,8 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 // 6.1, close_notify) if there is room for that at once.
 //
 // A client that nobody has any more is closed by the garbage collector, whenever that
-// comes to it, as one of package net is.
+// comes to it, as one of package net is; over TLS the peer is not told. One of a Pool is
+// not: its place is taken until Close or Discard.
 func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)

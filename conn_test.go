@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 	"golang.org/x/sys/unix"
@@ -260,4 +261,6 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 		require.Eventually(t, func() bool { runtime.GC(); return len(ended) > 0 }, enough, time.Millisecond)
 		<-ended
 	}
+	require.Eventually(t, func() bool { return sock.Forgotten.Load() >= n }, enough, time.Millisecond)
+	sock.Forgotten.Add(-n) // these are meant to be
 }

@@ -59,16 +59,30 @@ type Dialer struct {
 	Pool *Pool
 }
 
+// Of gives the client that a connection from a Dialer is, for what takes one, as Select
+// does. It reports false for a connection that is none.
+func Of(conn net.Conn) (*Client, bool) {
+	switch c := conn.(type) {
+	case *Client:
+		return c, true
+	case tlsConn:
+		return c.Client, true
+	case packetConn:
+		return c.Client, true
+	}
+	return nil, false
+}
+
 // Dial is DialContext without a context, for what takes a dialer that has none, as
 // nats.go and golang.org/x/net/proxy do.
 func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialContext is the package's DialContext with the dialer's options, giving
-// the *Client as a net.Conn, which for datagrams is a net.PacketConn too, and
-// which over TLS is no syscall.Conn: a driver that finds one takes the bytes on
-// the descriptor for those of the stream.
+// DialContext is the package's DialContext with the dialer's options, giving a
+// net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
+// Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
+// descriptor for those of the stream.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := DialContext
 	if d.Pool != nil {

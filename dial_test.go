@@ -85,12 +85,23 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	_, has := conn.(syscall.Conn)
 	require.False(t, has)
 	require.Implements(t, (*interface{ ConnectionState() tls.ConnectionState })(nil), conn)
+	c, ok := client.Of(conn)
+	require.True(t, ok)
+	require.Equal(t, conn.LocalAddr(), c.LocalAddr())
 
 	ln := listen(t, "tcp")
 	plain, err := new(client.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
 	require.NoError(t, err)
 	defer plain.Close()
 	require.Implements(t, (*syscall.Conn)(nil), plain)
+	c, ok = client.Of(plain)
+	require.True(t, ok)
+	require.Same(t, plain, c)
+	another, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer another.Close()
+	_, ok = client.Of(another)
+	require.False(t, ok)
 }
 
 func TestAnEmptyHostIsThisMachine(t *testing.T) {

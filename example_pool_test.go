@@ -181,7 +181,8 @@ func ExampleDialer_pool() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Printf("%s %v\n", body, conn.(*client.Client).Reused())
+		c, _ := client.Of(conn)
+		fmt.Printf("%s %v\n", body, c.Reused())
 		_ = conn.Close()
 	}
 	// Output:

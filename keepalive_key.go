@@ -25,7 +25,8 @@ func (t *TLSOptions) same(as *TLSOptions) bool {
 	if t == nil || as == nil {
 		return t == as
 	}
-	return t.ServerName == as.ServerName && slices.Equal(t.NextProtos, as.NextProtos) &&
+	return t.ServerName == as.ServerName &&
+		(t.NextProtos == nil) == (as.NextProtos == nil) && slices.Equal(t.NextProtos, as.NextProtos) && // nil is Config's
 		t.CAFile == as.CAFile && t.CAPath == as.CAPath && t.CRLFile == as.CRLFile &&
 		t.CertFile == as.CertFile && t.KeyFile == as.KeyFile && t.Passphrase == as.Passphrase &&
 		t.AllowSelfSigned == as.AllowSelfSigned && t.RequireStaple == as.RequireStaple && t.InsecureSkipVerify == as.InsecureSkipVerify &&

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 )
 
@@ -21,7 +22,12 @@ func TestMain(m *testing.M) {
 	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
 	switch part {
 	case "":
-		leak.Main(m)
+		leak.Main(m, func() error {
+			if n := sock.Forgotten.Load(); n != 0 {
+				return fmt.Errorf("%d sockets were closed by the garbage collector", n)
+			}
+			return nil
+		})
 	case "echo":
 		fail(serve(argument, echo))
 	case "sink":

@@ -3,6 +3,7 @@
 package leak
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,8 +14,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Main runs a package's tests as TestMain does and exits.
-func Main(m *testing.M) {
+// Main runs a package's tests as TestMain does and exits. After them it asks more, if there
+// are any, what else was left.
+func Main(m *testing.M, more ...func() error) {
 	// The runtime's poller opens its own descriptors when it is first needed;
 	// from then on they are there before.
 	if r, w, err := os.Pipe(); err == nil {
@@ -23,7 +25,11 @@ func Main(m *testing.M) {
 	before := descriptors()
 	code := m.Run()
 	if code == 0 {
-		if err := left(before); err != nil {
+		err := left(before)
+		for _, ask := range more {
+			err = errors.Join(err, ask())
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

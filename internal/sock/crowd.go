@@ -52,18 +52,24 @@ const (
 
 // enter counts a call that waits from here to leave.
 func (c *crowd) enter() {
-	const now = 4096 // and then; GOMAXPROCS hardly ever changes
-	if w := c.word.Add(1); w>>32%now == 0 {
+	c.word.Add(1)
+	if c.procs.Load() == 0 {
 		c.procs.Store(int64(runtime.GOMAXPROCS(0)))
 	}
 }
 
-func (c *crowd) leave() { c.word.Add(1<<32 - 1) }
+func (c *crowd) leave() {
+	const now = 4096 // and then; GOMAXPROCS hardly ever changes
+	if w := c.word.Add(1<<32 - 1); w>>32%now == 0 {
+		c.procs.Store(int64(runtime.GOMAXPROCS(0)))
+	}
+}
 
 // ended counts the calls that have come to their end.
 func (c *crowd) ended() uint32 { return uint32(c.word.Load() >> 32) }
 
-// letOthersRun reports whether somebody has run, so that the caller had better look again.
+// letOthersRun reports whether somebody has run, so that the caller had better look
+// again, at the clock too: also a turn that was for nothing has taken its time.
 func (c *crowd) letOthersRun() bool {
 	if int64(uint32(c.word.Load())) <= c.procs.Load() {
 		return false
@@ -77,7 +83,6 @@ func (c *crowd) letOthersRun() bool {
 	took := time.Duration(Now() - begin)
 	if isForNothing(took, c.ended()-before) {
 		c.quiet.Store(int64(begin.Add(quietTimes * took)))
-		return false
 	}
 	return took > noTurn
 }

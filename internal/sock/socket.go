@@ -51,7 +51,7 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
 	// For those who forget to close, as package net has it (net/fd_posix.go) and as
 	// drivers have come to rely on. Who is in a call has the socket until its end.
-	runtime.SetFinalizer(s, (*Socket).Close)
+	runtime.SetFinalizer(s, (*Socket).forgotten)
 	s.rd.init()
 	s.wr.init()
 	s.polled.Store(alwaysPolled)
@@ -65,6 +65,16 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 		}
 	}
 	return s, nil
+}
+
+// Forgotten counts the sockets that the garbage collector had to close, for tests: this
+// library is to close its own.
+var Forgotten atomic.Int64
+
+func (s *Socket) forgotten() {
+	if s.Close() == nil {
+		Forgotten.Add(1)
+	}
 }
 
 // Closed reports whether Close was called.

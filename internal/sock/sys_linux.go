@@ -198,5 +198,6 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 // fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
 // end before until: it is at most 27/32 of the timeout, see waitsInKernel.
 func (s *Socket) fitsKernelWait(until Instant) bool {
-	return until == Never || until.Left() > time.Duration(s.rcvTimeout.Load()/8*7)
+	timeout := s.rcvTimeout.Load() // or unknown, if the descriptor was lent meanwhile
+	return until == Never || timeout >= 0 && until.Left() > time.Duration(timeout/8*7)
 }
