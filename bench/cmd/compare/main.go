@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -63,10 +64,8 @@ func run() error {
 		Command:     strings.Join(append([]string{"go run ./cmd/compare"}, os.Args[1:]...), " "),
 		Environment: report.Here(*rounds, *length),
 	}
-	if err := measure(ctx, all, *quick, *only, *rounds, *length); err != nil {
-		return err
-	}
-	return all.Write(*out)
+	// What has been measured is not lost with what could not be.
+	return errors.Join(measure(ctx, all, *quick, *only, *rounds, *length), all.Write(*out))
 }
 
 func measure(ctx context.Context, all *report.All, quick bool, only string, rounds int, length time.Duration) error {

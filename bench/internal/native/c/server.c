@@ -10,6 +10,7 @@
 #include "net.h"
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 static const char *network;
 static size_t request, reply;
@@ -148,6 +149,11 @@ int main(int argc, char **argv) {
 	} else if (!is(argv[1], "hold")) {
 		fprintf(stderr, "server: no such mode, or not its arguments: %s\n", argv[1]);
 		return 2;
+	}
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max; // a descriptor for each client
+		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	struct sockaddr_storage a;
 	socklen_t len;
