@@ -36,12 +36,13 @@ func TestEachOfACrowdHasItsTurn(t *testing.T) {
 			// like one that computes. So it is tried some times. Left to the scheduler
 			// it has never been below 2,000, and 64 would be perfect.
 			const few, tries = 1800, 10
-			queue := int64(math.MaxInt64)
+			queue, shared := int64(math.MaxInt64), false
 			for n := 0; queue > few && n < tries; n++ {
 				queue = queueOf(t, crowd, each, address, trip)
 				t.Logf("behind %d others", queue)
+				shared = shared || queue > few && isShared(2)
 			}
-			if queue > few && isShared(2) {
+			if queue > few && shared {
 				t.Skip("other processes have the machine")
 			}
 			require.LessOrEqual(t, queue, int64(few))
