@@ -69,7 +69,11 @@ static void *stream(void *arg) {
 }
 
 static void *hold(void *arg) {
-	(void)arg; // the connection stays open until the process ends
+	int fd = (int)(intptr_t)arg;
+	char c;
+	while (recv(fd, &c, 1, 0) > 0)
+		;
+	close(fd);
 	return NULL;
 }
 
@@ -192,7 +196,6 @@ int main(int argc, char **argv) {
 		int on = 1;
 		if (is(network, "tcp"))
 			setsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		if (serve != hold)
-			run(serve, conn);
+		run(serve, conn);
 	}
 }
