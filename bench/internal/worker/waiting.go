@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/blocksock/client"
@@ -21,6 +23,10 @@ func waiting(s *sample.Spec) (*sample.Sample, error) {
 	dial := map[string]func(*sample.Spec) (op, error){
 		"net": func(s *sample.Spec) (op, error) {
 			c, err := net.Dial(s.Network, s.Address)
+			for errors.Is(err, syscall.EAGAIN) { // the listener's queue is full, for which net does not wait
+				nanosleep(time.Millisecond)
+				c, err = net.Dial(s.Network, s.Address)
+			}
 			return func() error { _, err := c.Read(make([]byte, 64)); return err }, err
 		},
 		"client": func(s *sample.Spec) (op, error) {
