@@ -120,7 +120,9 @@ func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Ca
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s %s: %w", k.Name, s.Peer, err)
 			}
-			results = append(results, Result{Group: k.Group, Case: k.Name, Peer: s.Peer, Round: round, Spec: *s, Sample: result})
+			done := *s
+			done.Address, done.Files = "", nil // of this run alone
+			results = append(results, Result{Group: k.Group, Case: k.Name, Peer: s.Peer, Round: round, Spec: done, Sample: result})
 		}
 	}
 	if k.Calls > 0 {
