@@ -79,6 +79,9 @@ func TestAPeerThatNeverPausesDoesNotLiftTheLimit(t *testing.T) {
 						}
 					}
 				}()
+				for n := 0; n == 0; { // until the peer has got going
+					n, _ = c.Recv(make([]byte, 1), client.Peek)
+				}
 				begin := time.Now()
 				n, err := c.Recv(make([]byte, size), flags)
 				check(t, n, err, begin)

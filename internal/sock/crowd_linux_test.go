@@ -60,6 +60,41 @@ func TestATurnForNothingMakesNoLimitLonger(t *testing.T) {
 	}
 }
 
+// Who finds something each time would otherwise go on until the runtime's monitor sees it.
+func TestWhoAlwaysFindsSomethingLetsOthersRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const others = 1000
+	everybody.word.Add(others)
+	defer everybody.word.Add(^uint64(others - 1))
+	everybody.procs.Store(1)
+	everybody.quiet.Store(0)
+	for name, recv := range map[string]func(s *Socket, p []byte) (int, error){
+		"Recv": func(s *Socket, p []byte) (int, error) { return s.Recv(p, 0, 5*time.Second, nil) },
+		"Read": (*Socket).Read,
+	} {
+		t.Run(name, func(t *testing.T) {
+			most := 0
+			for range 20 { // others run earlier if the kernel gives the processor away
+				s, peer := pair(t, unix.SOCK_STREAM)
+				_, err := unix.Write(peer, make([]byte, 10*mostInARow))
+				require.NoError(t, err)
+				require.NoError(t, unix.Shutdown(peer, unix.SHUT_WR))
+				var ran atomic.Bool
+				go ran.Store(true)
+				n := 0
+				for ; !ran.Load(); n++ {
+					_, err := recv(s, make([]byte, 1))
+					require.NoError(t, err, "nobody else ran until the end of the stream")
+				}
+				// The scheduler may have picked the one who let others run.
+				require.LessOrEqual(t, n, 3*mostInARow)
+				most = max(most, n)
+			}
+			require.Greater(t, most, mostInARow, "it is cheaper to go on for a while")
+		})
+	}
+}
+
 func TestNoKernelWaitFitsALimitThatIsUnknown(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	require.False(t, s.fitsKernelWait(In(time.Hour)), "nobody has set SO_RCVTIMEO, or it was lent")

@@ -103,23 +103,35 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	}
 }
 
-// recvOnce is sysRecv that lets others run before it sleeps, if there is a crowd. EAGAIN
-// is then also for a call that has had to wait for its turn, and goes on in ppoll.
+// recvOnce is sysRecv for a call that may wait: in a crowd it lets others run before it
+// sleeps, and after each mostInARow receives that had no need to. EAGAIN is then also for
+// a call that has had to wait for its turn, and goes on in ppoll.
 func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *name) (int, unix.Errno) {
-	if !wait {
+	if flags&unix.MSG_DONTWAIT != 0 {
 		return s.sysRecv(p, flags, false, from)
 	}
 	everybody.enter()
 	defer everybody.leave()
-	for range mostTurns {
-		if !everybody.letOthersRun() {
-			break
-		}
-		if n, errno := s.sysRecv(p, flags, false, from); errno != unix.EAGAIN || !s.fitsKernelWait(until) {
-			return n, errno
-		}
+	if !everybody.isHere() {
+		return s.sysRecv(p, flags, wait, from)
 	}
-	return s.sysRecv(p, flags, true, from)
+	if s.inARow >= mostInARow {
+		s.inARow = 0
+		everybody.letOthersRun()
+	}
+	for turns := 0; ; turns++ {
+		n, errno := s.sysRecv(p, flags, false, from)
+		switch {
+		case errno != unix.EAGAIN:
+			s.inARow++
+			return n, errno
+		case !wait || !s.fitsKernelWait(until):
+			return 0, errno
+		case turns == mostTurns || !everybody.letOthersRun():
+			return s.sysRecv(p, flags, true, from)
+		}
+		s.inARow = 0
+	}
 }
 
 // ending is the error for a stream that has ended after got bytes of a call.

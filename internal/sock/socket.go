@@ -28,7 +28,8 @@ type Socket struct {
 	polled     atomic.Bool
 	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
-	taken atomic.Bool // set for good by Take
+	taken  atomic.Bool // set for good by Take
+	inARow int         // receives that found something at once, in a crowd; of who has the turn
 
 	mode      sync.Mutex
 	handedOut bool // the descriptor is non-blocking for good; belongs to mode
