@@ -69,6 +69,9 @@ func roundTrips(quick bool) (cases []Case) {
 					Peers: []string{"net", "client", "client, locked", "C"}, Serve: echo(0),
 					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: size, Reply: size, Conns: n},
 				}
+				if size == 64 {
+					k.Peers = []string{"net", "client", "client, Read and Write", "client, locked", "C"}
+				}
 				if size == 64 && n == 1 {
 					k.Calls = 1000
 				} else if size == 64 && n == 64 && !quick {
@@ -81,7 +84,7 @@ func roundTrips(quick bool) (cases []Case) {
 	return cases
 }
 
-// busy has one round trip at a time over tcp, in a process that computes.
+// busy has round trips over tcp in a process that computes.
 func busy(quick bool) (cases []Case) {
 	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
 	times := []int{1, 2, 4}
@@ -90,20 +93,26 @@ func busy(quick bool) (cases []Case) {
 		delays, times, length = delays[1:2], []int{2}, 500*time.Millisecond
 	}
 	for _, delay := range delays {
-		add := func(kind string, n int) {
+		add := func(kind string, n, conns int) {
+			name := fmt.Sprintf("%v away, %s × %d", delay, kind, n)
+			if conns > 1 {
+				name += fmt.Sprintf(", %d at once", conns)
+			}
 			cases = append(cases, Case{
-				Group: "b", Name: fmt.Sprintf("%v away, %s × %d", delay, kind, n),
-				Peers: []string{"net", "client"}, Serve: echo(delay),
+				Group: "b", Name: name, Peers: []string{"net", "client"}, Serve: echo(delay),
 				Spec: sample.Spec{
-					Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: 1,
+					Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: conns,
 					Busy: kind, BusyCount: n, Length: length,
 				},
 			})
 		}
-		add(worker.Nothing, 0)
+		add(worker.Nothing, 0, 1)
 		for _, kind := range []string{worker.Spin, worker.Slices, worker.Alloc} {
 			for _, n := range times {
-				add(kind, n*runtime.GOMAXPROCS(0))
+				add(kind, n*runtime.GOMAXPROCS(0), 1)
+			}
+			if !quick {
+				add(kind, 2*runtime.GOMAXPROCS(0), 64)
 			}
 		}
 	}

@@ -33,10 +33,11 @@ var looks = map[string]struct {
 	colour color.Color
 	shape  draw.GlyphDrawer
 }{
-	"net":            {color.RGBA{0xd5, 0x5e, 0x00, 0xff}, draw.SquareGlyph{}},
-	"client":         {color.RGBA{0x00, 0x72, 0xb2, 0xff}, draw.CircleGlyph{}},
-	"client, locked": {color.RGBA{0x56, 0xb4, 0xe9, 0xff}, draw.TriangleGlyph{}},
-	"C":              {color.RGBA{0x55, 0x55, 0x55, 0xff}, draw.CrossGlyph{}},
+	"net":                    {color.RGBA{0xd5, 0x5e, 0x00, 0xff}, draw.SquareGlyph{}},
+	"client":                 {color.RGBA{0x00, 0x72, 0xb2, 0xff}, draw.CircleGlyph{}},
+	"client, Read and Write": {color.RGBA{0x00, 0x9e, 0x73, 0xff}, draw.PlusGlyph{}},
+	"client, locked":         {color.RGBA{0x56, 0xb4, 0xe9, 0xff}, draw.TriangleGlyph{}},
+	"C":                      {color.RGBA{0x55, 0x55, 0x55, 0xff}, draw.CrossGlyph{}},
 }
 
 // A curve is one line of a plot.

@@ -16,11 +16,12 @@ import (
 // roundTrips sends Request bytes and receives Reply bytes, on each connection.
 func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 	trip := map[string]func(*sample.Spec) (op, error){
-		"net":               overNet,
-		"client":            overClient,
-		"client, locked":    overLockedClient,
-		"crypto/tls on net": overTLSOnNet,
-		"client with TLS":   overTLSClient,
+		"net":                    overNet,
+		"client":                 overClient,
+		"client, Read and Write": overClientAsConn,
+		"client, locked":         overLockedClient,
+		"crypto/tls on net":      overTLSOnNet,
+		"client with TLS":        overTLSClient,
 	}[s.Peer]
 	if trip == nil {
 		return nil, fmt.Errorf("no such peer")
@@ -77,6 +78,15 @@ func sendAndRecv(s *sample.Spec, c *client.Client) op {
 		_, err := c.Recv(in, client.WaitAll)
 		return err
 	}
+}
+
+// overClientAsConn is for what is written for a net.Conn, as drivers are.
+func overClientAsConn(s *sample.Spec) (op, error) {
+	c, err := client.Dial(s.Network, s.Address, nil)
+	if err != nil {
+		return nil, err
+	}
+	return exchange(s, c), nil
 }
 
 // overLockedClient is for a goroutine that keeps its thread.
