@@ -45,7 +45,7 @@ var postgresMessages = client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1}
 
 func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
 	server, err := daemon.Postgres()
-	s := untilTheEnd(t, server, err)
+	s := daemon.Serve(t, server, err)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})
 	startup := []byte("\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00")
 	sends(t, c, append(binary.BigEndian.AppendUint32(nil, uint32(4+len(startup))), startup...)) // the one without a type

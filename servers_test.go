@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,30 +30,8 @@ import (
 func requireProgram(t testing.TB, name, debian string) string {
 	t.Helper()
 	path, err := daemon.Find(name, debian)
-	requireInstalled(t, err)
+	daemon.Require(t, err)
 	return path
-}
-
-// requireInstalled skips a test whose program is not there, or fails it.
-func requireInstalled(t testing.TB, err error) {
-	t.Helper()
-	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") != "1" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-}
-
-// untilTheEnd gives a server that was started to a test, whose end stops it.
-func untilTheEnd(t testing.TB, s *daemon.Server, err error) *daemon.Server {
-	t.Helper()
-	requireInstalled(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the server said:\n%s", s.Output())
-		}
-		s.Stop()
-	})
-	return s
 }
 
 // startServer starts a program on a free port and in a directory of its own, and
@@ -63,7 +40,7 @@ func untilTheEnd(t testing.TB, s *daemon.Server, err error) *daemon.Server {
 func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *daemon.Server) error) *daemon.Server {
 	t.Helper()
 	s, err := daemon.Start(daemon.Spec{Path: path, Args: func(s *daemon.Server) []string { return args(s.Port) }, Ready: ready})
-	return untilTheEnd(t, s, err)
+	return daemon.Serve(t, s, err)
 }
 
 // startRedis starts a redis that serves over tcp and over a unix socket, and
@@ -71,7 +48,7 @@ func startServer(t testing.TB, path string, args func(port string) []string, rea
 func startRedis(t *testing.T) (s *daemon.Server, addrs map[string]string) {
 	t.Helper()
 	s, err := daemon.Redis()
-	untilTheEnd(t, s, err)
+	daemon.Serve(t, s, err)
 	return s, map[string]string{"tcp": s.Addr, "unix": s.Socket()}
 }
 
@@ -79,7 +56,7 @@ func startRedis(t *testing.T) (s *daemon.Server, addrs map[string]string) {
 func startMemcached(t *testing.T, settings ...string) *daemon.Server {
 	t.Helper()
 	s, err := daemon.Memcached(settings...)
-	return untilTheEnd(t, s, err)
+	return daemon.Serve(t, s, err)
 }
 
 // startDnsmasq starts a DNS server that knows one name, which nobody else knows.

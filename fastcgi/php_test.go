@@ -28,24 +28,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// running gives a server that was started to a test, until its end. If it is not
-// installed the test is skipped, or fails with CLIENT_REQUIRE_SERVERS.
-func running(t testing.TB, s *daemon.Server, err error) *daemon.Server {
-	t.Helper()
-	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
-			t.Logf("the server said:\n%s%s", s.Output(), log)
-		}
-		s.Stop()
-	})
-	return s
-}
-
 // A phpFPM is a php-fpm of the test's own.
 type phpFPM struct {
 	*daemon.Server
@@ -55,7 +37,14 @@ type phpFPM struct {
 func startPHP(t testing.TB, network string, settings ...string) *phpFPM {
 	t.Helper()
 	s, err := daemon.PHP(network, settings...)
-	return &phpFPM{running(t, s, err), network}
+	p := &phpFPM{daemon.Serve(t, s, err), network}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(p.Dir, "log"))
+			t.Logf("its log:\n%s", log)
+		}
+	})
+	return p
 }
 
 func (p *phpFPM) client(t testing.TB) *Client {
@@ -417,7 +406,7 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 			Ready: func(s *daemon.Server) error { return daemon.Answers("unix", s.Socket(), "", "") },
 		})
 	}
-	p := &phpFPM{running(t, s, err), "unix"}
+	p := &phpFPM{daemon.Serve(t, s, err), "unix"}
 	script := filepath.Join(p.Dir, "hello.cgi")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'Status: 203 Maybe\\r\\nX-A: b\\r\\n\\r\\n'\necho careful >&2\ncat\nexit 4\n"), 0o700)) //nolint:gosec // it is a program
 	cl := p.client(t)

@@ -24,7 +24,7 @@ func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T)
 			require.NoError(t, err)
 			require.Equal(t, first, id)
 		}
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 		require.Zero(t, c.PoolStats().StaleConns)
 
 		require.NoError(t, r.server.Restart())
@@ -32,7 +32,7 @@ func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T)
 		got, err := c.Get(t.Context(), "key").Bytes()
 		require.NoError(t, err)
 		require.NoError(t, same(value(1, 4<<10), got))
-		require.Equal(t, 2, r.dials())
+		require.Equal(t, 2, r.Dials())
 		if r.secure == nobody {
 			require.EqualValues(t, 1, c.PoolStats().StaleConns)
 		}
@@ -48,9 +48,9 @@ func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testin
 				require.NoError(t, c.Set(t.Context(), "key", value(2, 4<<10), 0).Err())
 				id, err := c.ClientID(t.Context()).Result()
 				require.NoError(t, err)
-				dials := r.dials()
+				dials := r.Dials()
 
-				_, err = r.lastDialled().Write([]byte("ECHO unasked\r\n"))
+				_, err = r.Last().Write([]byte("ECHO unasked\r\n"))
 				require.NoError(t, err)
 				// Its answer is on the way before the server tells of the command.
 				r.awaitAnswer(t, fmt.Sprintf("CLIENT LIST ID %d", id), " cmd=echo ")
@@ -58,7 +58,7 @@ func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testin
 				got, err := c.Get(t.Context(), "key").Bytes()
 				require.NoError(t, err)
 				require.NoError(t, same(value(2, 4<<10), got))
-				require.Equal(t, dials+1, r.dials())
+				require.Equal(t, dials+1, r.Dials())
 				require.EqualValues(t, 1, c.PoolStats().StaleConns)
 			})
 		}
@@ -87,7 +87,7 @@ func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
 		again, err := c.ClientID(t.Context()).Result()
 		require.NoError(t, err)
 		require.Equal(t, id, again)
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 	})
 }
 
@@ -98,7 +98,7 @@ func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
 		for _, protocol := range []int{2, 3} {
 			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
 				const ahead = 3
-				dialled := r.dials()
+				dialled := r.Dials()
 				c := r.goRedis(t, &goredis.Options{MinIdleConns: ahead, PoolSize: ahead, Protocol: protocol})
 				eventually(t, func() bool { return c.PoolStats().IdleConns == ahead }, "they are not made")
 				r.awaitTurn(t)
@@ -107,7 +107,7 @@ func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
 					require.NoError(t, within(t, func() error { return one.Ping(t.Context()).Err() }))
 				}
 				require.Zero(t, c.PoolStats().StaleConns)
-				require.Equal(t, dialled+ahead, r.dials())
+				require.Equal(t, dialled+ahead, r.Dials())
 				require.NoError(t, within(t, c.Close))
 			})
 		}

@@ -23,7 +23,7 @@ func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) 
 		start := time.Now()
 		err := within(t, func() error { return c.Get(t.Context(), "0").Err() })
 		isTimeout(t, err, start, limit)
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 
 		r.resume(t)
 		for i := 9; i >= 0; i-- {
@@ -31,7 +31,7 @@ func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) 
 			require.NoError(t, err)
 			require.NoError(t, same(value(i, 4<<10), got))
 		}
-		require.Equal(t, 2, r.dials())
+		require.Equal(t, 2, r.Dials())
 	})
 }
 
@@ -101,7 +101,7 @@ func TestGoRedisCancelEndsTheWaitForAConnectionAndLeavesABLPop(t *testing.T) {
 
 		r.tell(t, "RPUSH list something", ":1")
 		require.NoError(t, returns(t, popped))
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 	})
 }
 

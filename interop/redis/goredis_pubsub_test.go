@@ -69,7 +69,7 @@ func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
 		c := r.goRedis(t, &goredis.Options{})
 		sub := subscribe(t, c, "news")
 		require.NoError(t, c.Ping(t.Context()).Err())
-		dials := r.dials()
+		dials := r.Dials()
 		for i := range 3 {
 			start := time.Now()
 			_, err := sub.ReceiveTimeout(t.Context(), limit)
@@ -82,7 +82,7 @@ func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
 			require.EqualValues(t, 1, heard)
 			receives(t, sub, news)
 		}
-		require.Equal(t, dials, r.dials())
+		require.Equal(t, dials, r.Dials())
 	})
 }
 

@@ -86,7 +86,7 @@ func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T)
 		stats := c.PoolStats()
 		require.Zero(t, stats.StaleConns)
 		require.Positive(t, stats.Hits)
-		require.LessOrEqual(t, r.dials(), connections)
+		require.LessOrEqual(t, r.Dials(), connections)
 	})
 }
 
@@ -140,7 +140,7 @@ func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
 			}
 			return nil
 		})
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 		require.NoError(t, within(t, p.Close))
 	})
 }

@@ -37,7 +37,7 @@ func TestRedigoReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, same(value(i, 4<<10), got))
 		}
-		require.Equal(t, 2, r.dials())
+		require.Equal(t, 2, r.Dials())
 	})
 }
 
@@ -91,7 +91,7 @@ func TestRedigoCancelEndsABLPop(t *testing.T) {
 		got, err := redigo.Strings(c.Do("BLPOP", "list", 0))
 		require.NoError(t, err)
 		require.Equal(t, []string{"list", "something"}, got)
-		require.Equal(t, 2, r.dials())
+		require.Equal(t, 2, r.Dials())
 	})
 }
 

@@ -122,7 +122,7 @@ func TestRedigoPoolTakesASubscriberBack(t *testing.T) {
 			require.NoError(t, storesAndGets(c, "key", value(i, 4<<10)))
 			require.NoError(t, c.Close())
 		}
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 	})
 }
 

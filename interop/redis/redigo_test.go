@@ -67,8 +67,8 @@ func TestRedigoGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) 
 			}
 			return nil
 		})
-		require.LessOrEqual(t, r.dials(), connections)
-		require.Equal(t, r.dials(), pool.IdleCount())
+		require.LessOrEqual(t, r.Dials(), connections)
+		require.Equal(t, r.Dials(), pool.IdleCount())
 	})
 }
 
@@ -178,10 +178,10 @@ func TestRedigoPoolUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing
 		for range 5 {
 			once()
 		}
-		require.Equal(t, 1, r.dials())
+		require.Equal(t, 1, r.Dials())
 		require.NoError(t, r.server.Restart())
 		once()
-		require.Equal(t, 2, r.dials())
+		require.Equal(t, 2, r.Dials())
 		require.Equal(t, 1, pool.ActiveCount())
 	})
 }

@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,11 +28,9 @@ type road struct {
 	network, address string
 
 	secure secure
-	config *tls.Config // for a driver that makes TLS
-	open   func(ctx context.Context, network, address string) (net.Conn, error)
-
-	mu      sync.Mutex
-	dialled []net.Conn
+	config *tls.Config   // for a driver that makes TLS
+	dial   wire.DialFunc // what a driver gets
+	wire.Log
 }
 
 // A secure tells who makes TLS.
@@ -107,47 +104,23 @@ func build(t *testing.T, way route) *road {
 		}
 	}
 	s, err := daemon.Redis(settings...)
-	r := &road{server: wire.Serving(t, s, err), network: way.network, secure: way.secure, open: new(net.Dialer).DialContext}
+	r := &road{server: daemon.Serve(t, s, err), network: way.network, secure: way.secure}
 	if r.address = r.server.Addr; way.network == "unix" {
 		r.address = r.server.Socket()
 	}
 	if way.secure == theDriver {
 		r.config = &tls.Config{RootCAs: id.Roots, ServerName: "localhost"}
 	}
+	open := new(net.Dialer).DialContext
 	if way.byClient {
 		w := wire.New(t)
 		if way.secure == theDialer {
 			w.Options = &client.Options{TLS: &client.TLSOptions{CAFile: id.CAFile}}
 		}
-		r.open = w.DialContext
+		open = w.DialContext
 	}
+	r.dial = r.Noting(open)
 	return r
-}
-
-// dial is what a driver gets. It remembers what it has given.
-func (r *road) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := r.open(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dialled = append(r.dialled, conn)
-	return conn, nil
-}
-
-// dials counts the connections that there have been.
-func (r *road) dials() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.dialled)
-}
-
-// lastDialled is the connection that was made last.
-func (r *road) lastDialled() net.Conn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.dialled[len(r.dialled)-1]
 }
 
 // stop has the server do nothing any more, with its connections open, until resume.

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/interop/wire"
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 )
@@ -88,5 +87,5 @@ func startDnsmasq(t *testing.T, settings ...string) *daemon.Server {
 			},
 		})
 	}
-	return wire.Serving(t, s, err)
+	return daemon.Serve(t, s, err)
 }

@@ -24,7 +24,7 @@ import (
 func startMemcached(t *testing.T) *daemon.Server {
 	t.Helper()
 	s, err := daemon.Memcached("-I", "32m", "-m", "256")
-	return wire.Serving(t, s, err)
+	return daemon.Serve(t, s, err)
 }
 
 func newMemcache(t *testing.T, dial dialFunc, address string) *memcache.Client {
@@ -55,7 +55,7 @@ func TestMemcachedDoesWhatItIsAskedForOverUnix(t *testing.T) {
 			},
 		})
 	}
-	s = wire.Serving(t, s, err)
+	s = daemon.Serve(t, s, err)
 	onBoth(t, func(t *testing.T, dial dialFunc) { useMemcache(t, newMemcache(t, dial, s.Socket())) })
 }
 
@@ -96,7 +96,7 @@ func startMemcachedOverTLS(t *testing.T, id *daemon.Identity, config *tls.Config
 			},
 		})
 	}
-	return wire.Serving(t, s, err)
+	return daemon.Serve(t, s, err)
 }
 
 // useMemcache makes use of all that the driver has.

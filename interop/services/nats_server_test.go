@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/interop/wire"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 )
@@ -65,5 +64,5 @@ func startNATS(t *testing.T, settings ...string) *daemon.Server {
 			return nil
 		},
 	})
-	return wire.Serving(t, s, err)
+	return daemon.Serve(t, s, err)
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 )
@@ -30,7 +29,7 @@ func startMariaDB(t *testing.T) *mariadb {
 	m := new(mariadb)
 	var err error
 	m.Server, err = m.start()
-	wire.Serving(t, m.Server, err)
+	daemon.Serve(t, m.Server, err)
 	return m
 }
 

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
@@ -26,7 +25,7 @@ func startPostgres(t *testing.T) *postgres {
 	id := postgresIdentity(t)
 	s, err := daemon.Postgres("unix_socket_directories=.", // its data directory
 		"ssl=on", "ssl_cert_file="+id.CertFile, "ssl_key_file="+id.KeyFile)
-	return &postgres{Server: wire.Serving(t, s, err), Identity: id}
+	return &postgres{Server: daemon.Serve(t, s, err), Identity: id}
 }
 
 // postgresIdentity makes a certificate whose key PostgreSQL takes: it belongs to whoever

@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -210,5 +209,5 @@ func startOtherEcho(t *testing.T) *daemon.Server {
 			return nil
 		},
 	})
-	return wire.Serving(t, s, err)
+	return daemon.Serve(t, s, err)
 }

@@ -42,7 +42,7 @@ func TestGRPCCancelEndsACall(t *testing.T) {
 		isStatus(t, codes.Canceled, eventually(t, result))
 		isTold(t, there)
 		c.works(t)
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -60,7 +60,7 @@ func TestGRPCDeadlineEndsACall(t *testing.T) {
 		isStatus(t, codes.DeadlineExceeded, err)
 		isTold(t, there)
 		c.works(t)
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -92,7 +92,7 @@ func TestGRPCCancelEndsStreams(t *testing.T) {
 			isTold(t, ctx)
 		}
 		c.works(t)
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -119,7 +119,7 @@ func TestGRPCCancelEndsASendThatNobodyReads(t *testing.T) {
 		isStatus(t, codes.Canceled, eventually(t, result))
 		isTold(t, there)
 		c.works(t)
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -152,7 +152,7 @@ func TestGRPCServerThatStopsGracefullyFinishesCalls(t *testing.T) {
 		<-stopped
 		c.start(t)
 		c.works(t)
-		require.Equal(t, 2, c.dials())
+		require.Equal(t, 2, c.Dials())
 	})
 }
 
@@ -165,10 +165,10 @@ func TestGRPCServerThatWantsConnectionsToBeYoungGetsOthers(t *testing.T) {
 		began := time.Now()
 		require.Eventually(t, func() bool {
 			c.works(t)
-			return c.dials() >= dials
+			return c.Dials() >= dials
 		}, wire.Enough, time.Millisecond)
 		require.Greater(t, time.Since(began), (dials-1)*age*8/10) // each is a tenth older or younger
-		require.Eventually(t, func() bool { return c.open() <= 2 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() <= 2 }, wire.Enough, time.Millisecond)
 	})
 }
 
@@ -188,7 +188,7 @@ func TestGRPCServersPingsAreAnswered(t *testing.T) {
 		require.NoError(t, there.Err())
 		close(c.release)
 		require.NoError(t, eventually(t, result))
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -214,7 +214,7 @@ func TestGRPCFindsOutByPingsThatAServerStops(t *testing.T) {
 		result := c.saysNothing(t.Context())
 		require.NoError(t, other.Signal(syscall.SIGSTOP))
 		isStatus(t, codes.Unavailable, eventually(t, result))
-		require.Eventually(t, func() bool { return c.open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() == 0 }, wire.Enough, time.Millisecond)
 		require.NoError(t, other.Signal(syscall.SIGCONT))
 		c.works(t)
 	})
@@ -239,7 +239,7 @@ func TestGRPCServerThatIsKilledEndsCalls(t *testing.T) {
 		waits := c.saysLater(t)
 		require.NoError(t, other.Restart())
 		require.NoError(t, eventually(t, waits))
-		require.Equal(t, 2, c.dials())
+		require.Equal(t, 2, c.Dials())
 	})
 }
 
@@ -265,7 +265,7 @@ func TestGRPCServerIsKilledAndStartedAgainUnderLoad(t *testing.T) {
 		for _, err := range load.stop() {
 			isStatus(t, codes.Unavailable, err)
 		}
-		require.GreaterOrEqual(t, c.dials(), 3) // one may have been accepted and killed at once
+		require.GreaterOrEqual(t, c.Dials(), 3) // one may have been accepted and killed at once
 	})
 }
 

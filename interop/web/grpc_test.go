@@ -35,30 +35,30 @@ type call struct {
 var grpcWays = []struct {
 	name, network string
 	secure        bool
-	options       func(s *echoServer, d *dialer) (dialFunc, credentials.TransportCredentials)
+	options       func(s *echoServer, d *dialer) (wire.DialFunc, credentials.TransportCredentials)
 }{
 	{
 		name: "tcp", network: "tcp",
-		options: func(_ *echoServer, d *dialer) (dialFunc, credentials.TransportCredentials) {
+		options: func(_ *echoServer, d *dialer) (wire.DialFunc, credentials.TransportCredentials) {
 			return d.plain(), insecure.NewCredentials()
 		},
 	},
 	{
 		name: "unix", network: "unix",
-		options: func(_ *echoServer, d *dialer) (dialFunc, credentials.TransportCredentials) {
+		options: func(_ *echoServer, d *dialer) (wire.DialFunc, credentials.TransportCredentials) {
 			return d.plain(), insecure.NewCredentials()
 		},
 	},
 	{
 		name: "TLS of gRPC's", network: "tcp", secure: true,
-		options: func(s *echoServer, d *dialer) (dialFunc, credentials.TransportCredentials) {
+		options: func(s *echoServer, d *dialer) (wire.DialFunc, credentials.TransportCredentials) {
 			return d.plain(), credentials.NewTLS(trusting(s.id))
 		},
 	},
 	{
 		// To gRPC this is no TLS: credentials of calls that ask for it refuse to go.
 		name: "TLS of the dialer's", network: "tcp", secure: true,
-		options: func(s *echoServer, d *dialer) (dialFunc, credentials.TransportCredentials) {
+		options: func(s *echoServer, d *dialer) (wire.DialFunc, credentials.TransportCredentials) {
 			return d.secure(s.id, "h2"), insecure.NewCredentials()
 		},
 	},
@@ -91,7 +91,7 @@ func overGRPC(t *testing.T, with settings, scenario func(t *testing.T, c *call))
 }
 
 // newCall gives a client, which the test's end closes.
-func newCall(t *testing.T, s *echoServer, d *dialer, dial dialFunc, opts ...grpc.DialOption) *call {
+func newCall(t *testing.T, s *echoServer, d *dialer, dial wire.DialFunc, opts ...grpc.DialOption) *call {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.address, append([]grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -106,7 +106,7 @@ func newCall(t *testing.T, s *echoServer, d *dialer, dial dialFunc, opts ...grpc
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = conn.Close() // the test may have closed it
-		require.Eventually(t, func() bool { return d.open() == 0 }, wire.Enough, time.Millisecond, "connections are left open")
+		require.Eventually(t, func() bool { return d.Open() == 0 }, wire.Enough, time.Millisecond, "connections are left open")
 	})
 	return &call{echoServer: s, dialer: d, EchoClient: pb.NewEchoClient(conn), conn: conn}
 }
@@ -154,7 +154,7 @@ func TestGRPCAnswersCalls(t *testing.T) {
 		for _, size := range []int{0, 1, 4 << 10, 100_000, 2 * mebibyte} {
 			require.NoError(t, c.says(limited(t), randomText(size)))
 		}
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 
@@ -171,7 +171,7 @@ func TestGRPCAnswersManyCallsAtOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
-		require.Equal(t, 1, c.dials())
+		require.Equal(t, 1, c.Dials())
 	})
 }
 

@@ -67,11 +67,11 @@ func (v *visit) stillWorks(t *testing.T) {
 	t.Helper()
 	v.works(t)
 	if v.multiplexes() {
-		require.Equal(t, 1, v.dials())
+		require.Equal(t, 1, v.Dials())
 		return
 	}
-	require.Equal(t, 2, v.dials())
-	require.Eventually(t, func() bool { return v.open() == 1 }, wire.Enough, time.Millisecond)
+	require.Equal(t, 2, v.Dials())
+	require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
 }
 
 func TestACancelEndsTheWaitForAnAnswer(t *testing.T) {
@@ -246,9 +246,9 @@ func TestAServerThatStopsIsFoundOutByPings(t *testing.T) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, context.DeadlineExceeded) // this is limited's
 		isTold(t, there)
-		require.Eventually(t, func() bool { return v.open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
 		v.works(t)
-		require.Equal(t, 2, v.dials())
+		require.Equal(t, 2, v.Dials())
 	})
 }
 

@@ -95,7 +95,7 @@ func TestNginxTakesAndGivesFilesOnOneConnection(t *testing.T) {
 			}
 			v.works(t)
 		}
-		require.Equal(t, 1, v.dials())
+		require.Equal(t, 1, v.Dials())
 	})
 }
 
@@ -119,7 +119,7 @@ func TestNginxServesManyRequestsAtOnce(t *testing.T) {
 		}
 		all.Wait()
 		if v.multiplexes() {
-			require.Equal(t, 1, v.dials())
+			require.Equal(t, 1, v.Dials())
 		}
 	})
 }
@@ -211,19 +211,19 @@ func TestAConnectionThatNginxEndsAfterThreeRequestsIsReplaced(t *testing.T) {
 			v.works(t)
 		}
 		if !v.multiplexes() { // where a request may come before nginx's GOAWAY
-			require.Equal(t, (requests+each-1)/each, v.dials())
+			require.Equal(t, (requests+each-1)/each, v.Dials())
 		}
-		require.Greater(t, v.dials(), 1)
+		require.Greater(t, v.Dials(), 1)
 	}, "keepalive_requests 3;")
 }
 
 func TestAnIdleConnectionThatNginxClosesIsNoticed(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
-		require.Eventually(t, func() bool { return v.open() == 0 }, wire.Enough, time.Millisecond)
-		require.Equal(t, 1, v.dials())
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Equal(t, 1, v.Dials())
 		v.works(t)
-		require.Equal(t, 2, v.dials())
+		require.Equal(t, 2, v.Dials())
 	}, "keepalive_timeout 100ms;")
 }
 
@@ -231,7 +231,7 @@ func TestAServerThatIsNotThereRefuses(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		v.server.Kill()
-		require.Eventually(t, func() bool { return v.open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
 		_, _, err := v.do(limited(t), http.MethodGet, "/ready", nil)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		var failed *net.OpError
@@ -255,7 +255,7 @@ func TestAServerThatIsAnotherIsNotBelieved(t *testing.T) {
 				_, err := v.web.Get(other.at("/ready"))
 				var unknown x509.UnknownAuthorityError
 				require.ErrorAs(t, err, &unknown)
-				require.Eventually(t, func() bool { return v.open() == 1 }, wire.Enough, time.Millisecond)
+				require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
 			})
 		})
 	}

@@ -112,9 +112,7 @@ type site struct {
 func startSite(t *testing.T, w way, settings ...string) *site {
 	t.Helper()
 	nginx, err := daemon.Find("nginx", "nginx-light")
-	if err != nil {
-		wire.Serving(t, nil, err)
-	}
+	daemon.Require(t, err)
 	s := &site{way: w, app: startApp(t), token: rand.Text()}
 	s.id, err = daemon.NewIdentity(t.TempDir())
 	require.NoError(t, err)
@@ -130,7 +128,7 @@ func startSite(t *testing.T, w way, settings ...string) *site {
 		},
 		Ready: func(*daemon.Server) error { return s.ready() },
 	})
-	s.server = wire.Serving(t, s.server, err)
+	s.server = daemon.Serve(t, s.server, err)
 	return s
 }
 
@@ -213,7 +211,7 @@ func newVisit(t *testing.T, s *site, d *dialer) *visit {
 		// The transport may be busy yet with a request that for its caller is over.
 		require.Eventually(t, func() bool {
 			roads.CloseIdleConnections()
-			return d.open() == 0
+			return d.Open() == 0
 		}, wire.Enough, time.Millisecond, "connections are left open")
 	})
 	return &visit{site: s, dialer: d, roads: roads, web: &http.Client{Transport: roads}}

@@ -50,7 +50,7 @@ func TestAReverseProxyPassesFilesOn(t *testing.T) {
 		user.works(t)
 		data := user.puts(t, "/files/proxied", 2*mebibyte)
 		require.NoError(t, user.gets(limited(t), "/files/proxied", data))
-		require.Equal(t, 1, proxy.dials())
+		require.Equal(t, 1, proxy.Dials())
 	})
 }
 

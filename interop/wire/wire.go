@@ -1,41 +1,23 @@
-// Package wire is what the tests of this module have in common: how a driver dials, and
-// how the server that it is for is started.
+// Package wire is how a driver dials in the tests of this module.
 package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
 	"github.com/stretchr/testify/require"
 )
 
 // Enough is a limit that only what hangs reaches.
 const Enough = 20 * time.Second
-
-// Serving gives a server that has been started, until the test's end. If its program is
-// not installed the test is skipped, or fails with CLIENT_REQUIRE_SERVERS=1.
-func Serving(t testing.TB, s *daemon.Server, err error) *daemon.Server {
-	t.Helper()
-	if errors.Is(err, daemon.ErrNotInstalled) && os.Getenv("CLIENT_REQUIRE_SERVERS") != "1" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the server said:\n%s", s.Output())
-		}
-		s.Stop()
-	})
-	return s
-}
 
 // A Wire is how a driver dials here: by client.Dialer, and counted.
 type Wire struct {
@@ -84,7 +66,18 @@ func (w *Wire) left() int {
 	return len(w.open)
 }
 
-// isOpen asks by what a client has in any shape: over TLS it lends no descriptor.
-func isOpen(c net.Conn) bool {
-	return !errors.Is(c.SetDeadline(time.Time{}), net.ErrClosed)
+// isOpen asks for the descriptor, if a connection lends one, to leave its deadlines alone.
+func isOpen(conn net.Conn) bool {
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn()
+	}
+	c, ok := conn.(syscall.Conn)
+	if !ok { // a client's over TLS, on which nobody here sets a deadline
+		return !errors.Is(conn.SetDeadline(time.Time{}), net.ErrClosed)
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(uintptr) {})
+	}
+	return !errors.Is(err, net.ErrClosed)
 }
