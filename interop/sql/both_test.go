@@ -3,10 +3,13 @@ package sql
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,13 +20,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A dialFunc is how a driver dials.
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
 // onBoth runs a scenario as package net has it and on client.Dialer. It has to come out
 // the same: what fails on net is the scenario's fault, what fails on client alone is the
 // library's.
-func onBoth(t *testing.T, scenario func(t *testing.T, dial dialFunc)) {
+func onBoth(t *testing.T, scenario func(t *testing.T, dial wire.DialFunc)) {
 	t.Run("net", func(t *testing.T) { scenario(t, new(net.Dialer).DialContext) })
 	t.Run("client", func(t *testing.T) { scenario(t, wire.New(t).DialContext) })
 }
@@ -107,28 +107,39 @@ func silent(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// A dialled keeps the connections that a driver makes.
-type dialled struct {
-	dial dialFunc
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (d *dialled) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.dial(ctx, network, address)
-	if err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.conns = append(d.conns, conn)
+// streams checks that rows are 1 to count, each with eight times the digest of its number,
+// as all three drivers' servers can make it.
+func streams(t *testing.T, rows interface {
+	Next() bool
+	Scan(into ...any) error
+	Err() error
+}, count int,
+) {
+	t.Helper()
+	read := 0
+	for rows.Next() {
+		var i int
+		var text string
+		require.NoError(t, rows.Scan(&i, &text))
+		read++
+		require.Equal(t, read, i)
+		require.Equal(t, strings.Repeat(fmt.Sprintf("%x", md5.Sum(fmt.Append(nil, i))), 8), text)
 	}
-	return conn, err
+	require.NoError(t, rows.Err())
+	require.Equal(t, count, read)
 }
 
-func (d *dialled) all() []net.Conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.conns
+// doubles checks what a prepared statement makes of a number and a text, each time anew.
+func doubles[Row interface{ Scan(into ...any) error }](t *testing.T, ask func(i int, text string) Row) {
+	t.Helper()
+	for i := range 200 {
+		var number int
+		var text string
+		want := strings.Repeat("ü", i)
+		require.NoError(t, ask(i, want).Scan(&number, &text))
+		require.Equal(t, 2*i, number)
+		require.Equal(t, want+want, text)
+	}
 }
 
 // survives kills a server while several goroutines use a driver, and starts it again.

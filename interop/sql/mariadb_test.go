@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 )
@@ -97,7 +98,7 @@ type mariadbAt struct {
 	*mariadb
 	network, address string
 	tls              *tls.Config
-	dial             dialFunc
+	dial             wire.DialFunc
 }
 
 // A mariadbScenario is what the driver is put through. Scenarios share the server and
@@ -128,7 +129,7 @@ func (m *mariadb) onEachWay(t *testing.T, scenarios []mariadbScenario) {
 		t.Run(way.name, func(t *testing.T) {
 			for _, scenario := range scenarios {
 				t.Run(scenario.name, func(t *testing.T) {
-					onBoth(t, func(t *testing.T, dial dialFunc) {
+					onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 						at := way.at
 						at.dial = dial
 						scenario.run(t, at)

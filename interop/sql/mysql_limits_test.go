@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 )
@@ -113,7 +114,7 @@ func mysqlWriteTimeout(t *testing.T, at mariadbAt) {
 
 func TestMySQLGivesUpAServerThatSaysNothing(t *testing.T) {
 	address := silent(t)
-	onBoth(t, func(t *testing.T, dial dialFunc) {
+	onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 		db := mysqlDB(t, mariadbAt{network: "tcp", address: address, dial: dial})
 		require.ErrorIs(t, expired(t, db.PingContext), context.DeadlineExceeded)
 	})

@@ -10,15 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 )
 
 func mysqlPoolServesMany(t *testing.T, at mariadbAt) {
-	d := &dialled{dial: at.dial}
-	at.dial = d.DialContext
+	var log wire.Log
+	at.dial = log.Noting(at.dial)
 	db := mysqlDB(t, at)
 	servesMany(t, db, func(size int) error { return mysqlEcho(t.Context(), db, size) })
-	require.LessOrEqual(t, len(d.all()), maxConns)
+	require.LessOrEqual(t, log.Dials(), maxConns)
 	id := mysqlID(t, db)
 	require.True(t, at.serves(t, id))
 	require.NoError(t, db.Close())
@@ -37,19 +38,20 @@ func mysqlID(t *testing.T, db *sql.DB) (id int64) {
 // that must not wait: EAGAIN is healthy.
 func mysqlLiveness(t *testing.T, at mariadbAt) {
 	for _, limit := range []time.Duration{0, time.Minute} { // which sets a deadline before the read
-		d, log := &dialled{dial: at.dial}, new(mysqlLog)
+		var dials wire.Log
+		log := new(mysqlLog)
 		config := mysqlConfig(at)
-		config.DialFunc, config.ReadTimeout, config.Logger = d.DialContext, limit, log
+		config.DialFunc, config.ReadTimeout, config.Logger = dials.Noting(at.dial), limit, log
 		db := mysqlOpen(t, config)
 		id := mysqlID(t, db)
 		for range 20 {
 			require.NoError(t, limited(func() error { return mysqlEcho(t.Context(), db, 64<<10) }))
 			require.Equal(t, id, mysqlID(t, db))
 		}
-		require.Len(t, d.all(), 1, "what is healthy is used again")
+		require.Equal(t, 1, dials.Dials(), "what is healthy is used again")
 
 		for range maxConns {
-			dead := d.all()[len(d.all())-1]
+			dead := dials.Last()
 			_, err := at.watcher.Exec(fmt.Sprintf("KILL CONNECTION %d", id))
 			require.NoError(t, err)
 			eventually(t, func() bool { return over(t, dead) }, "the server has not closed it")
@@ -57,7 +59,7 @@ func mysqlLiveness(t *testing.T, at mariadbAt) {
 			require.NotEqual(t, id, another)
 			id = another
 		}
-		require.Len(t, d.all(), 1+maxConns)
+		require.Equal(t, 1+maxConns, dials.Dials())
 		require.Equal(t, maxConns, strings.Count(log.said(), "closing bad idle connection"), "%s", log.said())
 	}
 }

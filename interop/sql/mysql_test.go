@@ -3,7 +3,6 @@ package sql
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 )
@@ -34,12 +34,12 @@ func TestMySQL(t *testing.T) {
 		{"what the server has closed is replaced, what is healthy is not", mysqlLiveness},
 	})
 	t.Run("a registered network", func(t *testing.T) {
-		onBoth(t, func(t *testing.T, dial dialFunc) { mysqlRegistered(t, m, dial) })
+		onBoth(t, func(t *testing.T, dial wire.DialFunc) { mysqlRegistered(t, m, dial) })
 	})
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
 		stranger, err := daemon.NewIdentity(t.TempDir())
 		require.NoError(t, err)
-		onBoth(t, func(t *testing.T, dial dialFunc) {
+		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			at := m.ways()[1].at
 			at.dial, at.tls.RootCAs = dial, stranger.Roots
 			isUnknownAuthority(t, mysqlOpen(t, mysqlConfig(at)).Ping())
@@ -102,30 +102,13 @@ func mysqlRows(t *testing.T, at mariadbAt) {
 	rows, err := mysqlDB(t, at).QueryContext(t.Context(), fmt.Sprintf("SELECT seq, REPEAT(MD5(seq), 8) FROM seq_1_to_%d", count))
 	require.NoError(t, err)
 	defer rows.Close()
-	read := 0
-	for rows.Next() {
-		var i int
-		var text string
-		require.NoError(t, rows.Scan(&i, &text))
-		read++
-		require.Equal(t, read, i)
-		require.Equal(t, strings.Repeat(fmt.Sprintf("%x", md5.Sum(fmt.Append(nil, i))), 8), text)
-	}
-	require.NoError(t, rows.Err())
-	require.Equal(t, count, read)
+	streams(t, rows, count)
 }
 
 func mysqlPrepared(t *testing.T, at mariadbAt) {
 	doubled, err := mysqlDB(t, at).PrepareContext(t.Context(), "SELECT ? * 2, CONCAT(?, ?)")
 	require.NoError(t, err)
-	for i := range 200 {
-		var number int
-		var text string
-		want := strings.Repeat("ü", i)
-		require.NoError(t, doubled.QueryRow(i, want, want).Scan(&number, &text))
-		require.Equal(t, 2*i, number)
-		require.Equal(t, want+want, text)
-	}
+	doubles(t, func(i int, text string) *sql.Row { return doubled.QueryRow(i, text, text) })
 	require.NoError(t, doubled.Close())
 }
 
@@ -186,7 +169,7 @@ func mysqlLoadDataFails(t *testing.T, at mariadbAt) {
 }
 
 // mysqlRegistered names the dialer in the address, as a network.
-func mysqlRegistered(t *testing.T, m *mariadb, dial dialFunc) {
+func mysqlRegistered(t *testing.T, m *mariadb, dial wire.DialFunc) {
 	network := unique("network")
 	mysql.RegisterDialContext(network, func(ctx context.Context, address string) (net.Conn, error) {
 		return dial(ctx, "tcp", address)

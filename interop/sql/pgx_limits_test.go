@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
@@ -78,7 +79,7 @@ func TestPgxGivesUpAServerThatSaysNothing(t *testing.T) {
 	for _, mode := range []string{"disable", "require"} {
 		t.Run(mode, func(t *testing.T) {
 			dsn := fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=%s", host, port, mode)
-			onBoth(t, func(t *testing.T, dial dialFunc) {
+			onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 				err := expired(t, func(ctx context.Context) error {
 					_, err := pgx.ConnectConfig(ctx, pgxConfig(t, postgresAt{dsn: dsn, dial: dial}))
 					return err

@@ -2,13 +2,12 @@ package sql
 
 import (
 	"context"
-	"crypto/md5"
-	"fmt"
 	"net"
 	"strings"
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
@@ -36,12 +35,12 @@ func TestPgx(t *testing.T) {
 		{"a pool replaces what was cancelled", pgxPoolReplaces},
 	})
 	t.Run("names are left to the dialer", func(t *testing.T) {
-		onBoth(t, func(t *testing.T, dial dialFunc) { pgxLeavesNames(t, s, dial) })
+		onBoth(t, func(t *testing.T, dial wire.DialFunc) { pgxLeavesNames(t, s, dial) })
 	})
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
 		stranger, err := daemon.NewIdentity(t.TempDir())
 		require.NoError(t, err)
-		onBoth(t, func(t *testing.T, dial dialFunc) {
+		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			dsn := s.dsn("host=localhost sslmode=verify-full sslrootcert=" + stranger.CAFile)
 			_, err := pgx.ConnectConfig(t.Context(), pgxConfig(t, postgresAt{dsn: dsn, dial: dial}))
 			isUnknownAuthority(t, err)
@@ -104,31 +103,14 @@ func pgxRows(t *testing.T, at postgresAt) {
 	const count = 10_000
 	rows, err := conn.Query(t.Context(), "SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, $1) i", count)
 	require.NoError(t, err)
-	read := 0
-	for rows.Next() {
-		var i int
-		var text string
-		require.NoError(t, rows.Scan(&i, &text))
-		read++
-		require.Equal(t, read, i)
-		require.Equal(t, strings.Repeat(fmt.Sprintf("%x", md5.Sum(fmt.Append(nil, i))), 8), text)
-	}
-	require.NoError(t, rows.Err())
-	require.Equal(t, count, read)
+	streams(t, rows, count)
 }
 
 func pgxPrepared(t *testing.T, at postgresAt) {
 	conn := pgxConn(t, at)
 	_, err := conn.Prepare(t.Context(), "doubled", "SELECT $1::int * 2, $2::text || $2::text")
 	require.NoError(t, err)
-	for i := range 200 {
-		var number int
-		var text string
-		want := strings.Repeat("ü", i)
-		require.NoError(t, conn.QueryRow(t.Context(), "doubled", i, want).Scan(&number, &text))
-		require.Equal(t, 2*i, number)
-		require.Equal(t, want+want, text)
-	}
+	doubles(t, func(i int, text string) pgx.Row { return conn.QueryRow(t.Context(), "doubled", i, text) })
 	require.NoError(t, conn.Deallocate(t.Context(), "doubled"))
 	var pgErr *pgconn.PgError
 	require.ErrorAs(t, conn.QueryRow(t.Context(), "doubled", 1, "").Scan(nil, nil), &pgErr)
@@ -136,7 +118,7 @@ func pgxPrepared(t *testing.T, at postgresAt) {
 }
 
 // pgx resolves names itself, unless it has a LookupFunc that leaves them as they are.
-func pgxLeavesNames(t *testing.T, s *postgres, dial dialFunc) {
+func pgxLeavesNames(t *testing.T, s *postgres, dial wire.DialFunc) {
 	var dialled string
 	config := pgxConfig(t, postgresAt{
 		dsn: s.dsn("host=localhost sslmode=verify-full sslrootcert=" + s.CAFile),

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
@@ -68,7 +69,7 @@ func (s *postgres) dsn(how string) string {
 type postgresAt struct {
 	*postgres
 	dsn  string
-	dial dialFunc
+	dial wire.DialFunc
 }
 
 // A postgresScenario is what a driver is put through. Scenarios share the server and
@@ -90,7 +91,7 @@ func (s *postgres) onEachWay(t *testing.T, scenarios []postgresScenario) {
 		t.Run(way.name, func(t *testing.T) {
 			for _, scenario := range scenarios {
 				t.Run(scenario.name, func(t *testing.T) {
-					onBoth(t, func(t *testing.T, dial dialFunc) { scenario.run(t, postgresAt{s, dsn, dial}) })
+					onBoth(t, func(t *testing.T, dial wire.DialFunc) { scenario.run(t, postgresAt{s, dsn, dial}) })
 				})
 			}
 		})

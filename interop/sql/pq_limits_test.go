@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/interop/wire"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
@@ -68,7 +69,7 @@ func pqDeadline(t *testing.T, at postgresAt) {
 func TestPqGivesUpAServerThatSaysNothing(t *testing.T) {
 	host, port, err := net.SplitHostPort(silent(t))
 	require.NoError(t, err)
-	onBoth(t, func(t *testing.T, dial dialFunc) {
+	onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 		// Its limit has whole seconds; a context has no effect once pq has dialled.
 		dsn := fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=require connect_timeout=1", host, port)
 		db := pqDB(t, postgresAt{dsn: dsn, dial: dial}, "")

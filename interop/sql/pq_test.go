@@ -3,7 +3,6 @@ package sql
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
 	"database/sql"
 	"fmt"
 	"net"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/interop/wire"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
@@ -35,7 +35,7 @@ func TestPq(t *testing.T) {
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
 		stranger, err := daemon.NewIdentity(t.TempDir())
 		require.NoError(t, err)
-		onBoth(t, func(t *testing.T, dial dialFunc) {
+		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			err := pqDB(t, postgresAt{dsn: s.dsn("host=localhost sslmode=verify-full sslrootcert=" + stranger.CAFile), dial: dial}, "").Ping()
 			isUnknownAuthority(t, err)
 		})
@@ -44,7 +44,7 @@ func TestPq(t *testing.T) {
 
 // A pqDialer is a dial function as pq takes one. It is its DialContext that pq calls,
 // which the interface does without.
-type pqDialer dialFunc
+type pqDialer wire.DialFunc
 
 func (d pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return d(ctx, network, address)
@@ -88,30 +88,13 @@ func pqRows(t *testing.T, at postgresAt) {
 	rows, err := pqDB(t, at, "").QueryContext(t.Context(), "SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, $1) i", count)
 	require.NoError(t, err)
 	defer rows.Close()
-	read := 0
-	for rows.Next() {
-		var i int
-		var text string
-		require.NoError(t, rows.Scan(&i, &text))
-		read++
-		require.Equal(t, read, i)
-		require.Equal(t, strings.Repeat(fmt.Sprintf("%x", md5.Sum(fmt.Append(nil, i))), 8), text)
-	}
-	require.NoError(t, rows.Err())
-	require.Equal(t, count, read)
+	streams(t, rows, count)
 }
 
 func pqPrepared(t *testing.T, at postgresAt) {
 	doubled, err := pqDB(t, at, "").PrepareContext(t.Context(), "SELECT $1::int * 2, $2::text || $2::text")
 	require.NoError(t, err)
-	for i := range 200 {
-		var number int
-		var text string
-		want := strings.Repeat("ü", i)
-		require.NoError(t, doubled.QueryRow(i, want).Scan(&number, &text))
-		require.Equal(t, 2*i, number)
-		require.Equal(t, want+want, text)
-	}
+	doubles(t, func(i int, text string) *sql.Row { return doubled.QueryRow(i, text) })
 	require.NoError(t, doubled.Close())
 }
 
