@@ -79,6 +79,18 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
+// DialTimeout is Dial with one more limit, the earlier counting, for what takes a dialer
+// that has it, as lib/pq does. A timeout of zero or less is none.
+func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx := context.Background()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	return d.DialContext(ctx, network, address)
+}
+
 // DialContext is the package's DialContext with the dialer's options, giving a
 // net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the

@@ -66,6 +66,30 @@ func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 	require.True(t, conn == nil, "a nil *Client in a net.Conn is not nil")
 }
 
+func TestTheEarlierLimitOfDialTimeoutCounts(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	for _, test := range []struct{ timeout, connect time.Duration }{
+		{limit, enough}, {enough, limit}, {0, limit}, {-1, limit},
+	} {
+		d := client.Dialer{Options: &client.Options{ConnectTimeout: test.connect}}
+		begin := time.Now()
+		conn, err := d.DialTimeout("tcp", blackHole(t, "tcp", "127.0.0.1"), test.timeout)
+		took := time.Since(begin)
+		require.Nil(t, conn)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout(), "%v", err)
+		require.GreaterOrEqual(t, took, limit)
+		require.Less(t, took, enough)
+	}
+	ln := listen(t, "tcp")
+	for _, timeout := range []time.Duration{0, enough} {
+		conn, err := new(client.Dialer).DialTimeout("tcp", ln.Addr().String(), timeout)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+	}
+}
+
 // A driver that finds a descriptor peeks at it, and takes a session ticket for an answer
 // that nobody has asked for. go-redis then reads, without a limit, what is not there.
 func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {

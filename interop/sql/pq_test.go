@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/daemon"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/lib/pq"
@@ -41,6 +42,12 @@ func TestPq(t *testing.T) {
 		})
 	})
 }
+
+// A client.Dialer is all that pq takes.
+var (
+	_ pq.Dialer        = (*client.Dialer)(nil)
+	_ pq.DialerContext = (*client.Dialer)(nil)
+)
 
 // A pqDialer is a dial function as pq takes one. It is its DialContext that pq calls,
 // which the interface does without.
