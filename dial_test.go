@@ -203,7 +203,7 @@ func TestAllAddressesAreTriedWithinTheLimitByOneGoroutine(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	holes := []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1"}
-	for _, limit := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond} {
+	for _, limit := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond} {
 		var tried attempts
 		start := time.Now()
 		_, err := client.Dial("tcp", "holes.test:"+port, &client.Options{
