@@ -6,27 +6,30 @@ import (
 	"time"
 )
 
-// A crowd has the calls of the process that wait for sockets. When there are more of
-// them than processors (GOMAXPROCS), habits of the Go scheduler are in their way:
+// A crowd has the calls of the process that wait to receive, or for a socket to be ready.
+// When there are more of them than processors (GOMAXPROCS), habits of the Go scheduler are
+// in their way:
 //
 //   - A thread that sleeps in a system call keeps its processor until the runtime's
 //     monitor takes it away, 20 µs later or more, though others could run. So in a crowd
 //     a call that would sleep lets others run first (runtime.Gosched), and looks again
-//     when its turn comes. It sleeps when nobody else wants to run.
+//     when its turn comes: mostTurns times, or until nobody else wants to run.
 //   - A goroutine whose peer answers fast keeps its processor for a whole time slice of
 //     10 ms, again and again, while others, whose answers are there, queue: of 64 on two
 //     processors each is served for 10 ms and then waits for 300. So a call that has its
-//     answer at once lets others run too, now and then. Not each time: two that have just
-//     talked to each other do it at half the cost of two that have not for long, whose
-//     memory is in no cache and whose peer's thread sleeps elsewhere.
+//     answer at once lets others run too, after each mostInARow of them. After each one
+//     would be fairer and cost nearly twice as much: what both ends of a connection need
+//     is in no cache any more when its turn comes again.
 //   - A system call that the scheduler is not told of (RawSyscall) is cheaper, but if the
 //     kernel gives the thread's place to another, as to the peer that a send has woken,
-//     the processor waits with it. So in a crowd the scheduler is told of all.
+//     the processor waits with it. So in a crowd the scheduler is told of those that send
+//     and receive.
 //
-// Beside goroutines that compute to let others run would be folly: each of them would run
-// for its time slice first. Whether there are any shows in what waiting calls have come to
-// their end meanwhile: processors that are busy with such calls end one in a few
-// microseconds. If there were too few, nobody lets others run for a while.
+// Where it is of no use to let others run it has a price. Those who wait for long come
+// back at once, each with a look that finds nothing; goroutines that compute take a time
+// slice each. The first are given few turns, and who has had none but such for a while goes
+// without. The second show in how few waits have come to their end: processors that are
+// busy with receiving end one in a few microseconds. Then nobody lets others run for a while.
 type crowd struct {
 	word  atomic.Uint64 // how many wait, in the lower half; how many have waited
 	quiet atomic.Int64  // the Instant until which nobody lets others run
@@ -36,26 +39,37 @@ type crowd struct {
 var everybody crowd
 
 const (
-	// mostTurns is how often a call that would sleep lets others run first: those that
-	// wait for long must not keep each other awake.
-	mostTurns = 2
-
 	// mostInARow is how many receives of a socket find something at once before others
 	// are let run: the more, the less it costs, and the longer the others wait.
 	mostInARow = 16
 
-	// A call lets others run for nothing if that took longer than shortTurn, as it does
-	// if somebody has all of a time slice, and for each slowEach of it not even one
-	// other call has come to its end.
+	// A call lets others run mostTurns times before it sleeps, of which idleTurns may have
+	// been idle: those that wait for long must not keep each other awake. A turn is idle
+	// if it was not longer than aWake, which it takes to wake a thread that finds nothing
+	// to do, and aLook of each of the crowd.
+	mostTurns = 10
+	idleTurns = 2
+	aWake     = 20 * time.Microsecond
+	aLook     = time.Microsecond
+
+	// noTurn is as long as runtime.Gosched takes if nobody else wants to run.
+	noTurn = 1500 * time.Nanosecond
+
+	// Who has had idleInARow idle turns, in which no wait came to its end, one after the
+	// other, sleeps at once the next time, and twice as often after each one more, up to
+	// mostAtOnce times.
+	idleInARow = 8
+	mostAtOnce = 1 << 10
+
+	// Somebody computes if a turn has taken longer than shortTurn, as it does if somebody
+	// has all of a time slice, and for each slowEach of it not even one wait has ended.
 	shortTurn = 8 * time.Millisecond
 	slowEach  = 100 * time.Microsecond
 
-	// quietTimes is how many times longer than a turn that was for nothing it takes
-	// until the next.
-	quietTimes = 20
-
-	// noTurn is as long as runtime.Gosched takes if there is nobody else.
-	noTurn = 1500 * time.Nanosecond
+	// After such a turn it takes quietTimes as long until the next, but no longer than
+	// longestQuiet: the process may have been stopped meanwhile.
+	quietTimes   = 20
+	longestQuiet = time.Minute
 )
 
 // enter counts a call that waits from here to leave.
@@ -73,35 +87,88 @@ func (c *crowd) leave() {
 	}
 }
 
-// ended counts the calls that have come to their end.
-func (c *crowd) ended() uint32 { return uint32(c.word.Load() >> 32) }
+// waiting counts those that wait, ended the waits that have come to their end.
+func (c *crowd) waiting() int64 { return int64(uint32(c.word.Load())) }
+func (c *crowd) ended() uint32  { return uint32(c.word.Load() >> 32) }
 
-// isHere reports whether there is a crowd, and nobody who computes.
-func (c *crowd) isHere() bool {
-	if int64(uint32(c.word.Load())) <= c.procs.Load() {
+// isHere reports whether there is a crowd for which it is of use to let others run.
+func (c *crowd) isHere() bool { return c.waiting() > c.procs.Load() && !c.isQuiet() }
+
+func (c *crowd) isQuiet() bool {
+	until := c.quiet.Load()
+	if until == 0 {
 		return false
 	}
-	quiet := c.quiet.Load()
-	return quiet == 0 || Instant(quiet) <= Now()
+	if Instant(until) > Now() {
+		return true
+	}
+	c.quiet.CompareAndSwap(until, 0)
+	return false
 }
 
-// letOthersRun reports whether somebody has run, so that the caller had better look
-// again, at the clock too: also a turn that was for nothing has taken its time.
-func (c *crowd) letOthersRun() bool {
-	if !c.isHere() {
+// beQuiet has nobody let others run for a while, after a turn of a length.
+func (c *crowd) beQuiet(took time.Duration) {
+	until := int64(In(min(quietTimes*took, longestQuiet)))
+	for {
+		before := c.quiet.Load()
+		if before >= until || c.quiet.CompareAndSwap(before, until) {
+			return
+		}
+	}
+}
+
+// letOthersRun tells how long they did, and how many waits came to their end.
+func (c *crowd) letOthersRun() (took time.Duration, ended uint32) {
+	begin, before := Now(), c.ended()
+	runtime.Gosched()
+	took, ended = time.Duration(Now()-begin), c.ended()-before
+	if isSlow(took, ended) {
+		c.beQuiet(took)
+	}
+	return took, ended
+}
+
+// isSlow reports whether somebody has computed in a turn in which so many waits have ended.
+func isSlow(took time.Duration, ended uint32) bool {
+	return took > shortTurn && took/slowEach > time.Duration(ended)
+}
+
+// turns counts how often one call has let others run.
+type turns struct{ all, idle int }
+
+// yields lets others run before a call sleeps, in a crowd. It reports whether somebody
+// has, so that the caller had better look again, at the clock too: also a turn that was for
+// nothing has taken its time.
+func (d *side) yields(t *turns) bool {
+	if t.all == mostTurns || t.idle == idleTurns || !everybody.isHere() {
 		return false
 	}
-	begin := Now()
-	before := c.ended()
-	runtime.Gosched()
-	took := time.Duration(Now() - begin)
-	if isForNothing(took, c.ended()-before) {
-		c.quiet.Store(int64(begin.Add(quietTimes * took)))
+	if d.sleepsAtOnce > 0 {
+		d.sleepsAtOnce--
+		return false
+	}
+	t.all++
+	took, ended := everybody.letOthersRun()
+	isIdle := took < aWake+time.Duration(everybody.waiting())*aLook
+	if isIdle {
+		t.idle++
+	}
+	if !isIdle || ended > 0 {
+		d.idleTurns = 0
+	} else if d.idleTurns++; d.idleTurns > idleInARow {
+		d.sleepsAtOnce = min(1<<min(d.idleTurns-idleInARow, 16), mostAtOnce)
 	}
 	return took > noTurn
 }
 
-// isForNothing judges a turn by how long it took and how many calls have ended in it.
-func isForNothing(took time.Duration, ended uint32) bool {
-	return took > shortTurn && took/slowEach > time.Duration(ended)
+// shares lets others run in a crowd though a receive need not sleep. If they take long the
+// receives that follow may take longer too, half of what is each one's share: beside
+// goroutines that compute mostInARow of them would be next to nothing.
+func (s *Socket) shares() {
+	if Now() < s.shareUntil {
+		return
+	}
+	took, ended := everybody.letOthersRun()
+	served := min(1+int64(ended)/mostInARow, max(everybody.waiting(), 1)) // about so many, this one too
+	s.shareUntil = In(took * time.Duration(everybody.procs.Load()) / time.Duration(2*served))
 }

@@ -1,13 +1,14 @@
 package sock
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestATurnIsForNothingBesideGoroutinesThatCompute(t *testing.T) {
+func TestATurnIsSlowBesideGoroutinesThatCompute(t *testing.T) {
 	for _, test := range []struct {
 		what  string
 		took  time.Duration
@@ -21,26 +22,26 @@ func TestATurnIsForNothingBesideGoroutinesThatCompute(t *testing.T) {
 		{"those that wait, each in its turn", 2 * time.Millisecond, 64, false},
 		{"those that wait, each for a time slice", 300 * time.Millisecond, 20_000, false},
 	} {
-		require.Equal(t, test.want, isForNothing(test.took, test.ended), test.what)
+		require.Equal(t, test.want, isSlow(test.took, test.ended), test.what)
 	}
 }
 
-func TestOnlyACrowdLetsOthersRun(t *testing.T) {
+func TestACrowdIsMoreWhoWaitThanProcessorsAndNobodyWhoComputes(t *testing.T) {
 	var c crowd
 	c.enter()
 	defer c.leave()
-	ran := make(chan struct{})
-	go close(ran)
-	require.False(t, c.letOthersRun(), "one call has a processor")
-	<-ran
-
+	require.False(t, c.isHere(), "one call has a processor")
 	c.procs.Store(0)
+	require.True(t, c.isHere())
 	c.quiet.Store(int64(In(time.Hour)))
-	require.False(t, c.letOthersRun(), "turns are for nothing")
-	require.Positive(t, Instant(c.quiet.Load()).Left())
+	require.False(t, c.isHere(), "turns are for nothing")
+	c.quiet.Store(int64(At(time.Unix(1, 0))))
+	require.True(t, c.isHere(), "not any more")
+}
 
-	c.quiet.Store(int64(At(time.Unix(1, 0)))) // not any more
-	ran = make(chan struct{})
+func TestLettingOthersRunTellsWhetherSomebodyHas(t *testing.T) {
+	var c crowd
+	ran := make(chan struct{})
 	go close(ran)
 	for c.letOthersRun(); ; c.letOthersRun() {
 		select {
@@ -49,6 +50,63 @@ func TestOnlyACrowdLetsOthersRun(t *testing.T) {
 		default:
 		}
 	}
+}
+
+func TestQuietIsNotMadeShorterAndNotTooLong(t *testing.T) {
+	var c crowd
+	c.beQuiet(time.Millisecond)
+	first := c.quiet.Load()
+	require.Positive(t, Instant(first).Left())
+	c.beQuiet(time.Microsecond)
+	require.Equal(t, first, c.quiet.Load())
+	c.beQuiet(time.Hour) // the process was stopped
+	require.Greater(t, Instant(c.quiet.Load()).Left(), longestQuiet/2)
+	require.LessOrEqual(t, Instant(c.quiet.Load()).Left(), longestQuiet)
+}
+
+func TestWhoHasIdleTurnsAloneHasFewer(t *testing.T) {
+	defer crowded()()
+	var d side
+	turns := func(waits int) (all int) {
+		for range waits {
+			spent := turns{}
+			for d.yields(&spent) { //nolint:revive // as often as it will
+			}
+			all += spent.all
+		}
+		return all
+	}
+	turns(1000)
+	require.Less(t, turns(10_000), 200)
+	d.idleTurns, d.sleepsAtOnce = 0, 0 // as after a turn that was of use
+	require.Positive(t, turns(1))
+}
+
+// A turn that takes long is followed by a time in which there is none.
+func TestWhoLetsOthersRunForLongGoesOnForLonger(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer crowded()()
+	const long = 5 * time.Millisecond
+	var s Socket
+	go func() {
+		for begin := Now(); time.Duration(Now()-begin) < long; { //nolint:revive // it computes
+		}
+	}()
+	most := time.Duration(0)
+	for begin := Now(); time.Duration(Now()-begin) < 2*long; { // it may have its time in pieces
+		s.shares()
+		most = max(most, s.shareUntil.Left())
+	}
+	require.Greater(t, most, long/20)
+}
+
+// crowded has the crowd be here, until what it returns is called.
+func crowded() (end func()) {
+	const others = 1000
+	everybody.word.Add(others)
+	everybody.procs.Store(int64(runtime.GOMAXPROCS(0)))
+	everybody.quiet.Store(0)
+	return func() { everybody.word.Add(^uint64(others - 1)) }
 }
 
 func TestACrowdCountsWhoWaitsAndWhoHasWaited(t *testing.T) {

@@ -72,6 +72,7 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	got := 0
 	for {
 		n, errno := s.recvOnce(p[got:min(len(p), got+maxIO)], flags, until, wait, from)
+		waited := wait
 		wait = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
 			if err := s.icmpError(); err != nil {
@@ -98,14 +99,15 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if s.rd.isOver(flags, until) { // a peer that sends as fast as we receive
 				return got, os.ErrDeadlineExceeded
 			}
+			wait = waited && s.fitsKernelWait(until) // it may have been a look
 			idle = 0
 		}
 	}
 }
 
-// recvOnce is sysRecv for a call that may wait: in a crowd it lets others run before it
-// sleeps, and after each mostInARow receives that had no need to. EAGAIN is then also for
-// a call that has had to wait for its turn, and goes on in ppoll.
+// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if wait is true. Where
+// others had better run first it looks before it sleeps, and when it has let them run.
+// EAGAIN is for a call that may not wait there, or not any more: it goes on in ppoll.
 func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *name) (int, unix.Errno) {
 	if flags&unix.MSG_DONTWAIT != 0 {
 		return s.sysRecv(p, flags, false, from)
@@ -117,20 +119,21 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 	}
 	if s.inARow >= mostInARow {
 		s.inARow = 0
-		everybody.letOthersRun()
+		s.shares()
 	}
-	for turns := 0; ; turns++ {
+	for spent := (turns{}); ; {
 		n, errno := s.sysRecv(p, flags, false, from)
-		switch {
-		case errno != unix.EAGAIN:
+		if errno != unix.EAGAIN {
 			s.inARow++
 			return n, errno
-		case !wait || !s.fitsKernelWait(until):
-			return 0, errno
-		case turns == mostTurns || !everybody.letOthersRun():
-			return s.sysRecv(p, flags, true, from)
 		}
 		s.inARow = 0
+		switch {
+		case !wait || !s.fitsKernelWait(until):
+			return 0, errno
+		case !s.rd.yields(&spent):
+			return s.sysRecv(p, flags, true, from)
+		}
 	}
 }
 

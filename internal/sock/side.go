@@ -18,6 +18,10 @@ type side struct {
 	waiting  atomic.Bool   // the one with the turn is about to poll, or polls
 	waker    waker
 
+	// Of who has the turn, in a crowd.
+	idleTurns    int // turns one after the other in which others ran for nothing
+	sleepsAtOnce int // waits that go by until others are let run again
+
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
 }

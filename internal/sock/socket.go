@@ -28,8 +28,11 @@ type Socket struct {
 	polled     atomic.Bool
 	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
-	taken  atomic.Bool // set for good by Take
-	inARow int         // receives that found something at once, in a crowd; of who has the turn
+	taken atomic.Bool // set for good by Take
+
+	// Of who has the turn to receive, in a crowd.
+	inARow     int     // receives that found something at once
+	shareUntil Instant // when others are let run again
 
 	mode      sync.Mutex
 	handedOut bool // the descriptor is non-blocking for good; belongs to mode

@@ -200,5 +200,8 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 // end before until: it is at most 27/32 of the timeout, see waitsInKernel.
 func (s *Socket) fitsKernelWait(until Instant) bool {
 	timeout := s.rcvTimeout.Load() // or unknown, if the descriptor was lent meanwhile
+	if s.polled.Load() {
+		return false // a deadline was set meanwhile
+	}
 	return until == Never || timeout >= 0 && until.Left() > time.Duration(timeout/8*7)
 }

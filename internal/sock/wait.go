@@ -62,7 +62,7 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 	defer d.waiting.Store(false)
 	everybody.enter()
 	defer everybody.leave()
-	for turns := 0; ; turns++ {
+	for spent := (turns{}); ; {
 		if s.life.ended() {
 			return net.ErrClosed
 		}
@@ -75,7 +75,7 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 			return nil
 		}
 		nap = min(left, nap, longest)
-		if fd >= 0 && turns < mostTurns && everybody.letOthersRun() {
+		if fd >= 0 && d.yields(&spent) {
 			nap = 0 // what is waited for may be there
 		}
 		fds := [...]unix.PollFd{
