@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A crowd has the calls of the process that wait to receive, or for a socket to be ready.
-// When there are more of them than processors (GOMAXPROCS), habits of the Go scheduler are
-// in their way:
+// A crowd has the receives of the process that may wait, and the calls that wait for a
+// socket to be ready. When there are more of them than processors (GOMAXPROCS), habits of
+// the Go scheduler are in their way:
 //
 //   - A thread that sleeps in a system call keeps its processor until the runtime's
 //     monitor takes it away, 20 µs later or more, though others could run. So in a crowd
@@ -17,21 +17,22 @@ import (
 //   - A goroutine whose peer answers fast keeps its processor for a whole time slice of
 //     10 ms, again and again, while others, whose answers are there, queue: of 64 on two
 //     processors each is served for 10 ms and then waits for 300. So a call that has its
-//     answer at once lets others run too, after each mostInARow of them. After each one
-//     would be fairer and cost nearly twice as much: what both ends of a connection need
-//     is in no cache any more when its turn comes again.
+//     answer at once lets others run too, after every mostInARow of them or a while; see
+//     shares. After each one would be fairer and cost nearly twice as much: what both ends
+//     of a connection need is in no cache any more when its turn comes again.
 //   - A system call that the scheduler is not told of (RawSyscall) is cheaper, but if the
 //     kernel gives the thread's place to another, as to the peer that a send has woken,
 //     the processor waits with it. So in a crowd the scheduler is told of those that send
 //     and receive.
 //
 // Where it is of no use to let others run it has a price. Those who wait for long come
-// back at once, each with a look that finds nothing; goroutines that compute take a time
-// slice each. The first are given few turns, and who has had none but such for a while goes
-// without. The second show in how few waits have come to their end: processors that are
-// busy with receiving end one in a few microseconds. Then nobody lets others run for a while.
+// back at once, each with a look that finds nothing: so a call makes few such turns, and
+// one whose turns have all been in vain for a while sleeps without. Goroutines that compute
+// take a time slice each. They show in how few calls have come to their end meanwhile:
+// processors that are busy with receiving end one in a few microseconds. Then nobody lets
+// others run for a while. So does a thread that other processes keep from running.
 type crowd struct {
-	word  atomic.Uint64 // how many wait, in the lower half; how many have waited
+	word  atomic.Uint64 // how many there are, in the lower half; how many have ended
 	quiet atomic.Int64  // the Instant until which nobody lets others run
 	procs atomic.Int64  // GOMAXPROCS, which is too slow to ask each time
 }
@@ -43,26 +44,26 @@ const (
 	// are let run: the more, the less it costs, and the longer the others wait.
 	mostInARow = 16
 
-	// A call lets others run mostTurns times before it sleeps, of which idleTurns may have
+	// A call lets others run mostTurns times before it sleeps, of which mostIdle may have
 	// been idle: those that wait for long must not keep each other awake. A turn is idle
 	// if it was not longer than aWake, which it takes to wake a thread that finds nothing
 	// to do, and aLook of each of the crowd.
 	mostTurns = 10
-	idleTurns = 2
+	mostIdle  = 2
 	aWake     = 20 * time.Microsecond
 	aLook     = time.Microsecond
 
 	// noTurn is as long as runtime.Gosched takes if nobody else wants to run.
 	noTurn = 1500 * time.Nanosecond
 
-	// Who has had idleInARow idle turns, in which no wait came to its end, one after the
-	// other, sleeps at once the next time, and twice as often after each one more, up to
-	// mostAtOnce times.
-	idleInARow = 8
-	mostAtOnce = 1 << 10
+	// Who has had manyIdle idle turns one after the other, in which no call came to its
+	// end, sleeps at once twice, and twice as often after each one more, up to 1<<mostOften
+	// times.
+	manyIdle  = 8
+	mostOften = 10
 
 	// Somebody computes if a turn has taken longer than shortTurn, as it does if somebody
-	// has all of a time slice, and for each slowEach of it not even one wait has ended.
+	// has all of a time slice, and for each slowEach of it not even one call has ended.
 	shortTurn = 8 * time.Millisecond
 	slowEach  = 100 * time.Microsecond
 
@@ -70,6 +71,9 @@ const (
 	// longestQuiet: the process may have been stopped meanwhile.
 	quietTimes   = 20
 	longestQuiet = time.Minute
+
+	// longestShare is how long who always finds something may go on, whatever others take.
+	longestShare = 100 * time.Millisecond
 )
 
 // enter counts a call that waits from here to leave.
@@ -87,7 +91,8 @@ func (c *crowd) leave() {
 	}
 }
 
-// waiting counts those that wait, ended the waits that have come to their end.
+// waiting counts those that there are, ended those that have come to their end: of a call
+// that waits in poll(2) that is each look and each wait.
 func (c *crowd) waiting() int64 { return int64(uint32(c.word.Load())) }
 func (c *crowd) ended() uint32  { return uint32(c.word.Load() >> 32) }
 
@@ -117,7 +122,7 @@ func (c *crowd) beQuiet(took time.Duration) {
 	}
 }
 
-// letOthersRun tells how long they did, and how many waits came to their end.
+// letOthersRun tells how long they did, and how many calls came to their end.
 func (c *crowd) letOthersRun() (took time.Duration, ended uint32) {
 	begin, before := Now(), c.ended()
 	runtime.Gosched()
@@ -128,7 +133,7 @@ func (c *crowd) letOthersRun() (took time.Duration, ended uint32) {
 	return took, ended
 }
 
-// isSlow reports whether somebody has computed in a turn in which so many waits have ended.
+// isSlow reports whether somebody has computed in a turn in which so many calls have ended.
 func isSlow(took time.Duration, ended uint32) bool {
 	return took > shortTurn && took/slowEach > time.Duration(ended)
 }
@@ -140,7 +145,7 @@ type turns struct{ all, idle int }
 // has, so that the caller had better look again, at the clock too: also a turn that was for
 // nothing has taken its time.
 func (d *side) yields(t *turns) bool {
-	if t.all == mostTurns || t.idle == idleTurns || !everybody.isHere() {
+	if t.all == mostTurns || t.idle == mostIdle || !everybody.isHere() {
 		return false
 	}
 	if d.sleepsAtOnce > 0 {
@@ -154,9 +159,9 @@ func (d *side) yields(t *turns) bool {
 		t.idle++
 	}
 	if !isIdle || ended > 0 {
-		d.idleTurns = 0
-	} else if d.idleTurns++; d.idleTurns > idleInARow {
-		d.sleepsAtOnce = min(1<<min(d.idleTurns-idleInARow, 16), mostAtOnce)
+		d.idleInARow = 0
+	} else if d.idleInARow++; d.idleInARow > manyIdle {
+		d.sleepsAtOnce = 1 << min(d.idleInARow-manyIdle, mostOften)
 	}
 	return took > noTurn
 }
@@ -169,6 +174,7 @@ func (s *Socket) shares() {
 		return
 	}
 	took, ended := everybody.letOthersRun()
-	served := min(1+int64(ended)/mostInARow, max(everybody.waiting(), 1)) // about so many, this one too
-	s.shareUntil = In(took * time.Duration(everybody.procs.Load()) / time.Duration(2*served))
+	served := min(1+int64(ended)/mostInARow, everybody.waiting()) // about so many, this one too
+	share := took * time.Duration(everybody.procs.Load()) / time.Duration(2*max(served, 1))
+	s.shareUntil = In(min(share, longestShare))
 }

@@ -78,7 +78,7 @@ func TestWhoHasIdleTurnsAloneHasFewer(t *testing.T) {
 	}
 	turns(1000)
 	require.Less(t, turns(10_000), 200)
-	d.idleTurns, d.sleepsAtOnce = 0, 0 // as after a turn that was of use
+	d.idleInARow, d.sleepsAtOnce = 0, 0 // as after a turn that was of use
 	require.Positive(t, turns(1))
 }
 

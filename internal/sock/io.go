@@ -99,7 +99,7 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if s.rd.isOver(flags, until) { // a peer that sends as fast as we receive
 				return got, os.ErrDeadlineExceeded
 			}
-			wait = waited && s.fitsKernelWait(until) // it may have been a look
+			wait = waited && s.fitsKernelWait(until) // the part may have come of a look
 			idle = 0
 		}
 	}

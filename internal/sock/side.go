@@ -19,8 +19,8 @@ type side struct {
 	waker    waker
 
 	// Of who has the turn, in a crowd.
-	idleTurns    int // turns one after the other in which others ran for nothing
-	sleepsAtOnce int // waits that go by until others are let run again
+	idleInARow   int // turns one after the other in which others ran for nothing
+	sleepsAtOnce int // sleeps still to come without a turn before them
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes

@@ -32,7 +32,7 @@ type Socket struct {
 
 	// Of who has the turn to receive, in a crowd.
 	inARow     int     // receives that found something at once
-	shareUntil Instant // when others are let run again
+	shareUntil Instant // before which others are not let run
 
 	mode      sync.Mutex
 	handedOut bool // the descriptor is non-blocking for good; belongs to mode

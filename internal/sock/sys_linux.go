@@ -167,9 +167,12 @@ func (s *Socket) unconnect() {
 	_ = s.sysConnect(&name{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
 }
 
-// kernelWaitFrom is the shortest limit that SO_RCVTIMEO is used for. The kernel
-// counts it in ticks of up to 10 ms.
-const kernelWaitFrom = 100 * time.Millisecond
+// kernelWaitFrom is the shortest limit that SO_RCVTIMEO is used for, which the kernel
+// counts in ticks.
+const (
+	kernelWaitFrom = 100 * time.Millisecond
+	longestTick    = 10 * time.Millisecond
+)
 
 // waitsInKernel prepares a receive that waits inside recvfrom(2) for at most
 // timeout, and reports false if it has to poll instead.
@@ -197,11 +200,11 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 }
 
 // fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
-// end before until: it is at most 27/32 of the timeout, see waitsInKernel.
+// end before until: it is at most 27/32 of the timeout and a tick, see waitsInKernel.
 func (s *Socket) fitsKernelWait(until Instant) bool {
 	timeout := s.rcvTimeout.Load() // or unknown, if the descriptor was lent meanwhile
 	if s.polled.Load() {
 		return false // a deadline was set meanwhile
 	}
-	return until == Never || timeout >= 0 && until.Left() > time.Duration(timeout/8*7)
+	return until == Never || timeout >= 0 && until.Left() > time.Duration(timeout/32*27)+longestTick
 }

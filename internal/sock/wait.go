@@ -75,7 +75,8 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 			return nil
 		}
 		nap = min(left, nap, longest)
-		if fd >= 0 && d.yields(&spent) {
+		// A turn may take a time slice, which a short limit does not have.
+		if fd >= 0 && left >= shortTurn && d.yields(&spent) {
 			nap = 0 // what is waited for may be there
 		}
 		fds := [...]unix.PollFd{
