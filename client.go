@@ -416,6 +416,9 @@ func (c *Client) Close() error {
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
 	if t := c.tls.Load(); t != nil {
+		if t.closing.Swap(true) {
+			return c.closed(net.ErrClosed) // who has said goodbye closes
+		}
 		t.bye()
 	}
 	err := c.sock.Close()

@@ -69,6 +69,24 @@ func securedWith(t *testing.T, server *tls.Config, opts *Options) (*Client, *tls
 	return c, peer
 }
 
+// The peer may see the goodbye, and have another close this client, before the descriptor
+// is closed: it is the one who said it to whom Close has to be no error.
+func TestWhoSaysGoodbyeClosesAndNobodyElse(t *testing.T) {
+	c, peer := securedWith(t, &tls.Config{}, &Options{})
+	stream := c.tls.Load()
+	stream.closing.Store(true) // as it is while another Close says goodbye
+	require.ErrorIs(t, c.Close(), net.ErrClosed)
+	stream.closing.Store(false)
+	_, err := c.Send([]byte("x"), 0)
+	require.NoError(t, err, "the other one closes")
+	first := make(chan error, 1)
+	go func() { first <- c.Close() }()
+	_, err = io.Copy(io.Discard, peer)
+	require.NoError(t, err)
+	require.ErrorIs(t, c.Close(), net.ErrClosed)
+	require.NoError(t, <-first)
+}
+
 // What has been sent takes no memory any more.
 func TestTheQueueIsEmptiedAsItIsSent(t *testing.T) {
 	c, peer := securedWith(t, &tls.Config{}, &Options{})

@@ -46,6 +46,7 @@ type tlsStream struct {
 	ended       atomic.Bool // nothing more will come
 	readClosed  atomic.Bool // by CloseRead
 	writeClosed atomic.Bool // by CloseWrite
+	closing     atomic.Bool // by Close
 }
 
 // maxPlaintext is what one record holds: RFC 8446, 5.1.
