@@ -39,17 +39,31 @@ func TestACrowdIsMoreWhoWaitThanProcessorsAndNobodyWhoComputes(t *testing.T) {
 	require.True(t, c.isHere(), "not any more")
 }
 
-func TestLettingOthersRunTellsWhetherSomebodyHas(t *testing.T) {
+func TestLettingOthersRunTellsForHowLong(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const long = 2 * time.Millisecond
 	var c crowd
 	ran := make(chan struct{})
-	go close(ran)
-	for c.letOthersRun(); ; c.letOthersRun() {
+	go func() {
+		defer close(ran)
+		for begin := Now(); time.Duration(Now()-begin) < long; { //nolint:revive // it computes
+		}
+		c.enter()
+		c.leave()
+	}()
+	var sum time.Duration
+	var ended uint32
+	for over := false; !over; { // it may have its time in pieces
+		took, n := c.letOthersRun()
+		sum, ended = sum+took, ended+n
 		select {
 		case <-ran:
-			return // the race detector, for one, makes runnable what another processor has taken
+			over = true
 		default:
 		}
 	}
+	require.Greater(t, sum, long/2)
+	require.EqualValues(t, 1, ended)
 }
 
 func TestQuietIsNotMadeShorterAndNotTooLong(t *testing.T) {
