@@ -6,8 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,51 +17,27 @@ import (
 // Enough is a limit that only what hangs reaches.
 const Enough = 20 * time.Second
 
-// A Wire is how a driver dials here: by client.Dialer, and counted.
+// A Wire is how a driver dials here: by client.Dialer, and noted.
 type Wire struct {
 	client.Dialer
-
-	dials atomic.Int64
-
-	mu   sync.Mutex
-	open map[net.Conn]bool
+	Log
 }
 
 // New gives a wire. The test fails at its end if the driver has not dialled with it,
 // or has left a client open. Close the driver in the test, or in a Cleanup after this.
 func New(t testing.TB) *Wire {
 	t.Helper()
-	w := &Wire{open: make(map[net.Conn]bool)}
+	w := new(Wire)
 	t.Cleanup(func() {
-		require.Positive(t, w.dials.Load(), "the driver dials by other means")
-		require.Eventually(t, func() bool { return w.left() == 0 }, Enough, time.Millisecond, "the driver, or what is under it, leaves clients open")
+		require.Positive(t, w.Dials(), "the driver dials by other means")
+		require.Eventually(t, func() bool { return w.Open() == 0 }, Enough, time.Millisecond, "the driver, or what is under it, leaves clients open")
 	})
 	return w
 }
 
 // DialContext is what a driver gets.
 func (w *Wire) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := w.Dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	w.dials.Add(1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open[conn] = true
-	return conn, nil
-}
-
-// left counts the clients that nobody has closed.
-func (w *Wire) left() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.open {
-		if !isOpen(c) {
-			delete(w.open, c)
-		}
-	}
-	return len(w.open)
+	return w.Noting(w.Dialer.DialContext)(ctx, network, address)
 }
 
 // isOpen asks for the descriptor, if a connection lends one, to leave its deadlines alone.
