@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/blocksock/client/bench/internal/sample"
@@ -70,7 +71,7 @@ func roundTrips(quick bool) (cases []Case) {
 					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: size, Reply: size, Conns: n},
 				}
 				if size == 64 {
-					k.Peers = []string{"net", "client", "client, Read and Write", "client, locked", "C"}
+					k.Peers = slices.Insert(k.Peers, 2, "client, Read and Write")
 				}
 				if size == 64 && n == 1 {
 					k.Calls = 1000

@@ -61,12 +61,15 @@ func exchange(s *sample.Spec, c net.Conn) op {
 	}
 }
 
-func overClient(s *sample.Spec) (op, error) {
-	c, err := client.Dial(s.Network, s.Address, nil)
+func overClient(s *sample.Spec) (op, error) { return dialled(s, nil, sendAndRecv) }
+
+// dialled makes the trips of a client that is dialled with options.
+func dialled(s *sample.Spec, opts *client.Options, trips func(*sample.Spec, *client.Client) op) (op, error) {
+	c, err := client.Dial(s.Network, s.Address, opts)
 	if err != nil {
 		return nil, err
 	}
-	return sendAndRecv(s, c), nil
+	return trips(s, c), nil
 }
 
 func sendAndRecv(s *sample.Spec, c *client.Client) op {
@@ -82,11 +85,7 @@ func sendAndRecv(s *sample.Spec, c *client.Client) op {
 
 // overClientAsConn is for what is written for a net.Conn, as drivers are.
 func overClientAsConn(s *sample.Spec) (op, error) {
-	c, err := client.Dial(s.Network, s.Address, nil)
-	if err != nil {
-		return nil, err
-	}
-	return exchange(s, c), nil
+	return dialled(s, nil, func(s *sample.Spec, c *client.Client) op { return exchange(s, c) })
 }
 
 // overLockedClient is for a goroutine that keeps its thread.
@@ -120,9 +119,5 @@ func overTLSOnNet(s *sample.Spec) (op, error) {
 }
 
 func overTLSClient(s *sample.Spec) (op, error) {
-	c, err := client.Dial(s.Network, s.Address, &client.Options{TLS: &client.TLSOptions{CAFile: s.Files[0]}})
-	if err != nil {
-		return nil, err
-	}
-	return sendAndRecv(s, c), nil
+	return dialled(s, &client.Options{TLS: &client.TLSOptions{CAFile: s.Files[0]}}, sendAndRecv)
 }
