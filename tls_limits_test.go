@@ -80,7 +80,10 @@ func TestAPeerThatNeverPausesDoesNotLiftTheLimit(t *testing.T) {
 					}
 				}()
 				for n := 0; n == 0; { // until the peer has got going
-					n, _ = c.Recv(make([]byte, 1), client.Peek)
+					var err error
+					if n, err = c.Recv(make([]byte, 1), client.Peek); n == 0 {
+						require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					}
 				}
 				begin := time.Now()
 				n, err := c.Recv(make([]byte, size), flags)
