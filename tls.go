@@ -259,7 +259,7 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
 // handshake puts TLS between the client and its socket.
 func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn) error {
 	// Not Close, which is the caller's to say.
-	unwatch := context.AfterFunc(ctx, func() { _ = c.sock.Shutdown(unix.SHUT_RDWR) })
+	unwatch := context.AfterFunc(ctx, c.sock.Stop)
 	over := false
 	defer func() {
 		if !over { // a callback of Config has panicked

@@ -2,7 +2,6 @@ package sock
 
 import (
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -71,7 +70,20 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	var idle pause
 	got := 0
 	for {
-		n, errno := s.recvOnce(p[got:min(len(p), got+maxIO)], flags, until, wait, from)
+		if s.life.isOver() {
+			return got, s.ended()
+		}
+		room := p[got:min(len(p), got+maxIO)]
+		if s.state.Load() != 0 && !oob {
+			var err error
+			if room, err = s.prepareRecv(room); err != nil {
+				return got, err
+			}
+			if len(room) == 0 {
+				return got, ending(got)
+			}
+		}
+		n, errno := s.recvOnce(room, flags, until, wait, from)
 		waited := wait
 		wait = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
@@ -88,11 +100,15 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 				return got, err
 			}
 		case errno != 0:
+			s.note(errno)
 			return got, s.failure("recvfrom", errno)
-		case n == 0 && (s.stream || s.life.ended()): // a shut datagram socket gives 0 too
+		case n == 0 && s.stream:
 			return got, s.ending(got)
 		default:
 			got += n
+			if s.state.Load()&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
+				s.unread.Add(int64(-n))
+			}
 			if !all || got == len(p) {
 				return got, nil
 			}
@@ -139,10 +155,20 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 
 // ending is the error for a stream that has ended after got bytes of a call.
 func (s *Socket) ending(got int) error {
-	switch {
-	case s.life.ended():
-		return net.ErrClosed
-	case got > 0:
+	if s.life.isOver() {
+		return s.ended()
+	}
+	if s.state.Load()&readClosed == 0 {
+		if err := s.lossError(); err != nil {
+			return err
+		}
+	}
+	return ending(got)
+}
+
+// ending is the error for the orderly end of a stream.
+func ending(got int) error {
+	if got > 0 {
 		return io.ErrUnexpectedEOF
 	}
 	return io.EOF
@@ -156,13 +182,28 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 	var idle pause
 	ended := false
 	for {
-		n, errno := s.sysRecv(p[:min(len(p), maxIO)], flags, wait, nil)
+		if s.life.isOver() {
+			return 0, s.ended()
+		}
+		room := p[:min(len(p), maxIO)]
+		if s.state.Load() != 0 {
+			var err error
+			if room, err = s.prepareRecv(room); err != nil {
+				return 0, err
+			}
+			if len(room) == 0 {
+				return 0, ending(0)
+			}
+			ended = ended || len(room) < len(p)
+		}
+		n, errno := s.sysRecv(room, flags, wait, nil)
 		wait = false
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
 		case errno != 0:
+			s.note(errno)
 			return 0, s.failure("recvfrom", errno)
 		case n == len(p):
 			return n, nil
@@ -227,7 +268,10 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	sent := 0
 	another := s.icmp // the error may be about another datagram, and is queued
 	for {
-		n, errno := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
+		if s.life.isOver() {
+			return sent, s.ended()
+		}
+		n, errno := s.sendOnce(p[sent:min(len(p), sent+maxIO)], flags, to)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
@@ -254,4 +298,22 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 			idle = 0
 		}
 	}
+}
+
+// sendOnce is sysSend, with the error of a stream kept before the call counts as ended.
+func (s *Socket) sendOnce(p []byte, flags int, to *name) (n int, errno unix.Errno) {
+	if s.state.Load()&deferred != 0 {
+		s.state.And(^uint32(deferred)) // the SYN goes out with this
+		s.state.Or(opening)
+	}
+	s.wr.calls.Add(1)
+	n, errno = s.sysSend(p, flags, to)
+	if errno != 0 {
+		s.note(errno)
+	}
+	s.wr.calls.Add(1)
+	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
+		errno = unix.EAGAIN // TCP Fast Open: the handshake is under way
+	}
+	return n, errno
 }

@@ -242,7 +242,7 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"Close":            s.Close,
 		"SetInt":           func() error { return s.SetInt(unix.SOL_SOCKET, unix.SO_RCVBUF, 1) },
-		"Shutdown":         func() error { return s.Shutdown(unix.SHUT_RD) },
+		"Shutdown":         func() error { return s.Shutdown(unix.SHUT_RD, Never) },
 		"SetReadDeadline":  func() error { return s.SetReadDeadline(1) },
 		"SetWriteDeadline": func() error { return s.SetWriteDeadline(1) },
 		"Bind":             func() error { return s.Bind(Addr{}, nil) },
