@@ -8,9 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxIO bounds what one system call is asked to move: some systems refuse
-// 2 GiB and more.
-const maxIO = 1 << 30
+// maxIO bounds what one system call is asked to move. It does not come back while the
+// peer keeps up, not even with MSG_DONTWAIT, and a limit is looked at in between.
+const maxIO = 1 << 20
+
+// maxPeek is what one peek is asked for, which has to be all: some systems refuse 2 GiB
+// and more.
+const maxPeek = 1 << 30
 
 // Recv receives into p; flags are MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_OOB.
 // The call ends after timeout (a negative one is none) or at the deadline.
@@ -185,7 +189,7 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 		if s.life.isOver() {
 			return 0, s.ended()
 		}
-		room := p[:min(len(p), maxIO)]
+		room := p[:min(len(p), maxPeek)]
 		if s.state.Load() != 0 {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
