@@ -94,6 +94,11 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if err := s.icmpError(); err != nil {
 				return 0, err
 			}
+			if mostOfOthers(errno) > 0 {
+				// It was taken from the queue before the kernel had set it (__udp4_lib_err
+				// queues first): it has been told.
+				continue
+			}
 		}
 		switch {
 		case errno == unix.EINTR:
@@ -270,7 +275,7 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	}
 	var idle pause
 	sent := 0
-	another := s.icmp // the error may be about another datagram, and is queued
+	others := 0 // errors that may have been about other datagrams
 	for {
 		if s.life.isOver() {
 			return sent, s.ended()
@@ -280,8 +285,8 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return sent, s.failure("sendto", errno)
-		case errno != 0 && errno != unix.EAGAIN && another:
-			another = false
+		case s.icmp && others < mostOfOthers(errno):
+			others++
 		case errno == unix.EAGAIN:
 			// A unix datagram socket that is connected to nobody is always
 			// writable, also if the queue of whom it sends to is full: pauses
