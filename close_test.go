@@ -143,6 +143,14 @@ func duplicate(t *testing.T, c *client.Client) net.Conn {
 	return conn
 }
 
+// A program may ignore SIGURG. Its calls end all the same, up to a second later.
+func TestCloseEndsARecvInAProgramThatIgnoresSignals(t *testing.T) {
+	cmd := play(t, "deaf "+otherProcess(t, "sink", "unix"))
+	begin := time.Now()
+	require.NoError(t, cmd.Run())
+	require.Less(t, time.Since(begin), enough)
+}
+
 // Without a shutdown nothing but the call itself can end a send whose peer keeps up.
 func TestCloseEndsASendWhosePeerKeepsUp(t *testing.T) {
 	for _, network := range []string{"tcp", "unix", "tls"} {
