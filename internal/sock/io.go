@@ -78,7 +78,8 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			return got, s.ended()
 		}
 		room := p[got:min(len(p), got+maxIO)]
-		if s.state.Load() != 0 && !oob {
+		state := s.state.Load()
+		if state != 0 && !oob {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
 				return got, err
@@ -115,8 +116,8 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			return got, s.ending(got)
 		default:
 			got += n
-			if s.state.Load()&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
-				s.unread.Add(int64(-n))
+			if state&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
+				s.unread.Add(int64(-n)) // not if it began before: it may not have been counted
 			}
 			if !all || got == len(p) {
 				return got, nil

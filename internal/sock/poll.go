@@ -11,11 +11,11 @@ import (
 // socket is in it once, whatever it is waited for. The zero Poll is ready to use, and
 // one that is used again allocates nothing if it is not for more sockets than before.
 type Poll struct {
-	socks []*Socket
-	fds   []unix.PollFd // of socks, in their order
-	at    []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
-	idle  pause
-	sleeper
+	socks   []*Socket
+	fds     []unix.PollFd // of socks, in their order
+	at      []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
+	idle    pause
+	sleeper sleeper
 }
 
 // Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
@@ -48,12 +48,12 @@ func (p *Poll) Add(s *Socket, events int16) error {
 // is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
 func (p *Poll) Wait(until Instant) error {
 	for {
-		p.ready()
+		p.sleeper.ready()
 		if p.closed() {
 			return nil
 		}
 		left := until.Left()
-		n, errno := p.sleepPoll(p.fds, min(max(left, 0), longestSleep))
+		n, errno := p.sleeper.sleepPoll(p.fds, min(max(left, 0), longestSleep))
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:

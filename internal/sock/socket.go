@@ -123,7 +123,7 @@ func (s *Socket) wakeAll() {
 	s.mode.Lock()
 	defer s.mode.Unlock()
 	for _, p := range s.polls {
-		p.wake()
+		p.sleeper.wake()
 	}
 }
 
