@@ -115,6 +115,8 @@ type Client struct {
 	state atomic.Int32
 	sent  atomic.Bool // a byte was accepted
 
+	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
+
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
 	note   note  // of how it was used
@@ -396,6 +398,7 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 	if cause == io.EOF || cause == io.ErrUnexpectedEOF { //nolint:errorlint // they come bare; in other errors they are a reason
 		return cause
 	}
+	cause = c.stopped(cause)
 	if remote := c.RemoteAddr(); remote != nil {
 		peer = remote
 	}

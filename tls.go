@@ -270,7 +270,9 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	config, verified := sec.forOne()
 	t, err := newTLSStream(ctx, c, config, rd, wr)
 	over = true
-	if !unwatch() {
+	if unwatch() {
+		err = c.stopped(err)
+	} else {
 		err = sock.ErrStopped
 	}
 	if err != nil {

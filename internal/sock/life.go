@@ -52,8 +52,10 @@ func (l *life) end() (first, others bool) {
 	}
 }
 
-// stop ends the calls of a life that may still be closed.
+// stop ends the calls of a life that may still be closed, until resume.
 func (l *life) stop() { l.word.Or(stopped) }
+
+func (l *life) resume() { l.word.And(^uint64(stopped)) }
 
 func (l *life) ended() bool { return l.word.Load()&over != 0 }
 

@@ -41,6 +41,7 @@ type Socket struct {
 	mode      sync.Mutex
 	handedOut bool    // the descriptor is non-blocking for good; belongs to mode
 	polls     []*Poll // that wait for this socket among others; belongs to mode
+	stops     int     // calls of Stop without a Resume; belongs to mode
 
 	local, peer Addr   // as they were when the connect succeeded; written before it returns
 	undo        func() // what is left to do after close(2); written by who holds a use
@@ -105,15 +106,26 @@ func (s *Socket) Close() error {
 	return s.release()
 }
 
-// Stop ends every call on the socket and every later one with ErrStopped. The
-// socket stays open until Close.
+// Stop ends every call on the socket, and every later one until Resume, with
+// ErrStopped. The socket stays open until Close.
 func (s *Socket) Stop() {
-	if s.hold() != nil {
-		return
-	}
-	defer s.release()
+	s.mode.Lock()
+	s.stops++
 	s.life.stop()
+	s.mode.Unlock()
 	s.wakeAll()
+}
+
+// Stopped reports whether calls end with ErrStopped.
+func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
+
+// Resume takes one Stop back.
+func (s *Socket) Resume() {
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	if s.stops--; s.stops == 0 {
+		s.life.resume()
+	}
 }
 
 // wakeAll has all that wait on the socket look again.
