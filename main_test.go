@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,9 @@ import (
 // TestMain is also the other process of the tests that need one: the test
 // binary starts itself again with playing in its environment.
 func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv("CLIENT_TEST_MAX_THREADS")); err == nil {
+		client.SetMaxThreads(n) // 0: the whole suite, with calls that park
+	}
 	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
 	switch part {
 	case "":

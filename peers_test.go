@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -238,8 +239,8 @@ func answer(question []byte, known map[string][]string) []byte {
 	return reply
 }
 
-// inKernel waits until a thread of this process sleeps in one of the calls that
-// the library waits in. Elsewhere than on Linux nobody can see that, and a test
+// inKernel waits until a call of the library waits: parked, or in a thread of this process
+// that sleeps in one of the system calls that the library waits in. Elsewhere than on Linux nobody can see that, and a test
 // that wants it is not certain to test what it says.
 func inKernel(t testing.TB) {
 	t.Helper()
@@ -248,6 +249,9 @@ func inKernel(t testing.TB) {
 		return
 	}
 	for end := time.Now().Add(enough); time.Now().Before(end); runtime.Gosched() {
+		if sock.Parked.Load() > 0 {
+			return
+		}
 		tasks, err := filepath.Glob("/proc/self/task/*/syscall")
 		require.NoError(t, err)
 		for _, task := range tasks {

@@ -33,7 +33,7 @@ func (e notTried) Temporary() bool { return e.Timeout() }
 func First(n int, delay time.Duration, until Instant, stop *Stop,
 	open func(i int) (*Socket, Addr, error), drop func(*Socket),
 ) (winner int, s *Socket, errs []error) {
-	r := race{n: n, delay: delay, until: until, stop: stop, open: open, drop: drop, errs: make([]error, n)}
+	r := race{n: n, delay: delay, until: until, stop: stop, open: open, drop: drop, errs: make([]error, n), began: Now()}
 	return r.run()
 }
 
@@ -58,6 +58,7 @@ type race struct {
 	winner  attempt // with a socket once there is one
 	errs    []error
 	idle    pause
+	began   Instant
 }
 
 type attempt struct {
@@ -154,7 +155,7 @@ func (r *race) wait() error {
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
 	}
-	if _, errno := sleepPoll(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
+	if errno := r.sleep(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
 		return os.NewSyscallError("poll", errno)
 	}
 	for i := len(r.running) - 1; i >= 0; i-- { //nolint:modernize // step shortens what this goes over
@@ -163,6 +164,22 @@ func (r *race) wait() error {
 		}
 	}
 	return nil
+}
+
+// sleep polls on the thread, if it may be held. Otherwise it looks, and rests if there is
+// nothing: the next look is up to who calls.
+func (r *race) sleep(fds []unix.PollFd, d time.Duration) unix.Errno {
+	everybody.enter()
+	defer everybody.leave()
+	if mayHold() {
+		_, errno := sleepPoll(fds, d)
+		return errno
+	}
+	n, errno := sleepPoll(fds, 0)
+	if n == 0 && errno == 0 {
+		r.stop.rest(min(d, interval(r.began)))
+	}
+	return errno
 }
 
 // lost gives every attempt its error; err is for those that have none.

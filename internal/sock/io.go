@@ -140,6 +140,7 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 	}
 	everybody.enter()
 	defer everybody.leave()
+	wait = wait && mayHold()
 	if !everybody.isHere() {
 		return s.sysRecv(p, flags, wait, from)
 	}
@@ -206,7 +207,7 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 			}
 			ended = ended || len(room) < len(p)
 		}
-		n, errno := s.sysRecv(room, flags, wait, nil)
+		n, errno := s.recvOnce(room, flags, until, wait, nil)
 		wait = false
 		switch {
 		case errno == unix.EINTR:

@@ -3,6 +3,7 @@ package sock
 import (
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,13 @@ type Poll struct {
 	at      []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
 	idle    pause
 	sleeper sleeper
+	waker   waker // where it holds no thread
+}
+
+// wake has Wait look for sockets that were closed.
+func (p *Poll) wake() {
+	p.waker.wake()
+	p.sleeper.wake()
 }
 
 // Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
@@ -47,13 +55,22 @@ func (p *Poll) Add(s *Socket, events int16) error {
 // Wait waits until a socket is ready or closed, or until the limit is over, which
 // is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
 func (p *Poll) Wait(until Instant) error {
+	everybody.enter()
+	defer everybody.leave()
+	began := Now()
 	for {
 		p.sleeper.ready()
+		p.waker.drain()
 		if p.closed() {
 			return nil
 		}
 		left := until.Left()
-		n, errno := p.sleeper.sleepPoll(p.fds, min(max(left, 0), longestSleep))
+		nap := min(max(left, 0), longestSleep)
+		held := mayHold()
+		if !held {
+			nap = 0
+		}
+		n, errno := p.sleeper.sleepPoll(p.fds, nap)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
@@ -62,8 +79,18 @@ func (p *Poll) Wait(until Instant) error {
 			return nil
 		case left <= 0:
 			return os.ErrDeadlineExceeded
+		case !held:
+			p.waker.rest(min(left, interval(began)))
 		}
 	}
+}
+
+// interval is how long a wait that began at a time rests until it looks again, where it can
+// neither park nor hold a thread: so long that looking costs little, and so short that it
+// is not late by much of what it has taken.
+func interval(began Instant) time.Duration {
+	const longest = 10 * time.Millisecond
+	return min(max(time.Duration(Now()-began)/8, firstPause), longest)
 }
 
 // closed reports whether a socket was closed or stopped.

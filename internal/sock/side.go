@@ -17,7 +17,8 @@ type side struct {
 	deadline atomic.Int64  // an Instant
 	waiting  atomic.Bool   // the one with the turn is about to poll, or polls
 	waker    waker
-	sleeper  sleeper       // the one with the turn, where it sleeps inside recvfrom(2)
+	sleeper  sleeper // the one with the turn, where it sleeps inside recvfrom(2)
+	parker   atomic.Pointer[parker]
 	calls    atomic.Uint32 // system calls that have begun or ended: odd during one, see loss
 
 	// Of who has the turn, in a crowd.
@@ -64,6 +65,9 @@ func (d *side) setDeadline(i Instant) {
 func (d *side) notify() {
 	if d.waiting.Load() {
 		d.waker.wake()
+		if k := d.parker.Load(); k != nil {
+			k.wake()
+		}
 	}
 	d.sleeper.wake()
 	d.mu.Lock()

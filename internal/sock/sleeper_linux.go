@@ -10,7 +10,7 @@ import (
 
 // longestSleep is how long a thread sleeps that only a signal wakes. A program that
 // ignores SIGURG (os/signal.Ignore) has its calls ended that much late.
-const longestSleep = time.Second
+const longestSleep = longestHold
 
 // interrupt sends the thread SIGURG, which the Go runtime uses itself to preempt
 // goroutines and expects at any time (runtime, sigPreempt). A system call that sleeps with

@@ -38,7 +38,7 @@ func TestTheKernelWaitsForPartOfTheLimitOnly(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	require.False(t, s.waitsInKernel(kernelWaitFrom-1), "too short for ticks")
 	for limit, wait := range map[time.Duration]time.Duration{
-		kernelWaitFrom: kernelWaitFrom * 3 / 4, time.Second: time.Second * 3 / 4,
+		kernelWaitFrom: kernelWaitFrom * 3 / 4, 500 * time.Millisecond: 375 * time.Millisecond,
 		time.Hour: longestSleep, -1: longestSleep,
 	} {
 		require.True(t, s.waitsInKernel(limit))

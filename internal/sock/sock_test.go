@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+// TestMain runs the tests with calls that park if CLIENT_TEST_MAX_THREADS is 0.
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv("CLIENT_TEST_MAX_THREADS")); err == nil {
+		SetMaxThreads(n)
+	}
+	leak.Main(m)
+}
 
 func TestInstants(t *testing.T) {
 	require.Equal(t, Never, In(-1))

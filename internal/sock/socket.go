@@ -39,9 +39,10 @@ type Socket struct {
 	shareUntil Instant // before which others are not let run
 
 	mode      sync.Mutex
-	handedOut bool    // the descriptor is non-blocking for good; belongs to mode
-	polls     []*Poll // that wait for this socket among others; belongs to mode
-	stops     int     // calls of Stop without a Resume; belongs to mode
+	file      *os.File // what has the descriptor once a call has parked; belongs to mode
+	handedOut bool     // the descriptor is non-blocking for good; belongs to mode
+	polls     []*Poll  // that wait for this socket among others; belongs to mode
+	stops     int      // calls of Stop without a Resume; belongs to mode
 
 	local, peer Addr   // as they were when the connect succeeded; written before it returns
 	undo        func() // what is left to do after close(2); written by who holds a use
@@ -135,7 +136,7 @@ func (s *Socket) wakeAll() {
 	s.mode.Lock()
 	defer s.mode.Unlock()
 	for _, p := range s.polls {
-		p.sleeper.wake()
+		p.wake()
 	}
 }
 
@@ -143,14 +144,25 @@ func (s *Socket) release() error {
 	if !s.life.release() {
 		return nil
 	}
-	// close(2) gives the number back whatever it returns, EINTR included.
-	err := unix.Close(s.fd)
+	err := s.sysClose()
 	s.rd.waker.close()
 	s.wr.waker.close()
 	if s.undo != nil {
 		s.undo()
 	}
 	return os.NewSyscallError("close", err)
+}
+
+// sysClose wraps close(2), which gives the number back whatever it returns, EINTR included.
+func (s *Socket) sysClose() error {
+	if s.file == nil {
+		return unix.Close(s.fd)
+	}
+	err := s.file.Close()
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
+	return err
 }
 
 // hold takes a use for a call that is over in a moment; the caller releases it.

@@ -48,20 +48,21 @@ func (s *Socket) rest(d *side, until Instant, p *pause) error {
 	return s.doze(d, -1, 0, until, In(p.next())) // poll(2) passes over -1
 }
 
-// doze polls fd until it is ready or end has come.
+// longestHold is how long a wait holds a thread before it parks.
+const longestHold = 500 * time.Millisecond
+
+// doze waits until fd is ready or end has come; fd may be -1.
 func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error {
-	wake, err := d.waker.pollFD()
-	longest := forever
-	if err != nil {
-		// No descriptor is left in the process. The socket has its own and can
-		// go on: without a waker, by looking now and then.
-		wake, longest = -1, longestPause
-	}
 	d.waiting.Store(true)
 	defer d.waiting.Store(false)
 	everybody.enter()
 	defer everybody.leave()
+	holdEnd := In(longestHold)
 	for spent := (turns{}); ; {
+		k := d.parker.Load()
+		if k != nil {
+			k.ready()
+		}
 		if s.life.isOver() {
 			return s.ended()
 		}
@@ -73,24 +74,68 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		if nap <= 0 {
 			return nil
 		}
-		nap = min(left, nap, longest)
+		nap = min(left, nap)
+		hold := holdEnd.Left()
+		if hold <= 0 || !mayHold() {
+			if ready := s.waitParked(d, k, fd, events, nap); ready {
+				return nil
+			}
+			continue
+		}
 		// A turn may take a time slice, which a short limit does not have.
 		if fd >= 0 && left >= shortTurn && d.yields(&spent) {
 			nap = 0 // what is waited for may be there
 		}
-		fds := [...]unix.PollFd{
-			{Fd: fd, Events: events},
-			{Fd: int32(wake), Events: unix.POLLIN},
-		}
-		_, errno := sleepPoll(fds[:], nap)
-		switch {
-		case errno == unix.EINTR:
-		case errno != 0:
-			return os.NewSyscallError("poll", errno)
-		case fds[1].Revents != 0:
-			d.waker.drain()
-		case fds[0].Revents != 0:
-			return nil
+		ready, err := d.waitHeld(fd, events, min(nap, hold))
+		if ready || err != nil {
+			return err
 		}
 	}
+}
+
+// waitHeld waits on the thread for a time at most, or for the waker.
+func (d *side) waitHeld(fd int32, events int16, nap time.Duration) (ready bool, err error) {
+	wake, err := d.waker.pollFD()
+	if err != nil {
+		// No descriptor is left in the process. The socket has its own and can
+		// go on: without a waker, by looking now and then.
+		wake, nap = -1, min(nap, longestPause)
+	}
+	fds := [...]unix.PollFd{
+		{Fd: fd, Events: events},
+		{Fd: int32(wake), Events: unix.POLLIN},
+	}
+	_, errno := sleepPoll(fds[:], nap)
+	switch {
+	case errno == unix.EINTR:
+	case errno != 0:
+		return false, os.NewSyscallError("poll", errno)
+	case fds[1].Revents != 0:
+		d.waker.drain()
+	}
+	return fds[0].Revents != 0, nil
+}
+
+// waitParked waits without a thread for a time at most, or until it is woken. k is the side's
+// parker, which is ready, or nil.
+func (s *Socket) waitParked(d *side, k *parker, fd int32, events int16, nap time.Duration) (ready bool) {
+	everybody.leave()
+	defer everybody.enter()
+	defer d.waker.drain() // before the next look
+	switch {
+	case fd < 0: // a pause
+		d.waker.rest(nap)
+	case events != unix.POLLPRI && k != nil:
+		return k.park(events, nap)
+	case events != unix.POLLPRI && s.parkers():
+		// From now on there is one, to be made ready before the next look.
+	default:
+		// The poller does not tell of an urgent byte, and there may be no poller.
+		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
+		if n, _ := sleepPoll(fds[:], 0); n > 0 {
+			return true
+		}
+		d.waker.rest(min(nap, longestPause))
+	}
+	return false
 }

@@ -2,6 +2,7 @@ package sock
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,8 @@ type waker struct {
 	made     bool
 	signaled bool
 	closed   bool
-	r, w     int // the same eventfd on Linux, a pipe's two ends elsewhere
+	calm     chan struct{} // closed by wake, for a waiter without a thread; nil: none
+	r, w     int           // the same eventfd on Linux, a pipe's two ends elsewhere
 }
 
 // wake makes the waiter return, or the next one that comes.
@@ -27,6 +29,30 @@ func (k *waker) wake() {
 		signalWake(k.w)
 	}
 	k.signaled = true
+	if k.calm != nil {
+		close(k.calm)
+		k.calm = nil
+	}
+}
+
+// rest waits for wake, or for d, and holds no thread.
+func (k *waker) rest(d time.Duration) {
+	k.mu.Lock()
+	if k.signaled {
+		k.mu.Unlock()
+		return
+	}
+	calm := make(chan struct{})
+	k.calm = calm
+	k.mu.Unlock()
+	Parked.Add(1)
+	defer Parked.Add(-1)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-calm:
+	case <-timer.C:
+	}
 }
 
 // pollFD gives the descriptor to poll for reading.
@@ -88,6 +114,14 @@ func (s *Stop) Stopped() bool {
 	s.waker.mu.Lock()
 	defer s.waker.mu.Unlock()
 	return s.waker.signaled
+}
+
+// rest waits for Stop, or for d, and holds no thread. A nil Stop never comes.
+func (s *Stop) rest(d time.Duration) {
+	if s == nil {
+		s = new(Stop)
+	}
+	s.waker.rest(d)
 }
 
 // Close gives the descriptor back.
