@@ -24,7 +24,7 @@ import (
 // TestMain is also the other process of the tests that need one: the test
 // binary starts itself again with playing in its environment.
 func TestMain(m *testing.M) {
-	if n, err := strconv.Atoi(os.Getenv("CLIENT_TEST_MAX_THREADS")); err == nil {
+	if n, err := strconv.Atoi(os.Getenv(maxThreads)); err == nil {
 		client.SetMaxThreads(n) // 0: the whole suite, with calls that park
 	}
 	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
@@ -46,12 +46,19 @@ func TestMain(m *testing.M) {
 		fail(roundTrips(argument, 10_000))
 	case "copy":
 		fail(copyFile(argument))
+	case "crowd":
+		fail(waitingCrowd(argument))
+	case "idle":
+		fail(idleCrowd(argument))
 	case "deaf":
 		fail(closeWithoutSignals(argument))
 	}
 }
 
-const playing = "CLIENT_TEST_PLAYS"
+const (
+	playing    = "CLIENT_TEST_PLAYS"
+	maxThreads = "CLIENT_TEST_MAX_THREADS"
+)
 
 func fail(err error) {
 	if err != nil {
@@ -67,7 +74,7 @@ func play(t testing.TB, part string, under ...string) *exec.Cmd {
 	require.NoError(t, err)
 	line := append(under, self)
 	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = append(os.Environ(), playing+"="+part)
+	cmd.Env = append(os.Environ(), playing+"="+part, maxThreads+"=") // the default
 	cmd.Stderr = os.Stderr
 	return cmd
 }

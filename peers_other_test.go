@@ -8,7 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var waitingCalls map[int]bool
+func waitingThreads() int { return 0 }
+
+func waitingCrowd(string) error { return nil }
+
+func idleCrowd(string) error { return nil }
 
 func signalThreads() { _ = unix.Kill(os.Getpid(), unix.SIGURG) }
 

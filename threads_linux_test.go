@@ -1,0 +1,194 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A server that does not answer ended the process of its clients: each waiting call held a
+// thread, and the Go runtime gives up at 10,000 of them (debug.SetMaxThreads). So does a
+// container with a limit of its own, much sooner.
+func TestThreads_ManyWaitingClientsHoldFew(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			clients, threads := 2000, 400
+			if os.Getenv("CLIENT_LOAD") == "full" {
+				clients, threads = 18_000, 300
+			}
+			address := otherProcess(t, "echo", network)
+			cmd := play(t, fmt.Sprintf("crowd %s %s %d %d", network, address, clients, threads))
+			out, err := cmd.Output()
+			require.NoError(t, err)
+			t.Log(strings.TrimSpace(string(out)))
+		})
+	}
+}
+
+// A wait that has lasted gives its thread up, whatever the budget.
+func TestThreads_IdleClientsHoldNone(t *testing.T) {
+	cmd := play(t, "idle "+otherProcess(t, "echo", "unix"))
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	t.Log(strings.TrimSpace(string(out)))
+}
+
+func TestThreads_SetMaxThreadsGivesWhatWas(t *testing.T) {
+	was := client.SetMaxThreads(-1)
+	require.Equal(t, was, client.SetMaxThreads(7))
+	require.Equal(t, 7, client.SetMaxThreads(-5))
+	require.Equal(t, 7, client.SetMaxThreads(was))
+	require.Equal(t, was, client.SetMaxThreads(-1))
+}
+
+// waitingCrowd has so many clients wait in a process that may have so many threads. Every
+// other one is answered, and the rest are closed.
+func waitingCrowd(argument string) error {
+	var network, address string
+	var clients, threads int
+	if _, err := fmt.Sscan(argument, &network, &address, &clients, &threads); err != nil {
+		return err
+	}
+	debug.SetMaxThreads(threads)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if limit.Cur < uint64(clients)+100 {
+		return fmt.Errorf("%d descriptors are too few", limit.Cur)
+	}
+	descriptors, before := count("/proc/self/fd/*"), memory()
+	all := make([]*client.Client, clients)
+	for i := range all {
+		c, err := client.Dial(network, address, &client.Options{Timeout: -1})
+		if err != nil {
+			return err
+		}
+		all[i] = c
+	}
+	errs := make(chan error, clients)
+	for i, c := range all {
+		go func() {
+			buf := new([1]byte)
+			_, err := c.Recv(buf[:], 0)
+			if i%2 == 1 && errors.Is(err, net.ErrClosed) {
+				err = nil
+			}
+			errs <- err
+		}()
+	}
+	waiting := func() int { return clients - len(errs) }
+	for end := time.Now().Add(enough); waitingThreads()+parked() < waiting() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	held, each := count("/proc/self/task/*"), (memory()-before)/clients
+	fmt.Printf("%d clients wait: %d threads, %d bytes each; ", waiting(), held, each)
+	if waiting() != clients || held > threads {
+		return fmt.Errorf("%d of %d wait, with %d threads", waiting(), clients, held)
+	}
+	const much = 16 << 10 // beside the figure that is printed, a bound that is no figure
+	if each > much {
+		return fmt.Errorf("a client takes %d bytes", each)
+	}
+	var wg sync.WaitGroup
+	for i, c := range all {
+		if i%2 == 0 {
+			if _, err := c.Send([]byte("x"), 0); err != nil {
+				return err
+			}
+		} else {
+			wg.Go(func() { _ = c.Close() })
+		}
+	}
+	wg.Wait()
+	for range all {
+		if err := <-errs; err != nil {
+			return err
+		}
+	}
+	for i := 0; i < clients; i += 2 {
+		_ = all[i].Close()
+	}
+	if n := count("/proc/self/fd/*"); n > descriptors+5 { // the poller's own
+		return fmt.Errorf("%d descriptors, and %d before", n, descriptors)
+	}
+	fmt.Printf("%d threads at the end\n", count("/proc/self/task/*"))
+	return nil
+}
+
+// idleCrowd looks how many threads sleep in a system call for 1,000 clients, after a while.
+func idleCrowd(address string) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i := range 1000 {
+		c, err := client.Dial("unix", address, &client.Options{Timeout: -1})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if i%2 == 0 {
+			if err := c.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
+				return err
+			}
+		}
+		wg.Go(func() { _, _ = c.Recv(make([]byte, 1), 0) })
+	}
+	time.Sleep(2 * time.Second)
+	n := waitingThreads()
+	fmt.Printf("1,000 idle clients hold %d threads\n", n)
+	if n > 0 {
+		return fmt.Errorf("%d threads are held", n)
+	}
+	return nil
+}
+
+func count(pattern string) int {
+	all, _ := filepath.Glob(pattern)
+	return len(all)
+}
+
+// waitingThreads counts the threads that sleep in a system call which the library waits in.
+func waitingThreads() (n int) {
+	tasks, _ := filepath.Glob("/proc/self/task/*/syscall")
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended
+		}
+		number, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+		if call, err := strconv.Atoi(number); err == nil && waitingCalls[call] {
+			n++
+		}
+	}
+	return n
+}
+
+// memory is what the process takes from the system, without what it could give back.
+func memory() int {
+	runtime.GC()
+	debug.FreeOSMemory()
+	b, _ := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.Atoi(fields[1])
+	return pages * os.Getpagesize()
+}
