@@ -2,6 +2,7 @@ package sock
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,13 +29,24 @@ import (
 // Where it is of no use to let others run it has a price. Those who wait for long come
 // back at once, each with a look that finds nothing: so a call makes few such turns, and
 // one whose turns have all been in vain for a while sleeps without. Goroutines that compute
-// take a time slice each. They show in how few calls have come to their end meanwhile:
-// processors that are busy with receiving end one in a few microseconds. Then nobody lets
-// others run for a while. So does a thread that other processes keep from running.
+// take a time slice each. They show in the CPU time that the process has used for each call
+// that has come to its end meanwhile: receiving takes a few microseconds of it. Then nobody
+// lets others run for a while. A turn that took long because other processes kept this one
+// from running shows in no CPU time.
 type crowd struct {
 	word  atomic.Uint64 // how many there are, in the lower half; how many have ended
 	quiet atomic.Int64  // the Instant until which nobody lets others run
 	procs atomic.Int64  // GOMAXPROCS, which is too slow to ask each time
+
+	sampling sync.Mutex
+	last     sample // after the last long turn
+}
+
+// A sample is what the process had used and done at a time.
+type sample struct {
+	at    Instant
+	cpu   time.Duration
+	ended uint32
 }
 
 var everybody crowd
@@ -63,12 +75,15 @@ const (
 	mostOften = 10
 
 	// Somebody computes if a turn has taken longer than shortTurn, as it does if somebody
-	// has all of a time slice, and for each slowEach of it not even one call has ended.
-	shortTurn = 8 * time.Millisecond
-	slowEach  = 100 * time.Microsecond
+	// has all of a time slice, and the process has used more than slowEach of CPU time for
+	// each call that has ended since the last such turn, if that is not longer ago than
+	// freshSample.
+	shortTurn   = 8 * time.Millisecond
+	slowEach    = 100 * time.Microsecond
+	freshSample = time.Second
 
 	// After such a turn it takes quietTimes as long until the next, but no longer than
-	// longestQuiet: the process may have been stopped meanwhile.
+	// longestQuiet.
 	quietTimes   = 20
 	longestQuiet = time.Minute
 
@@ -127,15 +142,28 @@ func (c *crowd) letOthersRun() (took time.Duration, ended uint32) {
 	begin, before := Now(), c.ended()
 	runtime.Gosched()
 	took, ended = time.Duration(Now()-begin), c.ended()-before
-	if isSlow(took, ended) {
+	if took > shortTurn && c.computes(sample{Now(), processCPU(), c.ended()}) {
 		c.beQuiet(took)
 	}
 	return took, ended
 }
 
-// isSlow reports whether somebody has computed in a turn in which so many calls have ended.
-func isSlow(took time.Duration, ended uint32) bool {
-	return took > shortTurn && took/slowEach > time.Duration(ended)
+// computes reports, after a long turn, whether the process has computed since the last one.
+func (c *crowd) computes(now sample) bool {
+	if !c.sampling.TryLock() {
+		return false // another's turn is looked at
+	}
+	defer c.sampling.Unlock()
+	last := c.last
+	between := time.Duration(now.at - last.at)
+	if between < shortTurn {
+		return false // too short to say
+	}
+	c.last = now
+	if last.at == Never || between > freshSample {
+		return false
+	}
+	return (now.cpu-last.cpu)/slowEach > time.Duration(now.ended-last.ended)
 }
 
 // turns counts how often one call has let others run.

@@ -8,22 +8,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestATurnIsSlowBesideGoroutinesThatCompute(t *testing.T) {
+func TestCPUTimeTellsWhoComputes(t *testing.T) {
+	const begin = Instant(time.Hour)
 	for _, test := range []struct {
-		what  string
-		took  time.Duration
-		ended uint32
-		want  bool
+		what       string
+		after, cpu time.Duration
+		ended      uint32
+		want       bool
 	}{
-		{"nobody else", 300 * time.Nanosecond, 0, false},
-		{"short whatever it was", time.Millisecond, 0, false},
-		{"a goroutine that computes for its time slice", 10 * time.Millisecond, 1, true},
-		{"some that compute, and those that wait", 40 * time.Millisecond, 64, true},
-		{"those that wait, each in its turn", 2 * time.Millisecond, 64, false},
-		{"those that wait, each for a time slice", 300 * time.Millisecond, 20_000, false},
+		{"goroutines that compute, on two processors", 10 * time.Millisecond, 20 * time.Millisecond, 1, true},
+		{"some that compute, and those that wait", 40 * time.Millisecond, 80 * time.Millisecond, 64, true},
+		{"those that wait, each for a time slice", 300 * time.Millisecond, 600 * time.Millisecond, 20_000, false},
+		{"other processes have the machine", 300 * time.Millisecond, time.Millisecond, 60, false},
+		{"the process was stopped", 900 * time.Millisecond, 100 * time.Microsecond, 1, false},
+		{"too short to say", time.Millisecond, 2 * time.Millisecond, 0, false},
+		{"too long ago", 2 * time.Second, 4 * time.Second, 0, false},
 	} {
-		require.Equal(t, test.want, isSlow(test.took, test.ended), test.what)
+		c := crowd{last: sample{begin, time.Minute, 1<<32 - 10}}
+		now := sample{begin.Add(test.after), time.Minute + test.cpu, test.ended - 10}
+		require.Equal(t, test.want, c.computes(now), test.what)
 	}
+	var c crowd
+	require.False(t, c.computes(sample{begin, time.Minute, 0}), "the first")
 }
 
 func TestACrowdIsMoreWhoWaitThanProcessorsAndNobodyWhoComputes(t *testing.T) {

@@ -193,3 +193,12 @@ func (s *Socket) fitsKernelWait(until Instant) bool {
 
 // sysQueued is how many bytes of a stream can be received at once.
 func (s *Socket) sysQueued() (int, error) { return unix.IoctlGetInt(s.fd, unix.SIOCINQ) }
+
+// processCPU is how much CPU time the process has used.
+func processCPU() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}

@@ -184,3 +184,12 @@ func (n *name) addr() Addr {
 	}
 	return Addr{}
 }
+
+// processCPU is how much CPU time the process has used.
+func processCPU() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
