@@ -31,7 +31,7 @@ type Socket struct {
 	taken atomic.Bool // set for good by Take
 
 	lost   atomic.Uint32 // the unix.Errno that has ended the stream; see loss
-	state  atomic.Uint32 // deferred, opening, readClosed
+	state  atomic.Uint32 // deferred, opening, readClosing, …
 	unread atomic.Int64  // bytes that were queued when reading was closed
 
 	// Of who has the turn to receive, in a crowd.
@@ -143,6 +143,7 @@ func (s *Socket) release() error {
 	if !s.life.release() {
 		return nil
 	}
+	s.untime()
 	// close(2) gives the number back whatever it returns, EINTR included.
 	err := unix.Close(s.fd)
 	s.rd.waker.close()

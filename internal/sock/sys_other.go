@@ -184,3 +184,9 @@ func (n *name) addr() Addr {
 	}
 	return Addr{}
 }
+
+func (*Socket) sysGoesOn() bool { return false }
+
+func (*Socket) sysOpening() bool { return false } // no connect is put off here
+
+func (*Socket) untime() {} // there is no SO_RCVTIMEO to take back
