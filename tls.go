@@ -20,7 +20,10 @@ import (
 //
 // Files are read by each Dial and StartTLS, and by NewTCP and its kin, before
 // anything is connected: one that is replaced counts from the next on, one that
-// is missing, empty or malformed is an *OptionError with the file's name.
+// is missing, empty or malformed is an *OptionError with the file's name. PEM (RFC
+// 7468) may have a byte order mark, indented lines, line ends of any system, and
+// text between its blocks. A block that is damaged or does not belong in the file,
+// such as a revocation list in CAFile, is an error: none is passed over.
 type TLSOptions struct {
 	// ServerName is the name or IP address that the server's certificate has to
 	// be for, and the name that is sent to the server (SNI, RFC 6066; an address
@@ -31,14 +34,15 @@ type TLSOptions struct {
 	// CAFile and CAPath name the certificates that a chain may end in, instead of
 	// the system's: a file with one or more in PEM, and a directory of such
 	// files. Of a directory the files count that end in .pem, .crt or .cer or are
-	// named as openssl-rehash(1) does. Default: Config's RootCAs, or else the
-	// system's.
+	// named as openssl-rehash(1) does. TRUSTED CERTIFICATE, openssl's format with
+	// trust settings, is refused. Default: Config's RootCAs, or else the system's.
 	CAFile string
 	CAPath string
 
 	// CertFile and KeyFile are the client's own certificate, with the chain to
-	// its CA, and the private key, in PEM. It is shown to a server that asks for
-	// one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
+	// its CA, and the private key, in PEM; one file may have both. KeyFile has to
+	// have one key. The certificate is shown to a server that asks for one of its
+	// issuer's. Passphrase opens a key that is encrypted, as PKCS #8
 	// (RFC 5958; AES or 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256)
 	// or in the older way of OpenSSL (RFC 1421). Default: Config's Certificates.
 	CertFile   string
@@ -56,17 +60,26 @@ type TLSOptions struct {
 	// the root. Zero is no limit but that of crypto/x509, negative is none at all.
 	VerifyDepth int
 
-	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5). There
-	// has to be one, in date, from the issuer of the server's certificate; the
-	// certificates above it are looked up too if there is a list of their issuer.
+	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5; version 1 or
+	// 2). There has to be one, in date, from the issuer of the server's certificate;
+	// the certificates above it are looked up too if there is a list of their issuer.
 	// A server's certificate that is trusted for itself, being in CAFile or
 	// self-signed, needs no list, but one that has it is believed if the issuer's
 	// certificate is in CAFile too or comes along.
+	//
+	// A list has to be complete. A delta list and one of some certificates or reasons
+	// are refused, whether or not their extension is marked critical. A list for one
+	// distribution point is complete for certificates that name its URI. A list that
+	// is out of date proves no certificate good, but one that it names stays revoked.
+	// The list's clock may be 5 minutes ahead of this machine's.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
 	// that the server sends by itself has to be good in any case, and one has to
-	// come if the certificate says so (RFC 7633).
+	// come if the certificate says so (RFC 7633). The answer has to name the issuer
+	// by the right hashes, and to be signed by the issuer or its responder (RFC 6960,
+	// 3.2). The responder's clock may be 5 minutes ahead of this machine's; the answer
+	// ends at its nextUpdate, or without one after a week.
 	RequireStaple bool
 
 	// InsecureSkipVerify accepts any certificate for any name. It is the only way
