@@ -320,9 +320,22 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 // is none, it is no syscall.Conn. go-redis, for one, peeks at the descriptor of an idle
 // connection that has one. A session ticket is to it an answer that nobody has asked for,
 // and it throws the connection away, or reads, without a limit, what it is about.
+//
+// Its Read ends as that of crypto/tls: io.EOF also for a peer that closes the connection
+// between two records and has not ended TLS. Many servers do, and drivers and net/http
+// rely on it where what they read says itself how long it is. Whether it was cut off there
+// nobody knows (RFC 8446, 6.1): Client's Recv and Read tell of it.
 type tlsConn struct {
 	*Client
 	concealed
+}
+
+func (c tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Client.Read(p)
+	if err == io.ErrUnexpectedEOF && c.tls.Load().endedBetween.Load() { //nolint:errorlint // it comes bare
+		err = io.EOF
+	}
+	return n, err
 }
 
 // A concealed has a method of the same name as one of Client's. Beside each other they

@@ -43,10 +43,11 @@ type tlsStream struct {
 
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
-	ended       atomic.Bool // nothing more will come
-	readClosed  atomic.Bool // by CloseRead
-	writeClosed atomic.Bool // by CloseWrite
-	closing     atomic.Bool // by Close
+	ended        atomic.Bool // nothing more will come
+	endedBetween atomic.Bool // since the peer has closed the connection between two records
+	readClosed   atomic.Bool // by CloseRead
+	writeClosed  atomic.Bool // by CloseWrite
+	closing      atomic.Bool // by Close
 }
 
 // maxPlaintext is what one record holds: RFC 8446, 5.1.
@@ -181,6 +182,7 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 		if err = io.ErrUnexpectedEOF; t.readClosed.Load() {
 			err = io.EOF
 		}
+		t.endedBetween.Store(!t.wire.in.midway())
 	}
 	t.over = err // crypto/tls does not stay with all of them
 	t.ended.Store(true)
