@@ -212,6 +212,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	var err error
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
+		defer c.state.CompareAndSwap(connecting, idle) // also if a function of the options panics
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		c.abort.Store(&cancel)
@@ -219,9 +220,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		if !c.sock.Closed() { // or closed before it could know what to abort
 			addr, err = c.connect(ctx, address)
 		}
-		if err != nil {
-			c.state.Store(idle)
-		} else {
+		if err == nil {
 			c.state.Store(connected)
 		}
 	case c.state.Load() == connected:
@@ -314,7 +313,9 @@ func addresses(ctx context.Context, n network, address string, r *net.Resolver, 
 	if ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}
+	ctx, repeat := watchResolver(ctx, r)
 	addrs, err := resolve(ctx, n, address, r, until)
+	repeat()
 	if err != nil && ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}

@@ -198,11 +198,13 @@ func tie(of *net.Resolver) *net.Resolver {
 	}
 	r := &net.Resolver{PreferGo: of.PreferGo, StrictErrors: of.StrictErrors}
 	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		dial := of.Dial
-		if dial == nil {
-			dial = new(net.Dialer).DialContext
+		var conn net.Conn
+		var err error
+		if of.Dial == nil {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		} else {
+			conn, err = dialResolver(ctx, of.Dial, network, address)
 		}
-		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -108,7 +109,9 @@ type TLSOptions struct {
 	// Its InsecureSkipVerify has to be false and its Renegotiation never. Its
 	// VerifyPeerCertificate and VerifyConnection come on top of the verification
 	// here, and after it. Records are always of the full size:
-	// DynamicRecordSizingDisabled is set.
+	// DynamicRecordSizingDisabled is set. A function of Config that panics, or ends its
+	// goroutine, does so in the call that has called it: a Dial leaves nothing behind, and
+	// a connection that was there is of use to Close alone.
 	Config *tls.Config
 }
 
@@ -292,6 +295,10 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	t.chains = verified()
 	c.tls.Store(t)
 	c.sock.Take()
+	// What tlsStream.leave has begun keeps the socket from being found unreachable, and
+	// waits for a peer that may never receive. All that belongs to the connection, a
+	// pool's part too, has the addressing.
+	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
 	return nil
 }
 

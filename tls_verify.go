@@ -39,6 +39,9 @@ type verifier struct {
 func (s *security) forOne() (config *tls.Config, verified func() [][]*x509.Certificate) {
 	config = s.config.Clone()
 	cache := s.sessions()
+	if config.KeyLogWriter != nil {
+		config.KeyLogWriter = &keyLog{to: config.KeyLogWriter}
+	}
 	config.ClientSessionCache = nil
 	if cache != nil {
 		config.ClientSessionCache = cache

@@ -81,6 +81,10 @@ func (s *Socket) forgotten() {
 	}
 }
 
+// Forget closes a socket whose owner the garbage collector has found to be unreachable,
+// while a goroutine that works for the owner still has the socket.
+func (s *Socket) Forget() { s.forgotten() }
+
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
 
