@@ -9,26 +9,26 @@ import (
 	"sync/atomic"
 )
 
-// A function of the caller's may panic or end its goroutine (runtime.Goexit, as
-// testing.T.FailNow does). Most are called in the caller's own goroutine, where deferred
-// calls give back what is held. Two are not to be left to that:
+// A callback may panic or end its goroutine (runtime.Goexit, as testing.T.FailNow does).
+// Most callbacks run in the goroutine that called this package, and deferred calls release
+// what it holds. Two need more:
 //
 //   - Resolver.Dial runs in goroutines of package net. A panic there ends the process, and
 //     after a Goexit the lookup never returns (internal/singleflight).
-//   - Config.KeyLogWriter is called with a mutex locked that all connections of the process
-//     share and that is not unlocked by a deferred call (crypto/tls, writeKeyLog).
+//   - Config.KeyLogWriter runs while crypto/tls holds a mutex that all connections of the
+//     process share, and does not unlock in a deferred call (writeKeyLog).
 //
-// They run contained, look like a failure to who called them, and what they did is done
-// again where it is the caller's.
+// Each of these runs in a goroutine of its own. Its caller in the standard library gets an
+// error, and the panic or Goexit is repeated in the goroutine that called this package.
 
-// An outcome is how a contained function has ended.
-type outcome struct {
+// A callbackResult tells how a callback ended.
+type callbackResult struct {
 	panicked any
 	exited   bool // by runtime.Goexit
 }
 
-// contain runs f in a goroutine of its own.
-func contain(f func()) (o outcome) {
+// runCallback runs f in a new goroutine and waits for its end.
+func runCallback(f func()) (o callbackResult) {
 	done := make(chan struct{})
 	go func() {
 		returned := false
@@ -44,10 +44,10 @@ func contain(f func()) (o outcome) {
 	return o
 }
 
-func (o outcome) isReturn() bool { return o.panicked == nil && !o.exited }
+func (o callbackResult) returned() bool { return o.panicked == nil && !o.exited }
 
-// repeat does in this goroutine what the function did in its own.
-func (o outcome) repeat() {
+// repeat panics or exits as the callback did.
+func (o callbackResult) repeat() {
 	if o.panicked != nil {
 		panic(o.panicked)
 	}
@@ -56,29 +56,31 @@ func (o outcome) repeat() {
 	}
 }
 
-var errNoReturn = errors.New("a function of the caller has not returned: it has panicked or ended its goroutine")
+var errNoReturn = errors.New("the callback panicked or ended its goroutine")
 
-// A keyLog is a KeyLogWriter that is contained, for one connection.
+// A keyLog runs the KeyLogWriter of one connection.
 type keyLog struct {
 	to    io.Writer
-	ended outcome
+	ended callbackResult
 }
 
 func (k *keyLog) Write(p []byte) (n int, err error) {
-	if k.ended = contain(func() { n, err = k.to.Write(p) }); !k.ended.isReturn() {
+	if k.ended = runCallback(func() { n, err = k.to.Write(p) }); !k.ended.returned() {
 		return 0, errNoReturn
 	}
 	return n, err
 }
 
-// A lookupCalls is how the Resolver.Dial of one lookup have ended. Several run at a time,
-// in goroutines that have the lookup's context.
-type lookupCalls struct{ ended atomic.Pointer[outcome] }
+// A lookupCalls keeps the first call of Resolver.Dial in one lookup that did not return.
+// Package net makes several calls at a time, each with the lookup's context.
+type lookupCalls struct {
+	ended atomic.Pointer[callbackResult]
+}
 
 type lookupKey struct{}
 
-// watchResolver gives the context for a lookup, and repeat, to be called when it is over:
-// it does again what the resolver's Dial did, if that did not return.
+// watchResolver returns the context for a lookup. After the lookup repeat panics or exits
+// if the resolver's Dial did.
 func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func()) {
 	if r == nil || r.Dial == nil {
 		return ctx, func() {}
@@ -91,13 +93,13 @@ func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rep
 	}
 }
 
-// dialResolver calls a Resolver.Dial.
+// dialResolver calls Resolver.Dial.
 func dialResolver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
-	ended := contain(func() { conn, err = dial(ctx, network, address) })
-	if ended.isReturn() {
+	ended := runCallback(func() { conn, err = dial(ctx, network, address) })
+	if ended.returned() {
 		return conn, err
 	}
-	// Who shares the lookup of another gets the error alone.
+	// Concurrent lookups of one name share the first one's context. The others get the error.
 	if calls, ok := ctx.Value(lookupKey{}).(*lookupCalls); ok {
 		calls.ended.CompareAndSwap(nil, &ended)
 	}

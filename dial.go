@@ -212,7 +212,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	var err error
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
-		defer c.state.CompareAndSwap(connecting, idle) // also if a function of the options panics
+		defer c.state.CompareAndSwap(connecting, idle) // also if a callback panics
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		c.abort.Store(&cancel)

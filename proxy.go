@@ -23,22 +23,21 @@ import (
 )
 
 // A ProxyError is what went wrong with or at a proxy: it could not be reached,
-// it did not speak its protocol, or it refused, in which case the text of Err
-// is the proxy's reason, and Reply or Status its code if it has given one. Nothing
-// but the proxy itself puts the password there.
+// it did not speak its protocol, or it refused. The text of Err is then the proxy's
+// reason, and Reply or Status is its code, if it sent one. Nothing but the proxy
+// itself puts the password there.
 type ProxyError struct {
 	Proxy  string     // the proxy's URL without user and password
-	Reply  SOCKSReply // of a SOCKS5 proxy that has refused to connect; else zero
-	Status int        // HTTP status of an HTTP proxy that has refused: 407, 403, 502; else zero
+	Reply  SOCKSReply // the reply of a SOCKS5 proxy that refused to connect; otherwise zero
+	Status int        // the status of an HTTP proxy that refused, such as 407 or 502; otherwise zero
 	Err    error
 }
 
-// A SOCKSReply is the code by which a SOCKS5 proxy refuses to connect: RFC 1928, 6. A
-// proxy that refuses the client before that, for its user and password or because it
-// wants some, gives none.
+// A SOCKSReply is the code with which a SOCKS5 proxy refuses to connect (RFC 1928, 6).
+// There is no code for a failed authentication, which comes before the request.
 type SOCKSReply uint8
 
-// The codes of RFC 1928.
+// The codes of RFC 1928. A proxy may send others.
 const (
 	SOCKSGeneralFailure          SOCKSReply = 1
 	SOCKSNotAllowed              SOCKSReply = 2
@@ -75,7 +74,7 @@ func (r SOCKSReply) String() string {
 	return fmt.Sprintf("unknown code: %d", uint8(r))
 }
 
-// A proxyRefusal is the error of a proxy that has understood and refused.
+// A proxyRefusal is the error of a proxy that understood the request and refused it.
 type proxyRefusal struct {
 	reason string
 	reply  SOCKSReply
@@ -178,7 +177,7 @@ func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instan
 	return c, nil, nil
 }
 
-// failed makes a ProxyError of what went wrong.
+// failed wraps an error of the proxy or of the way to it.
 func (v *via) failed(err error) error {
 	e := &ProxyError{Proxy: v.name, Err: err}
 	var refusal *proxyRefusal
@@ -226,7 +225,7 @@ func notInNames(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`:/?#@[]\%"<>`, r)
 }
 
-// A handshake is a connection while it is spoken with a proxy over: all of it has one limit.
+// A handshake is the connection to a proxy during its handshake. All calls have one limit.
 // It sets no deadline, which would keep the client from waiting in recv(2) later.
 type handshake struct {
 	sock  *sock.Socket
@@ -249,16 +248,15 @@ func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
 // Write sends all of p.
 func (h *handshake) Write(p []byte) (int, error) { return h.sock.Send(p, 0, h.until.Timeout()) }
 
-// A proxyConn is what a proxy is spoken with over; see handshake.
+// A proxyConn is what the proxies' protocols need of a handshake.
 type proxyConn interface {
 	Recv(p []byte, flags Flag) (int, error)
 	Write(p []byte) (int, error)
 }
 
-// socks5 asks for a connection as RFC 1928 has it, and reads not one byte more than
-// the reply has: what follows comes from whom the proxy has connected to. A refusal is
-// known by its first two bytes. Proxies close after it, and some send no more of it than
-// that.
+// socks5 requests a connection (RFC 1928) and reads no byte after the reply: those are from
+// the target. Two bytes of a reply are enough to recognise a refusal. Some proxies send no
+// more before they close.
 func (v *via) socks5(c proxyConn, host string, port uint16) error {
 	const noAuth, userAndPassword, noneAcceptable = 0, 2, 0xff
 	offers := []byte{5, 1, noAuth}
@@ -295,7 +293,7 @@ func (v *via) socks5(c proxyConn, host string, port uint16) error {
 			return &proxyRefusal{reason: "username/password authentication failed"}
 		}
 	case method == noneAcceptable && v.user == nil:
-		return &proxyRefusal{reason: "no acceptable authentication methods: it wants a user and a password, or another method than none"}
+		return &proxyRefusal{reason: "no acceptable authentication methods: set user and password in Proxy"}
 	case method == noneAcceptable:
 		return &proxyRefusal{reason: "no acceptable authentication methods"}
 	default:
@@ -394,8 +392,8 @@ func printable(s string) string {
 }
 
 // readReply reads the header of a reply and not one byte more: what follows it
-// comes from whom the proxy has connected to. Peeking shows where it ends. A refusal
-// whose status line is whole is one, also if the proxy closes before its header ends.
+// comes from the target. Peeking shows where it ends. A complete status line is enough to
+// recognise a refusal, if the proxy closes before the end of the header.
 func readReply(r proxyConn) (*http.Response, error) {
 	var head []byte
 	buf := make([]byte, 4<<10)
@@ -426,8 +424,8 @@ func readReply(r proxyConn) (*http.Response, error) {
 	return parseStatus(head)
 }
 
-// parseStatus reads the status line of a reply, which is all that counts: what fields say
-// of a body has to be ignored (RFC 9110, 9.3.6), and a broken one must not hide a refusal.
+// parseStatus reads the status line of a reply and ignores the fields: what they say of a
+// body does not count (RFC 9110, 9.3.6), and a malformed field must not hide a refusal.
 func parseStatus(head []byte) (*http.Response, error) {
 	status, _, whole := bytes.Cut(head, []byte("\n"))
 	if !whole {

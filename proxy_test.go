@@ -249,8 +249,8 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 	}
 }
 
-// A refusal has a code that a program can tell: RFC 1928's reply, HTTP's status. It is
-// known from its first bytes: proxies send no address with one, or close before they have.
+// A program can tell refusals apart by their code: RFC 1928's reply or HTTP's status. Some
+// SOCKS5 proxies send a refusal of three bytes, without an address, and close.
 func TestAProxysRefusalHasItsCode(t *testing.T) {
 	type test struct {
 		name   string
@@ -278,7 +278,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 	}
 	require.Equal(t, "succeeded", client.SOCKSReply(0).String())
 	tests = append(tests,
-		test{"no method, nobody offered", "socks5://", []string{"\x05\xff"}, 0, 0, "refused: no acceptable authentication methods: it wants a user"},
+		test{"no method, nobody offered", "socks5://", []string{"\x05\xff"}, 0, 0, "refused: no acceptable authentication methods: set user and password"},
 		test{"no method", "socks5://me:secret@", []string{"\x05\xff"}, 0, 0, "refused: no acceptable authentication methods"},
 		test{"wrong password", "socks5://me:secret@", []string{"\x05\x02", "\x01\x01"}, 0, 0, "refused: username/password authentication failed"},
 		test{"wrong password, another status", "socks5://me:secret@", []string{"\x05\x02", "\x01\xff"}, 0, 0, "refused: username/password authentication failed"},
@@ -304,8 +304,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 		test{"no status line", "http://", []string{"HTTP/1.1 403 Forb"}, 0, 0, "unexpected EOF"},
 		test{"half a grant by HTTP", "http://", []string{"HTTP/1.1 200 OK\r\n"}, 0, 0, "unexpected EOF"},
 	)
-	// A grant, or a refusal, of a protocol that is not asked: nobody knows where such a
-	// header ends.
+	// The header of another version may end elsewhere.
 	for _, version := range []string{"HTTP/2.0", "HTTP/3.0", "HTTP/1.2", "HTTP/0.9", "HTTP/9.9"} {
 		for _, status := range []string{" 200 OK", " 403 Forbidden", " 103 Early Hints"} {
 			tests = append(tests, test{version + status, "http://", []string{version + status + "\r\n\r\n"}, 0, 0, "its reply is " + version})

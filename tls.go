@@ -21,10 +21,10 @@ import (
 //
 // Files are read by each Dial and StartTLS, and by NewTCP and its kin, before
 // anything is connected: one that is replaced counts from the next on, one that
-// is missing, empty or malformed is an *OptionError with the file's name. PEM (RFC
-// 7468) may have a byte order mark, indented lines, line ends of any system, and
-// text between its blocks. A block that is damaged or does not belong in the file,
-// such as a revocation list in CAFile, is an error: none is passed over.
+// is missing, empty or malformed is an *OptionError with the file's name. A PEM
+// file (RFC 7468) may have a byte order mark, indented lines, the line ends of any
+// system, and text between its blocks. No block is ignored: a malformed one, and one
+// that the field has no use for, such as a revocation list in CAFile, is an error.
 type TLSOptions struct {
 	// ServerName is the name or IP address that the server's certificate has to
 	// be for, and the name that is sent to the server (SNI, RFC 6066; an address
@@ -35,15 +35,15 @@ type TLSOptions struct {
 	// CAFile and CAPath name the certificates that a chain may end in, instead of
 	// the system's: a file with one or more in PEM, and a directory of such
 	// files. Of a directory the files count that end in .pem, .crt or .cer or are
-	// named as openssl-rehash(1) does. TRUSTED CERTIFICATE, openssl's format with
-	// trust settings, is refused. Default: Config's RootCAs, or else the system's.
+	// named as openssl-rehash(1) does. openssl's TRUSTED CERTIFICATE is refused: it
+	// has trust settings, which are not supported. Default: Config's RootCAs, or else the system's.
 	CAFile string
 	CAPath string
 
 	// CertFile and KeyFile are the client's own certificate, with the chain to
-	// its CA, and the private key, in PEM; one file may have both. KeyFile has to
-	// have one key. The certificate is shown to a server that asks for one of its
-	// issuer's. Passphrase opens a key that is encrypted, as PKCS #8
+	// its CA, and the private key, in PEM. Both may name one file that has all of
+	// it. KeyFile must have one key. The client sends the certificate to a server that
+	// requests one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
 	// (RFC 5958; AES or 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256)
 	// or in the older way of OpenSSL (RFC 1421). Default: Config's Certificates.
 	CertFile   string
@@ -68,19 +68,19 @@ type TLSOptions struct {
 	// self-signed, needs no list, but one that has it is believed if the issuer's
 	// certificate is in CAFile too or comes along.
 	//
-	// A list has to be complete. A delta list and one of some certificates or reasons
-	// are refused, whether or not their extension is marked critical. A list for one
-	// distribution point is complete for certificates that name its URI. A list that
-	// is out of date proves no certificate good, but one that it names stays revoked.
-	// The list's clock may be 5 minutes ahead of this machine's.
+	// A list must be complete. Delta lists and lists for some kinds of certificates or
+	// some reasons are refused, whether or not their extension is marked critical. A
+	// list for one distribution point counts as complete for the certificates that name
+	// its URI. A certificate in a list that is out of date is revoked; a certificate that
+	// is not in it may be. The issuer's clock may be up to 5 minutes ahead.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
 	// that the server sends by itself has to be good in any case, and one has to
-	// come if the certificate says so (RFC 7633). The answer has to name the issuer
-	// by the right hashes, and to be signed by the issuer or its responder (RFC 6960,
-	// 3.2). The responder's clock may be 5 minutes ahead of this machine's; the answer
-	// ends at its nextUpdate, or without one after a week.
+	// come if the certificate says so (RFC 7633). The answer must have
+	// the hashes of the issuer's name and key and be signed by the issuer or by its
+	// responder (RFC 6960, 3.2). The responder's clock may be up to 5 minutes ahead. The
+	// answer is valid until its nextUpdate, or for a week if it has none.
 	RequireStaple bool
 
 	// InsecureSkipVerify accepts any certificate for any name. It is the only way
@@ -109,9 +109,9 @@ type TLSOptions struct {
 	// Its InsecureSkipVerify has to be false and its Renegotiation never. Its
 	// VerifyPeerCertificate and VerifyConnection come on top of the verification
 	// here, and after it. Records are always of the full size:
-	// DynamicRecordSizingDisabled is set. A function of Config that panics, or ends its
-	// goroutine, does so in the call that has called it: a Dial leaves nothing behind, and
-	// a connection that was there is of use to Close alone.
+	// DynamicRecordSizingDisabled is set. If a callback panics or ends its goroutine, so does
+	// the method that called it. A Dial then leaves no connection behind. Later calls on an
+	// existing connection fail, and Close frees it.
 	Config *tls.Config
 }
 
@@ -295,9 +295,9 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	t.chains = verified()
 	c.tls.Store(t)
 	c.sock.Take()
-	// What tlsStream.leave has begun keeps the socket from being found unreachable, and
-	// waits for a peer that may never receive. All that belongs to the connection, a
-	// pool's part too, has the addressing.
+	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
+	// keeps the socket's finalizer from running. The addressing is reachable as long as a
+	// client or a pool has the connection.
 	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
 	return nil
 }
@@ -328,10 +328,10 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 // connection that has one. A session ticket is to it an answer that nobody has asked for,
 // and it throws the connection away, or reads, without a limit, what it is about.
 //
-// Its Read ends as that of crypto/tls: io.EOF also for a peer that closes the connection
-// between two records and has not ended TLS. Many servers do, and drivers and net/http
-// rely on it where what they read says itself how long it is. Whether it was cut off there
-// nobody knows (RFC 8446, 6.1): Client's Recv and Read tell of it.
+// Its Read returns io.EOF where that of crypto/tls does: also if the peer closes the
+// connection between two records without close_notify. Many servers do that, and drivers
+// and net/http rely on io.EOF there. The stream may have been truncated (RFC 8446, 6.1),
+// which Recv and Read of a Client report as io.ErrUnexpectedEOF.
 type tlsConn struct {
 	*Client
 	concealed

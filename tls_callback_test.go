@@ -21,29 +21,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A trap is a function of the caller's that does not return, once, when it is set.
-type trap struct {
-	set   atomic.Bool
-	exits bool // by runtime.Goexit, as testing.T.FailNow does
+// A callback does not return when it is armed: it panics or ends its goroutine, once.
+type callback struct {
+	armed atomic.Bool
+	exits bool // runtime.Goexit, as testing.T.FailNow does
 }
 
 const onPurpose = "on purpose"
 
-func (tr *trap) spring() {
-	if !tr.set.Swap(false) {
+func (cb *callback) run() {
+	if !cb.armed.Swap(false) {
 		return
 	}
-	if tr.exits {
+	if cb.exits {
 		runtime.Goexit()
 	}
 	panic(onPurpose)
 }
 
-// falls calls f and requires that it ends by the trap. It does so in a goroutine, which
-// may end.
-func (tr *trap) falls(t testing.TB, f func()) {
+// ends calls f with the callback armed, and requires that f panics or exits as the callback
+// does. It calls f in a goroutine, which may end.
+func (cb *callback) ends(t testing.TB, f func()) {
 	t.Helper()
-	tr.set.Store(true)
+	cb.armed.Store(true)
 	type end struct {
 		panicked any
 		returned bool
@@ -57,8 +57,8 @@ func (tr *trap) falls(t testing.TB, f func()) {
 	}()
 	select {
 	case e := <-done:
-		require.False(t, e.returned, "the function that does not return was not called, or it was kept from its caller")
-		if tr.exits {
+		require.False(t, e.returned, "the callback was not called, or its panic was hidden")
+		if cb.exits {
 			require.Nil(t, e.panicked)
 		} else {
 			require.Equal(t, onPurpose, e.panicked)
@@ -68,55 +68,55 @@ func (tr *trap) falls(t testing.TB, f func()) {
 	}
 }
 
-func eachTrap(t *testing.T, test func(t *testing.T, tr *trap)) {
+func eachCallback(t *testing.T, test func(t *testing.T, cb *callback)) {
 	for name, exits := range map[string]bool{"panic": false, "Goexit": true} {
-		t.Run(name, func(t *testing.T) { test(t, &trap{exits: exits}) })
+		t.Run(name, func(t *testing.T) { test(t, &callback{exits: exits}) })
 	}
 }
 
-// Parts of a Config that spring a trap.
+// Parts of a Config that run a callback.
 type (
-	trappedCache struct {
+	cacheWithCallback struct {
 		tls.ClientSessionCache
 		get, put func()
 	}
-	trappedReader struct {
-		*trap
+	readerWithCallback struct {
+		*callback
 		io.Reader
 	}
-	trappedKey struct {
-		*trap
+	keyWithCallback struct {
+		*callback
 		crypto.Signer
 	}
-	trappedWriter struct{ *trap }
+	writerWithCallback struct{ *callback }
 )
 
-func (c trappedCache) Get(name string) (*tls.ClientSessionState, bool) {
+func (c cacheWithCallback) Get(name string) (*tls.ClientSessionState, bool) {
 	if c.get != nil {
 		c.get()
 	}
 	return c.ClientSessionCache.Get(name)
 }
 
-func (c trappedCache) Put(name string, s *tls.ClientSessionState) {
+func (c cacheWithCallback) Put(name string, s *tls.ClientSessionState) {
 	if c.put != nil {
 		c.put()
 	}
 	c.ClientSessionCache.Put(name, s)
 }
 
-func (r trappedReader) Read(p []byte) (int, error) { r.spring(); return r.Reader.Read(p) }
+func (r readerWithCallback) Read(p []byte) (int, error) { r.run(); return r.Reader.Read(p) }
 
-func (k trappedKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	k.spring()
+func (k keyWithCallback) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.run()
 	return k.Signer.Sign(random, digest, opts)
 }
 
-func (w trappedWriter) Write(p []byte) (int, error) { w.spring(); return len(p), nil }
+func (w writerWithCallback) Write(p []byte) (int, error) { w.run(); return len(p), nil }
 
-// echoing serves TLS for as many as come, plain first where StartTLS is to make it, and
-// tells of each connection that is over.
-func echoing(t *testing.T, s *tlsServer) (over <-chan struct{}) {
+// serveEcho serves any number of connections, and sends to closed when one has ended.
+func serveEcho(t *testing.T, s *tlsServer) (closed <-chan struct{}) {
+	t.Helper()
 	ended := make(chan struct{}, 100)
 	go func() {
 		for {
@@ -127,7 +127,7 @@ func echoing(t *testing.T, s *tlsServer) (over <-chan struct{}) {
 			go func() {
 				peer := tls.Server(conn, s.config)
 				_, _ = io.Copy(peer, peer)
-				_, _ = io.Copy(io.Discard, conn) // a handshake that has failed is no end
+				_, _ = io.Copy(io.Discard, conn) // after a failed handshake, too
 				_ = conn.Close()
 				ended <- struct{}{}
 			}()
@@ -136,63 +136,62 @@ func echoing(t *testing.T, s *tlsServer) (over <-chan struct{}) {
 	return ended
 }
 
-// A function of the options that panics or ends its goroutine in a dial, a Connect or a
-// StartTLS does so to the caller, who then owes nothing: the connection is closed, and
-// neither a descriptor nor a lock is left behind. crypto/tls calls a KeyLogWriter with a
-// mutex locked that all connections share, and package net a Resolver's Dial in a
-// goroutine of its own.
-func TestAFunctionThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
+// A callback that panics or ends its goroutine during a Dial, Connect or StartTLS does so to
+// the caller, after the connection is closed and all locks are released. crypto/tls calls a
+// KeyLogWriter with a mutex locked that all connections share, and package net calls
+// Resolver.Dial in goroutines of its own.
+func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 	root := newRoot(t, "root")
 	mine := root.issue(t, "me", nil)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
 			c.MaxVersion, c.ClientAuth = version, tls.RequireAnyClientCert
 		})
-		over := echoing(t, s)
+		closed := serveEcho(t, s)
 		for _, test := range []struct {
-			name string
-			set  func(c *tls.Config, o *client.Options, tr *trap)
-			out  bool // of reach for StartTLS
+			name       string
+			set        func(c *tls.Config, o *client.Options, cb *callback)
+			noStartTLS bool // StartTLS does not call it
 		}{
-			{"VerifyConnection", func(c *tls.Config, _ *client.Options, tr *trap) {
-				c.VerifyConnection = func(tls.ConnectionState) error { tr.spring(); return nil }
+			{"VerifyConnection", func(c *tls.Config, _ *client.Options, cb *callback) {
+				c.VerifyConnection = func(tls.ConnectionState) error { cb.run(); return nil }
 			}, false},
-			{"VerifyPeerCertificate", func(c *tls.Config, _ *client.Options, tr *trap) {
-				c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { tr.spring(); return nil }
+			{"VerifyPeerCertificate", func(c *tls.Config, _ *client.Options, cb *callback) {
+				c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { cb.run(); return nil }
 			}, false},
-			{"GetClientCertificate", func(c *tls.Config, _ *client.Options, tr *trap) {
+			{"GetClientCertificate", func(c *tls.Config, _ *client.Options, cb *callback) {
 				pair := mine.pair()
-				c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { tr.spring(); return &pair, nil }
+				c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { cb.run(); return &pair, nil }
 			}, false},
-			{"the key of a certificate", func(c *tls.Config, _ *client.Options, tr *trap) {
-				c.Certificates[0].PrivateKey = trappedKey{tr, mine.key}
+			{"the key of a certificate", func(c *tls.Config, _ *client.Options, cb *callback) {
+				c.Certificates[0].PrivateKey = keyWithCallback{cb, mine.key}
 			}, false},
-			{"KeyLogWriter", func(c *tls.Config, _ *client.Options, tr *trap) { c.KeyLogWriter = trappedWriter{tr} }, false},
-			{"Time", func(c *tls.Config, _ *client.Options, tr *trap) {
-				c.Time = func() time.Time { tr.spring(); return time.Now() }
+			{"KeyLogWriter", func(c *tls.Config, _ *client.Options, cb *callback) { c.KeyLogWriter = writerWithCallback{cb} }, false},
+			{"Time", func(c *tls.Config, _ *client.Options, cb *callback) {
+				c.Time = func() time.Time { cb.run(); return time.Now() }
 			}, false},
-			{"Rand", func(c *tls.Config, _ *client.Options, tr *trap) { c.Rand = trappedReader{tr, rand.Reader} }, false},
-			{"ClientSessionCache.Get", func(c *tls.Config, _ *client.Options, tr *trap) {
-				c.ClientSessionCache = trappedCache{ClientSessionCache: tls.NewLRUClientSessionCache(1), get: tr.spring}
+			{"Rand", func(c *tls.Config, _ *client.Options, cb *callback) { c.Rand = readerWithCallback{cb, rand.Reader} }, false},
+			{"ClientSessionCache.Get", func(c *tls.Config, _ *client.Options, cb *callback) {
+				c.ClientSessionCache = cacheWithCallback{ClientSessionCache: tls.NewLRUClientSessionCache(1), get: cb.run}
 			}, false},
-			{"Control", func(_ *tls.Config, o *client.Options, tr *trap) {
-				o.Control = func(string, string, syscall.RawConn) error { tr.spring(); return nil }
+			{"Control", func(_ *tls.Config, o *client.Options, cb *callback) {
+				o.Control = func(string, string, syscall.RawConn) error { cb.run(); return nil }
 			}, true},
-			{"Resolver.Dial", func(_ *tls.Config, o *client.Options, tr *trap) {
+			{"Resolver.Dial", func(_ *tls.Config, o *client.Options, cb *callback) {
 				r := names(t, map[string][]string{"name.test.": {"127.0.0.1"}})
 				dial := r.Dial
 				r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-					tr.spring()
+					cb.run()
 					return dial(ctx, network, address)
 				}
 				o.Resolver = r
 			}, true},
 		} {
 			t.Run(tls.VersionName(version)+" "+test.name, func(t *testing.T) {
-				eachTrap(t, func(t *testing.T, tr *trap) {
+				eachCallback(t, func(t *testing.T, cb *callback) {
 					opts := &client.Options{TLS: s.trust(t), Timeout: enough}
 					opts.TLS.Config = &tls.Config{Certificates: []tls.Certificate{mine.pair()}}
-					test.set(opts.TLS.Config, opts, tr)
+					test.set(opts.TLS.Config, opts, cb)
 					address := s.Addr().String()
 					if opts.Resolver != nil {
 						address = net.JoinHostPort("name.test", portOf(t, address))
@@ -202,34 +201,34 @@ func TestAFunctionThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 						require.NoError(t, err)
 						require.NoError(t, roundTrip(c, []byte("ping")))
 						require.NoError(t, c.Close())
-						<-over
+						<-closed
 					}
-					reaches := test.name != "Control" && test.name != "Resolver.Dial" // the server
+					reaches := test.name != "Control" && test.name != "Resolver.Dial" // the server sees the connection
 
-					tr.falls(t, func() { _, _ = client.Dial("tcp", address, opts) })
+					cb.ends(t, func() { _, _ = client.Dial("tcp", address, opts) })
 					if reaches {
-						<-over
+						<-closed
 					}
 					works(client.Dial("tcp", address, opts))
 
 					if test.name == "Control" {
-						tr.falls(t, func() { _, _ = client.NewTCP(opts) })
+						cb.ends(t, func() { _, _ = client.NewTCP(opts) })
 					}
 					c, err := client.NewTCP(opts)
 					require.NoError(t, err)
 					if test.name != "Control" {
-						tr.falls(t, func() { _ = c.Connect(context.Background(), address) })
+						cb.ends(t, func() { _ = c.Connect(context.Background(), address) })
 					}
 					if reaches {
-						<-over // Connect has closed it
+						<-closed // Connect closed it
 						_, err = c.Recv(make([]byte, 1), 0)
 						require.ErrorIs(t, err, net.ErrClosed)
 						require.ErrorIs(t, c.Close(), net.ErrClosed)
-					} else { // it is as if Connect had not been called
+					} else { // Connect can be called again
 						require.NoError(t, c.Connect(context.Background(), address))
 						works(c, nil)
 					}
-					if test.out {
+					if test.noStartTLS {
 						return
 					}
 					plain := func() *client.Client {
@@ -238,8 +237,8 @@ func TestAFunctionThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 						return c
 					}
 					c = plain()
-					tr.falls(t, func() { _ = c.StartTLS(context.Background(), opts.TLS) })
-					<-over
+					cb.ends(t, func() { _ = c.StartTLS(context.Background(), opts.TLS) })
+					<-closed
 					_, err = c.Send([]byte("secret"), 0)
 					require.ErrorIs(t, err, net.ErrClosed)
 					require.ErrorIs(t, c.Close(), net.ErrClosed)
@@ -252,13 +251,13 @@ func TestAFunctionThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// Lookups of one name share what one of them asks. Whose Resolver.Dial did not return
-// hears of it, the others get an error, and none waits for ever.
-func TestAResolverThatDoesNotReturnHoldsUpNobody(t *testing.T) {
-	eachTrap(t, func(t *testing.T, tr *trap) {
+// Concurrent lookups of one name are one lookup. If its Resolver.Dial does not return, one
+// caller gets the panic or Goexit, the others get an error, and none waits forever.
+func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
+	eachCallback(t, func(t *testing.T, cb *callback) {
 		r := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-			tr.set.Store(true)
-			tr.spring()
+			cb.armed.Store(true)
+			cb.run()
 			return nil, nil
 		}}
 		var wg sync.WaitGroup
@@ -282,21 +281,21 @@ func TestAResolverThatDoesNotReturnHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// crypto/tls calls a session cache, and a Config's clock, when the server's tickets are
-// received: by whatever receives, a Select and a Close included. How far it had come when
-// one does not return nobody knows, so nothing is sent or received any more; the next
-// call does not hang, and Close frees the descriptor, also the one that was cut short.
-func TestAStreamIsOverWhenAFunctionOfItsConfigDoesNotReturn(t *testing.T) {
+// crypto/tls calls the session cache and Config.Time when it receives the server's tickets,
+// in any method that receives, including Select and Close. If one does not return the state
+// of crypto/tls is undefined: later calls fail and do not hang, and Close frees the
+// descriptor, also the Close that was interrupted.
+func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		set  func(c *tls.Config, tr *trap)
+		set  func(c *tls.Config, cb *callback)
 	}{
-		{"ClientSessionCache.Put", func(c *tls.Config, tr *trap) {
-			c.ClientSessionCache = trappedCache{ClientSessionCache: tls.NewLRUClientSessionCache(1), put: tr.spring}
+		{"ClientSessionCache.Put", func(c *tls.Config, cb *callback) {
+			c.ClientSessionCache = cacheWithCallback{ClientSessionCache: tls.NewLRUClientSessionCache(1), put: cb.run}
 		}},
-		{"Time", func(c *tls.Config, tr *trap) {
+		{"Time", func(c *tls.Config, cb *callback) {
 			c.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-			c.Time = func() time.Time { tr.spring(); return time.Now() }
+			c.Time = func() time.Time { cb.run(); return time.Now() }
 		}},
 	} {
 		for how, call := range map[string]func(c *client.Client){
@@ -309,16 +308,16 @@ func TestAStreamIsOverWhenAFunctionOfItsConfigDoesNotReturn(t *testing.T) {
 			"Close":      func(c *client.Client) { _ = c.Close() },
 		} {
 			t.Run(test.name+" in "+how, func(t *testing.T) {
-				eachTrap(t, func(t *testing.T, tr *trap) {
+				eachCallback(t, func(t *testing.T, cb *callback) {
 					s := listenTLS(t, "tcp", nil)
 					opts := client.Options{TLS: s.trust(t), Timeout: enough, Framing: client.Delimiter{EOF: []byte("\n")}}
 					opts.TLS.Config = new(tls.Config)
-					test.set(opts.TLS.Config, tr)
-					c, peer := s.handshakes(t, opts) // and the server's tickets are on their way
+					test.set(opts.TLS.Config, cb)
+					c, peer := s.handshakes(t, opts) // after which the server sends its tickets
 					_, err := peer.Write([]byte("one\n"))
 					require.NoError(t, err)
 					arrived(t, c)
-					tr.falls(t, func() { call(c) })
+					cb.ends(t, func() { call(c) })
 					if how == "Close" {
 						require.ErrorIs(t, c.Close(), net.ErrClosed)
 						_, err = io.Copy(io.Discard, peer.NetConn())
@@ -327,18 +326,18 @@ func TestAStreamIsOverWhenAFunctionOfItsConfigDoesNotReturn(t *testing.T) {
 					}
 					for range 2 {
 						n, err := c.Recv(make([]byte, 4), 0)
-						require.ErrorContains(t, err, "a function of TLSOptions.Config has panicked")
+						require.ErrorContains(t, err, "a callback of TLSOptions.Config panicked")
 						require.Zero(t, n)
 						_, err = c.RecvPacket()
-						require.ErrorContains(t, err, "a function of TLSOptions.Config has panicked")
+						require.ErrorContains(t, err, "a callback of TLSOptions.Config panicked")
 						_, err = c.Send([]byte("x"), 0)
-						require.ErrorContains(t, err, "a function of TLSOptions.Config has panicked")
+						require.ErrorContains(t, err, "a callback of TLSOptions.Config panicked")
 						ready, err := client.Select([]*client.Client{c}, nil, nil, -1)
 						require.NoError(t, err)
 						require.Len(t, ready.Read, 1, "to tell so")
 						require.False(t, c.IsConnected())
 					}
-					require.ErrorContains(t, c.CloseWrite(), "a function of TLSOptions.Config has panicked")
+					require.ErrorContains(t, c.CloseWrite(), "a callback of TLSOptions.Config panicked")
 					require.NoError(t, c.Close())
 					require.ErrorIs(t, c.Close(), net.ErrClosed)
 				})
@@ -347,8 +346,8 @@ func TestAStreamIsOverWhenAFunctionOfItsConfigDoesNotReturn(t *testing.T) {
 	}
 }
 
-// A cipher in CBC mode takes random bytes for each record that is sent.
-func TestAStreamIsOverWhenItsRandDoesNotReturn(t *testing.T) {
+// A cipher in CBC mode calls Config.Rand for each record that is sent.
+func TestAStreamFailsAfterARandThatDoesNotReturn(t *testing.T) {
 	for how, call := range map[string]func(c *client.Client){
 		"Send":       func(c *client.Client) { _, _ = c.Send([]byte("x"), 0) },
 		"Write":      func(c *client.Client) { _, _ = c.Write([]byte("x")) },
@@ -357,21 +356,21 @@ func TestAStreamIsOverWhenItsRandDoesNotReturn(t *testing.T) {
 		"Close":      func(c *client.Client) { _ = c.Close() },
 	} {
 		t.Run(how, func(t *testing.T) {
-			eachTrap(t, func(t *testing.T, tr *trap) {
+			eachCallback(t, func(t *testing.T, cb *callback) {
 				s := listenTLS(t, "tcp", func(c *tls.Config) {
 					c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 				})
 				opts := client.Options{TLS: s.trust(t), Timeout: enough, Framing: client.Delimiter{EOF: []byte("\n")}}
-				opts.TLS.Config = &tls.Config{Rand: trappedReader{tr, rand.Reader}, CipherSuites: s.config.CipherSuites}
+				opts.TLS.Config = &tls.Config{Rand: readerWithCallback{cb, rand.Reader}, CipherSuites: s.config.CipherSuites}
 				c, peer := s.handshakes(t, opts)
 				_, err := peer.Write([]byte("one\n"))
 				require.NoError(t, err)
-				tr.falls(t, func() { call(c) })
+				cb.ends(t, func() { call(c) })
 				if how != "Close" {
 					_, err = c.Send([]byte("x"), 0)
-					require.Error(t, err) // of CloseWrite it is EPIPE
+					require.Error(t, err) // after CloseWrite it is EPIPE
 					_, err = c.Recv(make([]byte, 4), 0)
-					require.ErrorContains(t, err, "a function of TLSOptions.Config has panicked")
+					require.ErrorContains(t, err, "a callback of TLSOptions.Config panicked")
 					require.NoError(t, c.Close())
 				}
 				require.ErrorIs(t, c.Close(), net.ErrClosed)
@@ -382,8 +381,8 @@ func TestAStreamIsOverWhenItsRandDoesNotReturn(t *testing.T) {
 	}
 }
 
-// A LengthFunc that does not return leaves the stream as it was: what has arrived is there
-// for the next call, and nobody waits for a turn that is not given back.
+// A LengthFunc that does not return leaves the stream as it was: no byte is lost, and no
+// later call hangs.
 func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 	for how, call := range map[string]func(c *client.Client){
 		"RecvPacket": func(c *client.Client) { _, _ = c.RecvPacket() },
@@ -395,8 +394,8 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 		"SendPacket": func(c *client.Client) { _, _ = c.SendPacket([]byte("four")) },
 	} {
 		t.Run(how, func(t *testing.T) {
-			eachTrap(t, func(t *testing.T, tr *trap) {
-				framing := client.LengthFunc{Func: func([]byte) (int, error) { tr.spring(); return 4, nil }}
+			eachCallback(t, func(t *testing.T, cb *callback) {
+				framing := client.LengthFunc{Func: func([]byte) (int, error) { cb.run(); return 4, nil }}
 				plain, plainPeer := stream(t, "tcp", &client.Options{Timeout: enough, Framing: framing})
 				overTLS, peer := secured(t, client.Options{Timeout: enough, Framing: framing})
 				for _, ends := range []struct {
@@ -408,7 +407,7 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 					p, err := ends.c.RecvPacket()
 					require.NoError(t, err)
 					require.Equal(t, "one.", string(p))
-					tr.falls(t, func() { call(ends.c) })
+					cb.ends(t, func() { call(ends.c) })
 					p, err = ends.c.RecvPacket()
 					require.NoError(t, err)
 					require.Equal(t, "two.", string(p))
@@ -428,10 +427,9 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 	}
 }
 
-// A Send over TLS that is ended in a record leaves a goroutine behind, which sends the
-// rest when there is room, and keeps the socket. It is not to keep the client: one that
-// nobody has any more is closed, and the goroutine ends.
-func TestATLSClientForgottenAfterATimedOutSendIsClosed(t *testing.T) {
+// After a Send over TLS that timed out within a record a goroutine waits to send the rest. It
+// uses the socket, but must not keep an unreachable client from being closed.
+func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	stalled := make(chan net.Conn, 10)
 	go func() {
@@ -479,17 +477,16 @@ func TestATLSClientForgottenAfterATimedOutSendIsClosed(t *testing.T) {
 			peer := <-stalled
 			defer peer.Close()
 			require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
-			sock.Forgotten.Add(-1) // it is meant to be
+			sock.Forgotten.Add(-1) // this one is meant to be
 			_, err := io.Copy(io.Discard, peer)
 			require.True(t, err == nil || errorIsEither(err, unix.ECONNRESET, io.EOF), err)
 		})
 	}
 
-	// Who has it, or may get it from a pool, keeps it.
-	t.Run("kept", func(t *testing.T) {
+	t.Run("a reachable client is not, in a pool or out of it", func(t *testing.T) {
 		p := newPool(t, client.PoolOptions{})
 		again := listenWith(t, "tcp", s.cert, nil)
-		echoing(t, again)
+		serveEcho(t, again)
 		opts := &client.Options{TLS: again.trust(t), Timeout: enough}
 		c, err := p.Dial(context.Background(), "tcp", again.Addr().String(), opts)
 		require.NoError(t, err)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endings serves connections that say something over TLS and then end in some way.
+// endings serves connections that send say over TLS and then call end.
 func endings(t *testing.T, version uint16, say string, end func(peer *tls.Conn, raw *net.TCPConn)) *tlsServer {
 	t.Helper()
 	s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
@@ -28,7 +28,7 @@ func endings(t *testing.T, version uint16, say string, end func(peer *tls.Conn, 
 				if peer.Handshake() != nil {
 					return
 				}
-				_, _ = peer.Read(make([]byte, 1)) // the client has seen the handshake through
+				_, _ = peer.Read(make([]byte, 1)) // after the client's side of the handshake
 				_, _ = io.WriteString(peer, say)
 				end(peer, conn.(*net.TCPConn))
 				_, _ = io.Copy(io.Discard, conn)
@@ -38,9 +38,9 @@ func endings(t *testing.T, version uint16, say string, end func(peer *tls.Conn, 
 	return s
 }
 
-// Drivers and net/http read on until io.EOF from peers that close between two records and
-// have not ended TLS, which crypto/tls gives them. So does a Dialer's connection, from a
-// pool too; Recv, and Read of what Dial gives, tell that the stream may have been cut.
+// Some peers close the connection between two records without close_notify. crypto/tls
+// returns io.EOF then, and drivers and net/http rely on it. So must a Dialer's connection,
+// with a pool or without. Recv, and Read of a Client, report io.ErrUnexpectedEOF.
 func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 	part := func(n int) func(*tls.Conn, *net.TCPConn) {
 		return func(_ *tls.Conn, raw *net.TCPConn) {
@@ -52,7 +52,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 		for _, test := range []struct {
 			name   string
 			end    func(*tls.Conn, *net.TCPConn)
-			driver error // what io.ReadAll of crypto/tls gives, where it is always the same; nil is io.EOF
+			driver error // of io.ReadAll, which crypto/tls must return as well; nil is io.EOF
 			strict error // what Recv gives
 		}{
 			{"between two records", part(0), nil, io.ErrUnexpectedEOF},
@@ -84,7 +84,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 						data, err := io.ReadAll(conn)
 						require.Equal(t, test.driver, err)
 						require.Equal(t, say, string(data))
-						_, again := conn.Read(make([]byte, 1)) // and it stays so
+						_, again := conn.Read(make([]byte, 1)) // the error stays
 						if test.driver == nil {
 							require.True(t, again == io.EOF, again) //nolint:errorlint // bare, as net.Conn has it
 						} else {
@@ -121,8 +121,8 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 	})
 }
 
-// A limit that ends a Read of a Dialer's connection is none of this.
-func TestADialersReadThatTimesOutIsNoEnd(t *testing.T) {
+// A timeout in a Read is not the end of the stream.
+func TestADialersReadThatTimesOutIsNotEOF(t *testing.T) {
 	s := endings(t, tls.VersionTLS13, "", func(*tls.Conn, *net.TCPConn) {})
 	conn, err := (&client.Dialer{Options: &client.Options{TLS: s.trust(t)}}).Dial("tcp", s.Addr().String())
 	require.NoError(t, err)

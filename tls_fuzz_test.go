@@ -52,7 +52,7 @@ func FuzzPEM(f *testing.F) {
 		file := filepath.Join(t.TempDir(), "f")
 		require.NoError(t, os.WriteFile(file, data, 0o600))
 		if blocks, err := pemBlocks(data); err == nil {
-			require.Equal(t, bytes.Count(data, []byte("-----BEGIN")), len(blocks), "none is passed over")
+			require.Equal(t, bytes.Count(data, []byte("-----BEGIN")), len(blocks), "none is ignored")
 			require.Equal(t, bytes.Count(data, []byte("-----END")), len(blocks))
 		}
 		certs, err := certificates(file)
@@ -75,7 +75,7 @@ func FuzzRevocationLists(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(der)
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
-	f.Add(bytes.Replace(der, []byte{2, 1, 1}, nil, 1)) // the lengths are wrong: somewhere on the way to one of version 1
+	f.Add(bytes.Replace(der, []byte{2, 1, 1}, nil, 1)) // like version 1, but for the lengths
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lists, err := parseLists(data)
 		if err != nil {
@@ -105,7 +105,7 @@ func FuzzStaple(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(der)
 	good.Certificate = namesake
-	der, err = ocsp.CreateResponse(ca, namesake, good, otherKey) // by one whom the issuer has not empowered
+	der, err = ocsp.CreateResponse(ca, namesake, good, otherKey) // by a responder that the issuer has not authorized
 	require.NoError(f, err)
 	f.Add(der)
 	f.Add([]byte(ocsp.TryLaterErrorResponse))

@@ -48,7 +48,7 @@ func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, no
 	if err != nil {
 		return unknown("the stapled OCSP answer cannot be used: %v", err)
 	}
-	// One certificate may be in an answer several times, by different hashes: the worst counts.
+	// An answer may have a certificate several times, by different hashes. All must be good.
 	for _, single := range about {
 		if single.Status.Tag == ocspRevoked {
 			on, err := single.revokedAt()
@@ -78,9 +78,9 @@ func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, no
 	return until, nil
 }
 
-// An ocspAnswer is a BasicOCSPResponse: RFC 6960, 4.2.1. x/crypto has a parser that
-// tells of a certificate's number alone whose it is, and takes the first certificate that
-// comes along for the signer's.
+// An ocspAnswer is a BasicOCSPResponse: RFC 6960, 4.2.1. The parser of
+// x/crypto compares the serial number alone, and takes the first certificate in the answer
+// for the signer's.
 type ocspAnswer struct {
 	Data         ocspData
 	Algorithm    pkix.AlgorithmIdentifier
@@ -128,7 +128,7 @@ func (s *ocspSingle) revokedAt() (time.Time, error) {
 
 var oidBasicOCSP = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}
 
-// parseOCSP reads an answer, and refuses one with anything in it that is not understood.
+// parseOCSP parses an answer, and refuses one that has something not supported here.
 func parseOCSP(der []byte) (*ocspAnswer, error) {
 	var outer struct {
 		Status asn1.Enumerated
@@ -142,9 +142,9 @@ func parseOCSP(der []byte) (*ocspAnswer, error) {
 	}
 	switch {
 	case outer.Status != 0:
-		return nil, fmt.Errorf("it is the responder's error %q", ocspError(outer.Status))
+		return nil, fmt.Errorf("the responder answered with the error %q", ocspError(outer.Status))
 	case !outer.Answer.Type.Equal(oidBasicOCSP):
-		return nil, fmt.Errorf("it is of the type %v, and not a basic one", outer.Answer.Type)
+		return nil, fmt.Errorf("its type is %v; only the basic type is supported", outer.Answer.Type)
 	}
 	answer := new(ocspAnswer)
 	if err := unmarshalAll(outer.Answer.Basic, answer); err != nil {
@@ -153,7 +153,7 @@ func parseOCSP(der []byte) (*ocspAnswer, error) {
 	critical := func(e pkix.Extension) bool { return e.Critical }
 	switch {
 	case answer.Data.Version != 0:
-		return nil, fmt.Errorf("it is of version %d, and 1 is the only one", answer.Data.Version+1)
+		return nil, fmt.Errorf("its version is %d; only version 1 is supported", answer.Data.Version+1)
 	case slices.ContainsFunc(answer.Data.Extensions, critical):
 		return nil, errors.New("it has a critical extension")
 	}
@@ -165,7 +165,7 @@ func parseOCSP(der []byte) (*ocspAnswer, error) {
 		case status.Class != asn1.ClassContextSpecific || status.Tag > ocspUnknown, status.Tag != ocspRevoked && len(status.Bytes) > 0:
 			return nil, errors.New("it has a malformed status")
 		case !single.NextUpdate.IsZero() && single.NextUpdate.Before(single.ThisUpdate):
-			return nil, errors.New("it ends before it begins")
+			return nil, errors.New("its nextUpdate is before its thisUpdate")
 		}
 	}
 	return answer, nil
@@ -174,7 +174,7 @@ func parseOCSP(der []byte) (*ocspAnswer, error) {
 func unmarshalAll(der []byte, into any) error {
 	rest, err := asn1.Unmarshal(der, into)
 	if err == nil && len(rest) > 0 {
-		err = errors.New("there is something behind it")
+		err = errors.New("trailing data")
 	}
 	return err
 }
@@ -188,14 +188,14 @@ func ocspError(status asn1.Enumerated) string {
 	return fmt.Sprint("status ", int(status))
 }
 
-// about gives what an answer has about a certificate. Its number is not enough: another
-// issuer has given the same to another certificate (RFC 6960, 3.2).
+// about returns the statuses of a certificate. The serial number is not enough to find
+// them: another issuer may have used the same one (RFC 6960, 3.2).
 func (a *ocspAnswer) about(leaf, issuer *x509.Certificate) (singles []ocspSingle, err error) {
 	key, err := keyBits(issuer)
 	if err != nil {
 		return nil, err
 	}
-	err = errors.New("it is about other certificates")
+	err = errors.New("it has no status of this certificate")
 	for _, single := range a.Data.Responses {
 		id := single.ID
 		if leaf.SerialNumber.Cmp(id.Serial) != 0 {
@@ -204,9 +204,9 @@ func (a *ocspAnswer) about(leaf, issuer *x509.Certificate) (singles []ocspSingle
 		hash := ocspHash(id.Hash.Algorithm)
 		switch {
 		case hash == 0:
-			err = fmt.Errorf("it names the issuer by a hash that is not known, %v", id.Hash.Algorithm)
+			err = fmt.Errorf("its hash algorithm %v is not supported", id.Hash.Algorithm)
 		case !bytes.Equal(id.IssuerName, sum(hash, issuer.RawSubject)) || !bytes.Equal(id.IssuerKey, sum(hash, key)):
-			err = errors.New("it is about a certificate of another issuer with the same number")
+			err = errors.New("its status is of another issuer's certificate with the same serial number")
 		default:
 			singles = append(singles, single)
 		}
@@ -237,7 +237,7 @@ func sum(hash crypto.Hash, p []byte) []byte {
 	return h.Sum(nil)
 }
 
-// keyBits is the public key of a certificate as OCSP hashes it: the BIT STRING without
+// keyBits returns the public key of a certificate as OCSP hashes it: the BIT STRING without
 // tag, length and number of unused bits (RFC 6960, 4.1.1).
 func keyBits(c *x509.Certificate) ([]byte, error) {
 	var key struct {
@@ -250,9 +250,10 @@ func keyBits(c *x509.Certificate) ([]byte, error) {
 	return key.Bits.RightAlign(), nil
 }
 
-// mayAnswer says why an OCSP answer is not the issuer's word, nor that of one whom
-// it has empowered (RFC 6960, 4.2.2.2). Every customer of the issuer has a certificate
-// of it, and they must not vouch for each other. Certificates come along in any order.
+// mayAnswer returns an error unless the answer is signed by the issuer or by a responder
+// that the issuer has authorized (RFC 6960, 4.2.2.2). The issuer's signature on the
+// responder's certificate is not enough: every server has one. The certificates in the
+// answer may have any order.
 func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now time.Time) error {
 	algorithm, err := ocspAlgorithm(answer.Algorithm.Algorithm)
 	if err != nil {
@@ -260,19 +261,19 @@ func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now t
 	}
 	signers := []*x509.Certificate{issuer}
 	for _, raw := range answer.Certificates {
-		// One that cannot be read has no key that could have signed.
+		// A certificate that cannot be parsed cannot be the signer's.
 		if c, err := x509.ParseCertificate(raw.FullBytes); err == nil {
 			signers = append(signers, c)
 		}
 	}
-	problem := errors.New("whom it names as its signer is neither the issuer nor among the certificates in it")
+	problem := errors.New("the responder that it names is neither the issuer nor the subject of a certificate in it")
 	for _, signer := range signers {
 		if !answer.isBy(signer) {
 			continue
 		}
 		err := signer.CheckSignature(algorithm, answer.Data.Raw, answer.Signature.RightAlign())
 		if err == nil {
-			err = v.isEmpowered(signer, issuer, now)
+			err = v.isAuthorized(signer, issuer, now)
 		}
 		if err == nil {
 			return nil
@@ -282,7 +283,7 @@ func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now t
 	return problem
 }
 
-// isBy reports whether a certificate is that of the ResponderID: RFC 6960, 4.2.2.3.
+// isBy reports whether the ResponderID names the subject of a certificate (RFC 6960, 4.2.2.3).
 func (a *ocspAnswer) isBy(signer *x509.Certificate) bool {
 	const byName, byKey = 1, 2
 	id := a.Data.Responder
@@ -298,7 +299,7 @@ func (a *ocspAnswer) isBy(signer *x509.Certificate) bool {
 	return false
 }
 
-func (v *verifier) isEmpowered(signer, issuer *x509.Certificate, now time.Time) error {
+func (v *verifier) isAuthorized(signer, issuer *x509.Certificate, now time.Time) error {
 	if signer.Equal(issuer) {
 		return nil
 	}
@@ -311,11 +312,12 @@ func (v *verifier) isEmpowered(signer, issuer *x509.Certificate, now time.Time) 
 	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) {
 		return fmt.Errorf("its signer %q may not (RFC 6960, 4.2.2.2)", signer.Subject)
 	}
-	_, err := v.listed(signer, issuer, now) // it may be on a list as any other
+	_, err := v.listed(signer, issuer, now) // it may be revoked as well
 	return err
 }
 
-// ocspAlgorithm gives the signature algorithm of an OID: those that crypto/x509 checks.
+// ocspAlgorithm returns the signature algorithm of an OID, out of those that crypto/x509
+// does not reject as insecure.
 func ocspAlgorithm(oid asn1.ObjectIdentifier) (x509.SignatureAlgorithm, error) {
 	switch oid.String() {
 	case "1.2.840.113549.1.1.11":

@@ -15,15 +15,14 @@ import (
 	"github.com/youmark/pkcs8"
 )
 
-// A pemBlock is a block of a file, with the line that it begins at, for errors.
+// A pemBlock is a block of a file, with the number of its first line for error messages.
 type pemBlock struct {
 	*pem.Block
 	line int
 }
 
-// refused is the error for a block that a file of this kind must not have. A block
-// that is passed over is a root, a list or an intermediate that its owner believes to
-// be in use.
+// refused returns the error for a block that does not belong in the file. To ignore the
+// block would drop a root, a list or an intermediate that the user believes to be in use.
 func (b pemBlock) refused(why string) error {
 	return fmt.Errorf("line %d: PEM block %q %s", b.line, b.Type, why)
 }
@@ -34,19 +33,18 @@ const (
 	pemDash  = "-----"
 )
 
-// isDER reports whether data is one DER SEQUENCE of 128 bytes or more, as every
-// certificate and every revocation list is. No text begins like that: the second byte
-// is not ASCII.
+// isDER reports whether data begins with a DER SEQUENCE of 128 bytes or more, as every
+// certificate and revocation list is. PEM does not: the second byte is not ASCII.
 func isDER(data []byte) bool { return len(data) > 1 && data[0] == 0x30 && data[1] >= 0x80 }
 
-// pemBlocks decodes all blocks of a text (RFC 7468), or says which line is wrong.
-// encoding/pem passes over what it cannot decode, and over a BEGIN that is not the
-// first thing on its line. Here lines may end in CR, LF or both, and begin and end
-// with white space; what is between blocks is explanatory text (RFC 7468, 2).
+// pemBlocks decodes all PEM blocks, or returns an error with the number of the line.
+// encoding/pem skips what it cannot decode, and a BEGIN that is not at the start of its
+// line. Here lines may end in CR, LF or both, and begin and end with white space. Other
+// text between blocks is explanatory text (RFC 7468, 2).
 func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.IndexByte(data, 0) >= 0 {
-		return nil, errors.New("is no text in UTF-8 (UTF-16?): save it as UTF-8 or ASCII")
+		return nil, errors.New("is not UTF-8 text (it may be UTF-16): save it as UTF-8")
 	}
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
@@ -62,7 +60,7 @@ func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 		case begin == 0 && !strings.Contains(line, pemBegin) && !strings.Contains(line, pemEnd):
 			continue // explanatory text
 		case begin == 0:
-			return nil, fmt.Errorf("line %d: a PEM block begins and ends with lines of their own, -----BEGIN label----- and -----END label-----", number)
+			return nil, fmt.Errorf("line %d: malformed PEM: the line must be -----BEGIN label----- or the -----END label----- of the block before it, and nothing else", number)
 		case isMarker(line, pemEnd) && markerLabel(line, pemEnd) == label:
 			text = append(append(text, line...), '\n')
 			b, rest := pem.Decode(text)
@@ -100,23 +98,23 @@ func isPrivateKey(b pemBlock) bool {
 	return b.Type == "PRIVATE KEY" || strings.HasSuffix(b.Type, " PRIVATE KEY")
 }
 
-// isParameters is for the curve before a key of openssl ecparam, and for what servers
-// keep in one file with their certificate.
+// isParameters reports whether a block has parameters: the curve that openssl-ecparam(1)
+// writes before a key, or the DH PARAMETERS that servers keep with their certificate.
 func isParameters(b pemBlock) bool { return strings.HasSuffix(b.Type, " PARAMETERS") }
 
-// noCertificate is the error for a block of a file of certificates that is none.
+// noCertificate returns the error for a block in a file of certificates that is not one.
 func noCertificate(b pemBlock) error {
 	switch {
 	case b.Type == "TRUSTED CERTIFICATE":
-		return b.refused("has openssl's own trust settings, which may also say that it is not to be trusted: make a plain certificate of it by openssl x509 -in FILE -out FILE")
+		return b.refused("has trust settings of openssl, which may reject it and are not supported: convert it with openssl x509 -in FILE -out FILE")
 	case b.Type == "X509 CRL":
-		return b.refused("is a revocation list, which has no effect here: name it in CRLFile")
+		return b.refused("is a revocation list, which has no effect here: move it to CRLFile")
 	case b.Type == "PKCS7" || b.Type == "CMS":
-		return b.refused("is not read: take the certificates out by openssl pkcs7 -print_certs")
+		return b.refused("is not supported: convert it with openssl pkcs7 -print_certs")
 	case isPrivateKey(b):
-		return b.refused("is a private key, and the file names authorities to trust: take it out")
+		return b.refused("is a private key, which does not belong among trusted authorities: remove it")
 	}
-	return b.refused("is not a certificate: take it out")
+	return b.refused("is not a certificate: remove it")
 }
 
 // rehashed is a name that openssl-rehash(1) gives to a link to a certificate.
@@ -162,7 +160,7 @@ func certificates(file string) (certs []*x509.Certificate, err error) {
 
 func parseCertificates(data []byte) (certs []*x509.Certificate, err error) {
 	if isDER(data) {
-		return nil, errors.New("has no certificate in PEM, and looks like DER: make PEM of it by openssl x509 -inform DER")
+		return nil, errors.New("is DER, not PEM: convert it with openssl x509 -inform DER")
 	}
 	blocks, err := pemBlocks(data)
 	if err != nil {
@@ -217,8 +215,8 @@ func (o *TLSOptions) certificate(config *tls.Config) error {
 	return nil
 }
 
-// chainBlocks gives the certificates of a file that may have a key too, in the PEM that
-// tls.X509KeyPair knows: what else there is that one passes over.
+// chainBlocks returns the certificates of a file, which may have the key too, with the
+// label that tls.X509KeyPair knows: it skips all others.
 func chainBlocks(data []byte) (chain []byte, err error) {
 	blocks, err := pemBlocks(data)
 	if err != nil {
@@ -249,12 +247,12 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 	for _, block := range blocks {
 		switch {
 		case isPrivateKey(block) && b != nil:
-			return nil, block.refused("is a second private key: KeyFile has to have one")
+			return nil, block.refused("is a second private key: KeyFile must have one, remove the other")
 		case isPrivateKey(block):
 			b = block.Block
 		case isCertificate(block), block.Type == "TRUSTED CERTIFICATE", isParameters(block): // certificate and key in one file
 		default:
-			return nil, block.refused("is not a private key: take it out")
+			return nil, block.refused("is not a private key: remove it")
 		}
 	}
 	if b == nil {

@@ -15,10 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// editors are what people do to a PEM file without knowing: Notepad writes a byte order
-// mark or UTF-16, a bundle is cut out of YAML with its indentation, cat(1) joins files
-// whose last line has no end. Each is read as it was meant, or refused.
-var editors = []struct {
+// pemChanges are what editors and scripts do to a PEM file: Notepad adds a byte order mark
+// or writes UTF-16, a bundle in YAML is indented, cat(1) joins files whose last line has
+// no end. Each file is read completely or refused.
+var pemChanges = []struct {
 	name    string
 	edit    func(string) string
 	refused string // empty: it is read
@@ -36,14 +36,14 @@ var editors = []struct {
 	}, ""},
 	{"no end of the last line", func(s string) string { return strings.TrimSuffix(s, "\n") }, ""},
 	{"no line end between", func(s string) string { return strings.ReplaceAll(s, "-----\n-----BEGIN", "----------BEGIN") }, "before line"},
-	{"a word before BEGIN", func(s string) string { return strings.ReplaceAll(s, "-----BEGIN", "ca: -----BEGIN") }, "lines of their own"},
-	{"commented out", func(s string) string { return "# " + strings.ReplaceAll(s, "\n", "\n# ") }, "lines of their own"},
-	{"a byte order mark in its midst", func(s string) string { return "\n" + strings.ReplaceAll(s, "-----BEGIN", "\ufeff-----BEGIN") }, "lines of their own"},
-	{"a BEGIN that is cut", func(s string) string { return strings.Replace(s, "-----BEGIN", "----BEGIN", 1) }, "lines of their own"},
+	{"a word before BEGIN", func(s string) string { return strings.ReplaceAll(s, "-----BEGIN", "ca: -----BEGIN") }, "the line must be"},
+	{"commented out", func(s string) string { return "# " + strings.ReplaceAll(s, "\n", "\n# ") }, "the line must be"},
+	{"a byte order mark in its midst", func(s string) string { return "\n" + strings.ReplaceAll(s, "-----BEGIN", "\ufeff-----BEGIN") }, "the line must be"},
+	{"a BEGIN that is cut", func(s string) string { return strings.Replace(s, "-----BEGIN", "----BEGIN", 1) }, "the line must be"},
 	{"an END that is cut", func(s string) string { return strings.Replace(s, "-----END", "----END", 1) }, "PEM block"},
-	{"no dashes behind the label", func(s string) string { return strings.Replace(s, "-----\n", "\n", 1) }, "lines of their own"},
+	{"no dashes behind the label", func(s string) string { return strings.Replace(s, "-----\n", "\n", 1) }, "the line must be"},
 	{"another label at its END", func(s string) string { return strings.Replace(s, "-----END ", "-----END OF ", 1) }, "before line"},
-	{"escaped line ends", func(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }, "lines of their own"},
+	{"escaped line ends", func(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }, "the line must be"},
 	{"UTF-16", func(s string) string { return inUTF16(s, true) }, "UTF-16"},
 	{"UTF-16 without a mark", func(s string) string { return inUTF16(s, false) }, "UTF-16"},
 }
@@ -59,9 +59,9 @@ func inUTF16(s string, mark bool) string {
 	return b.String()
 }
 
-// A list that is passed over is a certificate that is not revoked; a root or an
-// intermediate that is passed over is a connection that fails far from its cause.
-func TestNoPEMBlockIsPassedOver(t *testing.T) {
+// A block that is skipped is a revocation that has no effect, or a root or intermediate
+// whose absence shows as an error elsewhere.
+func TestNoPEMBlockIsIgnored(t *testing.T) {
 	root := newRoot(t, "root")
 	other := newRoot(t, "other")
 	middle := root.issue(t, "intermediate", authority)
@@ -73,7 +73,7 @@ func TestNoPEMBlockIsPassedOver(t *testing.T) {
 	})
 	trust := tempFile(t, "root.pem", root.certPEM())
 	certFile, keyFile := tempFile(t, "cert.pem", server.certPEM()), tempFile(t, "key.pem", server.keyPEM(t))
-	for _, e := range editors {
+	for _, e := range pemChanges {
 		write := func(text string) string { return tempFile(t, "edited.pem", []byte(e.edit(text))) }
 		for _, test := range []struct {
 			field string
@@ -111,9 +111,9 @@ func pemList(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
 }
 
-// What a block is, is read or refused as well: openssl has two more names for a
-// certificate, people keep lists among their roots, and servers certificate and key in
-// one file.
+// A block with another label is read or refused, too: openssl has two more labels for
+// certificates, some bundles have lists among the roots, and some servers keep certificate
+// and key in one file.
 func TestPEMBlocksOfOtherKinds(t *testing.T) {
 	root := newRoot(t, "root")
 	mine := root.issue(t, "me", nil)
@@ -140,7 +140,7 @@ func TestPEMBlocksOfOtherKinds(t *testing.T) {
 		{"a root in DER", "CAFile", string(root.Raw), "openssl x509 -inform DER"},
 		{"a root among lists", "CRLFile", list + ca, "not a revocation list"},
 		{"a list by another name", "CRLFile", list + block("CRL", root.revoke(t, nil)), "not a revocation list"},
-		{"two lists in DER", "CRLFile", string(root.revoke(t, nil)) + string(root.revoke(t, nil)), "behind the revocation list"},
+		{"two lists in DER", "CRLFile", string(root.revoke(t, nil)) + string(root.revoke(t, nil)), "trailing data"},
 		{"a certificate by its older name", "CertFile", older, ""},
 		{"the key behind the certificate", "CertFile", cert + key + dh, ""},
 		{"the key before the certificate", "CertFile", dh + key + cert, ""},
@@ -182,8 +182,8 @@ func TestPEMBlocksOfOtherKinds(t *testing.T) {
 	})
 }
 
-// The files as openssl writes them: its text before a block, its trust settings, its
-// PKCS #12 with bag attributes.
+// openssl writes text before a block, trust settings into it, and bag attributes between
+// the blocks of a PKCS #12 file.
 func TestFilesThatOpensslWrites(t *testing.T) {
 	openssl := requireProgram(t, "openssl", "openssl")
 	root := newRoot(t, "root")
@@ -207,5 +207,5 @@ func TestFilesThatOpensslWrites(t *testing.T) {
 
 	rejected := run("x509", "-in", ca, "-addreject", "serverAuth", "-trustout")
 	bad := refusedOption(t, &client.TLSOptions{CAFile: rejected})
-	require.Contains(t, bad.Reason, "not to be trusted")
+	require.Contains(t, bad.Reason, "may reject it")
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// clockSkew is how far ahead of this machine's clock the clock of an issuer may be: as
-// far as openssl-ocsp(1) has it (-validity_period).
+// clockSkew is how far the clock of an issuer or responder may be ahead. It is the default
+// of openssl-ocsp(1), -validity_period.
 const clockSkew = 5 * time.Minute
 
 // Extensions of revocation lists and of their entries: RFC 5280, 4.2.1.13, 5.2 and 5.3.
@@ -33,8 +33,8 @@ const (
 // A revocationList is a list of CRLFile.
 type revocationList struct {
 	*x509.RevocationList
-	points []string // the URIs of the distribution point that it is for; nil: for all of its issuer's
 	scoped bool     // it is for one distribution point
+	points []string // the URIs of that point
 }
 
 // lookUp looks the certificates of a chain up in the revocation lists.
@@ -59,11 +59,10 @@ func (v *verifier) lookUp(chain []*x509.Certificate, issuer *x509.Certificate, n
 	return nil
 }
 
-// listed gives an error for a certificate that a list names, and a problem if there is no
-// list whose silence says that the certificate is good. Who is revoked stays so: a list
-// that is out of date, or for other certificates, is believed in what it says and not in
-// what it does not. Only a hold may have been lifted since, if a list in date does not
-// have it.
+// listed returns an error for a certificate that is in a list, and a problem if no list
+// proves that the certificate is not revoked. A list that is out of date, or for another
+// distribution point, still proves that a certificate in it is revoked, since revocation is
+// final. Only certificateHold is not: a current list without the certificate lifts it.
 func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem string, err error) {
 	problem = "CRLFile has no list of " + c.Issuer.String()
 	var held error
@@ -76,7 +75,7 @@ func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem s
 			problem = fmt.Sprintf("the list of %s in CRLFile is not signed by its key: %v", issuer.Subject, err)
 			continue
 		}
-		why := list.uselessFor(c, now)
+		why := list.inconclusive(c, now)
 		for _, entry := range list.RevokedCertificateEntries {
 			if entry.SerialNumber.Cmp(c.SerialNumber) != 0 || entry.ReasonCode == removeFromCRL {
 				continue
@@ -99,11 +98,11 @@ func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem s
 	return problem, held
 }
 
-// uselessFor says why a certificate that is not in a list may be revoked all the same.
-func (l *revocationList) uselessFor(c *x509.Certificate, now time.Time) string {
+// inconclusive returns why a certificate that is not in the list may still be revoked.
+func (l *revocationList) inconclusive(c *x509.Certificate, now time.Time) string {
 	switch {
 	case l.scoped && !slices.ContainsFunc(l.points, func(uri string) bool { return slices.Contains(c.CRLDistributionPoints, uri) }):
-		return fmt.Sprintf("the list of %s in CRLFile is for the distribution point %q alone, which the certificate does not name", l.Issuer, strings.Join(l.points, " "))
+		return fmt.Sprintf("the list of %s in CRLFile is for the distribution point %q, which the certificate does not name", l.Issuer, strings.Join(l.points, " "))
 	case now.Add(clockSkew).Before(l.ThisUpdate):
 		return fmt.Sprintf("the list of %s in CRLFile is not valid before %s", l.Issuer, l.ThisUpdate)
 	case !l.NextUpdate.IsZero() && now.After(l.NextUpdate):
@@ -139,7 +138,7 @@ func parseLists(data []byte) (lists []*revocationList, err error) {
 	}
 	for _, b := range blocks {
 		if b.Type != "X509 CRL" {
-			return nil, b.refused("is not a revocation list (X509 CRL): take it out")
+			return nil, b.refused("is not a revocation list (X509 CRL): remove it")
 		}
 		list, err := parseList(b.Bytes)
 		if err != nil {
@@ -160,17 +159,16 @@ func parseList(der []byte) (*revocationList, error) {
 			return nil, err
 		}
 	}
-	if len(parsed.Raw) != len(der) { // crypto/x509 passes over it
-		return nil, errors.New("there is something behind the revocation list: in DER a file has one")
+	if len(parsed.Raw) != len(der) { // crypto/x509 ignores it
+		return nil, errors.New("trailing data after the revocation list: use PEM for several lists")
 	}
 	list := &revocationList{RevocationList: parsed}
 	return list, list.understand()
 }
 
-// parseListV1 reads a list of version 1 (RFC 5280, 5.1.2.1), as openssl-ca(1) makes it
-// where its configuration has no crl_extensions, or gives nil. crypto/x509 reads version 2
-// alone, which differs by having a number for the version, and extensions: it is given the
-// same list with the number.
+// parseListV1 parses a list of version 1 (RFC 5280, 5.1.2.1), or returns nil. openssl-ca(1)
+// writes that version if its configuration has no crl_extensions. crypto/x509 parses
+// version 2 only, which adds a version number and extensions: parseListV1 inserts the number.
 func parseListV1(der []byte) *x509.RevocationList {
 	var signed struct {
 		List      asn1.RawValue
@@ -197,10 +195,9 @@ func parseListV1(der []byte) *x509.RevocationList {
 	return list
 }
 
-// understand refuses a list that is not one of all that its issuer has revoked, whether
-// or not the extension that says so is marked critical, and a list with a critical
-// extension that is not known here: who does not know what it means must not look anything
-// up in it (RFC 5280, 5.2).
+// understand refuses a list that does not have all revocations of its issuer, whether or
+// not the extension that says so is marked critical. It also refuses a list with a critical
+// extension that is not supported, as RFC 5280, 5.2 demands.
 func (l *revocationList) understand() error {
 	refuse := func(why string) error {
 		return fmt.Errorf("the list of %s %s: only complete lists can be used", l.Issuer, why)
@@ -208,7 +205,7 @@ func (l *revocationList) understand() error {
 	for _, e := range l.Extensions {
 		switch {
 		case e.Id.Equal(oidDeltaCRL):
-			return refuse("has changes since another list alone (RFC 5280, 5.2.4)")
+			return refuse("is a delta list (RFC 5280, 5.2.4)")
 		case e.Id.Equal(oidIssuingPoint):
 			if l.scoped {
 				return refuse("has two issuing distribution points")
@@ -229,9 +226,9 @@ func (l *revocationList) understand() error {
 	return nil
 }
 
-// scope reads an issuing distribution point (RFC 5280, 5.2.5), and says why the list is
-// one of some certificates or reasons. A list for one distribution point has all of those
-// certificates that name the point (RFC 5280, 6.3.3).
+// scope parses an issuing distribution point (RFC 5280, 5.2.5), and returns why the list is
+// partial. A list for one distribution point is complete for the certificates that name
+// the point (RFC 5280, 6.3.3).
 func (l *revocationList) scope(der []byte) (why string) {
 	var point struct {
 		Name           asn1.RawValue  `asn1:"optional,tag:0"`
@@ -243,12 +240,12 @@ func (l *revocationList) scope(der []byte) (why string) {
 	}
 	rest, err := asn1.Unmarshal(der, &point)
 	switch encoded, again := asn1.Marshal(point); {
-	case err != nil, len(rest) > 0, again != nil, !bytes.Equal(encoded, der), len(der) == 2: // the last: it must not be empty
+	case err != nil, len(rest) > 0, again != nil, !bytes.Equal(encoded, der), len(der) == 2: // the last is an empty SEQUENCE, which the RFC forbids
 		return "has a malformed issuing distribution point (RFC 5280, 5.2.5)"
 	case point.UserCerts, point.CACerts, point.AttributeCerts:
-		return "is of one kind of certificates alone (RFC 5280, 5.2.5)"
+		return "is for one kind of certificates (RFC 5280, 5.2.5)"
 	case point.SomeReasons.BitLength > 0, point.SomeReasons.Bytes != nil:
-		return "is for some reasons alone (RFC 5280, 5.2.5)"
+		return "is for some reasons (RFC 5280, 5.2.5)"
 	case point.Indirect:
 		return "has certificates of other issuers (RFC 5280, 5.2.5)"
 	}
@@ -257,8 +254,8 @@ func (l *revocationList) scope(der []byte) (why string) {
 	return ""
 }
 
-// urisOf gives the URIs of a DistributionPointName that is a full name. Others match no
-// distribution point here: crypto/x509 reads none but URIs in a certificate.
+// urisOf returns the URIs of a DistributionPointName. Other names match no distribution
+// point of a certificate, of which crypto/x509 parses URIs only.
 func urisOf(name asn1.RawValue) (uris []string) {
 	const fullName, uri = 0, 6
 	var full asn1.RawValue

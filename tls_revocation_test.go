@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// point is an issuing distribution point: RFC 5280, 5.2.5.
+// point encodes an issuing distribution point (RFC 5280, 5.2.5).
 func point(fields ...[]byte) []byte {
 	var body []byte
 	for _, f := range fields {
@@ -25,7 +25,7 @@ func point(fields ...[]byte) []byte {
 	return append([]byte{0x30, byte(len(body))}, body...)
 }
 
-// pointAt is the field that names it by a URI.
+// pointAt encodes its name, a URI.
 func pointAt(uri string) []byte {
 	name := append([]byte{0x86, byte(len(uri))}, uri...)
 	for _, tag := range []byte{0xa0, 0xa0} {
@@ -34,11 +34,10 @@ func pointAt(uri string) []byte {
 	return name
 }
 
-// A list of some certificates, of some reasons or of changes says nothing of a certificate
-// that it does not have, whether or not its extension is marked critical: smallstep's
-// step-ca has marked an issuing distribution point so only since its pull request 1293.
-// openssl-verify(1) is asked too, and nothing is accepted that it refuses.
-func TestAPartialRevocationListIsNotTakenForAWholeOne(t *testing.T) {
+// A partial list proves nothing about a certificate that is not in it, whether or not its
+// extension is marked critical: smallstep/certificates did not mark the issuing
+// distribution point before #1293. The test also runs openssl-verify(1), which must agree.
+func TestAPartialRevocationListIsNotTakenForACompleteOne(t *testing.T) {
 	openssl := requireProgram(t, "openssl", "openssl")
 	const here, there = "http://crl.test/1", "http://crl.test/2"
 	root := newRoot(t, "root")
@@ -54,7 +53,7 @@ func TestAPartialRevocationListIsNotTakenForAWholeOne(t *testing.T) {
 		refused string // by the file; empty: see unknown
 		unknown string // by the dial; empty: it is accepted
 	}{
-		{name: "a delta list", arc: delta, value: []byte{2, 1, 5}, refused: "changes since another list"},
+		{name: "a delta list", arc: delta, value: []byte{2, 1, 5}, refused: "is a delta list"},
 		{name: "of users alone", arc: idp, value: point([]byte{0x81, 1, 0xff}), refused: "one kind of certificates"},
 		{name: "of authorities alone", arc: idp, value: point([]byte{0x82, 1, 0xff}), refused: "one kind of certificates"},
 		{name: "of attributes alone", arc: idp, value: point([]byte{0x85, 1, 0xff}), refused: "one kind of certificates"},
@@ -117,10 +116,10 @@ func TestAPartialRevocationListIsNotTakenForAWholeOne(t *testing.T) {
 	})
 }
 
-// Who is revoked stays revoked: what a list says does not end with the list, what it does
-// not say does. A certificate that is trusted for itself needs no list, and one that has it
-// counted for nothing a minute after its time.
-func TestAnOldListIsBelievedInWhatItSays(t *testing.T) {
+// A revoked certificate stays revoked, so an entry of a list that is out of date counts,
+// and the absence of one does not. A certificate that is trusted for itself needs no list,
+// and an entry about it was ignored a minute after nextUpdate.
+func TestAnEntryOfAnOldListCounts(t *testing.T) {
 	root := newRoot(t, "root")
 	middle := root.issue(t, "intermediate", authority)
 	server := root.issue(t, "server", nil)
@@ -191,8 +190,8 @@ func TestAnOldListIsBelievedInWhatItSays(t *testing.T) {
 	}
 }
 
-// openssl ca -gencrl makes a list of version 1 unless it is told to add extensions, and
-// crypto/x509 reads version 2 alone.
+// openssl ca -gencrl writes version 1 unless its configuration has crl_extensions, and
+// crypto/x509 parses version 2 only.
 func TestListsThatOpensslMakes(t *testing.T) {
 	openssl := requireProgram(t, "openssl", "openssl")
 	root := newRoot(t, "root")

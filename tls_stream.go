@@ -43,9 +43,9 @@ type tlsStream struct {
 
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
-	crashed      atomic.Bool // by a function of the caller's Config: see errCrashed
+	crashed      atomic.Bool // see errCrashed
 	ended        atomic.Bool // nothing more will come
-	endedBetween atomic.Bool // since the peer has closed the connection between two records
+	endedBetween atomic.Bool // by the peer closing the connection between two records
 	readClosed   atomic.Bool // by CloseRead
 	writeClosed  atomic.Bool // by CloseWrite
 	closing      atomic.Bool // by Close
@@ -58,11 +58,11 @@ const maxPlaintext = 16 << 10
 // io.EOF, which crypto/tls would take for the end between two records.
 var errCut = errors.New("the peer closed the connection and had not ended TLS")
 
-// errCrashed is for what comes after a function of the caller's Config, called from
-// within crypto/tls, has panicked or ended its goroutine: ClientSessionCache, Time, Rand.
-// How far crypto/tls had come nobody knows, so the stream is over in both directions. It
-// is there before such a call and gone after it, and stays if the call does not return.
-var errCrashed = errors.New("a function of TLSOptions.Config has panicked or ended its goroutine in an earlier call")
+// errCrashed is the error of every call after one in which a callback of the Config
+// (ClientSessionCache, Time, Rand) panicked or ended its goroutine. The state of crypto/tls
+// is then undefined, so both directions fail. It is set before each call of crypto/tls and
+// cleared after it: it stays if the call does not return.
+var errCrashed = errors.New("a callback of TLSOptions.Config panicked or ended its goroutine in an earlier call: close the client and dial again")
 
 // newTLSStream makes the handshake, in both turns.
 func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
@@ -364,11 +364,10 @@ func (t *tlsStream) there(turn *sock.Turn, came bool) bool {
 	return n > 0 || !errors.Is(err, unix.EAGAIN)
 }
 
-// close says goodbye and closes the socket, also if a function of the caller's Config
-// panics meanwhile.
+// close sends close_notify and closes the socket, also if a callback panics in between.
 func (t *tlsStream) close() (err error) {
 	if t.closing.Swap(true) {
-		return net.ErrClosed // who says goodbye closes
+		return net.ErrClosed // by the call that was first
 	}
 	defer func() { err = t.wire.sock.Close() }()
 	t.bye()

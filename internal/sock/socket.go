@@ -81,8 +81,8 @@ func (s *Socket) forgotten() {
 	}
 }
 
-// Forget closes a socket whose owner the garbage collector has found to be unreachable,
-// while a goroutine that works for the owner still has the socket.
+// Forget closes a socket whose owner is unreachable, as the finalizer does for a socket
+// that is unreachable itself. It is for an owner whose goroutine still uses the socket.
 func (s *Socket) Forget() { s.forgotten() }
 
 // Closed reports whether Close was called.
