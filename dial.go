@@ -94,7 +94,8 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 // DialContext is the package's DialContext with the dialer's options, giving a
 // net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
-// descriptor for those of the stream.
+// descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
+// does: also if the peer closes between two records without close_notify.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := DialContext
 	if d.Pool != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -464,23 +465,26 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 			return c, err
 		},
 	} {
-		t.Run(how, func(t *testing.T) {
-			func() {
-				conn, err := dial()
-				require.NoError(t, err)
-				sender := conn.(interface {
-					Send(p []byte, flags client.Flag) (int, error)
-				})
-				_, err = sender.Send(make([]byte, 8<<20), 0)
-				require.True(t, timedOut(err), err)
-			}()
-			peer := <-stalled
-			defer peer.Close()
-			require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
-			sock.Forgotten.Add(-1) // this one is meant to be
-			_, err := io.Copy(io.Discard, peer)
-			require.True(t, err == nil || errorIsEither(err, unix.ECONNRESET, io.EOF), err)
-		})
+		for _, send := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, Send %t", how, send), func(t *testing.T) {
+				func() {
+					conn, err := dial()
+					require.NoError(t, err)
+					if send {
+						c, ok := client.Of(conn)
+						require.True(t, ok)
+						_, err = c.Send(make([]byte, 8<<20), 0)
+						require.True(t, timedOut(err), err)
+					}
+				}()
+				peer := <-stalled
+				defer peer.Close()
+				require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
+				sock.Forgotten.Add(-1) // this one is meant to be
+				_, err := io.Copy(io.Discard, peer)
+				require.True(t, err == nil || errorIsEither(err, unix.ECONNRESET, io.EOF), err)
+			})
+		}
 	}
 
 	t.Run("a reachable client is not, in a pool or out of it", func(t *testing.T) {
