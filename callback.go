@@ -7,6 +7,8 @@ import (
 	"net"
 	"runtime"
 	"sync/atomic"
+
+	"github.com/blocksock/client/internal/sock"
 )
 
 // A callback may panic or end its goroutine (runtime.Goexit, as testing.T.FailNow does).
@@ -79,18 +81,36 @@ type lookupCalls struct {
 
 type lookupKey struct{}
 
-// watchResolver returns the context for a lookup. After the lookup repeat panics or exits
-// if the resolver's Dial did.
-func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func()) {
+// watchResolver returns the context for lookups. When they are over repeat closes the
+// socket, if there is one, and panics or exits, if the resolver's Dial did. Package net may
+// have asked again, so there can be a connection all the same.
+func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func(*sock.Socket)) {
 	if r == nil || r.Dial == nil {
-		return ctx, func() {}
+		return ctx, func(*sock.Socket) {}
 	}
 	calls := new(lookupCalls)
-	return context.WithValue(ctx, lookupKey{}, calls), func() {
-		if ended := calls.ended.Load(); ended != nil {
-			ended.repeat()
+	return context.WithValue(ctx, lookupKey{}, calls), func(s *sock.Socket) {
+		ended := calls.ended.Load()
+		if ended == nil {
+			return
 		}
+		if s != nil {
+			_ = s.Close()
+		}
+		ended.repeat()
 	}
+}
+
+// dialWatched is dialDirect with the resolver watched.
+func dialWatched(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+	ctx, repeat := watchResolver(ctx, p.opts.Resolver)
+	c, addr, err := dialDirect(ctx, where, p, until)
+	if c != nil {
+		repeat(c.sock)
+	} else {
+		repeat(nil)
+	}
+	return c, addr, err
 }
 
 // dialResolver calls Resolver.Dial.

@@ -137,7 +137,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if p.via != nil {
 		c, addr, err = p.via.dial(ctx, where, p, until)
 	} else {
-		c, addr, err = dialDirect(ctx, where, p, until)
+		c, addr, err = dialWatched(ctx, where, p, until)
 	}
 	if err != nil {
 		return nil, addr, err
@@ -219,7 +219,9 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		c.abort.Store(&cancel)
 		defer c.abort.Store(nil)
 		if !c.sock.Closed() { // or closed before it could know what to abort
-			addr, err = c.connect(ctx, address)
+			lookup, repeat := watchResolver(ctx, c.resolver)
+			addr, err = c.connect(lookup, address)
+			repeat(c.sock)
 		}
 		if err == nil {
 			c.state.Store(connected)
@@ -314,9 +316,7 @@ func addresses(ctx context.Context, n network, address string, r *net.Resolver, 
 	if ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}
-	ctx, repeat := watchResolver(ctx, r)
 	addrs, err := resolve(ctx, n, address, r, until)
-	repeat()
 	if err != nil && ctx.Err() != nil {
 		return nil, contextual(ctx, sock.ErrStopped)
 	}

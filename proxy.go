@@ -155,7 +155,7 @@ func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instan
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialDirect(ctx, target{"tcp", v.address}, &toProxy, until)
+	c, _, err := dialWatched(ctx, target{"tcp", v.address}, &toProxy, until)
 	if err != nil {
 		return nil, where, v.failed(err)
 	}

@@ -198,13 +198,11 @@ func tie(of *net.Resolver) *net.Resolver {
 	}
 	r := &net.Resolver{PreferGo: of.PreferGo, StrictErrors: of.StrictErrors}
 	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		var conn net.Conn
-		var err error
-		if of.Dial == nil {
-			conn, err = new(net.Dialer).DialContext(ctx, network, address)
-		} else {
-			conn, err = dialResolver(ctx, of.Dial, network, address)
+		dial := of.Dial
+		if dial == nil {
+			dial = new(net.Dialer).DialContext
 		}
+		conn, err := dialResolver(ctx, dial, network, address)
 		if err != nil {
 			return nil, err
 		}
