@@ -115,6 +115,8 @@ type Client struct {
 	state atomic.Int32
 	sent  atomic.Bool // a byte was accepted
 
+	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
+
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
 	note   note  // of how it was used
@@ -276,12 +278,17 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 // waits until there is at least one byte and returns what is there; with
 // WaitAll it fills p. Options.RecvTimeout and the read deadline bound the call:
 // at the limit it fails with os.ErrDeadlineExceeded, and bytes that arrived
-// meanwhile come with the count. A deadline that is the first ever to be set,
-// while Recv waits, is for the next call.
+// meanwhile come with the count. A deadline that is set while Recv waits counts.
 //
 // On a stream the end is io.EOF, or io.ErrUnexpectedEOF if a part of a WaitAll
-// came before it, or if it is TLS that the peer has not ended. A datagram that is longer than p gives what fits and a
+// came before it, or if it is TLS that the peer has not ended. A connection that has
+// failed never gives io.EOF: each Recv returns the error that ended it, also if a Send
+// or a Peek met it first. A datagram that is longer than p gives what fits and a
 // *TruncatedError; an empty one gives 0 and no error.
+//
+// On Linux Recv may wait inside recvfrom(2). Close and a deadline that is set meanwhile
+// then end it by a signal to its thread: SIGURG, as the Go runtime uses it to preempt
+// goroutines.
 func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRecv, nil, err)
@@ -391,6 +398,7 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 	if cause == io.EOF || cause == io.ErrUnexpectedEOF { //nolint:errorlint // they come bare; in other errors they are a reason
 		return cause
 	}
+	cause = c.stopped(cause)
 	if remote := c.RemoteAddr(); remote != nil {
 		peer = remote
 	}
@@ -399,10 +407,11 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 
 // Close closes the socket. Every call that waits on it, in whatever goroutine,
 // returns at once with an error that is net.ErrClosed, and so does every later
-// one, a second Close included. Close does not wait for those calls; the
-// descriptor is free when the last of them has returned, and that one is who
-// waits if SO_LINGER was set through Control. Over TLS the peer is told (RFC 8446,
-// 6.1, close_notify) if there is room for that at once.
+// one, a second Close included. Close does not wait for those calls: close(2), and
+// with it what the peer sees, comes when the last of them has returned, and it is
+// that one which waits if Options.Linger says so. A descriptor of the same socket in
+// another process stays connected. Over TLS the peer is told (RFC 8446, 6.1,
+// close_notify) if there is room for that at once.
 //
 // A client that nobody has any more is closed by the garbage collector, whenever that
 // comes to it, as one of package net is; over TLS the peer is not told. One of a Pool is
@@ -443,7 +452,8 @@ func (c *Client) CloseWrite() error {
 }
 
 // CloseRead ends receiving on a stream: what arrives later is not for this
-// program, and Recv returns io.EOF. See shutdown(2), SHUT_RD. A datagram client
+// program. Recv gives what had arrived before, and then io.EOF. See shutdown(2),
+// SHUT_RD; systems other than Linux also drop what had arrived. A datagram client
 // gives unix.EOPNOTSUPP.
 func (c *Client) CloseRead() error {
 	return c.shutdown(unix.SHUT_RD)
@@ -466,7 +476,7 @@ func (c *Client) shutdown(how int) error {
 		if t != nil {
 			t.readClosed.Store(true)
 		}
-		err = c.sock.Shutdown(how)
+		err = c.sock.Shutdown(how, sock.In(c.limits.send))
 	}
 	return c.closed(err)
 }

@@ -218,7 +218,9 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		defer cancel()
 		c.abort.Store(&cancel)
 		defer c.abort.Store(nil)
-		if !c.sock.Closed() { // or closed before it could know what to abort
+		if c.sock.Closed() || c.sock.Stopped() { // before it could be known what to abort
+			err = sock.ErrStopped
+		} else {
 			lookup, repeat := watchResolver(ctx, c.resolver)
 			addr, err = c.connect(lookup, address)
 			repeat(c.sock)
@@ -233,6 +235,8 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	}
 	if c.sock.Closed() {
 		err = net.ErrClosed
+	} else if c.sock.Stopped() && err != nil {
+		err = c.stopped(sock.ErrStopped)
 	}
 	c.closeIfHalfSecured(err)
 	if err != nil {

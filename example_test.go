@@ -345,3 +345,24 @@ func ExampleSOCKSReply() {
 	}
 	// Output: host unreachable
 }
+
+func ExampleClient_Watch() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close() // nobody answers
+	c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{Timeout: -1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	unwatch := c.Watch(ctx)
+	defer unwatch()
+	_, err = c.Recv(make([]byte, 1), 0)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	// Output: true
+}

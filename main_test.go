@@ -2,18 +2,22 @@ package client_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/leak"
 	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain is also the other process of the tests that need one: the test
@@ -38,6 +42,8 @@ func TestMain(m *testing.M) {
 		fail(roundTrips(argument, 10_000))
 	case "copy":
 		fail(copyFile(argument))
+	case "deaf":
+		fail(closeWithoutSignals(argument))
 	}
 }
 
@@ -179,4 +185,30 @@ func copyFile(path string) error {
 	defer c.Close()
 	_, err = io.Copy(c, f)
 	return err
+}
+
+// closeWithoutSignals closes a client that receives, in a program that ignores the signal
+// by which that is ended.
+func closeWithoutSignals(address string) error {
+	signal.Ignore(unix.SIGURG)
+	for _, end := range []func(c *client.Client) error{
+		(*client.Client).Close,
+		func(c *client.Client) error { return c.SetReadDeadline(time.Now()) },
+	} {
+		c, err := client.Dial("unix", address, &client.Options{Timeout: -1})
+		if err != nil {
+			return err
+		}
+		result := make(chan error, 1)
+		go func() { _, err := c.Recv(make([]byte, 1), 0); result <- err }()
+		time.Sleep(20 * time.Millisecond) // else it may not have begun
+		if err := end(c); err != nil {
+			return err
+		}
+		if err := <-result; !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		_ = c.Close()
+	}
+	return nil
 }

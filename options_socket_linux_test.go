@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -273,4 +274,71 @@ func TestTCPInfoTellsOfTheConnection(t *testing.T) {
 	require.Equal(t, client.Closed, info.State)
 	_, err = new(client.Client).TCPInfo()
 	require.ErrorIs(t, err, unix.ENOTCONN)
+}
+
+// However many errors of other datagrams are queued, and whoever takes them from the queue
+// meanwhile, a send fails for a reason of its own alone: several goroutines share one
+// client, as in a resolver or a prober that asks many hosts of which some are gone.
+func TestASendTellsOnlyItsOwnError(t *testing.T) {
+	for _, network := range []string{"udp", "udp6"} {
+		t.Run(network, func(t *testing.T) {
+			open := client.NewUDP
+			if network == "udp6" {
+				loopbackOf(t, network) // or skip
+				open = client.NewUDP6
+			}
+			nobody := packetPeer(t, network)
+			gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
+			require.NoError(t, nobody.Close())
+			peer := packetPeer(t, network)
+			there := netip.MustParseAddrPort(peer.LocalAddr().String())
+			c, err := open(&client.Options{Timeout: -1, ICMPErrors: true})
+			require.NoError(t, err)
+			const senders, each = 4, 2000
+			var sending, receiving sync.WaitGroup
+			for range 2 {
+				receiving.Go(func() {
+					for {
+						_, _, err := c.RecvFromAddrPort(make([]byte, 1), 0)
+						var icmp *client.ICMPError
+						switch {
+						case errors.Is(err, net.ErrClosed):
+							return
+						case !errors.As(err, &icmp) || icmp.To != gone:
+							t.Errorf("received %v", err)
+							return
+						}
+					}
+				})
+			}
+			for i := range senders {
+				sending.Go(func() {
+					to := []netip.AddrPort{gone, there}[i%2]
+					for range each {
+						if _, err := c.SendToAddrPort([]byte("x"), to); err != nil {
+							t.Errorf("to %v: %v", to, err)
+							return
+						}
+					}
+				})
+			}
+			sending.Wait()
+			require.NoError(t, c.Close())
+			receiving.Wait()
+		})
+	}
+}
+
+// What is the matter with a datagram itself is told at once.
+func TestASendTellsItsOwnError(t *testing.T) {
+	c, err := client.NewUDP(&client.Options{ICMPErrors: true})
+	require.NoError(t, err)
+	defer c.Close()
+	peer := packetPeer(t, "udp")
+	_, err = c.SendTo(make([]byte, 66_000), peer.LocalAddr())
+	require.ErrorIs(t, err, unix.EMSGSIZE)
+	_, err = c.SendToAddrPort([]byte("x"), netip.MustParseAddrPort("255.255.255.255:9"))
+	require.ErrorIs(t, err, unix.EACCES, "no Broadcast")
+	_, err = c.SendTo([]byte("x"), peer.LocalAddr())
+	require.NoError(t, err)
 }

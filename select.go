@@ -191,9 +191,9 @@ func (e *SelectError) Error() string { return fmt.Sprintf("%s[%d]: %v", e.Set, e
 func (e *SelectError) Unwrap() error { return e.Err }
 
 func (s *set) failed(i int, err error) error {
-	err = &SelectError{Set: s.name, Index: i, Err: err}
-	if c := s.clients[i]; c != nil {
-		return c.failed(opSelect, nil, err)
+	c := s.clients[i]
+	if c == nil {
+		return &net.OpError{Op: opSelect, Err: &SelectError{Set: s.name, Index: i, Err: err}}
 	}
-	return &net.OpError{Op: opSelect, Err: err}
+	return c.failed(opSelect, nil, &SelectError{Set: s.name, Index: i, Err: c.stopped(err)})
 }

@@ -275,7 +275,7 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
 // handshake puts TLS between the client and its socket.
 func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn) error {
 	// Not Close, which is the caller's to say.
-	unwatch := context.AfterFunc(ctx, func() { _ = c.sock.Shutdown(unix.SHUT_RDWR) })
+	unwatch := context.AfterFunc(ctx, c.sock.Stop)
 	over := false
 	defer func() {
 		if !over { // a callback of Config has panicked
@@ -286,7 +286,9 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	config, verified := sec.forOne()
 	t, err := newTLSStream(ctx, c, config, rd, wr)
 	over = true
-	if !unwatch() {
+	if unwatch() {
+		err = c.stopped(err)
+	} else {
 		err = sock.ErrStopped
 	}
 	if err != nil {

@@ -287,7 +287,7 @@ func (t *tlsStream) leave(turn sock.Turn) {
 
 // mayGoOn reports whether an error of the socket leaves the next call a chance.
 func mayGoOn(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN) || errors.Is(err, sock.ErrStopped)
 }
 
 // push sends what crypto/tls has queued while it received, if there is any.

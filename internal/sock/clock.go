@@ -39,22 +39,27 @@ func In(d time.Duration) Instant {
 	return Now().Add(d)
 }
 
-// At converts a deadline as net.Conn takes it: the zero time is no deadline,
-// and one that is already over is the first instant there was.
+// At converts a deadline as net.Conn takes it: the zero time is no deadline, and
+// neither is one too far away to be represented. One that is already over is the
+// first instant there was.
 func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
 	left := time.Until(t) // before Now: what lies between may make i late, and not early
-	return max(Now().Add(left), 1)
+	if left <= 0 {
+		return 1
+	}
+	return Now().Add(left)
 }
 
-// Add gives the instant d later than i. One too far away to be represented is Never.
+// Add gives the instant d later than i. One too far away to be represented is Never,
+// and one before the clock began is its first.
 func (i Instant) Add(d time.Duration) Instant {
 	if d > 0 && i > math.MaxInt64-Instant(d) {
 		return Never
 	}
-	return i + Instant(d)
+	return max(i+Instant(d), 1)
 }
 
 // Left is the time until i: forever for Never, zero or less once i is over.

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrStopped is the error of a connect that a Stop has ended.
-var ErrStopped = errors.New("connect stopped")
+// ErrStopped is the error of a connect that a Stop has ended, and of calls on a socket
+// that was stopped.
+var ErrStopped = errors.New("stopped")
 
 // A notTried is why an attempt never began. It is a timeout if its cause is:
 // net.OpError asks the error itself, and not what that wraps.
@@ -187,6 +188,9 @@ func (a *attempt) connect() (through bool, err error) {
 	a.again = false
 	switch errno := a.sock.sysConnect(&to); {
 	case errno == 0:
+		if a.sock.stream && a.sock.domain != unix.AF_UNIX {
+			a.sock.state.Or(deferred) // or it is through; what the first receive then sends is nothing
+		}
 		return true, a.succeed(a.to)
 	case a.sock.domain == unix.AF_UNIX && (errno == unix.EAGAIN || errno == unix.EINTR):
 		a.again = true
@@ -200,8 +204,8 @@ func (a *attempt) connect() (through bool, err error) {
 
 // proceed is called when the attempt may have come further.
 func (a *attempt) proceed() (through bool, err error) {
-	if a.sock.life.ended() {
-		return false, net.ErrClosed
+	if a.sock.life.isOver() {
+		return false, a.sock.ended()
 	}
 	if a.again {
 		return a.connect()
@@ -232,6 +236,7 @@ func (a *attempt) succeed(peer Addr) error {
 		return a.sock.failure("getsockname", errno)
 	}
 	a.sock.local, a.sock.peer = local.addr(), peer
+	a.sock.lost.Store(0) // an earlier attempt's
 	// TCP may pick the very port that it is told to connect to, where nobody
 	// listens, and then meets itself (RFC 9293, 3.5, simultaneous open).
 	if a.sock.stream && a.sock.domain != unix.AF_UNIX && a.sock.local == peer {

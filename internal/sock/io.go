@@ -2,16 +2,19 @@ package sock
 
 import (
 	"io"
-	"net"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxIO bounds what one system call is asked to move: some systems refuse
-// 2 GiB and more.
-const maxIO = 1 << 30
+// maxIO bounds what one system call is asked to move. It does not come back while the
+// peer keeps up, not even with MSG_DONTWAIT, and a limit is looked at in between.
+const maxIO = 1 << 20
+
+// maxPeek is what one peek is asked for, which has to be all: some systems refuse 2 GiB
+// and more.
+const maxPeek = 1 << 30
 
 // Recv receives into p; flags are MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_OOB.
 // The call ends after timeout (a negative one is none) or at the deadline.
@@ -71,12 +74,31 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 	var idle pause
 	got := 0
 	for {
-		n, errno := s.recvOnce(p[got:min(len(p), got+maxIO)], flags, until, wait, from)
+		if s.life.isOver() {
+			return got, s.ended()
+		}
+		room := p[got:min(len(p), got+maxIO)]
+		state := s.state.Load()
+		if state != 0 && !oob {
+			var err error
+			if room, err = s.prepareRecv(room); err != nil {
+				return got, err
+			}
+			if len(room) == 0 {
+				return got, ending(got)
+			}
+		}
+		n, errno := s.recvOnce(room, flags, until, wait, from)
 		waited := wait
 		wait = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
 			if err := s.icmpError(); err != nil {
 				return 0, err
+			}
+			if mostOfOthers(errno) > 0 {
+				// It was taken from the queue before the kernel had set it (__udp4_lib_err
+				// queues first): it has been told.
+				continue
 			}
 		}
 		switch {
@@ -88,11 +110,15 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 				return got, err
 			}
 		case errno != 0:
+			s.note(errno)
 			return got, s.failure("recvfrom", errno)
-		case n == 0 && (s.stream || s.life.ended()): // a shut datagram socket gives 0 too
+		case n == 0 && s.stream:
 			return got, s.ending(got)
 		default:
 			got += n
+			if state&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
+				s.unread.Add(int64(-n)) // not if it began before: it may not have been counted
+			}
 			if !all || got == len(p) {
 				return got, nil
 			}
@@ -139,10 +165,20 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 
 // ending is the error for a stream that has ended after got bytes of a call.
 func (s *Socket) ending(got int) error {
-	switch {
-	case s.life.ended():
-		return net.ErrClosed
-	case got > 0:
+	if s.life.isOver() {
+		return s.ended()
+	}
+	if s.state.Load()&readClosed == 0 {
+		if err := s.lossError(); err != nil {
+			return err
+		}
+	}
+	return ending(got)
+}
+
+// ending is the error for the orderly end of a stream.
+func ending(got int) error {
+	if got > 0 {
 		return io.ErrUnexpectedEOF
 	}
 	return io.EOF
@@ -156,13 +192,28 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 	var idle pause
 	ended := false
 	for {
-		n, errno := s.sysRecv(p[:min(len(p), maxIO)], flags, wait, nil)
+		if s.life.isOver() {
+			return 0, s.ended()
+		}
+		room := p[:min(len(p), maxPeek)]
+		if s.state.Load() != 0 {
+			var err error
+			if room, err = s.prepareRecv(room); err != nil {
+				return 0, err
+			}
+			if len(room) == 0 {
+				return 0, ending(0)
+			}
+			ended = ended || len(room) < len(p)
+		}
+		n, errno := s.sysRecv(room, flags, wait, nil)
 		wait = false
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
 		case errno != 0:
+			s.note(errno)
 			return 0, s.failure("recvfrom", errno)
 		case n == len(p):
 			return n, nil
@@ -225,15 +276,18 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	}
 	var idle pause
 	sent := 0
-	another := s.icmp // the error may be about another datagram, and is queued
+	others := 0 // errors that may have been about other datagrams
 	for {
-		n, errno := s.sysSend(p[sent:min(len(p), sent+maxIO)], flags, to)
+		if s.life.isOver() {
+			return sent, s.ended()
+		}
+		n, errno := s.sendOnce(p[sent:min(len(p), sent+maxIO)], flags, to)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return sent, s.failure("sendto", errno)
-		case errno != 0 && errno != unix.EAGAIN && another:
-			another = false
+		case s.icmp && others < mostOfOthers(errno):
+			others++
 		case errno == unix.EAGAIN:
 			// A unix datagram socket that is connected to nobody is always
 			// writable, also if the queue of whom it sends to is full: pauses
@@ -254,4 +308,22 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 			idle = 0
 		}
 	}
+}
+
+// sendOnce is sysSend, with the error of a stream kept before the call counts as ended.
+func (s *Socket) sendOnce(p []byte, flags int, to *name) (n int, errno unix.Errno) {
+	if s.state.Load()&deferred != 0 {
+		s.state.And(^uint32(deferred)) // the SYN goes out with this
+		s.state.Or(opening)
+	}
+	s.wr.calls.Add(1)
+	n, errno = s.sysSend(p, flags, to)
+	if errno != 0 {
+		s.note(errno)
+	}
+	s.wr.calls.Add(1)
+	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
+		errno = unix.EAGAIN // TCP Fast Open: the handshake is under way
+	}
+	return n, errno
 }

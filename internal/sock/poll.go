@@ -1,8 +1,8 @@
 package sock
 
 import (
-	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,10 +11,11 @@ import (
 // socket is in it once, whatever it is waited for. The zero Poll is ready to use, and
 // one that is used again allocates nothing if it is not for more sockets than before.
 type Poll struct {
-	socks []*Socket
-	fds   []unix.PollFd // of socks, in their order
-	at    []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
-	idle  pause
+	socks   []*Socket
+	fds     []unix.PollFd // of socks, in their order
+	at      []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
+	idle    pause
+	sleeper sleeper
 }
 
 // Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
@@ -30,9 +31,16 @@ func (p *Poll) Add(s *Socket, events int16) error {
 		_ = s.release() // it is held, and not to be closed by this
 		return nil
 	}
+	if err := s.open(); err != nil {
+		_ = s.release()
+		return err
+	}
 	p.socks = append(p.socks, s)
 	p.fds = append(p.fds, unix.PollFd{Fd: int32(s.fd), Events: events})
 	p.at[s.fd] = int32(len(p.socks))
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	s.polls = append(s.polls, p)
 	return nil
 }
 
@@ -40,13 +48,17 @@ func (p *Poll) Add(s *Socket, events int16) error {
 // is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
 func (p *Poll) Wait(until Instant) error {
 	for {
+		p.sleeper.ready()
+		if p.closed() {
+			return nil
+		}
 		left := until.Left()
-		n, errno := sleepPoll(p.fds, min(max(left, 0), longestPoll))
+		n, errno := p.sleeper.sleepPoll(p.fds, min(max(left, 0), longestSleep))
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
 			return os.NewSyscallError("poll", errno)
-		case n > 0 || p.closed():
+		case n > 0:
 			return nil
 		case left <= 0:
 			return os.ErrDeadlineExceeded
@@ -54,13 +66,10 @@ func (p *Poll) Wait(until Instant) error {
 	}
 }
 
-// closed looks for sockets that were closed, where poll(2) does not tell.
+// closed reports whether a socket was closed or stopped.
 func (p *Poll) closed() bool {
-	if longestPoll == forever {
-		return false
-	}
 	for _, s := range p.socks {
-		if s.life.ended() {
+		if s.life.isOver() {
 			return true
 		}
 	}
@@ -70,8 +79,8 @@ func (p *Poll) closed() bool {
 // Ready is what the last Wait has found out about a socket: poll(2)'s events, and
 // net.ErrClosed if it has been closed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
-	if s.life.ended() {
-		return 0, net.ErrClosed
+	if s.life.isOver() {
+		return 0, s.ended()
 	}
 	return p.fds[p.at[s.fd]-1].Revents, nil
 }
@@ -86,6 +95,9 @@ func (p *Poll) Rest(until Instant) {
 func (p *Poll) Release() {
 	for _, s := range p.socks {
 		p.at[s.fd] = 0
+		s.mode.Lock()
+		s.polls = slices.DeleteFunc(s.polls, func(other *Poll) bool { return other == p })
+		s.mode.Unlock()
 		_ = s.release()
 	}
 	clear(p.socks)

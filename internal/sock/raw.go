@@ -43,6 +43,11 @@ func (s *Socket) lend(d *side, events int16, f func(fd uintptr) bool) error {
 	if err := s.handOut(); err != nil {
 		return err
 	}
+	if events == unix.POLLIN {
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
 	var idle pause // a callback may want more than readiness
 	for !f(uintptr(s.fd)) {
 		if err := s.await(d, events, Never, &idle); err != nil {

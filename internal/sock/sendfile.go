@@ -28,8 +28,14 @@ func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) 
 		return 0, err
 	}
 	defer func() { _ = s.setNonblock(false) }()
+	if err := s.open(); err != nil {
+		return 0, err
+	}
 	var idle pause
 	for sent < count {
+		if s.life.isOver() {
+			return sent, s.ended()
+		}
 		var n int
 		var errno unix.Errno
 		at := offset + sent
@@ -52,7 +58,7 @@ func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) 
 			}
 		case errno == 0:
 			return sent, io.ErrUnexpectedEOF
-		case sent == 0 && isUnsupported(errno) && !s.life.ended():
+		case sent == 0 && isUnsupported(errno):
 			return 0, ErrNoSendFile
 		default:
 			return sent, s.failure("sendfile", errno)
@@ -67,6 +73,12 @@ func isUnsupported(errno unix.Errno) bool {
 }
 
 func (s *Socket) sysSendFile(fd int, offset int64, count int) (int, unix.Errno) {
+	s.wr.calls.Add(1)
 	n, err := unix.Sendfile(s.fd, fd, &offset, count)
-	return max(n, 0), errnoOf(err)
+	errno := errnoOf(err)
+	if errno != 0 {
+		s.note(errno)
+	}
+	s.wr.calls.Add(1)
+	return max(n, 0), errno
 }

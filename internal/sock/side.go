@@ -17,6 +17,8 @@ type side struct {
 	deadline atomic.Int64  // an Instant
 	waiting  atomic.Bool   // the one with the turn is about to poll, or polls
 	waker    waker
+	sleeper  sleeper       // the one with the turn, where it sleeps inside recvfrom(2)
+	calls    atomic.Uint32 // system calls that have begun or ended: odd during one, see loss
 
 	// Of who has the turn, in a crowd.
 	idleInARow   int // turns one after the other in which others ran for nothing
@@ -63,6 +65,7 @@ func (d *side) notify() {
 	if d.waiting.Load() {
 		d.waker.wake()
 	}
+	d.sleeper.wake()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.changed != nil {
@@ -147,8 +150,8 @@ func (s *Socket) queue(d *side, until Instant) (err error) {
 	}()
 	for {
 		changed := d.watch()
-		if s.life.ended() {
-			return net.ErrClosed
+		if s.life.isOver() {
+			return s.ended()
 		}
 		left := d.until(until).Left()
 		if left <= 0 {

@@ -21,6 +21,14 @@ func TestInstants(t *testing.T) {
 	require.Equal(t, Never, In(-1))
 	require.Equal(t, Never, In(math.MaxInt64), "too far away to be represented")
 	require.Equal(t, Never, At(time.Time{}))
+	require.Equal(t, Never, At(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), "too far away, and not the past")
+	require.Equal(t, Never, At(time.Unix(math.MaxInt64>>2, 0)))
+	require.Equal(t, Never, At(time.Now().Add(math.MaxInt64)))
+	for _, past := range []time.Time{time.Unix(math.MinInt64>>2, 0), time.Time{}.Add(1), time.Now().Add(math.MinInt64)} {
+		require.Positive(t, At(past))
+		require.LessOrEqual(t, At(past).Left(), time.Duration(0), past)
+	}
+	require.Positive(t, At(time.Now().Add(290*365*24*time.Hour)).Left())
 	require.Positive(t, At(time.Unix(1, 0)), "long over, and still not Never")
 	require.Negative(t, At(time.Unix(1, 0)).Left())
 	require.Equal(t, forever, Never.Left())
@@ -34,6 +42,8 @@ func TestInstants(t *testing.T) {
 	require.LessOrEqual(t, over.Left(), time.Duration(0))
 	require.Equal(t, Instant(5), Instant(3).Add(2))
 	require.Equal(t, Instant(1), Instant(3).Add(-2))
+	require.Equal(t, Instant(1), Instant(3).Add(-3), "and not Never")
+	require.Equal(t, Instant(1), Instant(3).Add(math.MinInt64))
 	require.Equal(t, Never, Instant(3).Add(math.MaxInt64))
 	require.Equal(t, Instant(3), Earlier(3, Never))
 	require.Equal(t, Instant(3), Earlier(Never, 3))
@@ -242,7 +252,7 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"Close":            s.Close,
 		"SetInt":           func() error { return s.SetInt(unix.SOL_SOCKET, unix.SO_RCVBUF, 1) },
-		"Shutdown":         func() error { return s.Shutdown(unix.SHUT_RD) },
+		"Shutdown":         func() error { return s.Shutdown(unix.SHUT_RD, Never) },
 		"SetReadDeadline":  func() error { return s.SetReadDeadline(1) },
 		"SetWriteDeadline": func() error { return s.SetWriteDeadline(1) },
 		"Bind":             func() error { return s.Bind(Addr{}, nil) },

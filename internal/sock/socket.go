@@ -30,12 +30,18 @@ type Socket struct {
 
 	taken atomic.Bool // set for good by Take
 
+	lost   atomic.Uint32 // the unix.Errno that has ended the stream; see loss
+	state  atomic.Uint32 // deferred, opening, readClosed
+	unread atomic.Int64  // bytes that were queued when reading was closed
+
 	// Of who has the turn to receive, in a crowd.
 	inARow     int     // receives that found something at once
 	shareUntil Instant // before which others are not let run
 
 	mode      sync.Mutex
-	handedOut bool // the descriptor is non-blocking for good; belongs to mode
+	handedOut bool    // the descriptor is non-blocking for good; belongs to mode
+	polls     []*Poll // that wait for this socket among others; belongs to mode
+	stops     int     // calls of Stop without a Resume; belongs to mode
 
 	local, peer Addr   // as they were when the connect succeeded; written before it returns
 	undo        func() // what is left to do after close(2); written by who holds a use
@@ -89,7 +95,9 @@ func (s *Socket) Forget() { s.forgotten() }
 func (s *Socket) Closed() bool { return s.life.ended() }
 
 // Close ends every call on the socket and every later one with net.ErrClosed.
-// It does not wait for them: the last one out closes the descriptor.
+// It does not wait for them: the last one out closes the descriptor. It does
+// nothing to the connection, which another process may share (dup(2), fork(2)):
+// what the peer sees is up to close(2) and SO_LINGER.
 func (s *Socket) Close() error {
 	first, others := s.life.end()
 	if !first {
@@ -97,15 +105,42 @@ func (s *Socket) Close() error {
 	}
 	runtime.SetFinalizer(s, nil)
 	if others {
-		// Wakes recv(2) and connect(2) on every type, also an unconnected
-		// datagram socket, which answers ENOTCONN but is shut all the same.
-		// Nobody to wake, nothing to shut: close(2) alone then decides what the
-		// peer sees, and how long it takes, as SO_LINGER wants it.
-		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
-		s.rd.notify()
-		s.wr.notify()
+		s.wakeAll()
 	}
 	return s.release()
+}
+
+// Stop ends every call on the socket, and every later one until Resume, with
+// ErrStopped. The socket stays open until Close.
+func (s *Socket) Stop() {
+	s.mode.Lock()
+	s.stops++
+	s.life.stop()
+	s.mode.Unlock()
+	s.wakeAll()
+}
+
+// Stopped reports whether calls end with ErrStopped.
+func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
+
+// Resume takes one Stop back.
+func (s *Socket) Resume() {
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	if s.stops--; s.stops == 0 {
+		s.life.resume()
+	}
+}
+
+// wakeAll has all that wait on the socket look again.
+func (s *Socket) wakeAll() {
+	s.rd.notify()
+	s.wr.notify()
+	s.mode.Lock()
+	defer s.mode.Unlock()
+	for _, p := range s.polls {
+		p.sleeper.wake()
+	}
 }
 
 func (s *Socket) release() error {
@@ -128,15 +163,6 @@ func (s *Socket) hold() error {
 		return net.ErrClosed
 	}
 	return nil
-}
-
-// Shutdown wraps shutdown(2).
-func (s *Socket) Shutdown(how int) error {
-	if err := s.hold(); err != nil {
-		return err
-	}
-	defer s.release()
-	return os.NewSyscallError("shutdown", unix.Shutdown(s.fd, how))
 }
 
 // SetReadDeadline bounds the receiving calls, also the one under way.
@@ -181,11 +207,19 @@ func (s *Socket) peerThere() bool {
 // forgetTimeout is for when the descriptor was in other hands.
 func (s *Socket) forgetTimeout() { s.rcvTimeout.Store(unknown) }
 
-// failure is what a system call's error means to the caller: whatever it was,
-// on a socket that has been closed meanwhile it is net.ErrClosed.
-func (s *Socket) failure(call string, errno unix.Errno) error {
+// ended is the error of calls on a socket that was closed or stopped.
+func (s *Socket) ended() error {
 	if s.life.ended() {
 		return net.ErrClosed
+	}
+	return ErrStopped
+}
+
+// failure is what a system call's error means to the caller: whatever it was,
+// on a socket that has been closed or stopped meanwhile it is that.
+func (s *Socket) failure(call string, errno unix.Errno) error {
+	if s.life.isOver() {
+		return s.ended()
 	}
 	return os.NewSyscallError(call, errno)
 }

@@ -11,42 +11,12 @@ import (
 const (
 	alwaysPolled   = false
 	pollPeerClosed = unix.POLLRDHUP
-	longestPoll    = forever // Close of any socket ends a poll(2) of it
 )
 
 // shortCall is how many bytes a call that cannot wait may move without telling
 // the Go scheduler. Up to here that costs more than the copy does. See crowd for
 // when it is told all the same.
 const shortCall = 4 << 10
-
-// longestSleep fits a 32-bit timespec; whoever wants to sleep longer sleeps again.
-const longestSleep = 24 * time.Hour
-
-// sleep is the one function in which a thread of this process goes to sleep in
-// the kernel for a socket's sake.
-func sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
-	var r uintptr
-	var errno unix.Errno
-	if trap == unix.SYS_PPOLL {
-		r, _, errno = unix.Syscall6(trap, uintptr(p), uintptr(n), uintptr(a), 0, 0, 0)
-	} else {
-		r, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), uintptr(a), uintptr(b))
-	}
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(r), 0
-}
-
-// sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
-func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
-	var limit *unix.Timespec
-	if d != forever {
-		ts := unix.NsecToTimespec(int64(min(d, longestSleep)))
-		limit = &ts
-	}
-	return sleep(unix.SYS_PPOLL, 0, unsafe.Pointer(&fds[0]), len(fds), 0, unsafe.Pointer(limit), nil)
-}
 
 // sysPeek looks whether there is a byte, which nobody gets to see. It is apart from
 // sysRecv for the sake of its cost.
@@ -58,7 +28,8 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 }
 
 // sysRecv wraps recvfrom(2). For a datagram n is its true size, which may be
-// more than p holds. It sleeps only if wait is true.
+// more than p holds. It sleeps only if wait is true, and then returns EINTR for a reason
+// not to sleep there.
 func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, errno unix.Errno) {
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
@@ -71,7 +42,11 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	switch {
 	case wait:
-		n, errno = sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
+		s.rd.sleeper.ready()
+		if s.life.isOver() || s.polled.Load() {
+			return 0, unix.EINTR
+		}
+		n, errno = s.rd.sleeper.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
 	case len(p) <= shortCall && !everybody.isHere():
 		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
 			uintptr(flags|unix.MSG_DONTWAIT), uintptr(addr), uintptr(addrLen))
@@ -174,37 +149,47 @@ const (
 	longestTick    = 10 * time.Millisecond
 )
 
-// waitsInKernel prepares a receive that waits inside recvfrom(2) for at most
-// timeout, and reports false if it has to poll instead.
+// kernelWait is what SO_RCVTIMEO is set to for a limit; a negative one is none.
 //
 // The kernel's timers are late by a tick or an eighth of their length, whichever
-// is more (timer wheel, kernel/time/timer.c). So SO_RCVTIMEO is set to three
-// quarters of the limit, and ppoll(2), which is exact, waits out the last one:
-// a call that gets its answer pays nothing for it, one that does not is on time.
+// is more (timer wheel, kernel/time/timer.c). So it is three quarters of the limit,
+// and ppoll(2), which is exact, waits out the last one: a call that gets its answer pays
+// nothing for it, one that does not is on time. There always is one, since without
+// SO_RCVTIMEO a signal restarts the call (signal(7), SA_RESTART) and nobody could end it.
+func kernelWait(timeout time.Duration) time.Duration {
+	if timeout < 0 {
+		return longestSleep
+	}
+	return min(timeout/4*3, longestSleep)
+}
+
+// waitsInKernel prepares a receive that waits inside recvfrom(2) for a part of
+// timeout, and reports false if it has to poll instead.
 func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	if s.polled.Load() || timeout >= 0 && timeout < kernelWaitFrom {
 		return false
 	}
-	if int64(timeout) == s.rcvTimeout.Load() {
+	wait := kernelWait(timeout)
+	if int64(wait) == s.rcvTimeout.Load() {
 		return true
 	}
-	var tv unix.Timeval // zero: no limit
-	if timeout >= 0 {
-		tv = unix.NsecToTimeval(int64(min(timeout/4*3, longestSleep)))
-	}
+	tv := unix.NsecToTimeval(int64(wait))
 	if unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv) != nil {
 		return false
 	}
-	s.rcvTimeout.Store(int64(timeout))
+	s.rcvTimeout.Store(int64(wait))
 	return true
 }
 
 // fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
-// end before until: it is at most 27/32 of the timeout and a tick, see waitsInKernel.
+// end before until: it is late by at most an eighth and a tick, see kernelWait.
 func (s *Socket) fitsKernelWait(until Instant) bool {
-	timeout := s.rcvTimeout.Load() // or unknown, if the descriptor was lent meanwhile
+	wait := time.Duration(s.rcvTimeout.Load()) // or unknown, if the descriptor was lent meanwhile
 	if s.polled.Load() {
 		return false // a deadline was set meanwhile
 	}
-	return until == Never || timeout >= 0 && until.Left() > time.Duration(timeout/32*27)+longestTick
+	return wait >= 0 && until.Left() > wait+wait/8+longestTick
 }
+
+// sysQueued is how many bytes of a stream can be received at once.
+func (s *Socket) sysQueued() (int, error) { return unix.IoctlGetInt(s.fd, unix.SIOCINQ) }

@@ -16,9 +16,18 @@ import (
 // is the same, a reply costs three system calls instead of one.
 const alwaysPolled = true
 
-// longestPoll is how long a Poll sleeps before it looks for sockets that have been
-// closed: shutdown(2) of one that has no peer wakes nobody here.
-const longestPoll = 10 * time.Millisecond
+// longestSleep is how long a thread sleeps that no descriptor wakes: nobody can send one
+// thread a signal here.
+const longestSleep = 10 * time.Millisecond
+
+func (*sleeper) interrupt() {}
+
+func (*sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+	return sleepPoll(fds, d)
+}
+
+// sysQueued is for what shutdown(2) leaves to be received, which is nothing here.
+func (*Socket) sysQueued() (int, error) { return 0, nil }
 
 // MaxPath is the longest name of a unix socket in bytes: sun_path less the
 // zero that ends it (unix(4)).

@@ -137,6 +137,7 @@ func (s *Socket) look() Sight {
 		case errno == unix.EAGAIN:
 			return Quiet
 		case errno != 0, n == 0 && s.stream:
+			s.note(errno)
 			return Gone
 		default: // also an empty datagram
 			return Bytes

@@ -1,7 +1,6 @@
 package sock
 
 import (
-	"net"
 	"os"
 	"time"
 
@@ -63,8 +62,8 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 	everybody.enter()
 	defer everybody.leave()
 	for spent := (turns{}); ; {
-		if s.life.ended() {
-			return net.ErrClosed
+		if s.life.isOver() {
+			return s.ended()
 		}
 		left := d.until(until).Left()
 		if left <= 0 {

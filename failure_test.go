@@ -1,0 +1,200 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel tells a socket's error once. A subscriber whose heartbeat met the reset first
+// read io.EOF, as if the stream had ended in order, and took half an answer for a whole
+// one. So whoever meets it, every receive after that fails with the same error.
+
+// reset has the peer of a stream reset it, and waits until the client's kernel knows.
+func reset(t testing.TB, c *client.Client, peer net.Conn) {
+	t.Helper()
+	switch p := under(peer).(type) {
+	case *net.TCPConn:
+		require.NoError(t, p.SetLinger(0))
+	case *net.UnixConn: // resets if it closes with something unread
+		_, err := c.Send([]byte("unread"), 0)
+		require.NoError(t, err)
+	}
+	require.NoError(t, under(peer).Close())
+	require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+}
+
+// under is the connection under TLS, if there is TLS.
+func under(conn net.Conn) net.Conn {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return conn
+}
+
+// whoMeetsIt are the calls that may be first to be told of a failure.
+var whoMeetsIt = map[string]func(t *testing.T, c *client.Client) error{
+	"nobody": func(*testing.T, *client.Client) error { return unix.ECONNRESET },
+	"Send":   func(_ *testing.T, c *client.Client) error { _, err := c.Send([]byte("x"), 0); return err },
+	"Write":  func(_ *testing.T, c *client.Client) error { _, err := c.Write([]byte("x")); return err },
+	"SendFile": func(t *testing.T, c *client.Client) error {
+		name := filepath.Join(t.TempDir(), "file")
+		require.NoError(t, os.WriteFile(name, make([]byte, 1000), 0o600))
+		f, err := os.Open(name)
+		require.NoError(t, err)
+		defer f.Close()
+		_, err = c.SendFile(f, 0, 0)
+		return err
+	},
+	"Recv": func(_ *testing.T, c *client.Client) error { _, err := c.Recv(make([]byte, 1), 0); return err },
+	"Peek": func(_ *testing.T, c *client.Client) error {
+		_, err := c.Recv(make([]byte, 1), client.Peek)
+		return err
+	},
+	"WaitAll and Peek": func(_ *testing.T, c *client.Client) error {
+		_, err := c.Recv(make([]byte, 2), client.WaitAll|client.Peek)
+		return err
+	},
+	"DontWait": func(_ *testing.T, c *client.Client) error {
+		_, err := c.Recv(make([]byte, 1), client.DontWait)
+		return err
+	},
+	"Select": func(_ *testing.T, c *client.Client) error {
+		_, err := client.Select([]*client.Client{c}, []*client.Client{c}, []*client.Client{c}, enough)
+		return errors.Join(err, unix.ECONNRESET)
+	},
+}
+
+func TestAfterAResetNoReceiveEndsCleanly(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6", "unix", "tls", "tls12"} {
+		for who, meet := range whoMeetsIt {
+			t.Run(network+", "+who, func(t *testing.T) {
+				c, peer := stream(t, network, nil)
+				reset(t, c, peer)
+				err := meet(t, c)
+				require.Error(t, err)
+				require.NotErrorIs(t, err, io.EOF)
+				for _, flags := range []client.Flag{0, client.WaitAll, client.Peek, client.DontWait, 0} {
+					n, err := c.Recv(make([]byte, 10), flags)
+					require.Zero(t, n)
+					require.ErrorIs(t, err, unix.ECONNRESET)
+				}
+				_, err = c.Read(make([]byte, 1))
+				require.ErrorIs(t, err, unix.ECONNRESET)
+			})
+		}
+	}
+}
+
+// What had arrived before the reset is received first, whole, and with a framing too.
+func TestAResetLosesNothingThatHadArrived(t *testing.T) {
+	for _, who := range []string{"nobody", "Send", "Peek"} {
+		for _, network := range []string{"tcp", "tcp6", "tls"} {
+			t.Run(network+", "+who, func(t *testing.T) {
+				c, peer := stream(t, network, nil)
+				want := make([]byte, 3000)
+				for i := range want {
+					want[i] = byte(i)
+				}
+				_, err := peer.Write(want)
+				require.NoError(t, err)
+				_, err = c.Recv(make([]byte, len(want)), client.WaitAll|client.Peek)
+				require.NoError(t, err)
+				reset(t, c, peer)
+				if who != "nobody" {
+					_ = whoMeetsIt[who](t, c)
+				}
+				got := make([]byte, len(want)+1)
+				n, err := c.Recv(got, client.WaitAll)
+				require.ErrorIs(t, err, unix.ECONNRESET)
+				require.Equal(t, want, got[:n])
+			})
+		}
+	}
+	t.Run("packets", func(t *testing.T) {
+		for _, network := range []string{"tcp", "tls"} {
+			c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+			_, err := peer.Write([]byte("one\ntwo\nthr"))
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 11), client.WaitAll|client.Peek)
+			require.NoError(t, err)
+			reset(t, c, peer)
+			_, err = c.SendPacket([]byte("heartbeat"))
+			require.Error(t, err)
+			var got []string
+			for p, e := range c.Packets() {
+				if err = e; err == nil {
+					got = append(got, string(p))
+				}
+			}
+			require.Equal(t, []string{"one\n", "two\n"}, got)
+			require.ErrorIs(t, err, unix.ECONNRESET, "the iteration must not end as if the stream had")
+		}
+	})
+}
+
+// The sender and the receiver wait when the reset comes: one of them is told by the
+// kernel, and the other gets 0.
+func TestAResetThatTwoThreadsMeetIsTheEndForNeither(t *testing.T) {
+	for _, network := range []string{"tcp", "tls"} {
+		for _, polled := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, a deadline was set: %v", network, polled), func(t *testing.T) {
+				for range 50 {
+					c, peer := stream(t, network, &client.Options{Timeout: -1})
+					if polled {
+						require.NoError(t, c.SetDeadline(time.Now().Add(time.Hour)))
+					}
+					fill(c)
+					var received, sent error
+					var wg sync.WaitGroup
+					wg.Go(func() { _, received = c.Recv(make([]byte, 1), 0) })
+					wg.Go(func() { _, sent = c.Send(make([]byte, 8<<20), 0) })
+					runtime.Gosched()
+					require.NoError(t, under(peer).(*net.TCPConn).SetLinger(0))
+					require.NoError(t, under(peer).Close())
+					wg.Wait()
+					require.ErrorIs(t, received, unix.ECONNRESET)
+					require.Error(t, sent)
+					require.NoError(t, c.Close())
+				}
+			})
+		}
+	}
+}
+
+// An orderly end stays one, also if what is sent after it is answered by a reset: all that
+// the peer had to say has been received.
+func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, nil)
+			_, err := peer.Write([]byte("last words"))
+			require.NoError(t, err)
+			require.NoError(t, peer.Close())
+			require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+			require.Eventually(t, func() bool {
+				_, err := c.Send([]byte("x"), 0)
+				return errors.Is(err, unix.EPIPE)
+			}, enough, time.Millisecond)
+			got := make([]byte, 20)
+			n, err := c.Recv(got, 0)
+			require.NoError(t, err)
+			require.Equal(t, "last words", string(got[:n]))
+			for range 2 {
+				_, err = c.Recv(got, 0)
+				require.Equal(t, io.EOF, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,86 @@
+package sock
+
+import (
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// longestSleep is how long a thread sleeps that only a signal wakes. A program that
+// ignores SIGURG (os/signal.Ignore) has its calls ended that much late.
+const longestSleep = time.Second
+
+// interrupt sends the thread SIGURG, which the Go runtime uses itself to preempt
+// goroutines and expects at any time (runtime, sigPreempt). A system call that sleeps with
+// a limit then returns EINTR (signal(7)). A signal that comes between the look and the
+// system call is lost, so it is sent until the thread is back.
+func (z *sleeper) interrupt() {
+	pid := os.Getpid()
+	signal := func() {
+		if thread := z.thread.Load(); thread != 0 {
+			_ = unix.Tgkill(pid, int(thread), unix.SIGURG)
+		}
+	}
+	signal()
+	go func() {
+		for p := pause(0); z.thread.Load() != 0 && z.called.Load(); signal() {
+			time.Sleep(p.next())
+		}
+	}()
+}
+
+// sleep is the one function in which a thread of this process goes to sleep in the kernel
+// for a socket's sake. A nil z is for a call that a descriptor in fds wakes.
+//
+// It must stay on one thread from gettid(2) to the system call. The compiler makes
+// go:nosplit functions without points at which a goroutine can be preempted, and in
+// Syscall6 the scheduler leaves it on its thread. If that changes one day, the signals go
+// to another thread, and longestSleep bounds how late the call ends.
+//
+//go:nosplit
+func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
+	if z != nil {
+		thread, _, _ := unix.RawSyscall(unix.SYS_GETTID, 0, 0, 0)
+		z.thread.Store(int32(thread))
+		if z.called.Load() {
+			z.thread.Store(0)
+			return 0, unix.EINTR
+		}
+	}
+	var r uintptr
+	var errno unix.Errno
+	if trap == unix.SYS_PPOLL {
+		r, _, errno = unix.Syscall6(trap, uintptr(p), uintptr(n), uintptr(a), 0, 0, 0)
+	} else {
+		r, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), uintptr(a), uintptr(b))
+	}
+	if z != nil {
+		z.thread.Store(0)
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
+}
+
+// sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
+func (z *sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+	var limit *unix.Timespec
+	if d != forever {
+		const longest = 24 * time.Hour // fits a 32-bit timespec; whoever wants more polls again
+		ts := unix.NsecToTimespec(int64(min(d, longest)))
+		limit = &ts
+	}
+	var first unsafe.Pointer
+	if len(fds) > 0 {
+		first = unsafe.Pointer(&fds[0])
+	}
+	return z.sleep(unix.SYS_PPOLL, 0, first, len(fds), 0, unsafe.Pointer(limit), nil)
+}
+
+// sleepPoll is for a poll that a descriptor in fds wakes.
+func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+	return (*sleeper)(nil).sleepPoll(fds, d)
+}

@@ -1,0 +1,67 @@
+package sock
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A signal that comes between the look and the system call is lost: it is sent until the
+// thread is back. Here the thread would sleep for an hour.
+func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
+	s, peer := pair(t, unix.SOCK_STREAM)
+	tv := unix.NsecToTimeval(int64(time.Hour))
+	require.NoError(t, unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
+	var p [1]byte
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	for name, sleep := range map[string]func(z *sleeper) unix.Errno{
+		"recvfrom": func(z *sleeper) unix.Errno {
+			_, errno := z.sleep(unix.SYS_RECVFROM, s.fd, unsafe.Pointer(&p), 1, 0, nil, nil)
+			return errno
+		},
+		"ppoll": func(z *sleeper) unix.Errno {
+			_, errno := z.sleepPoll(fds, time.Hour)
+			return errno
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rounds := 3000
+			if testing.Short() {
+				rounds = 300
+			}
+			for range rounds {
+				z := new(sleeper)
+				back := make(chan unix.Errno, 1)
+				go func() { back <- sleep(z) }()
+				for end := Now().Add(rand.N(50 * time.Microsecond)); end.Left() > 0; { //nolint:revive // a moment too short to sleep
+				}
+				z.wake()
+				select {
+				case errno := <-back:
+					require.Equal(t, unix.EINTR, errno)
+					require.Zero(t, z.thread.Load())
+				case <-time.After(10 * time.Second):
+					require.NoError(t, unix.Send(peer, []byte("x"), 0))
+					<-back
+					t.Fatal("the thread sleeps on")
+				}
+			}
+		})
+	}
+}
+
+// Nobody is woken who was not called: a call made earlier is no reason not to sleep now.
+func TestASleeperThatIsReadySleepsAgain(t *testing.T) {
+	var z sleeper
+	z.wake()
+	z.ready()
+	begin := time.Now()
+	n, errno := z.sleepPoll(nil, 20*time.Millisecond)
+	require.Zero(t, errno)
+	require.Zero(t, n)
+	require.GreaterOrEqual(t, time.Since(begin), 20*time.Millisecond)
+}

@@ -1,0 +1,216 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+func TestWatch_TheEndOfTheContextEndsEveryCallThatWaits(t *testing.T) {
+	for _, network := range append(tlsNetworks, allNetworks...) {
+		for name, call := range blockedCalls(t, network) {
+			t.Run(network+", "+name, func(t *testing.T) {
+				c, f := call(t)
+				defer c.Close()
+				ctx, cancel := context.WithCancel(context.Background())
+				unwatch := c.Watch(ctx)
+				result := make(chan error, 1)
+				go func() { result <- f() }()
+				inKernel(t)
+				cancel()
+				err := <-result
+				require.ErrorIs(t, err, context.Canceled)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.ErrorIs(t, f(), context.Canceled, "and every later one")
+				unwatch()
+				unwatch()
+			})
+		}
+	}
+}
+
+func TestWatch_RecvPacketSelectAndStartTLSEndToo(t *testing.T) {
+	for name, call := range map[string]func(c *client.Client) error{
+		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
+		"Packets": func(c *client.Client) (err error) {
+			for _, err = range c.Packets() {
+			}
+			return err
+		},
+		"Select": func(c *client.Client) error {
+			other, _ := stream(t, "tcp", nil)
+			_, err := client.Select([]*client.Client{other, c}, nil, nil, -1)
+			var failed *client.SelectError
+			if errors.As(err, &failed) && failed.Index != 1 {
+				t.Errorf("about client %d", failed.Index)
+			}
+			return err
+		},
+		"StartTLS": func(c *client.Client) error { return c.StartTLS(context.Background(), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := stream(t, "tcp", &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+			ctx, cancel := context.WithCancel(context.Background())
+			defer c.Watch(ctx)()
+			result := make(chan error, 1)
+			go func() { result <- call(c) }()
+			inKernel(t)
+			cancel()
+			require.ErrorIs(t, <-result, context.Canceled)
+		})
+	}
+}
+
+// The deadline of a context is a time limit, to whatever asks.
+func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
+	for _, network := range append(tlsNetworks, allNetworks...) {
+		const limit = 30 * time.Millisecond
+		c := connectedTo(t, network, &client.Options{Timeout: -1})
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		unwatch := c.Watch(ctx)
+		_, err := c.Recv(make([]byte, 1), 0)
+		require.GreaterOrEqual(t, time.Since(begin), limit)
+		require.Less(t, time.Since(begin), enough)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.True(t, timedOut(err))
+		unwatch()
+		cancel()
+	}
+}
+
+// A context that has ended already ends what begins after it, also what need not wait.
+func TestWatch_OfAContextThatHasEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, network := range append(tlsNetworks, streamNetworks...) {
+		c, peer := stream(t, network, nil)
+		_, err := peer.Write([]byte("there"))
+		require.NoError(t, err)
+		unwatch := c.Watch(ctx)
+		_, err = c.Recv(make([]byte, 5), 0)
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = c.Send([]byte("x"), 0)
+		require.ErrorIs(t, err, context.Canceled)
+		unwatch()
+		got := make([]byte, 5)
+		_, err = c.Recv(got, client.WaitAll)
+		require.NoError(t, err)
+		require.Equal(t, "there", string(got))
+	}
+}
+
+// Afterwards the client goes on where it was: nothing that had arrived is lost, in the
+// middle of an exact receive, of a packet or of a TLS record.
+func TestWatch_TheClientGoesOnAfterIt(t *testing.T) {
+	for _, network := range append(tlsNetworks, streamNetworks...) {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+			for range 3 {
+				ctx, cancel := context.WithCancel(context.Background())
+				unwatch := c.Watch(ctx)
+				result := make(chan error, 1)
+				go func() { _, err := c.RecvPacket(); result <- err }()
+				_, err := peer.Write([]byte("half a "))
+				require.NoError(t, err)
+				inKernel(t)
+				cancel()
+				require.ErrorIs(t, <-result, context.Canceled)
+				unwatch()
+				_, err = peer.Write([]byte("packet\n"))
+				require.NoError(t, err)
+				p, err := c.RecvPacket()
+				require.NoError(t, err)
+				require.Equal(t, "half a packet\n", string(p))
+				_, err = c.Send([]byte("x"), 0)
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+// A Send that a context ends tells how much was sent, and over TLS the rest of the record
+// goes out first when the next begins.
+func TestWatch_ASendIsCounted(t *testing.T) {
+	for _, network := range append(tlsNetworks, "tcp", "unix") {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, &client.Options{Timeout: -1})
+			ctx, cancel := context.WithCancel(context.Background())
+			unwatch := c.Watch(ctx)
+			type sent struct {
+				n   int
+				err error
+			}
+			result := make(chan sent, 1)
+			go func() { n, err := c.Send(tooMuch(network), 0); result <- sent{n, err} }()
+			inKernel(t)
+			cancel()
+			r := <-result
+			require.ErrorIs(t, r.err, context.Canceled)
+			unwatch()
+			require.Equal(t, r.n, readAfterEnd(t, network, c, peer))
+		})
+	}
+}
+
+func TestWatch_OfSeveralContexts(t *testing.T) {
+	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
+	one, cancelOne := context.WithCancelCause(context.Background())
+	two, cancelTwo := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancelTwo()
+	unwatchOne, unwatchTwo := c.Watch(one), c.Watch(two)
+	_, err := c.Recv(make([]byte, 1), 0)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	cancelOne(nil)
+	unwatchTwo()
+	require.Eventually(t, func() bool {
+		_, err = c.Recv(make([]byte, 1), client.DontWait)
+		return errors.Is(err, context.Canceled)
+	}, enough, time.Millisecond)
+	unwatchOne()
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = c.Recv(make([]byte, 1), 0)
+	require.NoError(t, err)
+}
+
+// unwatch that comes at the moment when the context ends leaves no trace.
+func TestWatch_ThatEndsWithItsContext(t *testing.T) {
+	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
+	go echo(peer)
+	for range 2000 {
+		ctx, cancel := context.WithCancel(context.Background())
+		unwatch := c.Watch(ctx)
+		go cancel()
+		unwatch()
+		require.NoError(t, roundTrip(c, make([]byte, 8)))
+	}
+}
+
+func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	go echo(peer)
+	buf := make([]byte, 8)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		unwatch := c.Watch(context.Background())
+		if err := roundTrip(c, buf); err != nil {
+			t.Error(err)
+		}
+		unwatch()
+	}))
+	new(client.Client).Watch(context.Background())()
+	require.NoError(t, c.Close())
+	ctx, cancel := context.WithCancel(context.Background())
+	unwatch := c.Watch(ctx)
+	cancel()
+	_, err := c.Recv(make([]byte, 1), 0)
+	require.True(t, strings.Contains(err.Error(), "closed"), err)
+	unwatch()
+}
