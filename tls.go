@@ -341,7 +341,7 @@ type tlsConn struct {
 
 func (c tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
-	if err == io.ErrUnexpectedEOF && c.tls.Load().endedBetween.Load() { //nolint:errorlint // it comes bare
+	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // it comes bare
 		err = io.EOF
 	}
 	return n, err

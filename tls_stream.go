@@ -32,9 +32,10 @@ import (
 // out as soon as there is room, as what is in the kernel's buffer does. For that
 // alone there is a goroutine, until it is done or the client is closed.
 type tlsStream struct {
-	wire   tlsSocket
-	conn   *tls.Conn
-	chains [][]*x509.Certificate // that were accepted in the handshake
+	wire    tlsSocket
+	conn    *tls.Conn
+	chains  [][]*x509.Certificate // that were accepted in the handshake
+	crashed atomic.Bool           // see errCrashed
 
 	// Of whoever has the turn to receive.
 	ahead []byte // received, and peeked at only
@@ -43,12 +44,11 @@ type tlsStream struct {
 
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
-	crashed      atomic.Bool // see errCrashed
-	ended        atomic.Bool // nothing more will come
-	endedBetween atomic.Bool // by the peer closing the connection between two records
-	readClosed   atomic.Bool // by CloseRead
-	writeClosed  atomic.Bool // by CloseWrite
-	closing      atomic.Bool // by Close
+	ended       atomic.Bool // nothing more will come
+	cut         atomic.Bool // and the end was within a record
+	readClosed  atomic.Bool // by CloseRead
+	writeClosed atomic.Bool // by CloseWrite
+	closing     atomic.Bool // by Close
 }
 
 // maxPlaintext is what one record holds: RFC 8446, 5.1.
@@ -203,9 +203,9 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 		if err = io.ErrUnexpectedEOF; t.readClosed.Load() {
 			err = io.EOF
 		}
-		t.endedBetween.Store(!t.wire.in.midway())
 	}
 	t.over = err // crypto/tls does not stay with all of them
+	t.cut.Store(t.wire.in.midway())
 	t.ended.Store(true)
 	return 0, err
 }
