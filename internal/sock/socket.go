@@ -87,6 +87,10 @@ func (s *Socket) forgotten() {
 	}
 }
 
+// Forget closes a socket whose owner is unreachable, as the finalizer does for a socket
+// that is unreachable itself. It is for an owner whose goroutine still uses the socket.
+func (s *Socket) Forget() { s.forgotten() }
+
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
 
