@@ -424,13 +424,12 @@ func (c *Client) Close() error {
 		return c.closed(c.kept.giveBack(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
+	var err error
 	if t := c.tls.Load(); t != nil {
-		if t.closing.Swap(true) {
-			return c.closed(net.ErrClosed) // who has said goodbye closes
-		}
-		t.bye()
+		err = t.close()
+	} else {
+		err = c.sock.Close()
 	}
-	err := c.sock.Close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -250,4 +251,91 @@ func TestWhatArrivesAfterCloseReadIsNotReceived(t *testing.T) {
 			require.Equal(t, io.EOF, <-result)
 		}
 	})
+}
+
+// A Recv that waits takes what arrives before CloseRead, and nothing that arrives after it is
+// received in place of that.
+func TestCloseReadWhileSomethingArrives(t *testing.T) {
+	for _, polled := range []bool{false, true} {
+		for range 300 {
+			c, peer := stream(t, "tcp", &client.Options{Timeout: enough})
+			if polled {
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
+			}
+			type result struct {
+				n   int
+				err error
+			}
+			results := make(chan result, 1)
+			go func() { n, err := c.Recv(make([]byte, 100), 0); results <- result{n, err} }()
+			_, err := peer.Write([]byte("before"))
+			require.NoError(t, err)
+			require.NoError(t, c.CloseRead())
+			_, err = peer.Write([]byte("later"))
+			require.NoError(t, err)
+			r := <-results
+			if r.err == nil {
+				require.Equal(t, 6, r.n)
+			} else {
+				require.Equal(t, io.EOF, r.err)
+			}
+			rest, err := io.ReadAll(c)
+			require.NoError(t, err)
+			require.LessOrEqual(t, r.n+len(rest), 6, "%q came later", rest)
+			require.NoError(t, c.Close())
+		}
+	}
+}
+
+// What is behind an urgent byte has arrived too.
+func TestCloseReadCountsWhatIsBehindAnUrgentByte(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	raw, err := peer.(*net.TCPConn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		for _, send := range []struct {
+			bytes string
+			flags int
+		}{{"before", 0}, {"!", unix.MSG_OOB}, {"behind", 0}} {
+			require.NoError(t, unix.Send(int(fd), []byte(send.bytes), send.flags))
+		}
+	}))
+	_, err = c.Recv(make([]byte, 1), client.OOB)
+	for err != nil { // it is not here yet
+		time.Sleep(time.Millisecond)
+		_, err = c.Recv(make([]byte, 1), client.OOB)
+	}
+	require.Eventually(t, func() bool {
+		info, err := c.TCPInfo()
+		return err == nil && info.BytesReceived >= 13
+	}, enough, time.Millisecond)
+	require.NoError(t, c.CloseRead())
+	_, err = peer.Write([]byte("later"))
+	require.NoError(t, err)
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "beforebehind", string(got))
+}
+
+// The limit of a receive that waited in the kernel is the socket's (SO_RCVTIMEO), and is not
+// left to who goes on with a duplicate of the descriptor.
+func TestCloseLeavesNoTimeoutToADuplicate(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has receives that wait in the kernel")
+	}
+	c, peer := stream(t, "tcp", &client.Options{Timeout: enough})
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	var fd int
+	require.NoError(t, raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }))
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = c.Recv(make([]byte, 1), 0)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+	require.NoError(t, err)
+	require.Zero(t, tv.Nano())
 }

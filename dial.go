@@ -94,7 +94,8 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 // DialContext is the package's DialContext with the dialer's options, giving a
 // net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
-// descriptor for those of the stream.
+// descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
+// does: also if the peer closes between two records without close_notify.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := DialContext
 	if d.Pool != nil {
@@ -136,7 +137,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if p.via != nil {
 		c, addr, err = p.via.dial(ctx, where, p, until)
 	} else {
-		c, addr, err = dialDirect(ctx, where, p, until)
+		c, addr, err = dialWatched(ctx, where, p, until)
 	}
 	if err != nil {
 		return nil, addr, err
@@ -212,6 +213,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	var err error
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
+		defer c.state.CompareAndSwap(connecting, idle) // also if a callback panics
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		c.abort.Store(&cancel)
@@ -219,11 +221,11 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		if c.sock.Closed() || c.sock.Stopped() { // before it could be known what to abort
 			err = sock.ErrStopped
 		} else {
-			addr, err = c.connect(ctx, address)
+			lookup, repeat := watchResolver(ctx, c.resolver)
+			addr, err = c.connect(lookup, address)
+			repeat(c.sock)
 		}
-		if err != nil {
-			c.state.Store(idle)
-		} else {
+		if err == nil {
 			c.state.Store(connected)
 		}
 	case c.state.Load() == connected:

@@ -325,9 +325,25 @@ func ExampleProxyError() {
 	_, err := client.Dial("tcp", "example.com:443", &client.Options{Proxy: "http://me:secret@" + address})
 	var failed *client.ProxyError
 	if errors.As(err, &failed) {
-		fmt.Println(failed.Err)
+		fmt.Println(failed.Status, failed.Err)
 	}
-	// Output: refused: 403 Forbidden
+	// Output: 403 refused: 403 Forbidden
+}
+
+func ExampleSOCKSReply() {
+	address, stop := exampleServer(func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1000))
+		_, _ = conn.Write([]byte{5, 0}) // no authentication
+		_, _ = conn.Read(make([]byte, 1000))
+		_, _ = conn.Write([]byte{5, 4, 0})
+	})
+	defer stop()
+	_, err := client.Dial("tcp", "example.com:443", &client.Options{Proxy: "socks5://" + address})
+	var failed *client.ProxyError
+	if errors.As(err, &failed) && failed.Reply == client.SOCKSHostUnreachable {
+		fmt.Println(failed.Reply)
+	}
+	// Output: host unreachable
 }
 
 func ExampleClient_Watch() {

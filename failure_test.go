@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,5 +197,118 @@ func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
 				require.Equal(t, io.EOF, err)
 			}
 		})
+	}
+}
+
+// A part of what was waited for is given with the error that kept the rest from coming, and
+// the error is there for the next receive too. On a unix stream the kernel itself forgets it
+// after a receive with MSG_WAITALL that got a part.
+func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6", "unix", "tls"} {
+		for _, flags := range []client.Flag{client.WaitAll, client.WaitAll | client.Peek} {
+			for _, waiting := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, flags %#x, waiting %v", network, int(flags), waiting), func(t *testing.T) {
+					c, peer := stream(t, network, &client.Options{Timeout: enough})
+					_, err := peer.Write([]byte("abc"))
+					require.NoError(t, err)
+					_, err = c.Recv(make([]byte, 3), client.WaitAll|client.Peek)
+					require.NoError(t, err)
+					type result struct {
+						n   int
+						err error
+					}
+					results := make(chan result, 1)
+					recv := func() { n, err := c.Recv(make([]byte, 9), flags); results <- result{n, err} }
+					if waiting {
+						go recv()
+						inKernel(t)
+					}
+					reset(t, c, peer)
+					if !waiting {
+						recv()
+					}
+					r := <-results
+					require.ErrorIs(t, r.err, unix.ECONNRESET)
+					require.Equal(t, 3, r.n)
+					if flags&client.Peek != 0 {
+						_, err = c.Recv(make([]byte, 3), client.WaitAll)
+						require.NoError(t, err)
+					}
+					_, err = c.Recv(make([]byte, 1), 0)
+					require.ErrorIs(t, err, unix.ECONNRESET)
+				})
+			}
+		}
+	}
+}
+
+// What fails after the end of the stream does not undo that it was an orderly one.
+func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6"} {
+		c, peer := stream(t, network, nil)
+		fill(c)
+		_, err := peer.Write([]byte("last"))
+		require.NoError(t, err)
+		require.NoError(t, peer.(*net.TCPConn).CloseWrite())
+		got := make([]byte, 4)
+		_, err = c.Recv(got, client.WaitAll)
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		require.NoError(t, peer.Close()) // with much unread: a reset, which answers what was sent
+		require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+		for range 2 {
+			_, err = c.Send([]byte("x"), 0)
+			require.ErrorIs(t, err, unix.EPIPE)
+			_, err = c.Recv(got, 0)
+			require.Equal(t, io.EOF, err)
+		}
+	}
+}
+
+// Code that is given the descriptor may meet the error as well, as drivers do that look
+// whether a connection is alive.
+func TestAnErrorMetThroughTheDescriptorIsNotForgotten(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6", "unix"} {
+		for name, meet := range map[string]func(raw syscall.RawConn) error{
+			"Read": func(raw syscall.RawConn) error {
+				return raw.Read(func(fd uintptr) bool { _, _ = unix.Read(int(fd), make([]byte, 1)); return true })
+			},
+			"Write": func(raw syscall.RawConn) error {
+				return raw.Write(func(fd uintptr) bool { _, _ = unix.Write(int(fd), []byte("x")); return true })
+			},
+			"a peek in Control": func(raw syscall.RawConn) error {
+				return raw.Control(func(fd uintptr) {
+					_, _, _ = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+				})
+			},
+			"SO_ERROR": func(raw syscall.RawConn) error {
+				return raw.Control(func(fd uintptr) { _, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR) })
+			},
+		} {
+			t.Run(network+", "+name, func(t *testing.T) {
+				c, peer := stream(t, network, nil)
+				raw, err := c.SyscallConn()
+				require.NoError(t, err)
+				reset(t, c, peer)
+				require.NoError(t, meet(raw))
+				for range 2 {
+					_, err = c.Recv(make([]byte, 1), 0)
+					require.ErrorIs(t, err, unix.ECONNRESET)
+				}
+			})
+		}
+	}
+}
+
+// CloseRead does not make an orderly end of a failure that is known.
+func TestCloseReadAfterAResetLeavesItOne(t *testing.T) {
+	for _, network := range []string{"tcp", "unix", "tls"} {
+		c, peer := stream(t, network, nil)
+		reset(t, c, peer)
+		_, err := c.Recv(make([]byte, 1), 0)
+		require.ErrorIs(t, err, unix.ECONNRESET)
+		_ = c.CloseRead() // ENOTCONN, on tcp
+		_, err = c.Recv(make([]byte, 1), 0)
+		require.ErrorIs(t, err, unix.ECONNRESET)
 	}
 }

@@ -203,3 +203,29 @@ func TestFastOpenHasTheLimitOfTheCallThatConnects(t *testing.T) {
 		})
 	}
 }
+
+// Once there is a connection nothing of it is left: one direction is closed at once, also
+// with a send that waits and no room for more.
+func TestFastOpenClosesADirectionWhileASendWaits(t *testing.T) {
+	ln := listen(t, "tcp")
+	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: -1}))
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() { _, err := c.Send(tooMuch("tcp"), 0); result <- err }()
+	peer, err := ln.Accept()
+	require.NoError(t, err)
+	defer peer.Close()
+	inKernel(t)
+	done := make(chan error, 2)
+	go func() { done <- c.CloseRead(); done <- c.CloseWrite() }()
+	for range 2 {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(enough):
+			t.Fatal("it waits for the send")
+		}
+	}
+	require.NoError(t, c.Close())
+	require.Error(t, <-result)
+}

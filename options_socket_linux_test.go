@@ -342,3 +342,21 @@ func TestASendTellsItsOwnError(t *testing.T) {
 	_, err = c.SendTo([]byte("x"), peer.LocalAddr())
 	require.NoError(t, err)
 }
+
+// A datagram that the send itself refuses is told by the send, and by no receive.
+func TestADatagramThatIsTooLongIsToldOnce(t *testing.T) {
+	c, err := client.NewUDP(&client.Options{ICMPErrors: true, Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			require.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
+		})
+	}})
+	require.NoError(t, err)
+	defer c.Close()
+	peer := packetPeer(t, "udp")
+	_, err = c.SendTo(make([]byte, 65_507), peer.LocalAddr())
+	require.ErrorIs(t, err, unix.EMSGSIZE, "loopback has less, and it may not be fragmented")
+	_, _, err = c.RecvFrom(make([]byte, 1), client.DontWait)
+	require.ErrorIs(t, err, unix.EAGAIN)
+	_, err = c.SendTo([]byte("x"), peer.LocalAddr())
+	require.NoError(t, err)
+}

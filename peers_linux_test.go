@@ -22,3 +22,5 @@ func signalThreads() {
 }
 
 func unshareNetwork() error { return unix.Unshare(unix.CLONE_NEWNET) }
+
+const sndBufForce = unix.SO_SNDBUFFORCE

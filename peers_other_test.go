@@ -17,3 +17,5 @@ func idleCrowd(string) error { return nil }
 func signalThreads() { _ = unix.Kill(os.Getpid(), unix.SIGURG) }
 
 func unshareNetwork() error { return unix.EPERM }
+
+const sndBufForce = 0

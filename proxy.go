@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,20 +16,72 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/blocksock/client/internal/sock"
-	"golang.org/x/net/proxy"
+	"golang.org/x/sys/unix"
 )
 
 // A ProxyError is what went wrong with or at a proxy: it could not be reached,
-// it did not speak its protocol, or it refused, in which case the text of Err
-// is the proxy's reason. Nothing but the proxy itself puts the password there.
+// it did not speak its protocol, or it refused. The text of Err is then the proxy's
+// reason, and Reply or Status is its code, if it sent one. Nothing but the proxy
+// itself puts the password there.
 type ProxyError struct {
-	Proxy string // the proxy's URL without user and password
-	Err   error
+	Proxy  string     // the proxy's URL without user and password
+	Reply  SOCKSReply // the reply of a SOCKS5 proxy that refused to connect; otherwise zero
+	Status int        // the status of an HTTP proxy that refused, such as 407 or 502; otherwise zero
+	Err    error
 }
+
+// A SOCKSReply is the code with which a SOCKS5 proxy refuses to connect (RFC 1928, 6).
+// There is no code for a failed authentication, which comes before the request.
+type SOCKSReply uint8
+
+// The codes of RFC 1928. A proxy may send others.
+const (
+	SOCKSGeneralFailure          SOCKSReply = 1
+	SOCKSNotAllowed              SOCKSReply = 2
+	SOCKSNetworkUnreachable      SOCKSReply = 3
+	SOCKSHostUnreachable         SOCKSReply = 4
+	SOCKSConnectionRefused       SOCKSReply = 5
+	SOCKSTTLExpired              SOCKSReply = 6
+	SOCKSCommandNotSupported     SOCKSReply = 7
+	SOCKSAddressTypeNotSupported SOCKSReply = 8
+)
+
+// String gives the reply's name in RFC 1928.
+func (r SOCKSReply) String() string {
+	switch r {
+	case 0:
+		return "succeeded"
+	case SOCKSGeneralFailure:
+		return "general SOCKS server failure"
+	case SOCKSNotAllowed:
+		return "connection not allowed by ruleset"
+	case SOCKSNetworkUnreachable:
+		return "network unreachable"
+	case SOCKSHostUnreachable:
+		return "host unreachable"
+	case SOCKSConnectionRefused:
+		return "connection refused"
+	case SOCKSTTLExpired:
+		return "TTL expired"
+	case SOCKSCommandNotSupported:
+		return "command not supported"
+	case SOCKSAddressTypeNotSupported:
+		return "address type not supported"
+	}
+	return fmt.Sprintf("unknown code: %d", uint8(r))
+}
+
+// A proxyRefusal is the error of a proxy that understood the request and refused it.
+type proxyRefusal struct {
+	reason string
+	reply  SOCKSReply
+	status int
+}
+
+func (r *proxyRefusal) Error() string { return "refused: " + r.reason }
 
 func (e *ProxyError) Error() string { return "proxy " + e.Proxy + ": " + e.Err.Error() }
 
@@ -45,7 +98,7 @@ type via struct {
 	name    string // for errors
 	address string
 	user    *url.Userinfo
-	connect func(v *via, c *handshake, host string, port uint16) error
+	connect func(v *via, c proxyConn, host string, port uint16) error
 }
 
 // proxy parses Proxy, giving nil if there is none. What cannot be a proxy is
@@ -102,23 +155,36 @@ func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instan
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialDirect(ctx, target{"tcp", v.address}, &toProxy, until)
+	c, _, err := dialWatched(ctx, target{"tcp", v.address}, &toProxy, until)
 	if err != nil {
-		return nil, where, &ProxyError{Proxy: v.name, Err: err}
+		return nil, where, v.failed(err)
+	}
+	fail := func(err error) (*Client, net.Addr, error) {
+		return nil, where, v.failed(contextual(ctx, err))
 	}
 	// Whatever is under way, a context that ends has no more use for the connection.
 	unwatch := context.AfterFunc(ctx, func() { _ = c.Close() })
-	err = v.connect(v, &handshake{c, until}, host, port)
+	err = v.connect(v, &handshake{c.sock, until}, host, port)
 	if !unwatch() {
-		return nil, where, &ProxyError{Proxy: v.name, Err: contextual(ctx, sock.ErrStopped)}
+		return fail(sock.ErrStopped)
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, where, &ProxyError{Proxy: v.name, Err: contextual(ctx, err)}
+		return fail(err)
 	}
 	c.network = where.network
 	c.sent.Store(false) // what was sent was no request
 	return c, nil, nil
+}
+
+// failed wraps an error of the proxy or of the way to it.
+func (v *via) failed(err error) error {
+	e := &ProxyError{Proxy: v.name, Err: err}
+	var refusal *proxyRefusal
+	if errors.As(err, &refusal) {
+		e.Reply, e.Status = refusal.reply, refusal.status
+	}
+	return e
 }
 
 // proxyTarget reads the address that a proxy is to connect to. Names are the
@@ -159,10 +225,10 @@ func notInNames(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`:/?#@[]\%"<>`, r)
 }
 
-// A handshake is a client while it speaks with a proxy: all of it has one limit.
+// A handshake is the connection to a proxy during its handshake. All calls have one limit.
 // It sets no deadline, which would keep the client from waiting in recv(2) later.
 type handshake struct {
-	*Client
+	sock  *sock.Socket
 	until sock.Instant
 }
 
@@ -179,62 +245,105 @@ func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
 	return n, err
 }
 
-func (h *handshake) Read(p []byte) (int, error)    { return h.Recv(p, 0) }
-func (h *handshake) Write(p []byte) (int, error)   { return h.sock.Send(p, 0, h.until.Timeout()) }
-func (h *handshake) SetDeadline(_ time.Time) error { return nil } // x/net sets it to the limit that there is
-func (h *handshake) Close() error                  { return nil } // and closes what is dial's to close
+// Write sends all of p.
+func (h *handshake) Write(p []byte) (int, error) { return h.sock.Send(p, 0, h.until.Timeout()) }
 
-// A dialled conn is given to x/net, which wants to dial itself.
-type dialled struct{ net.Conn }
-
-func (d dialled) DialContext(context.Context, string, string) (net.Conn, error) { return d.Conn, nil }
-
-// Dial is for an interface; x/net prefers DialContext.
-func (d dialled) Dial(string, string) (net.Conn, error) { return d.Conn, nil }
-
-func (v *via) socks5(h *handshake, host string, port uint16) error {
-	return v.socks5Over(h, host, port)
+// A proxyConn is what the proxies' protocols need of a handshake.
+type proxyConn interface {
+	Recv(p []byte, flags Flag) (int, error)
+	Write(p []byte) (int, error)
 }
 
-func (v *via) socks5Over(conn net.Conn, host string, port uint16) error {
-	auth, conn := (*proxy.Auth)(nil), net.Conn(&offered{Conn: conn, auth: v.user != nil})
+// socks5 requests a connection (RFC 1928) and reads no byte after the reply: those are from
+// the target. Two bytes of a reply are enough to recognise a refusal. Some proxies send no
+// more before they close.
+func (v *via) socks5(c proxyConn, host string, port uint16) error {
+	const noAuth, userAndPassword, noneAcceptable = 0, 2, 0xff
+	offers := []byte{5, 1, noAuth}
 	if v.user != nil {
-		password, _ := v.user.Password()
-		auth = &proxy.Auth{User: v.user.Username(), Password: password}
+		offers = []byte{5, 2, noAuth, userAndPassword}
 	}
-	d, err := proxy.SOCKS5("tcp", v.address, auth, dialled{conn})
-	if err != nil {
+	if _, err := c.Write(offers); err != nil {
 		return err
 	}
-	_, err = d.(proxy.ContextDialer).DialContext(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err // without x/net's addresses, which are ours already
+	var head [2]byte
+	read := func() error { _, err := c.Recv(head[:], WaitAll); return err }
+	if err := read(); err != nil {
+		return err
 	}
-	if reason, ok := strings.CutPrefix(fmt.Sprint(err), "unknown error "); ok && err != nil {
-		return errors.New("refused: " + reason) // a reply code; x/net knows its name
-	}
-	return err
-}
-
-// offered sees to it that the proxy takes an authentication method that was
-// offered to it, which x/net does not. The second byte that comes says which.
-type offered struct {
-	net.Conn
-	auth bool // user and password were offered as well as nothing
-	got  int
-}
-
-func (o *offered) Read(p []byte) (int, error) {
-	n, err := o.Conn.Read(p)
-	if o.got < 2 && o.got+n >= 2 {
-		const nothing, password, none = 0, 2, 0xff
-		if m := p[1-o.got]; m != nothing && m != none && (m != password || !o.auth) {
-			return 0, fmt.Errorf("chose authentication method %d, which was not offered", m)
+	switch method := head[1]; {
+	case head[0] != 5:
+		return fmt.Errorf("unexpected protocol version %d", head[0])
+	case method == noAuth:
+	case method == userAndPassword && v.user != nil: // RFC 1929
+		user := v.user.Username()
+		password, _ := v.user.Password()
+		request := append([]byte{1, byte(len(user))}, user...)
+		request = append(append(request, byte(len(password))), password...)
+		if _, err := c.Write(request); err != nil {
+			return err
 		}
+		if err := read(); err != nil {
+			return err
+		}
+		switch {
+		case head[0] != 1:
+			return fmt.Errorf("unexpected version %d of its user and password protocol", head[0])
+		case head[1] != 0:
+			return &proxyRefusal{reason: "username/password authentication failed"}
+		}
+	case method == noneAcceptable && v.user == nil:
+		return &proxyRefusal{reason: "no acceptable authentication methods: set user and password in Proxy"}
+	case method == noneAcceptable:
+		return &proxyRefusal{reason: "no acceptable authentication methods"}
+	default:
+		return fmt.Errorf("chose authentication method %d, which was not offered", method)
 	}
-	o.got += n
-	return n, err
+
+	const v4, name, v6 = 1, 3, 4
+	request := []byte{5, 1, 0}
+	if ip, err := netip.ParseAddr(host); err != nil {
+		request = append(append(request, name, byte(len(host))), host...)
+	} else if ip.Is4() {
+		request = append(append(request, v4), ip.AsSlice()...)
+	} else {
+		request = append(append(request, v6), ip.AsSlice()...)
+	}
+	if _, err := c.Write(binary.BigEndian.AppendUint16(request, port)); err != nil {
+		return err
+	}
+	if err := read(); err != nil {
+		return err
+	}
+	switch {
+	case head[0] != 5:
+		return fmt.Errorf("unexpected protocol version %d", head[0])
+	case head[1] != 0:
+		reply := SOCKSReply(head[1])
+		return &proxyRefusal{reason: reply.String(), reply: reply}
+	}
+	if err := read(); err != nil { // RSV and ATYP
+		return err
+	}
+	if head[0] != 0 {
+		return errors.New("non-zero reserved field")
+	}
+	var rest int
+	switch head[1] {
+	case v4:
+		rest = net.IPv4len
+	case v6:
+		rest = net.IPv6len
+	case name:
+		if _, err := c.Recv(head[:1], WaitAll); err != nil {
+			return err
+		}
+		rest = int(head[0])
+	default:
+		return fmt.Errorf("unknown address type %d", head[1])
+	}
+	_, err := c.Recv(make([]byte, rest+2), WaitAll) // and the port
+	return err
 }
 
 const (
@@ -242,7 +351,7 @@ const (
 	maxInterim = 16       // replies before the one that counts, and that one
 )
 
-func (v *via) httpConnect(h *handshake, host string, port uint16) error {
+func (v *via) httpConnect(c proxyConn, host string, port uint16) error {
 	authority := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	var request bytes.Buffer
 	fmt.Fprintf(&request, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", authority, authority)
@@ -252,11 +361,11 @@ func (v *via) httpConnect(h *handshake, host string, port uint16) error {
 		fmt.Fprintf(&request, "Proxy-Authorization: Basic %s\r\n", credentials)
 	}
 	request.WriteString("\r\n")
-	if _, err := h.Write(request.Bytes()); err != nil {
+	if _, err := c.Write(request.Bytes()); err != nil {
 		return err
 	}
 	for range maxInterim {
-		resp, err := readReply(h)
+		resp, err := readReply(c)
 		switch {
 		case err != nil:
 			return err
@@ -265,7 +374,7 @@ func (v *via) httpConnect(h *handshake, host string, port uint16) error {
 		case resp.StatusCode >= 100 && resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols:
 			continue // interim: RFC 9110, 15.2
 		}
-		return fmt.Errorf("refused: %s", printable(resp.Status))
+		return &proxyRefusal{reason: printable(resp.Status), status: resp.StatusCode}
 	}
 	return fmt.Errorf("sends more than %d interim replies", maxInterim)
 }
@@ -283,15 +392,18 @@ func printable(s string) string {
 }
 
 // readReply reads the header of a reply and not one byte more: what follows it
-// comes from whom the proxy has connected to. Peeking shows where it ends.
-func readReply(r interface {
-	Recv(p []byte, flags Flag) (int, error)
-},
-) (*http.Response, error) {
+// comes from the target. Peeking shows where it ends. A complete status line is enough to
+// recognise a refusal, if the proxy closes before the end of the header.
+func readReply(r proxyConn) (*http.Response, error) {
 	var head []byte
 	buf := make([]byte, 4<<10)
 	for end := 0; end == 0; {
 		n, err := r.Recv(buf[:min(len(buf), maxReply-len(head))], Peek)
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
+			if resp, bad := parseStatus(head); bad == nil && resp.StatusCode >= 300 {
+				return resp, nil
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -309,15 +421,25 @@ func readReply(r interface {
 			return nil, fmt.Errorf("the header of its reply has no end within %d bytes", maxReply)
 		}
 	}
-	// The status line is all that counts. What fields say of a body has to be
-	// ignored (RFC 9110, 9.3.6), and a broken one must not hide a refusal.
-	status, _, _ := bytes.Cut(head, []byte("\n"))
-	head = append(bytes.Clone(status), "\n\r\n"...)
-	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), &http.Request{Method: http.MethodConnect})
+	return parseStatus(head)
+}
+
+// parseStatus reads the status line of a reply and ignores the fields: what they say of a
+// body does not count (RFC 9110, 9.3.6), and a malformed field must not hide a refusal.
+func parseStatus(head []byte) (*http.Response, error) {
+	status, _, whole := bytes.Cut(head, []byte("\n"))
+	if !whole {
+		return nil, io.ErrUnexpectedEOF
+	}
+	line := append(bytes.Clone(status), "\n\r\n"...)
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(line)), &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		return nil, fmt.Errorf("malformed reply: %w", err)
 	}
 	_ = resp.Body.Close() // of a reader that has no more
+	if resp.ProtoMajor != 1 || resp.ProtoMinor > 1 {
+		return nil, fmt.Errorf("its reply is %s, and CONNECT is answered in HTTP/1.0 or HTTP/1.1 (RFC 9112, 2.3)", resp.Proto)
+	}
 	return resp, nil
 }
 

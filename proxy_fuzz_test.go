@@ -3,17 +3,14 @@ package client
 import (
 	"bytes"
 	"io"
-	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
 // A wire gives what a proxy sends, a piece at a time.
 type wire struct {
-	net.Conn
 	rest  []byte
 	piece int
 }
@@ -29,13 +26,13 @@ func (w *wire) Recv(p []byte, flags Flag) (int, error) {
 	if flags&Peek == 0 {
 		w.rest = w.rest[n:]
 	}
+	if flags&WaitAll != 0 && n < len(p) {
+		return n, io.ErrUnexpectedEOF
+	}
 	return n, nil
 }
 
-func (w *wire) Read(p []byte) (int, error)  { return w.Recv(p, 0) }
 func (w *wire) Write(p []byte) (int, error) { return len(p), nil }
-func (w *wire) Close() error                { return nil }
-func (w *wire) SetDeadline(time.Time) error { return nil }
 
 func FuzzHTTPReply(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\n\r\nafter"), 1)
@@ -65,8 +62,8 @@ func FuzzSOCKS5Reply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, piece int) {
 		for _, host := range []string{"name.test", "192.0.2.1", "2001:db8::1", strings.Repeat("n", 255)} {
 			w := &wire{rest: data, piece: max(piece, 1)}
-			if (&via{address: "proxy.test:1080"}).socks5Over(w, host, 80) == nil {
-				require.GreaterOrEqual(t, len(data)-len(w.rest), 2+4+2)
+			if (&via{address: "proxy.test:1080"}).socks5(w, host, 80) == nil {
+				require.GreaterOrEqual(t, len(data)-len(w.rest), 2+4+1+2)
 			}
 		}
 	})

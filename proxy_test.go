@@ -249,6 +249,95 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 	}
 }
 
+// A program can tell refusals apart by their code: RFC 1928's reply or HTTP's status. Some
+// SOCKS5 proxies send a refusal of three bytes, without an address, and close.
+func TestAProxysRefusalHasItsCode(t *testing.T) {
+	type test struct {
+		name   string
+		scheme string // with the user
+		parts  []string
+		reply  client.SOCKSReply
+		status int
+		text   string
+	}
+	names := []string{
+		1: "general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable",
+		"connection refused", "TTL expired", "command not supported", "address type not supported", "unknown code: 9", 255: "unknown code: 255",
+	}
+	var tests []test
+	for code, name := range names {
+		if name == "" {
+			continue
+		}
+		reply := client.SOCKSReply(code)
+		require.Equal(t, name, reply.String())
+		whole := "\x05" + string([]byte{byte(code)}) + "\x00\x01\x00\x00\x00\x00\x00\x00"
+		for _, n := range []int{2, 3, 4, 9, 10} {
+			tests = append(tests, test{fmt.Sprintf("%s in %d bytes", name, n), "socks5://", []string{"\x05\x00", whole[:n]}, reply, 0, "refused: " + name})
+		}
+	}
+	require.Equal(t, "succeeded", client.SOCKSReply(0).String())
+	tests = append(tests,
+		test{"no method, nobody offered", "socks5://", []string{"\x05\xff"}, 0, 0, "refused: no acceptable authentication methods: set user and password"},
+		test{"no method", "socks5://me:secret@", []string{"\x05\xff"}, 0, 0, "refused: no acceptable authentication methods"},
+		test{"wrong password", "socks5://me:secret@", []string{"\x05\x02", "\x01\x01"}, 0, 0, "refused: username/password authentication failed"},
+		test{"wrong password, another status", "socks5://me:secret@", []string{"\x05\x02", "\x01\xff"}, 0, 0, "refused: username/password authentication failed"},
+		test{"half a refusal", "socks5://", []string{"\x05\x00", "\x05"}, 0, 0, "unexpected EOF"},
+		test{"half a grant", "socks5://", []string{"\x05\x00", "\x05\x00\x00"}, 0, 0, "unexpected EOF"},
+		test{"SOCKS4 to the request", "socks5://", []string{"\x05\x00", "\x00\x5b"}, 0, 0, "unexpected protocol version 0"},
+		test{"another protocol for the password", "socks5://me:secret@", []string{"\x05\x02", "\x05\x00"}, 0, 0, "unexpected version 5"},
+	)
+	for _, status := range []string{"300 Multiple Choices", "403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway", "504 "} {
+		code, err := strconv.Atoi(status[:3])
+		require.NoError(t, err)
+		for _, version := range []string{"HTTP/1.0 ", "HTTP/1.1 "} {
+			line := version + status + "\r\n"
+			tests = append(tests,
+				test{version + status, "http://", []string{line + "\r\n"}, 0, code, "refused: " + status},
+				test{version + status + ", the line alone", "http://", []string{line}, 0, code, "refused: " + status},
+				test{version + status + ", cut in its fields", "http://", []string{line + "Proxy-Authen"}, 0, code, "refused: " + status},
+				test{version + status + ", after an interim reply", "http://", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + line}, 0, code, "refused: " + status},
+			)
+		}
+	}
+	tests = append(tests,
+		test{"no status line", "http://", []string{"HTTP/1.1 403 Forb"}, 0, 0, "unexpected EOF"},
+		test{"half a grant by HTTP", "http://", []string{"HTTP/1.1 200 OK\r\n"}, 0, 0, "unexpected EOF"},
+	)
+	// The header of another version may end elsewhere.
+	for _, version := range []string{"HTTP/2.0", "HTTP/3.0", "HTTP/1.2", "HTTP/0.9", "HTTP/9.9"} {
+		for _, status := range []string{" 200 OK", " 403 Forbidden", " 103 Early Hints"} {
+			tests = append(tests, test{version + status, "http://", []string{version + status + "\r\n\r\n"}, 0, 0, "its reply is " + version})
+		}
+	}
+	for _, line := range []string{"HTTP/1.10 200 OK", "HTTP/2 200 OK", "http/1.1 200 OK", "ICY 200 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 OK", "200 OK"} {
+		tests = append(tests, test{line, "http://", []string{line + "\r\n\r\n"}, 0, 0, "malformed"})
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			address, _ := new(fakeProxy).serve(t, func(conn net.Conn) {
+				for _, part := range test.parts {
+					_, _ = conn.Read(make([]byte, 1000))
+					_, _ = conn.Write([]byte(part))
+				}
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			c, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: enough, Proxy: test.scheme + address})
+			require.Nil(t, c)
+			var pe *client.ProxyError
+			require.ErrorAs(t, err, &pe)
+			require.Equal(t, test.reply, pe.Reply)
+			require.Equal(t, test.status, pe.Status)
+			require.ErrorContains(t, err, test.text)
+			require.NotContains(t, err.Error(), "secret")
+			require.False(t, timedOut(err))
+			require.True(t, client.SafeToRetry(err))
+			require.Equal(t, strings.Contains(test.text, "EOF"), errors.Is(err, io.ErrUnexpectedEOF))
+		})
+	}
+}
+
 func TestAProxyThatClosesOrStallsAnywhereIsAFailedDial(t *testing.T) {
 	scripts := map[string][]byte{
 		"http":   []byte("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
@@ -490,6 +579,7 @@ func TestRealProxies(t *testing.T) {
 			_, err := client.Dial("tcp", nobody, via(test.user))
 			require.ErrorAs(t, err, &pe)
 			require.False(t, timedOut(err))
+			require.Truef(t, test.scheme == "http" && pe.Status >= 500 || pe.Reply == client.SOCKSConnectionRefused, "%+v", pe)
 			if test.wrong != "" {
 				_, err = client.Dial("tcp", echoing.Addr().String(), via("me:wrong@"))
 				require.ErrorAs(t, err, &pe)

@@ -202,7 +202,7 @@ func tie(of *net.Resolver) *net.Resolver {
 		if dial == nil {
 			dial = new(net.Dialer).DialContext
 		}
-		conn, err := dial(ctx, network, address)
+		conn, err := dialResolver(ctx, dial, network, address)
 		if err != nil {
 			return nil, err
 		}

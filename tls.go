@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,10 @@ import (
 //
 // Files are read by each Dial and StartTLS, and by NewTCP and its kin, before
 // anything is connected: one that is replaced counts from the next on, one that
-// is missing, empty or malformed is an *OptionError with the file's name.
+// is missing, empty or malformed is an *OptionError with the file's name. A PEM
+// file (RFC 7468) may have a byte order mark, indented lines, the line ends of any
+// system, and text between its blocks. No block is ignored: a malformed one, and one
+// that the field has no use for, such as a revocation list in CAFile, is an error.
 type TLSOptions struct {
 	// ServerName is the name or IP address that the server's certificate has to
 	// be for, and the name that is sent to the server (SNI, RFC 6066; an address
@@ -31,14 +35,15 @@ type TLSOptions struct {
 	// CAFile and CAPath name the certificates that a chain may end in, instead of
 	// the system's: a file with one or more in PEM, and a directory of such
 	// files. Of a directory the files count that end in .pem, .crt or .cer or are
-	// named as openssl-rehash(1) does. Default: Config's RootCAs, or else the
-	// system's.
+	// named as openssl-rehash(1) does. openssl's TRUSTED CERTIFICATE is refused: it
+	// has trust settings, which are not supported. Default: Config's RootCAs, or else the system's.
 	CAFile string
 	CAPath string
 
 	// CertFile and KeyFile are the client's own certificate, with the chain to
-	// its CA, and the private key, in PEM. It is shown to a server that asks for
-	// one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
+	// its CA, and the private key, in PEM. Both may name one file that has all of
+	// it. KeyFile must have one key. The client sends the certificate to a server that
+	// requests one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
 	// (RFC 5958; AES or 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256)
 	// or in the older way of OpenSSL (RFC 1421). Default: Config's Certificates.
 	CertFile   string
@@ -56,17 +61,26 @@ type TLSOptions struct {
 	// the root. Zero is no limit but that of crypto/x509, negative is none at all.
 	VerifyDepth int
 
-	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5). There
-	// has to be one, in date, from the issuer of the server's certificate; the
-	// certificates above it are looked up too if there is a list of their issuer.
+	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5; version 1 or
+	// 2). There has to be one, in date, from the issuer of the server's certificate;
+	// the certificates above it are looked up too if there is a list of their issuer.
 	// A server's certificate that is trusted for itself, being in CAFile or
 	// self-signed, needs no list, but one that has it is believed if the issuer's
 	// certificate is in CAFile too or comes along.
+	//
+	// A list must be complete. Delta lists and lists for some kinds of certificates or
+	// some reasons are refused, whether or not their extension is marked critical. A
+	// list for one distribution point counts as complete for the certificates that name
+	// its URI. A certificate in a list that is out of date is revoked; a certificate that
+	// is not in it may be. The issuer's clock may be up to 5 minutes ahead.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
 	// that the server sends by itself has to be good in any case, and one has to
-	// come if the certificate says so (RFC 7633).
+	// come if the certificate says so (RFC 7633). The answer must have
+	// the hashes of the issuer's name and key and be signed by the issuer or by its
+	// responder (RFC 6960, 3.2). The responder's clock may be up to 5 minutes ahead. The
+	// answer is valid until its nextUpdate, or for a week if it has none.
 	RequireStaple bool
 
 	// InsecureSkipVerify accepts any certificate for any name. It is the only way
@@ -95,7 +109,9 @@ type TLSOptions struct {
 	// Its InsecureSkipVerify has to be false and its Renegotiation never. Its
 	// VerifyPeerCertificate and VerifyConnection come on top of the verification
 	// here, and after it. Records are always of the full size:
-	// DynamicRecordSizingDisabled is set.
+	// DynamicRecordSizingDisabled is set. If a callback panics or ends its goroutine, so does
+	// the method that called it. A Dial then leaves no connection behind. Later calls on an
+	// existing connection fail, and Close frees it.
 	Config *tls.Config
 }
 
@@ -281,6 +297,10 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	t.chains = verified()
 	c.tls.Store(t)
 	c.sock.Take()
+	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
+	// keeps the socket's finalizer from running. The addressing is reachable as long as a
+	// client or a pool has the connection.
+	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
 	return nil
 }
 
@@ -309,9 +329,22 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 // is none, it is no syscall.Conn. go-redis, for one, peeks at the descriptor of an idle
 // connection that has one. A session ticket is to it an answer that nobody has asked for,
 // and it throws the connection away, or reads, without a limit, what it is about.
+//
+// Its Read returns io.EOF where that of crypto/tls does: also if the peer closes the
+// connection between two records without close_notify. Many servers do that, and drivers
+// and net/http rely on io.EOF there. The stream may have been truncated (RFC 8446, 6.1),
+// which Recv and Read of a Client report as io.ErrUnexpectedEOF.
 type tlsConn struct {
 	*Client
 	concealed
+}
+
+func (c tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Client.Read(p)
+	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // it comes bare
+		err = io.EOF
+	}
+	return n, err
 }
 
 // A concealed has a method of the same name as one of Client's. Beside each other they

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -44,11 +45,16 @@ func FuzzPEM(f *testing.F) {
 	f.Add(certificate)
 	f.Add(append([]byte("# two\r\n"), append(certificate, certificate...)...))
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	f.Add(append([]byte("\ufeff "), bytes.ReplaceAll(certificate, []byte("-----\n"), []byte("-----"))...))
 	f.Add([]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n"))
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMAA=\n-----END EC PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file := filepath.Join(t.TempDir(), "f")
 		require.NoError(t, os.WriteFile(file, data, 0o600))
+		if blocks, err := pemBlocks(data); err == nil {
+			require.Equal(t, bytes.Count(data, []byte("-----BEGIN")), len(blocks), "none is ignored")
+			require.Equal(t, bytes.Count(data, []byte("-----END")), len(blocks))
+		}
 		certs, err := certificates(file)
 		require.Equal(t, err == nil, len(certs) > 0)
 		plain, err := decrypted(data, "") // a passphrase would have a stranger's file say how long to work
@@ -69,6 +75,7 @@ func FuzzRevocationLists(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(der)
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	f.Add(bytes.Replace(der, []byte{2, 1, 1}, nil, 1)) // like version 1, but for the lengths
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lists, err := parseLists(data)
 		if err != nil {
@@ -92,6 +99,15 @@ func FuzzStaple(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(der)
 	}
+	good := ocsp.Response{Status: ocsp.Good, SerialNumber: leaf.SerialNumber, ThisUpdate: time.Unix(0, 0), NextUpdate: time.Unix(1<<32, 0)}
+	namesake, otherKey := fuzzCA(f)
+	der, err := ocsp.CreateResponse(namesake, ca, good, key) // about another issuer's certificate
+	require.NoError(f, err)
+	f.Add(der)
+	good.Certificate = namesake
+	der, err = ocsp.CreateResponse(ca, namesake, good, otherKey) // by a responder that the issuer has not authorized
+	require.NoError(f, err)
+	f.Add(der)
 	f.Add([]byte(ocsp.TryLaterErrorResponse))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 0 {

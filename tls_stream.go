@@ -32,9 +32,10 @@ import (
 // out as soon as there is room, as what is in the kernel's buffer does. For that
 // alone there is a goroutine, until it is done or the client is closed.
 type tlsStream struct {
-	wire   tlsSocket
-	conn   *tls.Conn
-	chains [][]*x509.Certificate // that were accepted in the handshake
+	wire    tlsSocket
+	conn    *tls.Conn
+	chains  [][]*x509.Certificate // that were accepted in the handshake
+	crashed atomic.Bool           // see errCrashed
 
 	// Of whoever has the turn to receive.
 	ahead []byte // received, and peeked at only
@@ -44,6 +45,7 @@ type tlsStream struct {
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
 	ended       atomic.Bool // nothing more will come
+	cut         atomic.Bool // and the end was within a record
 	readClosed  atomic.Bool // by CloseRead
 	writeClosed atomic.Bool // by CloseWrite
 	closing     atomic.Bool // by Close
@@ -56,11 +58,20 @@ const maxPlaintext = 16 << 10
 // io.EOF, which crypto/tls would take for the end between two records.
 var errCut = errors.New("the peer closed the connection and had not ended TLS")
 
+// errCrashed is the error of every call after one in which a callback of the Config
+// (ClientSessionCache, Time, Rand) panicked or ended its goroutine. The state of crypto/tls
+// is then undefined, so both directions fail. It is set before each call of crypto/tls and
+// cleared after it: it stays if the call does not return.
+var errCrashed = errors.New("a callback of TLSOptions.Config panicked or ended its goroutine in an earlier call: close the client and dial again")
+
 // newTLSStream makes the handshake, in both turns.
 func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
 	t := &tlsStream{wire: tlsSocket{sock: c.sock, ends: c.ends.Load(), rd: rd, wr: wr, handshaking: true}}
 	t.conn = tls.Client(&t.wire, config)
 	err := t.conn.HandshakeContext(ctx)
+	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
+		keys.ended.repeat()
+	}
 	if err == nil {
 		_, err = t.wire.flush(&t.wire.wr, 0)
 	}
@@ -98,7 +109,13 @@ func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
 // take is a receive in the receiver's turn.
 func (t *tlsStream) take(turn *sock.Turn, p []byte, flags Flag) (int, error) {
 	t.wire.rd, t.wire.impatient = *turn, flags&DontWait != 0
-	defer func() { *turn, t.wire.impatient = t.wire.rd, false }()
+	defer func() {
+		*turn, t.wire.impatient = t.wire.rd, false
+		if t.over == errCrashed { //nolint:errorlint // as it was set
+			t.ended.Store(true)
+			t.crashed.Store(true)
+		}
+	}()
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -160,14 +177,19 @@ func ending(n int, err error) error {
 
 // decrypt gets at least one byte of application data, or says why not.
 func (t *tlsStream) decrypt(p []byte) (int, error) {
+	if t.over == nil && t.crashed.Load() {
+		t.over = errCrashed
+	}
 	if t.over != nil {
 		return 0, t.over
 	}
+	t.over = errCrashed
 	n, err := t.conn.Read(p)
 	if n == 0 && t.wire.hasty && isPending(err) {
 		t.wire.patient = true
 		n, err = t.conn.Read(p)
 	}
+	t.over = nil
 	t.wire.hasty, t.wire.patient = false, false
 	t.push() // crypto/tls may have had something to say to the peer
 	if n > 0 || err == nil {
@@ -183,6 +205,7 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 		}
 	}
 	t.over = err // crypto/tls does not stay with all of them
+	t.cut.Store(t.wire.in.midway())
 	t.ended.Store(true)
 	return 0, err
 }
@@ -210,7 +233,10 @@ func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error)
 			return n, true, os.ErrDeadlineExceeded
 		}
 		record := p[n:min(len(p), n+maxPlaintext)]
-		if _, err := t.conn.Write(record); err != nil {
+		t.failed = errCrashed
+		_, err := t.conn.Write(record)
+		t.failed = nil
+		if err != nil {
 			return n, some, err
 		}
 		went, err := t.flush(turn)
@@ -228,6 +254,9 @@ func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error)
 // flush sends the queue, and gives how much of it went. What the kernel has
 // refused for good is the end of sending: nothing can take the place of a record.
 func (t *tlsStream) flush(turn *sock.Turn) (int, error) {
+	if t.failed == nil && t.crashed.Load() {
+		t.failed = errCrashed
+	}
 	if t.failed != nil {
 		return 0, t.failed
 	}
@@ -242,6 +271,9 @@ func (t *tlsStream) flush(turn *sock.Turn) (int, error) {
 // nobody else can send anything before that, and who waits to receive may wait for
 // the answer to it.
 func (t *tlsStream) leave(turn sock.Turn) {
+	if t.failed == errCrashed { //nolint:errorlint // as it was set
+		t.crashed.Store(true)
+	}
 	if t.failed != nil || len(t.wire.queued()) == 0 {
 		turn.Leave()
 		return
@@ -284,10 +316,15 @@ func (t *tlsStream) closeWrite(timeout time.Duration) error {
 
 func (t *tlsStream) closeNotify(turn *sock.Turn) error {
 	t.writeClosed.Store(true)
-	if err := t.conn.CloseWrite(); err != nil {
-		return err
+	if t.failed != nil {
+		return t.failed
 	}
-	_, err := t.flush(turn)
+	t.failed = errCrashed
+	err := t.conn.CloseWrite()
+	t.failed = nil
+	if err == nil {
+		_, err = t.flush(turn)
+	}
 	return err
 }
 
@@ -325,6 +362,16 @@ func (t *tlsStream) there(turn *sock.Turn, came bool) bool {
 	n, err := t.take(turn, t.one[:], DontWait)
 	t.ahead = t.one[:n]
 	return n > 0 || !errors.Is(err, unix.EAGAIN)
+}
+
+// close sends close_notify and closes the socket, also if a callback panics in between.
+func (t *tlsStream) close() (err error) {
+	if t.closing.Swap(true) {
+		return net.ErrClosed // by the call that was first
+	}
+	defer func() { err = t.wire.sock.Close() }()
+	t.bye()
+	return nil
 }
 
 // bye does before Close what can be done without waiting: it takes what the

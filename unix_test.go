@@ -2,11 +2,13 @@ package client_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/blocksock/client"
@@ -177,4 +179,34 @@ func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
 		require.ErrorAs(t, c.Bind(longest+"xx"), &ae)
 		require.NoError(t, c.Close())
 	}
+}
+
+// A datagram is sent and received by one system call, however long it is.
+func TestAUnixgramOfMoreThanAMebibytePassesWhole(t *testing.T) {
+	const size = 1<<20 + 1000
+	force := func(_, _ string, c syscall.RawConn) (err error) {
+		if e := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, sndBufForce, 4*size)
+		}); e != nil {
+			return e
+		}
+		return err
+	}
+	peer, err := client.NewUnixgram(&client.Options{LocalAddr: loopbackOf(t, "unixgram")})
+	require.NoError(t, err)
+	defer peer.Close()
+	c, err := client.NewUnixgram(&client.Options{Control: force})
+	if errors.Is(err, unix.EPERM) || sndBufForce == 0 {
+		t.Skip("takes root, on Linux")
+	}
+	require.NoError(t, err)
+	defer c.Close()
+	want := bytes.Repeat([]byte("0123456789"), size/10)
+	n, err := c.SendTo(want, peer.LocalAddr())
+	require.NoError(t, err)
+	require.Equal(t, len(want), n)
+	got := make([]byte, size)
+	n, err = peer.Recv(got, 0)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(want, got[:n]))
 }

@@ -28,7 +28,7 @@ func mostOfOthers(errno unix.Errno) int {
 		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES:
 		return 100
 	case unix.EMSGSIZE:
-		return 2 // each that is the send's own is queued too
+		return 10 // each that is the send's own takes room in the queue too
 	}
 	return 0
 }

@@ -33,7 +33,7 @@ func (s *Socket) icmpError() error {
 		if err != nil {
 			return nil // there is none
 		}
-		if e := parseICMP(control[:n]); e != nil {
+		if e := parseICMP(control[:n]); e != nil { // nil: not ICMP's, or told to the send whose it is
 			e.To = portOf(to)
 			return e
 		}
@@ -52,6 +52,9 @@ func parseICMP(control []byte) *ICMPError {
 		v6 := m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
 		if !v4 && !v6 || len(m.Data) < 16 {
 			continue
+		}
+		if m.Data[4] == unix.SO_EE_ORIGIN_LOCAL {
+			continue // a send has been told
 		}
 		e := &ICMPError{Errno: unix.Errno(binary.NativeEndian.Uint32(m.Data)), Type: m.Data[5], Code: m.Data[6]}
 		if e.Errno == unix.EMSGSIZE {

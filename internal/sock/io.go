@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxIO bounds what one system call is asked to move. It does not come back while the
+// maxIO bounds what one system call is asked to move on a stream. It does not come back while the
 // peer keeps up, not even with MSG_DONTWAIT, and a limit is looked at in between.
 const maxIO = 1 << 20
 
@@ -61,6 +61,11 @@ func (s *Socket) Read(p []byte) (int, error) {
 func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *name) (int, error) {
 	oob := flags&unix.MSG_OOB != 0
 	all := s.stream && !oob && flags&unix.MSG_WAITALL != 0
+	if s.domain == unix.AF_UNIX {
+		// With it a receive that has a part takes the socket's error and does not tell
+		// (unix_stream_read_generic).
+		flags &^= unix.MSG_WAITALL
+	}
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
@@ -77,15 +82,18 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		if s.life.isOver() {
 			return got, s.ended()
 		}
-		room := p[got:min(len(p), got+maxIO)]
+		room := p[got:]
+		if s.stream {
+			room = room[:min(len(room), maxIO)]
+		}
 		state := s.state.Load()
-		if state != 0 && !oob {
+		if state&unusual != 0 && !oob {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
 				return got, err
 			}
 			if len(room) == 0 {
-				return got, ending(got)
+				return got, s.ending(got)
 			}
 		}
 		n, errno := s.recvOnce(room, flags, until, wait, from)
@@ -105,13 +113,14 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
 			return got, s.failure("recvfrom", errno)
+		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0 && !oob:
+			return got, s.ending(got)
 		case errno == unix.EAGAIN:
 			if err := s.await(&s.rd, events, until, &idle); err != nil {
 				return got, err
 			}
 		case errno != 0:
-			s.note(errno)
-			return got, s.failure("recvfrom", errno)
+			return got, s.recvFailure(errno)
 		case n == 0 && s.stream:
 			return got, s.ending(got)
 		default:
@@ -164,23 +173,27 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 	}
 }
 
-// ending is the error for a stream that has ended after got bytes of a call.
-func (s *Socket) ending(got int) error {
-	if s.life.isOver() {
-		return s.ended()
-	}
-	if s.state.Load()&readClosed == 0 {
-		if err := s.lossError(); err != nil {
-			return err
+// recvFailure is failure for a receive, whose error it keeps.
+func (s *Socket) recvFailure(errno unix.Errno) error {
+	s.note(errno)
+	if errno == unix.ENOTCONN { // MPTCP's word for a connection that has failed before
+		if lost := s.loss(); lost != 0 {
+			errno = lost
 		}
 	}
-	return ending(got)
+	return s.failure("recvfrom", errno)
 }
 
-// ending is the error for the orderly end of a stream.
-func ending(got int) error {
-	if got > 0 {
+// ending is the error for a stream that has ended after got bytes of a call.
+func (s *Socket) ending(got int) error {
+	switch errno := s.loss(); {
+	case errno != 0 || s.life.isOver():
+		return s.failure("recvfrom", errno)
+	case got > 0:
 		return io.ErrUnexpectedEOF
+	}
+	if s.state.Load()&endTold == 0 {
+		s.state.Or(endTold)
 	}
 	return io.EOF
 }
@@ -197,13 +210,13 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 			return 0, s.ended()
 		}
 		room := p[:min(len(p), maxPeek)]
-		if s.state.Load() != 0 {
+		if s.state.Load()&unusual != 0 {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
 				return 0, err
 			}
 			if len(room) == 0 {
-				return 0, ending(0)
+				return 0, s.ending(0)
 			}
 			ended = ended || len(room) < len(p)
 		}
@@ -212,13 +225,15 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 		switch {
 		case errno == unix.EINTR:
 			continue
+		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0:
+			return 0, s.ending(0)
 		case errno == unix.EAGAIN:
 		case errno != 0:
-			s.note(errno)
-			return 0, s.failure("recvfrom", errno)
+			return 0, s.recvFailure(errno)
 		case n == len(p):
 			return n, nil
 		case n == 0 || ended:
+			s.takeError() // which a peek of a part leaves
 			return n, s.ending(n)
 		}
 		var err error
@@ -229,8 +244,8 @@ func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, er
 			err = s.await(&s.rd, unix.POLLIN, until, &idle)
 		default:
 			err = s.rest(&s.rd, until, &idle)
-			// Once the peer has closed, all there ever will be is queued: one
-			// more look decides.
+			// Once the peer has closed, or this side has, all there ever will be is
+			// queued: one more look decides.
 			ended = !s.peerThere()
 		}
 		if err != nil {
@@ -277,12 +292,20 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	}
 	var idle pause
 	sent := 0
-	others := 0 // errors that may have been about other datagrams
+	others := 0    // errors that may have been about other datagrams
+	short := false // the last call has sent a part
 	for {
 		if s.life.isOver() {
 			return sent, s.ended()
 		}
-		n, errno := s.sendOnce(p[sent:min(len(p), sent+maxIO)], flags, to)
+		if s.state.Load()&writeClosed != 0 {
+			return sent, s.failure("sendto", unix.EPIPE) // the kernel's error is for who receives
+		}
+		piece := p[sent:]
+		if s.stream {
+			piece = piece[:min(len(piece), maxIO)]
+		}
+		n, errno := s.sendOnce(piece, flags, to)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
@@ -293,13 +316,21 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 			// A unix datagram socket that is connected to nobody is always
 			// writable, also if the queue of whom it sends to is full: pauses
 			// take the place of readiness then.
+			short = false
 			if err := s.await(&s.wr, unix.POLLOUT, until, &idle); err != nil {
 				return sent, err
 			}
 		case errno != 0:
+			if short && s.domain == unix.AF_UNIX {
+				// The peer has closed with something unread in the midst of the last call,
+				// which has taken the socket's error and told the count
+				// (unix_stream_sendmsg).
+				s.note(unix.ECONNRESET)
+			}
 			return sent, s.failure("sendto", errno)
 		default:
 			sent += n
+			short = n < len(piece)
 			if sent == len(p) {
 				return sent, nil
 			}
@@ -313,10 +344,7 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 
 // sendOnce is sysSend, with the error of a stream kept before the call counts as ended.
 func (s *Socket) sendOnce(p []byte, flags int, to *name) (n int, errno unix.Errno) {
-	if s.state.Load()&deferred != 0 {
-		s.state.And(^uint32(deferred)) // the SYN goes out with this
-		s.state.Or(opening)
-	}
+	s.begins() // TCP Fast Open: the SYN goes out with this
 	s.wr.calls.Add(1)
 	n, errno = s.sysSend(p, flags, to)
 	if errno != 0 {
@@ -324,7 +352,7 @@ func (s *Socket) sendOnce(p []byte, flags int, to *name) (n int, errno unix.Errn
 	}
 	s.wr.calls.Add(1)
 	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
-		errno = unix.EAGAIN // TCP Fast Open: the handshake is under way
+		errno = unix.EAGAIN // the handshake is under way
 	}
 	return n, errno
 }

@@ -1,7 +1,6 @@
 package sock
 
 import (
-	"os"
 	"runtime"
 	"time"
 
@@ -28,10 +27,41 @@ func endsStream(errno unix.Errno) bool {
 	return false
 }
 
-// note keeps the error of a system call if it has ended the stream.
+// note keeps the error of a system call if it has ended the stream: not if the stream had
+// ended in order before, nor if it goes on (a router's error, by IP_RECVERR of ip(7)).
 func (s *Socket) note(errno unix.Errno) {
-	if s.stream && endsStream(errno) {
+	if s.stream && endsStream(errno) && s.state.Load()&endTold == 0 && !s.sysGoesOn() {
 		s.lost.CompareAndSwap(0, uint32(errno))
+	}
+}
+
+// takeError gives the error that the kernel has for the next call, and keeps it.
+func (s *Socket) takeError() unix.Errno {
+	n, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil || n == 0 {
+		return 0
+	}
+	s.note(unix.Errno(n))
+	return unix.Errno(n)
+}
+
+// hasError reports whether the kernel has an error for the next call on a stream.
+func (s *Socket) hasError() bool {
+	fds := [...]unix.PollFd{{Fd: int32(s.fd)}}
+	n, errno := sleepPoll(fds[:], 0)
+	return errno == 0 && n > 0 && fds[0].Revents&unix.POLLERR != 0
+}
+
+// watchError is for a function that is given the descriptor: if the kernel has an error
+// before and not after, the function has met it. Which one it was it does not say.
+func (s *Socket) watchError() (after func()) {
+	if !s.stream || s.lost.Load() != 0 || !s.hasError() {
+		return func() {}
+	}
+	return func() {
+		if !s.hasError() {
+			s.note(unix.ECONNRESET)
+		}
 	}
 }
 
@@ -41,21 +71,14 @@ func (s *Socket) note(errno unix.Errno) {
 func (s *Socket) loss() unix.Errno {
 	if calls := s.wr.calls.Load(); calls%2 != 0 {
 		const spins = 100
-		for i := 0; s.wr.calls.Load() == calls; i++ {
+		most := In(time.Second) // sendfile(2) may wait for a disk, and that one for ever
+		for i := 0; s.wr.calls.Load() == calls && !s.life.isOver() && most.Left() > 0; i++ {
 			if i < spins {
 				runtime.Gosched()
-			} else { // sendfile(2) may wait for the disk
+			} else {
 				time.Sleep(firstPause)
 			}
 		}
 	}
 	return unix.Errno(s.lost.Load())
-}
-
-// lossError is loss as the error of a receive.
-func (s *Socket) lossError() error {
-	if errno := s.loss(); errno != 0 {
-		return os.NewSyscallError("recvfrom", errno)
-	}
-	return nil
 }

@@ -3,7 +3,6 @@ package sock
 import (
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,14 +82,6 @@ func (p *Poll) Wait(until Instant) error {
 			p.waker.rest(min(left, interval(began)))
 		}
 	}
-}
-
-// interval is how long a wait that began at a time rests until it looks again, where it can
-// neither park nor hold a thread: so long that looking costs little, and so short that it
-// is not late by much of what it has taken.
-func interval(began Instant) time.Duration {
-	const longest = 10 * time.Millisecond
-	return min(max(time.Duration(Now()-began)/8, firstPause), longest)
 }
 
 // closed reports whether a socket was closed or stopped.

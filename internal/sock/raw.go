@@ -19,6 +19,7 @@ func (c RawConn) Control(f func(fd uintptr)) error {
 	}
 	defer c.s.release()
 	defer c.s.forgetTimeout()
+	defer c.s.watchError()()
 	f(uintptr(c.s.fd))
 	return nil
 }
@@ -49,7 +50,11 @@ func (s *Socket) lend(d *side, events int16, f func(fd uintptr) bool) error {
 		}
 	}
 	var idle pause // a callback may want more than readiness
-	for !f(uintptr(s.fd)) {
+	call := func() bool {
+		defer s.watchError()()
+		return f(uintptr(s.fd))
+	}
+	for !call() {
 		if err := s.await(d, events, Never, &idle); err != nil {
 			return err
 		}

@@ -36,6 +36,9 @@ func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) 
 		if s.life.isOver() {
 			return sent, s.ended()
 		}
+		if s.state.Load()&writeClosed != 0 {
+			return sent, s.failure("sendfile", unix.EPIPE) // as for transmit
+		}
 		var n int
 		var errno unix.Errno
 		at := offset + sent

@@ -31,7 +31,7 @@ type Socket struct {
 	taken atomic.Bool // set for good by Take
 
 	lost   atomic.Uint32 // the unix.Errno that has ended the stream; see loss
-	state  atomic.Uint32 // deferred, opening, readClosed
+	state  atomic.Uint32 // deferred, opening, readClosing, …
 	unread atomic.Int64  // bytes that were queued when reading was closed
 
 	// Of who has the turn to receive, in a crowd.
@@ -87,6 +87,10 @@ func (s *Socket) forgotten() {
 		Forgotten.Add(1)
 	}
 }
+
+// Forget closes a socket whose owner is unreachable, as the finalizer does for a socket
+// that is unreachable itself. It is for an owner whose goroutine still uses the socket.
+func (s *Socket) Forget() { s.forgotten() }
 
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
@@ -144,6 +148,7 @@ func (s *Socket) release() error {
 	if !s.life.release() {
 		return nil
 	}
+	s.untime()
 	err := s.sysClose()
 	s.rd.waker.close()
 	s.wr.waker.close()

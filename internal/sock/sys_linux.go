@@ -181,6 +181,14 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	return true
 }
 
+// untime takes SO_RCVTIMEO back, which is the socket's and not the descriptor's: another
+// process may go on with a duplicate.
+func (s *Socket) untime() {
+	if s.rcvTimeout.Load() > 0 {
+		_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, new(unix.Timeval))
+	}
+}
+
 // fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
 // end before until: it is late by at most an eighth and a tick, see kernelWait.
 func (s *Socket) fitsKernelWait(until Instant) bool {
@@ -191,9 +199,6 @@ func (s *Socket) fitsKernelWait(until Instant) bool {
 	return wait >= 0 && until.Left() > wait+wait/8+longestTick
 }
 
-// sysQueued is how many bytes of a stream can be received at once.
-func (s *Socket) sysQueued() (int, error) { return unix.IoctlGetInt(s.fd, unix.SIOCINQ) }
-
 // processCPU is how much CPU time the process has used.
 func processCPU() time.Duration {
 	var ts unix.Timespec
@@ -201,4 +206,58 @@ func processCPU() time.Duration {
 		return 0
 	}
 	return time.Duration(ts.Nano())
+}
+
+// sysQueued is how many bytes of a stream can be received without waiting. The caller has
+// the turn to receive.
+func (s *Socket) sysQueued() (int, error) {
+	n, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
+	if err != nil || s.domain == unix.AF_UNIX {
+		return n, err
+	}
+	// Of TCP it counts up to an urgent byte (tcp_inq), unless that is received with the rest.
+	inline, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE)
+	if err != nil || inline != 0 {
+		return n, err
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
+		return n, err
+	}
+	all, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
+	if e := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 0); err == nil {
+		err = e
+	}
+	if all > n {
+		all-- // the urgent byte
+	}
+	return all, err
+}
+
+// The states of TCP as TCP_INFO has them (net/tcp_states.h).
+const (
+	tcpSynSent = 2
+	tcpClose   = 7
+)
+
+func (s *Socket) tcpState() (state uint8, ok bool) {
+	if !s.stream || s.domain == unix.AF_UNIX {
+		return 0, false
+	}
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, false
+	}
+	return info.State, true
+}
+
+// sysGoesOn reports whether a connection is one still, after an error.
+func (s *Socket) sysGoesOn() bool {
+	state, ok := s.tcpState()
+	return ok && state != tcpClose
+}
+
+// sysOpening reports whether a handshake is under way.
+func (s *Socket) sysOpening() bool {
+	state, ok := s.tcpState()
+	return ok && state == tcpSynSent
 }

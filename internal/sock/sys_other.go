@@ -193,3 +193,9 @@ func processCPU() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+func (*Socket) sysGoesOn() bool { return false }
+
+func (*Socket) sysOpening() bool { return false } // no connect is put off here
+
+func (*Socket) untime() {} // there is no SO_RCVTIMEO to take back

@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A callback may panic or end its goroutine (runtime.Goexit, as testing.T.FailNow does).
+// Most callbacks run in the goroutine that called this package, and deferred calls release
+// what it holds. Two need more:
+//
+//   - Resolver.Dial runs in goroutines of package net. A panic there ends the process, and
+//     after a Goexit the lookup never returns (internal/singleflight).
+//   - Config.KeyLogWriter runs while crypto/tls holds a mutex that all connections of the
+//     process share, and does not unlock in a deferred call (writeKeyLog).
+//
+// Each of these runs in a goroutine of its own. Its caller in the standard library gets an
+// error, and the panic or Goexit is repeated in the goroutine that called this package.
+
+// A callbackResult tells how a callback ended.
+type callbackResult struct {
+	panicked any
+	exited   bool // by runtime.Goexit
+}
+
+// runCallback runs f in a new goroutine and waits for its end.
+func runCallback(f func()) (o callbackResult) {
+	done := make(chan struct{})
+	go func() {
+		returned := false
+		defer func() {
+			o.panicked = recover()
+			o.exited = !returned && o.panicked == nil
+			close(done)
+		}()
+		f()
+		returned = true
+	}()
+	<-done
+	return o
+}
+
+func (o callbackResult) returned() bool { return o.panicked == nil && !o.exited }
+
+// repeat panics or exits as the callback did.
+func (o callbackResult) repeat() {
+	if o.panicked != nil {
+		panic(o.panicked)
+	}
+	if o.exited {
+		runtime.Goexit()
+	}
+}
+
+var errNoReturn = errors.New("the callback panicked or ended its goroutine")
+
+// A keyLog runs the KeyLogWriter of one connection.
+type keyLog struct {
+	to    io.Writer
+	ended callbackResult
+}
+
+func (k *keyLog) Write(p []byte) (n int, err error) {
+	if k.ended = runCallback(func() { n, err = k.to.Write(p) }); !k.ended.returned() {
+		return 0, errNoReturn
+	}
+	return n, err
+}
+
+// A lookupCalls keeps the first call of Resolver.Dial in one lookup that did not return.
+// Package net makes several calls at a time, each with the lookup's context.
+type lookupCalls struct {
+	ended atomic.Pointer[callbackResult]
+}
+
+type lookupKey struct{}
+
+// watchResolver returns the context for lookups. When they are over repeat closes the
+// socket, if there is one, and panics or exits, if the resolver's Dial did. Package net may
+// have asked again, so there can be a connection all the same.
+func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func(*sock.Socket)) {
+	if r == nil || r.Dial == nil {
+		return ctx, func(*sock.Socket) {}
+	}
+	calls := new(lookupCalls)
+	return context.WithValue(ctx, lookupKey{}, calls), func(s *sock.Socket) {
+		ended := calls.ended.Load()
+		if ended == nil {
+			return
+		}
+		if s != nil {
+			_ = s.Close()
+		}
+		ended.repeat()
+	}
+}
+
+// dialWatched is dialDirect with the resolver watched.
+func dialWatched(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+	ctx, repeat := watchResolver(ctx, p.opts.Resolver)
+	c, addr, err := dialDirect(ctx, where, p, until)
+	if c != nil {
+		repeat(c.sock)
+	} else {
+		repeat(nil)
+	}
+	return c, addr, err
+}
+
+// dialResolver calls Resolver.Dial.
+func dialResolver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
+	ended := runCallback(func() { conn, err = dial(ctx, network, address) })
+	if ended.returned() {
+		return conn, err
+	}
+	// Concurrent lookups of one name share the first one's context. The others get the error.
+	if calls, ok := ctx.Value(lookupKey{}).(*lookupCalls); ok {
+		calls.ended.CompareAndSwap(nil, &ended)
+	}
+	return nil, errNoReturn
+}

@@ -1,0 +1,301 @@
+package client
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/youmark/pkcs8"
+)
+
+// A pemBlock is a block of a file, with the number of its first line for error messages.
+type pemBlock struct {
+	*pem.Block
+	line int
+}
+
+// refused returns the error for a block that does not belong in the file. To ignore the
+// block would drop a root, a list or an intermediate that the user believes to be in use.
+func (b pemBlock) refused(why string) error {
+	return fmt.Errorf("line %d: PEM block %q %s", b.line, b.Type, why)
+}
+
+const (
+	pemBegin = "-----BEGIN"
+	pemEnd   = "-----END"
+	pemDash  = "-----"
+)
+
+// isDER reports whether data begins with a DER SEQUENCE of 128 bytes or more, as every
+// certificate and revocation list is. PEM does not: the second byte is not ASCII.
+func isDER(data []byte) bool { return len(data) > 1 && data[0] == 0x30 && data[1] >= 0x80 }
+
+// pemBlocks decodes all PEM blocks, or returns an error with the number of the line.
+// encoding/pem skips what it cannot decode, and a BEGIN that is not at the start of its
+// line. Here lines may end in CR, LF or both, and begin and end with white space. Other
+// text between blocks is explanatory text (RFC 7468, 2).
+func pemBlocks(data []byte) (blocks []pemBlock, err error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.IndexByte(data, 0) >= 0 {
+		return nil, errors.New("is not UTF-8 text (it may be UTF-16): save it as UTF-8")
+	}
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
+	var label string
+	var text []byte // of the block that has begun
+	begin, number := 0, 0
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		number++
+		line := string(bytes.TrimSpace(line))
+		switch {
+		case begin == 0 && isMarker(line, pemBegin):
+			begin, label, text = number, markerLabel(line, pemBegin), nil
+		case begin == 0 && !strings.Contains(line, pemBegin) && !strings.Contains(line, pemEnd):
+			continue // explanatory text
+		case begin == 0:
+			return nil, fmt.Errorf("line %d: malformed PEM: the line must be -----BEGIN label----- or the -----END label----- of the block before it, and nothing else", number)
+		case isMarker(line, pemEnd) && markerLabel(line, pemEnd) == label:
+			text = append(append(text, line...), '\n')
+			b, rest := pem.Decode(text)
+			if b == nil || len(rest) > 0 {
+				return nil, fmt.Errorf("line %d: PEM block %q is malformed", begin, label)
+			}
+			blocks = append(blocks, pemBlock{b, begin})
+			begin = 0
+			continue
+		case strings.Contains(line, pemDash):
+			return nil, fmt.Errorf("line %d: PEM block %q has no -----END %s----- before line %d", begin, label, label, number)
+		}
+		text = append(append(text, line...), '\n')
+	}
+	if begin > 0 {
+		return nil, fmt.Errorf("line %d: PEM block %q is malformed: the file ends before it does", begin, label)
+	}
+	return blocks, nil
+}
+
+func isMarker(line, marker string) bool {
+	label := markerLabel(line, marker)
+	return label != "" && line == marker+" "+label+pemDash && !strings.Contains(label, pemDash)
+}
+
+func markerLabel(line, marker string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(line, marker+" "), pemDash)
+}
+
+func isCertificate(b pemBlock) bool {
+	return b.Type == "CERTIFICATE" || b.Type == "X509 CERTIFICATE" // the older name, RFC 7468, 5.1 and appendix A
+}
+
+func isPrivateKey(b pemBlock) bool {
+	return b.Type == "PRIVATE KEY" || strings.HasSuffix(b.Type, " PRIVATE KEY")
+}
+
+// isParameters reports whether a block has parameters: the curve that openssl-ecparam(1)
+// writes before a key, or the DH PARAMETERS that servers keep with their certificate.
+func isParameters(b pemBlock) bool { return strings.HasSuffix(b.Type, " PARAMETERS") }
+
+// noCertificate returns the error for a block in a file of certificates that is not one.
+func noCertificate(b pemBlock) error {
+	switch {
+	case b.Type == "TRUSTED CERTIFICATE":
+		return b.refused("has trust settings of openssl, which may reject it and are not supported: convert it with openssl x509 -in FILE -out FILE")
+	case b.Type == "X509 CRL":
+		return b.refused("is a revocation list, which has no effect here: move it to CRLFile")
+	case b.Type == "PKCS7" || b.Type == "CMS":
+		return b.refused("is not supported: convert it with openssl pkcs7 -print_certs")
+	case isPrivateKey(b):
+		return b.refused("is a private key, which does not belong among trusted authorities: remove it")
+	}
+	return b.refused("is not a certificate: remove it")
+}
+
+// rehashed is a name that openssl-rehash(1) gives to a link to a certificate.
+var rehashed = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+
+func directory(dir string) (all []*x509.Certificate, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		switch strings.ToLower(filepath.Ext(e.Name())) {
+		case ".pem", ".crt", ".cer":
+		default:
+			if !rehashed.MatchString(e.Name()) {
+				continue
+			}
+		}
+		certs, err := certificates(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, certs...)
+	}
+	if all == nil {
+		return nil, fmt.Errorf("%s: no file there that ends in .pem, .crt or .cer or has a name by openssl-rehash", dir)
+	}
+	return all, nil
+}
+
+// certificates reads what a file has. x509's own AppendCertsFromPEM passes
+// over what it cannot read, and a trust that lacks a root is hard to find.
+func certificates(file string) (certs []*x509.Certificate, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if certs, err = parseCertificates(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return certs, nil
+}
+
+func parseCertificates(data []byte) (certs []*x509.Certificate, err error) {
+	if isDER(data) {
+		return nil, errors.New("is DER, not PEM: convert it with openssl x509 -inform DER")
+	}
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		if !isCertificate(b) {
+			return nil, noCertificate(b)
+		}
+		cert, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", b.line, err)
+		}
+		certs = append(certs, cert)
+	}
+	if certs == nil {
+		return nil, errors.New("has no certificate in PEM")
+	}
+	return certs, nil
+}
+
+// certificate reads CertFile and KeyFile.
+func (o *TLSOptions) certificate(config *tls.Config) error {
+	switch {
+	case o.CertFile == "" && o.KeyFile == "":
+		return nil
+	case o.KeyFile == "":
+		return badTLS("KeyFile", errors.New("is missing: CertFile needs one"))
+	case o.CertFile == "":
+		return badTLS("CertFile", errors.New("is missing: KeyFile needs one"))
+	}
+	data, err := os.ReadFile(o.CertFile)
+	if err != nil {
+		return badTLS("CertFile", err)
+	}
+	chain, err := chainBlocks(data)
+	if err != nil {
+		return badTLS("CertFile", fmt.Errorf("%s: %w", o.CertFile, err))
+	}
+	key, err := os.ReadFile(o.KeyFile)
+	if err != nil {
+		return badTLS("KeyFile", err)
+	}
+	if key, err = decrypted(key, o.Passphrase); err != nil {
+		return badTLS("KeyFile", fmt.Errorf("%s: %w", o.KeyFile, err))
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return badTLS("CertFile", fmt.Errorf("%s with %s: %w", o.CertFile, o.KeyFile, err))
+	}
+	config.Certificates, config.GetClientCertificate = []tls.Certificate{pair}, nil
+	return nil
+}
+
+// chainBlocks returns the certificates of a file, which may have the key too, with the
+// label that tls.X509KeyPair knows: it skips all others.
+func chainBlocks(data []byte) (chain []byte, err error) {
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		switch {
+		case isCertificate(b):
+			chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Bytes})...)
+		case isPrivateKey(b), isParameters(b): // certificate and key in one file
+		default:
+			return nil, noCertificate(b)
+		}
+	}
+	if chain == nil {
+		return nil, errors.New("has no certificate in PEM")
+	}
+	return chain, nil
+}
+
+// decrypted gives the private key of a file in PEM, without encryption.
+func decrypted(data []byte, passphrase string) ([]byte, error) {
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return nil, err
+	}
+	var b *pem.Block
+	for _, block := range blocks {
+		switch {
+		case isPrivateKey(block) && b != nil:
+			return nil, block.refused("is a second private key: KeyFile must have one, remove the other")
+		case isPrivateKey(block):
+			b = block.Block
+		case isCertificate(block), block.Type == "TRUSTED CERTIFICATE", isParameters(block): // certificate and key in one file
+		default:
+			return nil, block.refused("is not a private key: remove it")
+		}
+	}
+	if b == nil {
+		return nil, errors.New("has no private key in PEM")
+	}
+	legacy := x509.IsEncryptedPEMBlock(b) //nolint:staticcheck // keys of this kind are still around
+	switch {
+	case !legacy && b.Type != "ENCRYPTED PRIVATE KEY":
+		return pem.EncodeToMemory(b), nil
+	case passphrase == "":
+		return nil, errors.New("the key is encrypted, and there is no Passphrase")
+	case legacy:
+		b.Bytes, err = x509.DecryptPEMBlock(b, []byte(passphrase)) //nolint:staticcheck // as above
+		b.Headers = nil
+		if err == nil && !isKey(b.Bytes) {
+			err = x509.IncorrectPasswordError // one wrong passphrase in 256 looks right by the padding
+		}
+	default:
+		b.Type = "PRIVATE KEY"
+		b.Bytes, err = pkcs8Bytes(b.Bytes, passphrase)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key cannot be opened with Passphrase: %w", err)
+	}
+	return pem.EncodeToMemory(b), nil
+}
+
+func isKey(der []byte) bool {
+	_, pkcs1 := x509.ParsePKCS1PrivateKey(der)
+	_, sec1 := x509.ParseECPrivateKey(der)
+	_, pkcs8 := x509.ParsePKCS8PrivateKey(der)
+	return pkcs1 == nil || sec1 == nil || pkcs8 == nil
+}
+
+func pkcs8Bytes(encrypted []byte, passphrase string) (der []byte, err error) {
+	defer func() {
+		if problem := recover(); problem != nil { // pkcs8 gives what it reads to crypto/cipher unchecked
+			der, err = nil, fmt.Errorf("malformed: %v", problem)
+		}
+	}()
+	key, err := pkcs8.ParsePKCS8PrivateKey(encrypted, []byte(passphrase))
+	if err != nil {
+		return nil, err
+	}
+	return x509.MarshalPKCS8PrivateKey(key)
+}

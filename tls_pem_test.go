@@ -1,0 +1,211 @@
+package client_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// pemChanges are what editors and scripts do to a PEM file: Notepad adds a byte order mark
+// or writes UTF-16, a bundle in YAML is indented, cat(1) joins files whose last line has
+// no end. Each file is read completely or refused.
+var pemChanges = []struct {
+	name    string
+	edit    func(string) string
+	refused string // empty: it is read
+}{
+	{"as it was", func(s string) string { return s }, ""},
+	{"byte order mark", func(s string) string { return "\ufeff" + s }, ""},
+	{"CRLF", func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }, ""},
+	{"CR", func(s string) string { return strings.ReplaceAll(s, "\n", "\r") }, ""},
+	{"space before BEGIN", func(s string) string { return strings.ReplaceAll(s, "-----BEGIN", " -----BEGIN") }, ""},
+	{"tab before END", func(s string) string { return strings.ReplaceAll(s, "-----END", "\t-----END") }, ""},
+	{"indented", func(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") }, ""},
+	{"space at the end of lines", func(s string) string { return strings.ReplaceAll(s, "\n", " \n") }, ""},
+	{"bag attributes of pkcs12", func(s string) string {
+		return strings.ReplaceAll(s, "-----BEGIN", "Bag Attributes\n    localKeyID: 01 02 \nsubject=CN = x\n\nissuer=CN = y\n-----BEGIN")
+	}, ""},
+	{"no end of the last line", func(s string) string { return strings.TrimSuffix(s, "\n") }, ""},
+	{"no line end between", func(s string) string { return strings.ReplaceAll(s, "-----\n-----BEGIN", "----------BEGIN") }, "before line"},
+	{"a word before BEGIN", func(s string) string { return strings.ReplaceAll(s, "-----BEGIN", "ca: -----BEGIN") }, "the line must be"},
+	{"commented out", func(s string) string { return "# " + strings.ReplaceAll(s, "\n", "\n# ") }, "the line must be"},
+	{"a byte order mark in its midst", func(s string) string { return "\n" + strings.ReplaceAll(s, "-----BEGIN", "\ufeff-----BEGIN") }, "the line must be"},
+	{"a BEGIN that is cut", func(s string) string { return strings.Replace(s, "-----BEGIN", "----BEGIN", 1) }, "the line must be"},
+	{"an END that is cut", func(s string) string { return strings.Replace(s, "-----END", "----END", 1) }, "PEM block"},
+	{"no dashes behind the label", func(s string) string { return strings.Replace(s, "-----\n", "\n", 1) }, "the line must be"},
+	{"another label at its END", func(s string) string { return strings.Replace(s, "-----END ", "-----END OF ", 1) }, "before line"},
+	{"escaped line ends", func(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }, "the line must be"},
+	{"UTF-16", func(s string) string { return inUTF16(s, true) }, "UTF-16"},
+	{"UTF-16 without a mark", func(s string) string { return inUTF16(s, false) }, "UTF-16"},
+}
+
+func inUTF16(s string, mark bool) string {
+	var b bytes.Buffer
+	if mark {
+		b.WriteString("\xff\xfe")
+	}
+	for _, u := range utf16.Encode([]rune(s)) {
+		b.Write([]byte{byte(u), byte(u >> 8)})
+	}
+	return b.String()
+}
+
+// A block that is skipped is a revocation that has no effect, or a root or intermediate
+// whose absence shows as an error elsewhere.
+func TestNoPEMBlockIsIgnored(t *testing.T) {
+	root := newRoot(t, "root")
+	other := newRoot(t, "other")
+	middle := root.issue(t, "intermediate", authority)
+	server := middle.issue(t, "server", nil)
+	lists := pemList(middle.revoke(t, nil)) + pemList(root.revoke(t, nil, middle))
+	plain := listenWith(t, "tcp", server, nil)
+	asking := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+	})
+	trust := tempFile(t, "root.pem", root.certPEM())
+	certFile, keyFile := tempFile(t, "cert.pem", server.certPEM()), tempFile(t, "key.pem", server.keyPEM(t))
+	for _, e := range pemChanges {
+		write := func(text string) string { return tempFile(t, "edited.pem", []byte(e.edit(text))) }
+		for _, test := range []struct {
+			field string
+			s     *tlsServer
+			opts  client.TLSOptions
+			wants func(error) bool // of a file that is read; nil: no error
+		}{
+			{"CAFile", plain, client.TLSOptions{CAFile: write(string(other.certPEM()) + string(root.certPEM()))}, nil},
+			{"CAPath", plain, client.TLSOptions{CAPath: filepath.Dir(write(string(other.certPEM()) + string(root.certPEM())))}, nil},
+			{"CRLFile", plain, client.TLSOptions{CAFile: trust, CRLFile: write(lists)}, isRevocation(true)},
+			{"CertFile", asking, client.TLSOptions{CAFile: trust, CertFile: write(string(server.certPEM())), KeyFile: keyFile}, nil},
+			{"KeyFile", asking, client.TLSOptions{CAFile: trust, CertFile: certFile, KeyFile: write(string(server.certPEM()) + string(server.keyPEM(t)))}, nil},
+		} {
+			t.Run(e.name+" in "+test.field, func(t *testing.T) {
+				if e.refused != "" {
+					bad := refusedOption(t, &test.opts)
+					require.Equal(t, "TLS."+test.field, bad.Option)
+					require.Contains(t, bad.Reason, e.refused)
+					require.Contains(t, bad.Reason, "edited.pem")
+					return
+				}
+				got, err := test.s.outcome(t, &test.opts)
+				if test.wants != nil {
+					require.Truef(t, test.wants(err), "%v", err)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, "secret", got)
+			})
+		}
+	}
+}
+
+func pemList(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+}
+
+// A block with another label is read or refused, too: openssl has two more labels for
+// certificates, some bundles have lists among the roots, and some servers keep certificate
+// and key in one file.
+func TestPEMBlocksOfOtherKinds(t *testing.T) {
+	root := newRoot(t, "root")
+	mine := root.issue(t, "me", nil)
+	s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+	})
+	block := func(label string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+	}
+	ca, cert, key := string(root.certPEM()), string(mine.certPEM()), string(mine.keyPEM(t))
+	list, dh := pemList(root.revoke(t, nil)), block("DH PARAMETERS", []byte{0x30, 0})
+	older := block("X509 CERTIFICATE", mine.Raw)
+	trusted := block("TRUSTED CERTIFICATE", root.Raw)
+	for _, test := range []struct {
+		name, field, file string
+		refused           string
+	}{
+		{"a root by its older name", "CAFile", block("X509 CERTIFICATE", root.Raw), ""},
+		{"openssl's trust settings", "CAFile", ca + trusted, "openssl x509"},
+		{"a list among roots", "CAFile", ca + list, "CRLFile"},
+		{"a key among roots", "CAFile", ca + key, "private key"},
+		{"a PKCS #7 bundle", "CAFile", ca + block("PKCS7", root.Raw), "openssl pkcs7"},
+		{"a request among roots", "CAFile", ca + block("CERTIFICATE REQUEST", root.Raw), "not a certificate"},
+		{"a root in DER", "CAFile", string(root.Raw), "openssl x509 -inform DER"},
+		{"a root among lists", "CRLFile", list + ca, "not a revocation list"},
+		{"a list by another name", "CRLFile", list + block("CRL", root.revoke(t, nil)), "not a revocation list"},
+		{"two lists in DER", "CRLFile", string(root.revoke(t, nil)) + string(root.revoke(t, nil)), "trailing data"},
+		{"a certificate by its older name", "CertFile", older, ""},
+		{"the key behind the certificate", "CertFile", cert + key + dh, ""},
+		{"the key before the certificate", "CertFile", dh + key + cert, ""},
+		{"an intermediate with trust settings", "CertFile", cert + trusted, "openssl x509"},
+		{"a list behind the certificate", "CertFile", cert + list, "CRLFile"},
+		{"the certificate behind the key", "KeyFile", key + cert + older, ""},
+		{"the certificate before the key", "KeyFile", cert + dh + key, ""},
+		{"two keys", "KeyFile", key + string(root.keyPEM(t)), "second private key"},
+		{"a request behind the key", "KeyFile", key + block("CERTIFICATE REQUEST", root.Raw), "not a private key"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			opts := &client.TLSOptions{CAFile: tempFile(t, "ca.pem", []byte(ca)), CertFile: tempFile(t, "cert.pem", []byte(cert)), KeyFile: tempFile(t, "key.pem", []byte(key))}
+			file := tempFile(t, "it.pem", []byte(test.file))
+			switch test.field {
+			case "CAFile":
+				opts.CAFile = file
+			case "CRLFile":
+				opts.CRLFile = file
+			case "CertFile":
+				opts.CertFile = file
+			case "KeyFile":
+				opts.KeyFile = file
+			}
+			if test.refused != "" {
+				bad := refusedOption(t, opts)
+				require.Equal(t, "TLS."+test.field, bad.Option)
+				require.Contains(t, bad.Reason, test.refused)
+				return
+			}
+			_, peer := s.handshakes(t, client.Options{TLS: opts})
+			require.Equal(t, mine.Raw, peer.ConnectionState().PeerCertificates[0].Raw)
+		})
+	}
+	t.Run("names of Windows in CAPath", func(t *testing.T) {
+		d := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(d, "ROOT.CRT"), root.certPEM(), 0o600))
+		opts := &client.TLSOptions{CAPath: d, CertFile: tempFile(t, "cert.pem", []byte(cert)), KeyFile: tempFile(t, "key.pem", []byte(key))}
+		s.handshakes(t, client.Options{TLS: opts})
+	})
+}
+
+// openssl writes text before a block, trust settings into it, and bag attributes between
+// the blocks of a PKCS #12 file.
+func TestFilesThatOpensslWrites(t *testing.T) {
+	openssl := requireProgram(t, "openssl", "openssl")
+	root := newRoot(t, "root")
+	mine := root.issue(t, "me", nil)
+	s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+	})
+	cert, key, ca := mine.files(t)
+	run := func(args ...string) string {
+		t.Helper()
+		out := filepath.Join(t.TempDir(), "out")
+		text, err := exec.Command(openssl, append(args, "-out", out)...).CombinedOutput()
+		require.NoErrorf(t, err, "%s", text)
+		return out
+	}
+	p12 := run("pkcs12", "-export", "-in", cert, "-inkey", key, "-certfile", ca, "-passout", "pass:x")
+	both := run("pkcs12", "-in", p12, "-passin", "pass:x", "-nodes")
+	text := run("x509", "-in", ca, "-text")
+	_, peer := s.handshakes(t, client.Options{TLS: &client.TLSOptions{CAFile: text, CertFile: both, KeyFile: both}})
+	require.True(t, mine.Equal(peer.ConnectionState().PeerCertificates[0]))
+
+	rejected := run("x509", "-in", ca, "-addreject", "serverAuth", "-trustout")
+	bad := refusedOption(t, &client.TLSOptions{CAFile: rejected})
+	require.Contains(t, bad.Reason, "may reject it")
+}
