@@ -103,10 +103,6 @@ func waitingCrowd(argument string) error {
 	if waiting() != clients || held > threads {
 		return fmt.Errorf("%d of %d wait, with %d threads", waiting(), clients, held)
 	}
-	const much = 16 << 10 // beside the figure that is printed, a bound that is no figure
-	if each > much {
-		return fmt.Errorf("a client takes %d bytes", each)
-	}
 	var wg sync.WaitGroup
 	for i, c := range all {
 		if i%2 == 0 {
