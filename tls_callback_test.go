@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -260,7 +261,7 @@ func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
 		r := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 			cb.armed.Store(true)
 			cb.run()
-			return nil, nil
+			return nil, errors.New("another call has disarmed it")
 		}}
 		var wg sync.WaitGroup
 		var heard atomic.Int64
