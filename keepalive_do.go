@@ -10,6 +10,8 @@ import (
 // back after fn, or closed if there was an error, which is taken to be about the
 // connection: what fn finds out about its request it hands out by other ways.
 //
+// The end of ctx ends the calls of fn on the client, with ctx's error; see Client.Watch.
+//
 // The server may close an idle connection at the moment when the request is sent. Do
 // then runs fn once more, on a new connection. It does so if all of this holds:
 //
@@ -46,7 +48,10 @@ func (p *Pool) do(ctx context.Context, network, address string, opts *Options, f
 		return false, false, err
 	}
 	defer func() { _ = c.Discard() }() // also if fn panics
-	if err = fn(c); err == nil {
+	unwatch := c.Watch(ctx)
+	err = fn(c)
+	unwatch()
+	if err == nil {
 		_ = c.Close() // fn may have done so
 		return false, false, nil
 	}

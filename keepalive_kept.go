@@ -62,6 +62,9 @@ func (k *kept) isOld() bool { return k.uses > 0 || k.since != moment{} }
 // giveBack ends a loan.
 func (k *kept) giveBack(c *Client, discard bool) error {
 	first, inUse := c.gate.shut()
+	if c.endWatches() {
+		c.note.broken() // its calls have ended
+	}
 	switch {
 	case !first:
 		return net.ErrClosed
@@ -232,8 +235,11 @@ func (k *kept) expiry() moment {
 	return earlier(k.until, k.since.add(limit))
 }
 
+// close closes the connection before its place is another's: also what a call under way
+// holds, which leaves at once, unless it is a function that was lent the descriptor.
 func (k *kept) close() {
-	defer func() { _ = k.sock.Close() }() // of no interest to anybody
+	const most = time.Second
+	defer func() { _ = k.sock.CloseWait(most) }() // the error is of no interest to anybody
 	if k.tls != nil {
 		k.tls.bye()
 	}
