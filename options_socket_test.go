@@ -91,18 +91,6 @@ func is(want int) func(int) bool      { return func(n int) bool { return n == wa
 func isnt(other int) func(int) bool   { return func(n int) bool { return n != other } }
 func atLeast(want int) func(int) bool { return func(n int) bool { return n >= want } }
 
-func TestReuseAddrIsSetForAPortAlone(t *testing.T) {
-	for set, want := range map[client.Switch]bool{client.Default: true, client.On: true, client.Off: false} {
-		c, err := client.NewTCP(&client.Options{ReuseAddr: set})
-		require.NoError(t, err)
-		require.NoError(t, c.Bind(unused(t)))
-		raw, err := c.SyscallConn()
-		require.NoError(t, err)
-		require.Equal(t, want, sockopt(t, raw, unix.SOL_SOCKET, unix.SO_REUSEADDR) != 0)
-		require.NoError(t, c.Close())
-	}
-}
-
 func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 	group := netip.MustParseAddr("239.1.2.3")
 	for name, test := range map[string]struct {
