@@ -48,6 +48,7 @@ type answer struct {
 	v6    bool
 	addrs []sock.Addr
 	err   error
+	ended bool // it is none: the context has ended the question
 }
 
 // lookUp asks for the addresses of a host. The caller closes the search.
@@ -67,7 +68,7 @@ func lookUp(ctx context.Context, n network, host string, port uint16, r *net.Res
 		s.open++
 		s.asked.Go(func() {
 			addrs, err := s.ask(ctx, r, family, host)
-			s.answers <- answer{family == "ip6", addrs, err}
+			s.answers <- answer{family == "ip6", addrs, err, ctx.Err() != nil && len(addrs) == 0}
 			s.later.Notify()
 		})
 	}
@@ -121,6 +122,12 @@ func (s *search) first() ([]sock.Addr, error) {
 		select {
 		case a := <-s.answers:
 			s.waits = s.add(s.waits, a)
+			switch {
+			case a.ended && len(s.waits) == 0:
+				return nil, s.failed
+			case a.ended:
+				return s.begin(), nil
+			}
 			if len(a.addrs) > 0 && s.open > 0 {
 				delay := resolutionDelay
 				if a.v6 {
@@ -152,8 +159,12 @@ func (s *search) drain() {
 	}
 }
 
+// add takes an answer. A question that the context has ended stays open: the dial, which
+// it ends as well, tells.
 func (s *search) add(to []sock.Addr, a answer) []sock.Addr {
-	s.open--
+	if !a.ended {
+		s.open--
+	}
 	if a.err != nil && (s.failed == nil || weight(a.err) > weight(s.failed)) {
 		s.failed = a.err
 	}

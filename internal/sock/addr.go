@@ -26,8 +26,10 @@ func (s *Socket) zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
 	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
+	if '0' <= zone[0] && zone[0] <= '9' { // ParseUint allocates for what is no number
+		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+			return uint32(n), nil
+		}
 	}
 	index, err := s.InterfaceIndex(zone)
 	if err != nil {
