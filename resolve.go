@@ -128,7 +128,7 @@ func (n network) port(service string) (uint16, error) {
 		return uint16(number), nil
 	}
 	if strings.Trim(service, "+-0123456789") == "" {
-		return 0, &net.AddrError{Err: "port is neither a number from 0 to 65535 nor a service"}
+		return 0, &net.AddrError{Err: "port is not a number from 0 to 65535"}
 	}
 	number, err := (&net.Resolver{PreferGo: true}).LookupPort(context.Background(), n.name, service)
 	if err != nil {

@@ -161,8 +161,9 @@ func (c *Client) ReadFrom(r io.Reader) (int64, error) {
 	if err != nil {
 		return n, err
 	}
-	// What is not a file, and what a file has more of than it said.
-	m, err := io.Copy(struct{ io.Writer }{c}, r)
+	// What is not a file, and what a file has more of than it said. A reader that embeds
+	// one has its WriteTo too, which passes over the reader's Read.
+	m, err := io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
 	return n + m, err
 }
 

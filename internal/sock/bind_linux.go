@@ -41,7 +41,10 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 		return err
 	}
 	err := s.Bind(a, nil)
-	return errors.Join(err, s.AllowReuse(false))
+	if off := s.AllowReuse(false); err == nil {
+		err = off
+	}
+	return err
 }
 
 // AllowReuse lets other sockets that allow the same bind to the address of this one

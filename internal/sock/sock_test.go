@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -153,29 +154,29 @@ func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
 }
 
 func TestZonesAreInterfaces(t *testing.T) {
-	interfaces, err := net.Interfaces()
-	require.NoError(t, err)
-	require.NotEmpty(t, interfaces)
-	lo := interfaces[0]
+	lo := "lo"
+	if runtime.GOOS != "linux" {
+		lo = "lo0"
+	}
 	s, err := Open(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
-	index, err := s.zoneIndex(lo.Name)
+	index, err := s.zoneIndex(lo)
 	require.NoError(t, err)
-	require.EqualValues(t, lo.Index, index)
-	require.Equal(t, lo.Name, s.zoneName(index))
+	require.Positive(t, index)
+	require.Equal(t, lo, s.zoneName(index))
 	require.Equal(t, "4242", s.zoneName(4242), "an interface that is gone")
 	require.Empty(t, s.zoneName(0))
 	index, err = s.zoneIndex("4242")
 	require.NoError(t, err)
 	require.EqualValues(t, 4242, index)
-	for _, zone := range []string{"no such interface", "nowhere", "4294967296", lo.Name + "\x00", strings.Repeat("x", 16), "-1"} {
+	for _, zone := range []string{"no such interface", "nowhere", "4294967296", lo + "\x00", strings.Repeat("x", 16), "-1"} {
 		_, err = s.zoneIndex(zone)
 		var ae *net.AddrError
 		require.ErrorAs(t, err, &ae, zone)
 	}
 	var n name
-	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo.Name), 1)}
+	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo), 1)}
 	require.NoError(t, n.set(s, a))
 	require.Equal(t, a, n.addr(s))
 }
