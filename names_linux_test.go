@@ -48,18 +48,23 @@ func inNamespace(t *testing.T, f func(), lines ...string) {
 }
 
 // ip runs ip(8). The line "await d0" waits until that is up, which takes the kernel up to
-// a second.
+// a second, and until what is sent to its address stays on this machine.
 func ip(t *testing.T, path, line string) {
 	t.Helper()
 	if name, ok := strings.CutPrefix(line, "await "); ok {
-		for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			out, err := exec.Command(path, "-br", "link", "show", name).Output()
-			require.NoError(t, err)
-			if strings.Contains(string(out), " UP ") {
-				return
+		for _, look := range []struct{ args, want string }{
+			{"-br link show " + name, " UP "},
+			{"-6 route show table local dev " + name, "local fe80::"},
+		} {
+			for end := time.Now().Add(enough); ; time.Sleep(time.Millisecond) { // on this thread
+				out, err := exec.Command(path, strings.Fields(look.args)...).Output()
+				require.NoError(t, err)
+				if strings.Contains(string(out), look.want) {
+					break
+				}
+				require.True(t, time.Now().Before(end), "ip %s: %s", look.args, out)
 			}
 		}
-		t.Error(name + " does not come up")
 		return
 	}
 	out, err := exec.Command(path, strings.Fields(line)...).CombinedOutput()
