@@ -120,7 +120,7 @@ type Client struct {
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
 	note   note  // of how it was used
-	reused bool
+	old    bool  // the connection was there before the client asked for one
 	reuses int
 }
 
@@ -147,9 +147,10 @@ type addressing struct {
 	security *security                          // what Connect has to make, if anything
 	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
 
-	bind  sync.Mutex // belongs to who gives the socket an address
-	bound bool
-	reuse Switch // Options.ReuseAddr
+	bind    sync.Mutex // belongs to who gives the socket an address
+	bound   bool
+	reuse   Switch // Options.ReuseAddr
+	ownPort bool   // see ownPort
 }
 
 type ends struct{ local, remote net.Addr }
@@ -187,14 +188,14 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
-	s, err := open(typ, n.name, "", opts)
+	s, err := open(typ, "", opts)
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts)
 	c.security, c.packets = p.tls, p.packets
 	if p.local != nil {
-		if err := c.bindTo(*p.local); err != nil {
+		if err := c.bindTo(*p.local, bindLate); err != nil {
 			_ = c.Close()
 			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
 		}
@@ -203,7 +204,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 }
 
 // open makes a socket and gives it the options that do not depend on its address.
-func open(typ Type, network, address string, opts *Options) (*sock.Socket, error) {
+func open(typ Type, address string, opts *Options) (*sock.Socket, error) {
 	kind := unix.SOCK_DGRAM
 	if typ.isStream() {
 		kind = unix.SOCK_STREAM
@@ -225,7 +226,7 @@ func open(typ Type, network, address string, opts *Options) (*sock.Socket, error
 		return nil, err
 	}
 	if opts.Control != nil {
-		if err := opts.Control(network, address, s.Raw()); err != nil {
+		if err := opts.Control(typ.String(), address, s.Raw()); err != nil {
 			return nil, err
 		}
 	}
@@ -466,6 +467,9 @@ func (c *Client) shutdown(how int) error {
 	}
 	defer c.end()
 	c.note.broken()
+	if how == unix.SHUT_RD {
+		c.note.altered() // the end that is read then is not the peer's
+	}
 	t := c.tls.Load()
 	switch {
 	case !c.typ.isStream():

@@ -41,10 +41,10 @@ func TestARoundTripIsTwoSystemCalls(t *testing.T) {
 func TestACopyOfAFileIsSendfile(t *testing.T) {
 	requireProgram(t, "strace", "strace")
 	counts := filepath.Join(t.TempDir(), "counts")
-	cmd := play(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=sendfile,sendto,splice")
+	cmd := play(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=/^sendfile,sendto,splice")
 	require.NoError(t, cmd.Run())
 	calls := systemCalls(t, counts)
-	require.Positive(t, calls["sendfile"])
+	require.Positive(t, calls["sendfile"]+calls["sendfile64"]) // the latter on 32-bit machines
 	require.Zero(t, calls["sendto"]+calls["splice"], "%v", calls)
 }
 

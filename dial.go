@@ -16,9 +16,11 @@ import (
 //
 // For tcp and udp the address is "host:port" as in package net: a name, an IPv4
 // address or an IPv6 address in brackets, or nothing for this machine, and a
-// port number from 1 to 65535. A name is tried on all its addresses, in the
-// order and with the staggered starts of RFC 8305, on the calling thread alone.
-// For unix and unixgram it is a path, or on Linux "@" and an abstract name.
+// port, which is a number from 1 to 65535 or the name of a service ("http"). A name is
+// looked up for both families of addresses at once, and tried on all its addresses, in
+// the order and with the staggered starts of RFC 8305; see Options.FallbackDelay. A
+// question that is not answered does not keep Dial from the addresses that are
+// known. For unix and unixgram it is a path, or on Linux "@" and an abstract name.
 //
 // Options.ConnectTimeout bounds all of it, looking the name up included. The
 // error is a *net.OpError: around *os.SyscallError for the kernel's reason,
@@ -155,41 +157,47 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 
 func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
-	addrs, err := addresses(ctx, n, where.address, opts.Resolver, until)
+	addrs, search, err := addresses(ctx, n, local, where.address, opts.Resolver, until)
+	defer search.close()
 	if err != nil {
 		return nil, where, err
 	}
-	if local != nil && local.IP.Addr().IsValid() {
-		if addrs = sameFamily(addrs, *local); len(addrs) == 0 {
-			return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
-		}
+	if addrs = reachedFrom(local, addrs); len(addrs) == 0 {
+		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
 	}
+	bind := bindLate
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	winner, s, errs := sock.First(len(addrs), stagger(len(addrs), until), until, stop,
-		func(i int) (*sock.Socket, sock.Addr, error) {
-			typ := n.typeOf(addrs[i])
-			s, err := open(typ, where.network, netAddr(typ, addrs[i]).String(), opts)
+	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
+		func(a sock.Addr) (*sock.Socket, error) {
+			search.starts(a)
+			typ := n.typeOf(a)
+			s, err := open(typ, netAddr(typ, a).String(), opts)
 			if err != nil {
-				return nil, addrs[i], err
+				return nil, err
 			}
 			switch {
 			case local != nil:
-				err = bindSocket(s, typ, *local, opts.ReuseAddr)
+				err = bindSocket(s, typ, *local, opts.ReuseAddr, bind)
+				if err == nil && ownPort(typ, *local, opts.ReuseAddr) {
+					err = s.AllowReuse(true) // the attempts use one port
+					bind = bindAnother
+				}
 			case n.local == UnixDgram:
 				err = bindAnywhere(s)
 			}
 			if err != nil {
 				_ = s.Close()
+				return nil, err
 			}
-			return s, addrs[i], err
+			return s, nil
 		},
 		func(s *sock.Socket) { _ = s.Close() })
 	if s == nil {
-		addr, err := dialError(ctx, opDial, where, n, addrs, errs)
+		addr, err := dialError(ctx, opDial, where, n, tried, search.unanswered())
 		return nil, addr, err
 	}
-	c := wrap(s, n.typeOf(addrs[winner]), where.network, opts)
+	c := wrap(s, n.typeOf(winner), where.network, opts)
 	c.learnEnds()
 	return c, nil, nil
 }
@@ -258,7 +266,8 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	addrs, err := addresses(ctx, n, address, c.resolver, until)
+	addrs, search, err := addresses(ctx, n, nil, address, c.resolver, until)
+	search.close() // of one family there is one question, which is answered
 	if err != nil {
 		return where, err
 	}
@@ -267,9 +276,10 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	}
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	errs := make([]error, len(addrs))
+	tried := make([]sock.Tried, len(addrs))
 	for i, a := range addrs {
-		if errs[i] = c.sock.Connect(a, until.Share(len(addrs)-i), stop); errs[i] != nil {
+		tried[i] = sock.Tried{Addr: a, Err: c.sock.Connect(a, until.Share(len(addrs)-i), stop)}
+		if tried[i].Err != nil {
 			continue
 		}
 		c.host = host
@@ -279,7 +289,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 		}
 		return where, err
 	}
-	return dialError(ctx, opConnect, where, n, addrs, errs)
+	return dialError(ctx, opConnect, where, n, tried, nil)
 }
 
 // learnEnds takes note of whom the socket has just been connected to. The client
@@ -290,6 +300,11 @@ func (c *Client) learnEnds() {
 	}
 	local, peer := c.sock.Ends()
 	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
+	c.bind.Lock()
+	defer c.bind.Unlock()
+	if c.ownPort {
+		_ = c.sock.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+	}
 }
 
 // deadline is the earlier of a timeout from now and the context's deadline.
@@ -316,39 +331,33 @@ func watch(ctx context.Context) (stop *sock.Stop, done func()) {
 }
 
 // addresses resolves the address, unless the context has ended already.
-func addresses(ctx context.Context, n network, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, error) {
+func addresses(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
 	if ctx.Err() != nil {
-		return nil, contextual(ctx, sock.ErrStopped)
+		return nil, nil, contextual(ctx, sock.ErrStopped)
 	}
-	addrs, err := resolve(ctx, n, address, r, until)
+	addrs, s, err := resolve(ctx, n, local, address, r, until)
 	if err != nil && ctx.Err() != nil {
-		return nil, contextual(ctx, sock.ErrStopped)
+		err = contextual(ctx, sock.ErrStopped)
 	}
-	return addrs, err
+	return addrs, s, err
 }
 
-func sameFamily(addrs []sock.Addr, as sock.Addr) (same []sock.Addr) {
-	for _, a := range addrs {
-		if a.IP.Addr().Is4() == as.IP.Addr().Is4() {
-			same = append(same, a)
-		}
-	}
-	return same
-}
-
-// dialError makes one error of those of all addresses, and tells which address
-// it is about.
-func dialError(ctx context.Context, op string, where target, n network, addrs []sock.Addr, errs []error) (net.Addr, error) {
-	addr := func(i int) net.Addr { return netAddr(n.typeOf(addrs[i]), addrs[i]) }
+// dialError makes one error of those of all addresses, and tells which address it is
+// about. unanswered, if not nil, is why the name may have others that are not known.
+func dialError(ctx context.Context, op string, where target, n network, tried []sock.Tried, unanswered error) (net.Addr, error) {
+	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
-	case len(errs) == 1:
-		return addr(0), contextual(ctx, errs[0])
+	case len(tried) == 1 && unanswered == nil:
+		return addr(tried[0].Addr), contextual(ctx, tried[0].Err)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return where, ctx.Err()
 	}
-	all := &DialError{Errs: make([]*net.OpError, len(errs))}
-	for i, err := range errs {
-		all.Errs[i] = &net.OpError{Op: op, Net: where.network, Addr: addr(i), Err: contextual(ctx, err)}
+	all := &DialError{Errs: make([]*net.OpError, len(tried))}
+	for i, t := range tried {
+		all.Errs[i] = &net.OpError{Op: op, Net: where.network, Addr: addr(t.Addr), Err: contextual(ctx, t.Err)}
+	}
+	if unanswered != nil {
+		all.Errs = append(all.Errs, &net.OpError{Op: op, Net: where.network, Addr: where, Err: contextual(ctx, unanswered)})
 	}
 	return where, all
 }

@@ -530,7 +530,7 @@ func TestASocketThatMeetsItselfIsRefused(t *testing.T) {
 func TestControlSeesTheSocketBeforeItConnects(t *testing.T) {
 	ln := listen(t, "tcp")
 	c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{Control: func(network, address string, raw syscall.RawConn) error {
-		require.Equal(t, "tcp", network)
+		require.Equal(t, "tcp4", network)
 		require.Equal(t, ln.Addr().String(), address)
 		var err error
 		require.NoError(t, raw.Control(func(fd uintptr) {

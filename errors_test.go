@@ -173,8 +173,8 @@ func TestErrors(t *testing.T) {
 			as: &addr, safe: true, text: "dial udp 127.0.0.1:-1: *port is not a number*",
 		},
 		{
-			name: "port a name", fail: func(*testing.T) error { return dial("tcp", "127.0.0.1:http", nil) },
-			as: &addr, safe: true, text: "dial tcp 127.0.0.1:http: *port is not a number*",
+			name: "no such service", fail: func(*testing.T) error { return dial("tcp", "127.0.0.1:no-such", nil) },
+			as: &dns, safe: true, text: "dial tcp 127.0.0.1:no-such: lookup tcp/no-such: unknown port",
 		},
 		{
 			name: "port zero", fail: func(*testing.T) error { return dial("tcp", "127.0.0.1:0", nil) },

@@ -61,10 +61,10 @@ func ExamplePoolOptions() {
 	address, stop := exampleServer(pongs)
 	defer stop()
 	pool := client.NewPool(client.PoolOptions{
-		MaxIdlePerKey:   4,
-		MaxActivePerKey: 1,                // as many as the server has workers
-		IdleTimeout:     20 * time.Second, // the server's is 30
-		MaxLifetime:     time.Hour,
+		MaxIdlePerKey:  4,
+		MaxConnsPerKey: 1,                // as many as the server has workers
+		IdleTimeout:    20 * time.Second, // the server's is 30
+		MaxLifetime:    time.Hour,
 	})
 	defer pool.Close()
 
@@ -78,6 +78,29 @@ func ExamplePoolOptions() {
 	_, err = pool.Dial(ctx, "tcp", address, nil) // waits for the first
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
+}
+
+// Each connection says hello once, before anybody gets it.
+func ExamplePoolOptions_setup() {
+	address, stop := exampleServer(pongs)
+	defer stop()
+	pool := client.NewPool(client.PoolOptions{
+		Setup: func(_ context.Context, c *client.Client) error {
+			fmt.Println("hello")
+			return ping(c)
+		},
+	})
+	defer pool.Close()
+
+	for range 3 {
+		if err := pool.Do(context.Background(), "tcp", address, nil, ping); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(pool.Stats().Dials)
+	// Output:
+	// hello
+	// 1
 }
 
 // A server that has closed the connection meanwhile costs nothing but a new one:

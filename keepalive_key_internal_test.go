@@ -16,7 +16,7 @@ import (
 // that are about the use of a connection. Who adds one decides.
 func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
 	use := map[string]bool{
-		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true,
+		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true, "FallbackDelay": true,
 		"Key": true, // of the place
 	}
 	other := map[string]any{ // what no default value is like

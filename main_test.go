@@ -44,6 +44,8 @@ func TestMain(m *testing.M) {
 		fail(sendAndWait(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
+	case "nodescriptors":
+		fail(noDescriptors(argument))
 	case "copy":
 		fail(copyFile(argument))
 	case "crowd":

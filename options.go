@@ -32,8 +32,10 @@ type Options struct {
 	SendTimeout    time.Duration
 
 	// LocalAddr is the address to bind before connecting. For tcp and udp it is
-	// an IP address and a port; port 0 is one of the system's choice, and an
-	// empty host is any of this machine's addresses. With an address of one
+	// an IP address and a port, and an empty host is any of this machine's addresses.
+	// Port 0 is one of the system's choice; for tcp it is chosen when the client
+	// connects, so that connections to different peers can have the same (on Linux,
+	// IP_BIND_ADDRESS_NO_PORT). With an address of one
 	// family, only peers of that family are tried. For unix and unixgram it is a
 	// path, which is removed when the client is closed, or a Linux abstract name
 	// ("@name"). Empty: the system chooses, and a unixgram client gets a name
@@ -47,7 +49,8 @@ type Options struct {
 
 	// KeepAlive has the kernel ask an idle peer now and then whether it is still
 	// there, and fail the connection if there is no answer (tcp(7), TCP_KEEPIDLE,
-	// TCP_KEEPINTVL, TCP_KEEPCNT; whole seconds, rounded up). Nil is on, with package
+	// TCP_KEEPINTVL, TCP_KEEPCNT; whole seconds, rounded up; on Linux 32767 s and 127
+	// times at most). Nil is on, with package
 	// net's defaults: first after 15 s, then each 15 s, 9 times. A field that is zero
 	// is that default, one that is negative the system's, and Enable false is off.
 	// TCP only.
@@ -79,9 +82,10 @@ type Options struct {
 	// Default: Close does not wait, and the kernel goes on. TCP only.
 	Linger time.Duration
 
-	// ReuseAddr binds to an address that is in use by what allows the same
-	// (SO_REUSEADDR, socket(7)). Default: for TCP with a port in LocalAddr or Bind,
-	// where it is only about connections that are over. TCP and UDP.
+	// ReuseAddr On binds to an address that is in use by what allows the same, live
+	// connections too (SO_REUSEADDR, socket(7)). Default: a TCP port, in LocalAddr or
+	// Bind, is to be had unless something alive has it; connections that are over
+	// (TIME_WAIT) are no obstacle. Off: they are. TCP and UDP.
 	ReuseAddr Switch
 
 	// RecvBuffer and SendBuffer are how many bytes the kernel keeps for the client
@@ -124,6 +128,12 @@ type Options struct {
 	// Resolver looks names up. Default: net.DefaultResolver.
 	Resolver *net.Resolver
 
+	// FallbackDelay is how long Dial waits for one address of a name before it tries
+	// the next too (RFC 8305, Connection Attempt Delay); less where the limit would not
+	// leave each its chance. Default: 250 ms. Negative: one address at a time, each with
+	// an equal share of the time that is left.
+	FallbackDelay time.Duration
+
 	// Proxy is the proxy to dial through, as a URL with a port: "socks5://" and
 	// "socks5h://" (RFC 1928, with user and password as in RFC 1929) or "http://"
 	// (CONNECT, RFC 9110, with Basic authentication). The proxy looks names up,
@@ -151,8 +161,9 @@ type Options struct {
 
 	// Control is called with the descriptor after the socket has been made and
 	// before it is bound or connected, to set options that have no field here.
-	// address is the one about to be connected to, and empty for a client from
-	// NewTCP and its kin. An error from it ends that attempt.
+	// network is that of the socket, as net.Dialer has it: "tcp4", "tcp6", "udp4",
+	// "udp6", "unix" or "unixgram". address is the one about to be connected to, and
+	// empty for a client from NewTCP and its kin. An error from it ends that attempt.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
@@ -165,6 +176,11 @@ const (
 	On
 	Off
 )
+
+// fallbackDelay is FallbackDelay with its default, which RFC 8305, section 8, recommends.
+func (o *Options) fallbackDelay() time.Duration {
+	return orElse(o.FallbackDelay, 250*time.Millisecond)
+}
 
 // limits are the timeouts of a client with the defaults filled in; negative
 // is none.

@@ -25,11 +25,14 @@ const (
 // 4291 2.7). The zero value sends by the interface of the system's choice to groups
 // on its own network.
 type Multicast struct {
-	// Groups are those to receive from, as a member: all of them IPv4, or IPv6.
+	// Groups are those to receive from, as a member: all of them IPv4, or IPv6. The
+	// zone of an IPv6 group is the interface to join it on. A client does not
+	// receive from other groups (IP_MULTICAST_ALL and IPV6_MULTICAST_ALL are off; the
+	// latter needs Linux 4.20).
 	Groups []netip.Addr
 
-	// Interface is the name of the interface to join the groups on and to send by.
-	// Default: the system's choice.
+	// Interface is the name of the interface to join those groups on that have no
+	// zone, and to send by. Default: the system's choice.
 	Interface string
 
 	// TTL is how many routers a datagram may pass to reach its group, +1. Default: 1.
@@ -95,17 +98,65 @@ func (o *Options) sensible() error {
 			return &OptionError{Option: name, Reason: fmt.Sprintf("%d is negative", n)}
 		}
 	}
+	if err := o.fitsKernel(); err != nil {
+		return err
+	}
+	if o.Device != "" && !sock.IsInterfaceName(o.Device) {
+		return notAnInterface("Device", o.Device)
+	}
 	if m := o.Multicast; m != nil {
+		if m.Interface != "" && !sock.IsInterfaceName(m.Interface) {
+			return notAnInterface("Multicast", m.Interface)
+		}
 		if m.Loopback < Default || m.Loopback > Off {
 			return &OptionError{Option: "Multicast", Reason: fmt.Sprintf("Loopback: %d is neither Default nor On nor Off", m.Loopback)}
 		}
 		for _, g := range m.Groups {
-			if !g.IsMulticast() {
+			if !g.IsMulticast() || g.Is4In6() && g.Zone() != "" {
 				return &OptionError{Option: "Multicast", Reason: g.String() + " is not the address of a group"}
 			}
 		}
 	}
 	return nil
+}
+
+// fitsKernel refuses numbers that the kernel has no room for: it takes an int, and what
+// would be cut off is not what was asked for.
+func (o *Options) fitsKernel() error {
+	k := o.keepAlive()
+	for _, v := range []struct {
+		name, what string
+		n, most    int64
+	}{
+		{"RecvBuffer", "bytes", int64(o.RecvBuffer), math.MaxInt32},
+		{"SendBuffer", "bytes", int64(o.SendBuffer), math.MaxInt32},
+		{"UserTimeout", "milliseconds", units(o.UserTimeout, time.Millisecond), math.MaxInt32},
+		{"BusyPoll", "microseconds", units(o.BusyPoll, time.Microsecond), math.MaxInt32},
+		{"Linger", "seconds", units(o.Linger, time.Second), math.MaxInt32},
+		{"KeepAlive", "seconds of Idle", units(k.Idle, time.Second), sock.MaxKeepAlive},
+		{"KeepAlive", "seconds of Interval", units(k.Interval, time.Second), sock.MaxKeepAlive},
+		{"KeepAlive", "of Count", int64(k.Count), sock.MaxKeepCount},
+	} {
+		if v.n > v.most {
+			return &OptionError{Option: v.name, Reason: fmt.Sprintf("%d %s is more than %d", v.n, v.what, v.most)}
+		}
+	}
+	return nil
+}
+
+// keepAlive is KeepAlive with its defaults.
+func (o *Options) keepAlive() net.KeepAliveConfig {
+	k := net.KeepAliveConfig{Enable: true}
+	if o.KeepAlive != nil {
+		k = *o.KeepAlive
+	}
+	k.Idle, k.Interval = cmp.Or(k.Idle, keepAliveIdle), cmp.Or(k.Interval, keepAliveInterval)
+	k.Count = cmp.Or(k.Count, keepAliveCount)
+	return k
+}
+
+func notAnInterface(option, name string) error {
+	return &OptionError{Option: option, Reason: fmt.Sprintf("%q is no name of an interface: those have 1 to %d bytes and none of them zero", name, unix.IFNAMSIZ-1)}
 }
 
 // protocol is what socket(2) is asked for.
@@ -131,7 +182,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 		}
 	}
 	if o.Linger != 0 && typ.isTCP() {
-		if err := s.SetLinger(seconds(max(o.Linger, 0))); err != nil {
+		if err := s.SetLinger(int(units(max(o.Linger, 0), time.Second))); err != nil {
 			return optionFailed("Linger", err)
 		}
 	}
@@ -145,10 +196,15 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 			return optionFailed("ICMPErrors", err)
 		}
 	}
-	if o.Multicast != nil {
-		if err := o.Multicast.prepare(s, typ); err != nil {
-			return optionFailed("Multicast", err)
-		}
+	if typ != UDP && typ != UDP6 {
+		return nil
+	}
+	err := s.JoinedOnly()
+	if err == nil && o.Multicast != nil {
+		err = o.Multicast.prepare(s, typ)
+	}
+	if err != nil {
+		return optionFailed("Multicast", err)
 	}
 	return nil
 }
@@ -167,17 +223,12 @@ func (o *Options) settings(typ Type) (all []setting) {
 	if typ.isTCP() {
 		const tcp = unix.IPPROTO_TCP
 		set(o.NoDelay != Off, "NoDelay", tcp, unix.TCP_NODELAY, 1)
-		k := net.KeepAliveConfig{Enable: true}
-		if o.KeepAlive != nil {
-			k = *o.KeepAlive
-		}
-		idle, interval := cmp.Or(k.Idle, keepAliveIdle), cmp.Or(k.Interval, keepAliveInterval)
-		count := cmp.Or(k.Count, keepAliveCount)
+		k := o.keepAlive()
 		set(k.Enable, "KeepAlive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-		set(k.Enable && idle > 0, "KeepAlive", tcp, sock.KeepIdle, seconds(idle))
-		set(k.Enable && interval > 0, "KeepAlive", tcp, unix.TCP_KEEPINTVL, seconds(interval))
-		set(k.Enable && count > 0, "KeepAlive", tcp, unix.TCP_KEEPCNT, count)
-		set(o.UserTimeout != 0, "UserTimeout", tcp, sock.UserTimeout, units(o.UserTimeout, time.Millisecond))
+		set(k.Enable && k.Idle > 0, "KeepAlive", tcp, sock.KeepIdle, int(units(k.Idle, time.Second)))
+		set(k.Enable && k.Interval > 0, "KeepAlive", tcp, unix.TCP_KEEPINTVL, int(units(k.Interval, time.Second)))
+		set(k.Enable && k.Count > 0, "KeepAlive", tcp, unix.TCP_KEEPCNT, k.Count)
+		set(o.UserTimeout != 0, "UserTimeout", tcp, sock.UserTimeout, int(units(o.UserTimeout, time.Millisecond)))
 		set(o.FastOpen, "FastOpen", tcp, sock.FastOpen, 1)
 		set(o.QuickAck != Default, "QuickAck", tcp, sock.QuickAck, truth(o.QuickAck == On))
 	}
@@ -186,7 +237,7 @@ func (o *Options) settings(typ Type) (all []setting) {
 	set(o.SendBuffer != 0, "SendBuffer", socket, unix.SO_SNDBUF, o.SendBuffer)
 	set(o.ReuseAddr == On, "ReuseAddr", socket, unix.SO_REUSEADDR, 1)
 	set(o.Mark != 0, "Mark", socket, sock.Mark, int(o.Mark))
-	set(o.BusyPoll != 0, "BusyPoll", socket, sock.BusyPoll, units(o.BusyPoll, time.Microsecond))
+	set(o.BusyPoll != 0, "BusyPoll", socket, sock.BusyPoll, int(units(o.BusyPoll, time.Microsecond)))
 	set(o.Broadcast, "Broadcast", socket, unix.SO_BROADCAST, 1)
 	if typ == TCP6 || typ == UDP6 {
 		set(o.TOS != 0, "TOS", unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int(o.TOS))
@@ -201,11 +252,10 @@ func (o *Options) settings(typ Type) (all []setting) {
 func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 	index := 0
 	if m.Interface != "" {
-		by, err := net.InterfaceByName(m.Interface)
-		if err != nil {
+		var err error
+		if index, err = s.InterfaceIndex(m.Interface); err != nil {
 			return fmt.Errorf("interface %s: %w", m.Interface, err)
 		}
-		index = by.Index
 		if err := s.SetMulticast(index); err != nil {
 			return err
 		}
@@ -225,10 +275,18 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 		}
 	}
 	for _, g := range m.Groups {
+		g = g.Unmap()
 		if g.Is4() != (typ == UDP) {
 			return fmt.Errorf("%v is of another family than the socket", g)
 		}
-		if err := s.Join(g, index); err != nil {
+		on := index
+		if zone := g.Zone(); zone != "" {
+			var err error
+			if on, err = s.ZoneIndex(zone); err != nil {
+				return fmt.Errorf("joining %v: %w", g, err)
+			}
+		}
+		if err := s.Join(g, on); err != nil {
 			return fmt.Errorf("joining %v: %w", g, err)
 		}
 	}
@@ -237,15 +295,13 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 
 // units counts a time in the kernel's units, rounded up: a limit is not to be over
 // before it was asked to be.
-func units(d, unit time.Duration) int {
-	n := d / unit
+func units(d, unit time.Duration) int64 {
+	n := int64(d / unit)
 	if d%unit > 0 {
 		n++
 	}
-	return int(min(n, math.MaxInt32))
+	return n
 }
-
-func seconds(d time.Duration) int { return units(d, time.Second) }
 
 func truth(b bool) int {
 	if b {

@@ -345,18 +345,33 @@ func TestASendTellsItsOwnError(t *testing.T) {
 
 // A datagram that the send itself refuses is told by the send, and by no receive.
 func TestADatagramThatIsTooLongIsToldOnce(t *testing.T) {
-	c, err := client.NewUDP(&client.Options{ICMPErrors: true, Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) {
-			require.NoError(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
-		})
-	}})
-	require.NoError(t, err)
-	defer c.Close()
-	peer := packetPeer(t, "udp")
-	_, err = c.SendTo(make([]byte, 65_507), peer.LocalAddr())
-	require.ErrorIs(t, err, unix.EMSGSIZE, "loopback has less, and it may not be fragmented")
-	_, _, err = c.RecvFrom(make([]byte, 1), client.DontWait)
-	require.ErrorIs(t, err, unix.EAGAIN)
-	_, err = c.SendTo([]byte("x"), peer.LocalAddr())
-	require.NoError(t, err)
+	inANetworkOfItsOwn(t, func(func()) error {
+		if err := onLoopback(func(request *unix.Ifreq) uint {
+			request.SetUint32(1500)
+			return unix.SIOCSIFMTU
+		}); err != nil {
+			return err
+		}
+		c, err := client.NewUDP(&client.Options{ICMPErrors: true, Control: func(_, _ string, c syscall.RawConn) (err error) {
+			if e := c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+			}); e != nil {
+				return e
+			}
+			return err
+		}})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		to := netip.MustParseAddrPort("127.0.0.1:9")
+		if _, err = c.SendToAddrPort(make([]byte, 1473), to); !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("a byte too long: %v", err)
+		}
+		if _, _, err = c.RecvFrom(make([]byte, 1), client.DontWait); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("received %v", err)
+		}
+		_, err = c.SendToAddrPort(make([]byte, 1472), to)
+		return err
+	})
 }

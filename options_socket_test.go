@@ -3,9 +3,11 @@ package client_test
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,18 +93,6 @@ func is(want int) func(int) bool      { return func(n int) bool { return n == wa
 func isnt(other int) func(int) bool   { return func(n int) bool { return n != other } }
 func atLeast(want int) func(int) bool { return func(n int) bool { return n >= want } }
 
-func TestReuseAddrIsSetForAPortAlone(t *testing.T) {
-	for set, want := range map[client.Switch]bool{client.Default: true, client.On: true, client.Off: false} {
-		c, err := client.NewTCP(&client.Options{ReuseAddr: set})
-		require.NoError(t, err)
-		require.NoError(t, c.Bind(unused(t)))
-		raw, err := c.SyscallConn()
-		require.NoError(t, err)
-		require.Equal(t, want, sockopt(t, raw, unix.SOL_SOCKET, unix.SO_REUSEADDR) != 0)
-		require.NoError(t, c.Close())
-	}
-}
-
 func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 	group := netip.MustParseAddr("239.1.2.3")
 	for name, test := range map[string]struct {
@@ -161,6 +151,60 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The kernel takes an int, and what did not fit into one was cut off in silence: 2^32+5
+// bytes of buffer were 5, and a keepalive of that many probes too.
+func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
+	const far = math.MaxInt64
+	on := func(k net.KeepAliveConfig) client.Options { k.Enable = true; return client.Options{KeepAlive: &k} }
+	tests := []struct {
+		option string
+		opts   client.Options
+		linux  bool
+	}{
+		{"Linger", client.Options{Linger: far}, false},
+		{"Linger", client.Options{Linger: (1<<32 + 1) * time.Second}, false},
+		{"KeepAlive", on(net.KeepAliveConfig{Idle: far}), false},
+		{"KeepAlive", on(net.KeepAliveConfig{Interval: far}), false},
+		{"UserTimeout", client.Options{UserTimeout: far}, true},
+		{"UserTimeout", client.Options{UserTimeout: (1<<32 + 1) * time.Millisecond}, true},
+		{"BusyPoll", client.Options{BusyPoll: far}, true},
+		{"KeepAlive", on(net.KeepAliveConfig{Idle: 32768 * time.Second}), true},
+		{"KeepAlive", on(net.KeepAliveConfig{Interval: 32767*time.Second + 1}), true},
+		{"KeepAlive", on(net.KeepAliveConfig{Count: 128}), true},
+	}
+	for shift := 31; shift < strconv.IntSize-1; shift++ { // no int is as large on 386
+		big := 1<<shift + 5
+		tests = append(tests, []struct {
+			option string
+			opts   client.Options
+			linux  bool
+		}{
+			{"RecvBuffer", client.Options{RecvBuffer: big}, false},
+			{"SendBuffer", client.Options{SendBuffer: big}, false},
+			{"KeepAlive", on(net.KeepAliveConfig{Count: big}), false},
+		}...)
+	}
+	for _, test := range tests {
+		if test.linux && runtime.GOOS != "linux" {
+			continue
+		}
+		for _, open := range []func(*client.Options) (*client.Client, error){client.NewTCP, client.NewTCP6} {
+			_, err := open(&test.opts)
+			var bad *client.OptionError
+			require.ErrorAs(t, err, &bad, "%+v", test.opts)
+			require.Equal(t, test.option, bad.Option)
+			require.ErrorContains(t, err, "is more than")
+		}
+	}
+	// What fits is taken.
+	c, err := client.NewTCP(&client.Options{
+		RecvBuffer: math.MaxInt32, SendBuffer: math.MaxInt32, Linger: math.MaxInt32 * time.Second,
+		KeepAlive: &net.KeepAliveConfig{Enable: true, Idle: 32767 * time.Second, Interval: 32767 * time.Second, Count: 127},
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }
 
 // Linger: a reset throws away what was sent, and a time waits for it.

@@ -45,6 +45,16 @@ func inANetworkOfItsOwn(t *testing.T, f func(cut func()) error) {
 
 // setLoopback is for the network namespace of the calling thread.
 func setLoopback(up bool) error {
+	return onLoopback(func(request *unix.Ifreq) uint {
+		if up {
+			request.SetUint16(unix.IFF_UP)
+		}
+		return unix.SIOCSIFFLAGS
+	})
+}
+
+// onLoopback makes a request of netdevice(7) about the thread's loopback interface.
+func onLoopback(prepare func(*unix.Ifreq) (call uint)) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -54,10 +64,8 @@ func setLoopback(up bool) error {
 	if err != nil {
 		return err
 	}
-	if up {
-		request.SetUint16(unix.IFF_UP)
-	}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(request)))
+	call := prepare(request)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(call), uintptr(unsafe.Pointer(request)))
 	if errno != 0 {
 		return errno
 	}

@@ -123,7 +123,7 @@ func (o *Options) proxy(n network) (*via, error) {
 	default:
 		return bad(fmt.Sprintf("scheme %q is neither socks5 nor socks5h nor http", u.Scheme))
 	}
-	switch host, port, err := splitHostPort(u.Host); {
+	switch host, port, err := n.splitHostPort(u.Host); {
 	case !n.isTCP():
 		return bad("only tcp can be dialled through one")
 	case err != nil || host == "" || port == 0:
@@ -190,7 +190,7 @@ func (v *via) failed(err error) error {
 // proxyTarget reads the address that a proxy is to connect to. Names are the
 // proxy's to look up.
 func (n network) proxyTarget(address string) (host string, port uint16, err error) {
-	host, port, err = splitHostPort(address)
+	host, port, err = n.splitHostPort(address)
 	if err != nil {
 		return "", 0, err
 	}

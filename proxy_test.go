@@ -495,7 +495,7 @@ func TestOptionsAreForTheConnectionToTheProxy(t *testing.T) {
 	d, err := client.Dial("tcp6", "[2001:db8::1]:80", &client.Options{
 		Proxy: "socks5://" + address, LocalAddr: "127.0.0.1:0", // the way to the proxy is of another family
 		Control: func(network, at string, _ syscall.RawConn) error {
-			require.Equal(t, []string{"tcp", address}, []string{network, at})
+			require.Equal(t, []string{"tcp4", address}, []string{network, at})
 			return nil
 		},
 	})

@@ -7,8 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"sync/atomic"
-	"time"
+	"strings"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -55,7 +54,7 @@ func (n network) parseLocal(address string) (sock.Addr, error) {
 	if n.local != 0 {
 		return parseUnix(address)
 	}
-	host, port, err := splitHostPort(address)
+	host, port, err := n.splitHostPort(address)
 	if err != nil {
 		return sock.Addr{}, err
 	}
@@ -84,6 +83,9 @@ func wildcard(typ Type, a sock.Addr) sock.Addr {
 
 // suitable makes an address of an IP address that the network's sockets can use.
 func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
+	if err := checkZone(ip); err != nil {
+		return sock.Addr{}, err
+	}
 	a := sock.Addr{IP: netip.AddrPortFrom(ip.Unmap(), port)}
 	if n.typeOf(a) == 0 {
 		return sock.Addr{}, &net.AddrError{Err: "wrong address family for " + n.name, Addr: ip.String()}
@@ -91,33 +93,71 @@ func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
 	return a, nil
 }
 
-// splitHostPort is net.SplitHostPort with the port as a number. Service names
-// are not looked up: "http" is as wrong as "70000".
-func splitHostPort(address string) (host string, port uint16, err error) {
-	host, digits, err := net.SplitHostPort(address)
+// checkZone refuses a zone that the kernel would pass over: it is for addresses that are
+// not of global scope (RFC 4007, 11.2), of which there can be one on each link.
+func checkZone(ip netip.Addr) error {
+	if ip.Zone() == "" {
+		return nil
+	}
+	// An IPv4 address has none, also where it is written as an IPv6 one.
+	if !ip.Is4In6() && (ip.IsLinkLocalUnicast() || ip.IsLoopback() || ip.IsLinkLocalMulticast() || ip.IsInterfaceLocalMulticast()) {
+		return nil
+	}
+	return &net.AddrError{Err: "zone of an address that is not link-local", Addr: ip.String()}
+}
+
+// splitHostPort is net.SplitHostPort with the port as a number. A service name is looked
+// up as package net does, but in this machine's list alone.
+func (n network) splitHostPort(address string) (host string, port uint16, err error) {
+	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", 0, err
 	}
-	number, err := strconv.ParseUint(digits, 10, 16)
-	if err != nil {
-		return "", 0, &net.AddrError{Err: "port is not a number from 0 to 65535", Addr: address}
+	if port, err = n.port(service); err != nil {
+		var ae *net.AddrError
+		if errors.As(err, &ae) {
+			ae.Addr = address
+		}
+		return "", 0, err
 	}
-	return host, uint16(number), nil
+	return host, port, nil
 }
 
-// resolve gives the addresses that a name stands for, in the order in which to
-// try them. Only a name takes time and the resolver.
-func resolve(ctx context.Context, n network, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, error) {
+func (n network) port(service string) (uint16, error) {
+	if number, err := strconv.ParseUint(service, 10, 16); err == nil {
+		return uint16(number), nil
+	}
+	if strings.Trim(service, "+-0123456789") == "" {
+		return 0, &net.AddrError{Err: "port is not a number from 0 to 65535"}
+	}
+	number, err := (&net.Resolver{PreferGo: true}).LookupPort(context.Background(), n.name, service)
+	if err != nil {
+		return 0, outOfDescriptors(n.name+"/"+service, err)
+	}
+	return uint16(number), nil
+}
+
+// loopback stands for the host that is not named, as in package net.
+var loopback = map[int]netip.Addr{
+	unix.AF_INET:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+	unix.AF_INET6: netip.IPv6Loopback(),
+}
+
+// resolve gives the addresses that an address stands for, in the order in which to try
+// them. Of a name these may be not all: who wants the rest takes them from the
+// search, which is nil if nothing was to be looked up, and closes it in any case. Only
+// such are looked up as can be reached from the local address, if that is not nil.
+func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
 	if n.local != 0 {
 		a, err := parseUnix(address)
-		return []sock.Addr{a}, err
+		return []sock.Addr{a}, nil, err
 	}
-	host, port, err := splitHostPort(address)
+	host, port, err := n.splitHostPort(address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if port == 0 {
-		return nil, &net.AddrError{Err: "port 0 cannot be connected to", Addr: address}
+		return nil, nil, &net.AddrError{Err: "port 0 cannot be connected to", Addr: address}
 	}
 	ips := []netip.Addr{loopback[unix.AF_INET], loopback[unix.AF_INET6]}
 	if host != "" {
@@ -129,121 +169,46 @@ func resolve(ctx context.Context, n network, address string, r *net.Resolver, un
 			ips = []netip.Addr{ip, netip.IPv4Unspecified()}
 		case err == nil:
 			a, err := n.suitable(ip, port)
-			return []sock.Addr{a}, err
+			return []sock.Addr{a}, nil, err
 		default:
-			if ips, err = lookup(ctx, n, host, r, until); err != nil {
-				return nil, err
+			if local != nil && local.IP.Addr().Is4() {
+				n.v6 = 0
+			} else if local != nil && local.IP.Addr().Is6() {
+				n.v4 = 0
 			}
+			s := lookUp(ctx, n, host, port, r, until)
+			addrs, err := s.first()
+			return addrs, s, err
 		}
 	}
+	addrs := n.addrs(ips, port)
+	if len(addrs) == 0 {
+		return nil, nil, &net.AddrError{Err: "no address for " + n.name, Addr: address}
+	}
+	return addrs, nil, nil
+}
+
+// reachedFrom gives those addresses that a socket with a local address can connect to.
+func reachedFrom(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
+	if local == nil || !local.IP.Addr().IsValid() {
+		return addrs
+	}
+	v4, v6 := families(addrs)
+	if local.IP.Addr().Is4() {
+		return v4
+	}
+	return v6
+}
+
+// addrs are the addresses of those IP addresses that the network's sockets can use.
+func (n network) addrs(ips []netip.Addr, port uint16) []sock.Addr {
 	addrs := make([]sock.Addr, 0, len(ips))
 	for _, ip := range ips {
 		if a, err := n.suitable(ip, port); err == nil {
 			addrs = append(addrs, a)
 		}
 	}
-	if len(addrs) == 0 {
-		return nil, &net.AddrError{Err: "no address for " + n.name, Addr: address}
-	}
-	return interleave(addrs), nil
-}
-
-// loopback stands for the host that is not named, as in package net.
-var loopback = map[int]netip.Addr{
-	unix.AF_INET:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
-	unix.AF_INET6: netip.IPv6Loopback(),
-}
-
-func lookup(ctx context.Context, n network, host string, r *net.Resolver, until sock.Instant) ([]netip.Addr, error) {
-	if r == nil {
-		r = net.DefaultResolver
-	}
-	r = tie(r)
-	if until != sock.Never {
-		limited, cancel := context.WithTimeout(ctx, until.Left())
-		defer cancel()
-		ctx = limited
-	}
-	family := "ip"
-	switch {
-	case n.v6 == 0:
-		family = "ip4"
-	case n.v4 == 0:
-		family = "ip6"
-	}
-	ips, err := r.LookupNetIP(ctx, family, host)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nil, &limitError{cause: err}
-	}
-	return ips, err
-}
-
-// A tied resolver closes its connections when the lookup that they are for is
-// given up. Left to itself a net.Resolver keeps one that waits for a silent
-// server, and the goroutine with it, for the resolver's own 5 s: a
-// context does not reach a read that is under way (net/dnsclient_unix.go). A
-// lookup by the system's library, where Go uses that, cannot be ended at all.
-type tiedResolver struct {
-	of *net.Resolver
-	r  *net.Resolver
-}
-
-// lastTied is kept because a net.Resolver asks once for all who look up the
-// same name at the same time, as long as they share it.
-var lastTied atomic.Pointer[tiedResolver]
-
-func tie(of *net.Resolver) *net.Resolver {
-	if t := lastTied.Load(); t != nil && t.of == of && t.r.PreferGo == of.PreferGo && t.r.StrictErrors == of.StrictErrors {
-		return t.r
-	}
-	r := &net.Resolver{PreferGo: of.PreferGo, StrictErrors: of.StrictErrors}
-	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		dial := of.Dial
-		if dial == nil {
-			dial = new(net.Dialer).DialContext
-		}
-		conn, err := dialResolver(ctx, dial, network, address)
-		if err != nil {
-			return nil, err
-		}
-		context.AfterFunc(ctx, func() { _ = conn.Close() })
-		return conn, nil
-	}
-	lastTied.Store(&tiedResolver{of, r})
-	return r
-}
-
-// interleave orders addresses as RFC 8305, section 4, has it: families take
-// turns, beginning with that of the first address, which RFC 6724 has put first;
-// within a family the order stays.
-func interleave(addrs []sock.Addr) []sock.Addr {
-	first := addrs[0].IP.Addr().Is4()
-	var same, other []sock.Addr
-	for _, a := range addrs {
-		if a.IP.Addr().Is4() == first {
-			same = append(same, a)
-		} else {
-			other = append(other, a)
-		}
-	}
-	out := make([]sock.Addr, 0, len(addrs))
-	for i := range max(len(same), len(other)) {
-		if i < len(same) {
-			out = append(out, same[i])
-		}
-		if i < len(other) {
-			out = append(out, other[i])
-		}
-	}
-	return out
-}
-
-// stagger is how long to wait for one of n addresses before starting the next
-// too: a quarter of a second, as RFC 8305, section 8, recommends, but so little
-// that each gets its chance within the limit.
-func stagger(n int, until sock.Instant) time.Duration {
-	const recommended = 250 * time.Millisecond
-	return min(recommended, max(until.Left(), 0)/time.Duration(n+1))
+	return addrs
 }
 
 // netAddr is a as package net has it for a client of type typ.

@@ -6,7 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
+	"reflect"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -63,17 +63,28 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	return n, err
 }
 
-// A file is a regular file: an *os.File, or what it hides behind in io.Copy.
-type file interface {
-	io.Reader
-	io.ReaderAt
-	io.Seeker
-	syscall.Conn
-	Stat() (fs.FileInfo, error)
+// fileIn gives the file that r is, if it is one. What has a file in it may have a Read of
+// its own, which decrypts or counts: it is no file, whatever other methods it has.
+//
+// io.Copy of an *os.File calls its WriteTo, and that, where it knows no better way, calls
+// io.Copy again with the file in a struct of package os that hides WriteTo. No other
+// package can make one, as long as it is asked for the type itself: a type that embeds
+// it has another name, and the path "os" is the standard library's. Should
+// that rename it, such a file is read like any other reader.
+func fileIn(r io.Reader) (*os.File, bool) {
+	if f, ok := r.(*os.File); ok {
+		return f, f != nil
+	}
+	t := reflect.TypeOf(r)
+	if t == nil || t.PkgPath() != "os" || t.Name() != "fileWithoutWriteTo" {
+		return nil, false
+	}
+	f, ok := reflect.ValueOf(r).FieldByName("File").Interface().(*os.File)
+	return f, ok && f != nil
 }
 
 // sizeOf refuses what is not a regular file.
-func sizeOf(f file) (int64, error) {
+func sizeOf(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
@@ -107,7 +118,7 @@ func within(size, offset, length int64) (int64, error) {
 
 // sendRange sends a part of a file in the sender's turn, by whatever the stream is
 // now.
-func (c *Client) sendRange(turn *sock.Turn, f file, offset, length int64) (sent int64, err error) {
+func (c *Client) sendRange(turn *sock.Turn, f *os.File, offset, length int64) (sent int64, err error) {
 	if c.tls.Load() == nil {
 		raw, err := f.SyscallConn()
 		if err != nil {
@@ -142,24 +153,26 @@ func (c *Client) sendRange(turn *sock.Turn, f file, offset, length int64) (sent 
 
 // ReadFrom sends all that r has, as io.ReaderFrom has it: io.Copy to a client uses
 // it. A regular file goes the way of SendFile, from its offset on, which moves; so
-// does a part of one, in an io.LimitedReader. Limits are those of Write: the write
+// does a part of one, in an io.LimitedReader. Any other reader, also one that has a
+// file in it, is read by its own Read. Limits are those of Write: the write
 // deadline alone.
 func (c *Client) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFromFile(r)
 	if err != nil {
 		return n, err
 	}
-	// What is not a file, and what a file has more of than it said.
-	m, err := io.Copy(struct{ io.Writer }{c}, r)
+	// What is not a file, and what a file has more of than it said. A reader that embeds
+	// one has its WriteTo too, which passes over the reader's Read.
+	m, err := io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
 	return n + m, err
 }
 
 func (c *Client) readFromFile(r io.Reader) (int64, error) {
 	limited, _ := r.(*io.LimitedReader)
+	f, ok := fileIn(r)
 	if limited != nil {
-		r = limited.R
+		f, ok = limited.R.(*os.File)
 	}
-	f, ok := r.(file) // *os.File, and what is left of one in its WriteTo
 	if !ok || !c.typ.isStream() || c.tls.Load() != nil {
 		return 0, nil // nothing is gained
 	}

@@ -376,6 +376,90 @@ func TestCopyOfAFileGoesThroughTheKernel(t *testing.T) {
 	})
 }
 
+// upperCase is a reader that has a file in it, and a Read of its own: as one that
+// decrypts, and whose plain text is never on disk.
+type upperCase struct{ *os.File }
+
+func (u upperCase) Read(p []byte) (int, error) {
+	n, err := u.File.Read(p)
+	copy(p, bytes.ToUpper(p[:n]))
+	return n, err
+}
+
+// sameMethods has all that a file has, and is none.
+type sameMethods struct {
+	io.Reader
+	*os.File
+}
+
+func (s sameMethods) Read(p []byte) (int, error) { return s.Reader.Read(p) }
+
+// inWrapper has package os's own wrapper of a file in it.
+type inWrapper struct {
+	own io.Reader
+	io.Reader
+}
+
+func (s inWrapper) Read(p []byte) (int, error) { return s.own.Read(p) }
+
+// captured gives the reader that a file is read through by io.Copy: package os's own.
+type captured struct{ r io.Reader }
+
+func (*captured) Write(p []byte) (int, error) { return len(p), nil }
+
+func (c *captured) ReadFrom(r io.Reader) (int64, error) {
+	c.r = r
+	return 0, nil
+}
+
+// A reader that embeds a file was taken for the file, and sent as it is on disk.
+func TestAReadersOwnReadIsNeverPassedOver(t *testing.T) {
+	eachStream(t, func(t *testing.T, network string) {
+		const text = "a secret that is not to be sent as it is"
+		f, err := os.Open(tempFile(t, "f", []byte(text)))
+		require.NoError(t, err)
+		defer f.Close()
+		var inOS captured
+		_, err = io.Copy(&inOS, f)
+		require.NoError(t, err)
+		upper := bytes.ToUpper([]byte(text))
+		own := new(bytes.Reader)
+		for name, r := range map[string]io.Reader{
+			"embedded":       upperCase{f},
+			"embedded twice": struct{ upperCase }{upperCase{f}},
+			"same methods":   sameMethods{own, f},
+			"a pointer":      &upperCase{f},
+			"package os's":   inWrapper{own, inOS.r},
+		} {
+			for how, send := range map[string]func(c *client.Client) (int64, error){
+				"ReadFrom": func(c *client.Client) (int64, error) { return c.ReadFrom(r) },
+				"CopyN":    func(c *client.Client) (int64, error) { return io.CopyN(c, r, int64(len(text))) },
+				"limited":  func(c *client.Client) (int64, error) { return c.ReadFrom(io.LimitReader(r, 1000)) },
+			} {
+				_, err := f.Seek(0, io.SeekStart)
+				require.NoError(t, err)
+				own.Reset(upper)
+				c, peer := stream(t, network, nil)
+				all := collects(peer)
+				n, err := send(c)
+				require.NoError(t, err)
+				require.EqualValues(t, len(text), n)
+				require.NoError(t, c.Close())
+				require.Equal(t, string(upper), string(<-all), "%s by %s", name, how)
+			}
+		}
+		// What package os makes of a file in io.Copy is the file; nothing that has it in it is.
+		_, err = f.Seek(0, io.SeekStart)
+		require.NoError(t, err)
+		c, peer := stream(t, network, nil)
+		all := collects(peer)
+		_, err = c.ReadFrom(inOS.r)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Equal(t, text, string(<-all))
+	})
+}
+
 // What has a length and no content, as files of /proc say of themselves, is copied
 // all the same.
 func TestCopyOfAFileThatSaysItIsEmpty(t *testing.T) {

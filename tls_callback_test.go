@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -260,7 +261,7 @@ func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
 		r := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 			cb.armed.Store(true)
 			cb.run()
-			return nil, nil
+			return nil, errors.New("another call has disarmed it")
 		}}
 		var wg sync.WaitGroup
 		var heard atomic.Int64

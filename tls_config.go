@@ -111,7 +111,7 @@ func (n network) host(address string) (string, error) {
 	if n.local != 0 {
 		return "", nil
 	}
-	host, _, err := splitHostPort(address)
+	host, _, err := n.splitHostPort(address)
 	return host, err
 }
 

@@ -16,11 +16,11 @@ import (
 // unixgram it is a path, whose file is removed on Close, or on Linux "@" and an
 // abstract name.
 //
-// It fails with unix.EADDRINUSE for an address that is taken, unix.EINVAL for a
-// client that has one, unix.EISCONN for a client that is connected and
-// unix.EALREADY for one that is about to be. A TCP port that is only waiting out
-// its last connection is not taken: SO_REUSEADDR is set, unless Options.ReuseAddr
-// is Off.
+// It fails with unix.EADDRINUSE for an address that is taken, by a live connection
+// too, unix.EINVAL for a client that has one, unix.EISCONN for a client that is
+// connected and unix.EALREADY for one that is about to be. A TCP port on which there
+// are only connections that are over (TIME_WAIT) is not taken, unless
+// Options.ReuseAddr is Off.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.hold() {
@@ -29,7 +29,7 @@ func (c *Client) Bind(address string) error {
 	defer c.end()
 	addr, err := networks[c.typ.String()].parseLocal(address)
 	if err == nil {
-		err = c.bindTo(addr)
+		err = c.bindTo(addr, bindNow)
 	}
 	if err != nil {
 		return c.failed(opBind, where, err)
@@ -37,7 +37,7 @@ func (c *Client) Bind(address string) error {
 	return nil
 }
 
-func (c *Client) bindTo(addr sock.Addr) error {
+func (c *Client) bindTo(addr sock.Addr, how binding) error {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	switch state := c.state.Load(); {
@@ -48,24 +48,39 @@ func (c *Client) bindTo(addr sock.Addr) error {
 	case c.bound:
 		return os.NewSyscallError("bind", unix.EINVAL)
 	}
-	if err := bindSocket(c.sock, c.typ, addr, c.reuse); err != nil {
+	if err := bindSocket(c.sock, c.typ, addr, c.reuse, how); err != nil {
 		return err
 	}
 	c.bound = true
+	c.ownPort = ownPort(c.typ, addr, c.reuse)
 	return nil
 }
 
-func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch) error {
+// A binding is when a TCP socket needs its port.
+type binding int
+
+const (
+	bindNow     binding = iota // by bind(2)
+	bindLate                   // when it connects, if the port is the system's choice
+	bindAnother                // late, and another attempt of the same dial has the port
+)
+
+func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how binding) error {
 	addr = wildcard(typ, addr)
-	if typ.isTCP() && addr.IP.Port() != 0 && reuse == Default {
-		if err := s.SetInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return err
-		}
+	switch {
+	case inFileSystem(addr):
+		return s.Bind(addr, func() func() { return remover(addr.Path) })
+	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
+		return s.BindLate(addr)
+	case ownPort(typ, addr, reuse):
+		return s.BindPort(addr, how == bindAnother)
 	}
-	if !inFileSystem(addr) {
-		return s.Bind(addr, nil)
-	}
-	return s.Bind(addr, func() func() { return remover(addr.Path) })
+	return s.Bind(addr, nil)
+}
+
+// ownPort reports whether addr is to be had unless something alive has it.
+func ownPort(typ Type, addr sock.Addr, reuse Switch) bool {
+	return typ.isTCP() && addr.IP.Port() != 0 && reuse == Default
 }
 
 // bindToBeAnswered gives a unix datagram client a name if it has none yet.
@@ -86,7 +101,8 @@ func (c *Client) bindToBeAnswered() error {
 }
 
 // SendTo sends p as one datagram to an address: a *net.UDPAddr or *net.UnixAddr,
-// or any net.Addr whose String is an IP address and port. Options.SendTimeout
+// or any net.Addr whose String is an IP address and port. A port that is none, and a
+// zone of an address that is not link-local, are a *net.AddrError. Options.SendTimeout
 // and the write deadline bound the call. On a client that is connected it fails
 // with net.ErrWriteToConnected, on a stream with unix.EOPNOTSUPP.
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
@@ -99,6 +115,9 @@ func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
 
 // SendToAddrPort is SendTo for a UDP client. It allocates nothing.
 func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
+	if err := checkZone(to.Addr()); err != nil {
+		return 0, c.sentSome(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
+	}
 	return c.sendTo(p, sock.Addr{IP: unmap(to)})
 }
 
@@ -178,19 +197,36 @@ func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 		}
 	case *net.UDPAddr:
 		if a != nil && !c.typ.isUnix() {
-			if len(a.IP) == 0 { // this machine, as in package net
-				return sock.Addr{IP: netip.AddrPortFrom(loopback[c.typ.domain()], uint16(a.Port))}, nil
-			}
-			return sock.Addr{IP: unmap(a.AddrPort())}, nil
+			return c.udpAddr(a)
 		}
 	case nil:
 		return sock.Addr{}, &net.AddrError{Err: "no address to send to"}
 	default:
 		if ap, err := netip.ParseAddrPort(to.String()); err == nil && !c.typ.isUnix() {
-			return sock.Addr{IP: unmap(ap)}, nil
+			return sock.Addr{IP: unmap(ap)}, checkZone(ap.Addr())
 		}
 	}
 	return sock.Addr{}, &net.AddrError{Err: "wrong kind of address for " + c.network, Addr: to.String()}
+}
+
+// udpAddr refuses what does not fit into an address on the wire.
+func (c *Client) udpAddr(a *net.UDPAddr) (sock.Addr, error) {
+	bad := func(why string) (sock.Addr, error) {
+		return sock.Addr{}, &net.AddrError{Err: why, Addr: a.String()}
+	}
+	ip, ok := netip.AddrFromSlice(a.IP)
+	switch {
+	case a.Port < 0 || a.Port > 65535:
+		return bad("port is not a number from 0 to 65535")
+	case len(a.IP) == 0 && a.Zone == "": // this machine, as in package net
+		ip = loopback[c.typ.domain()]
+	case !ok:
+		return bad("not an IP address")
+	case a.Zone != "" && ip.Unmap().Is4():
+		return bad("zone of an address that is not link-local")
+	}
+	ip = ip.WithZone(a.Zone)
+	return sock.Addr{IP: unmap(netip.AddrPortFrom(ip, uint16(a.Port)))}, checkZone(ip)
 }
 
 // unmap gives an IPv4 address that is written as an IPv6 one its own form.

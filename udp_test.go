@@ -291,6 +291,75 @@ func TestAddressesOfTheWrongKindAreRefused(t *testing.T) {
 	require.ErrorIs(t, func() error { _, err := tcp.SendTo(nil, &net.UDPAddr{}); return err }(), unix.EOPNOTSUPP)
 }
 
+// Of a *net.UDPAddr's port, an int, the lower 16 bits were sent to, and a zone that means
+// nothing was dropped.
+func TestNothingOfAnAddressIsCutToFit(t *testing.T) {
+	peer, peer6 := packetPeer(t, "udp"), packetPeer(t, "udp6")
+	c, err := client.NewUDP(nil)
+	require.NoError(t, err)
+	defer c.Close()
+	c6, err := client.NewUDP6(nil)
+	require.NoError(t, err)
+	defer c6.Close()
+	at, at6 := *peer.LocalAddr().(*net.UDPAddr), *peer6.LocalAddr().(*net.UDPAddr)
+	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
+	for _, test := range []struct {
+		c  *client.Client
+		to net.Addr
+	}{
+		{c, &net.UDPAddr{IP: v4, Port: at.Port + 65536}},
+		{c, &net.UDPAddr{IP: v4, Port: at.Port - 65536}},
+		{c, &net.UDPAddr{IP: v4, Port: at.Port - 2*65536}},
+		{c, &net.UDPAddr{Port: at.Port + 65536}},
+		{c6, &net.UDPAddr{IP: v6, Port: at6.Port + 65536}},
+		{c6, &net.UDPAddr{IP: v6, Port: at6.Port - 65536}},
+		{c, &net.TCPAddr{IP: v4, Port: at.Port + 65536}},
+		{c6, &net.TCPAddr{IP: v6, Port: at6.Port - 65536}},
+		{c, &net.UDPAddr{IP: v4, Port: at.Port, Zone: "lo"}},
+		{c, &net.UDPAddr{IP: v4.To4(), Port: at.Port, Zone: "lo"}},
+		{c, &net.UDPAddr{Port: at.Port, Zone: "lo"}},
+		{c, &net.UDPAddr{IP: v4[:5], Port: at.Port}},
+		{c6, &net.UDPAddr{IP: net.ParseIP("2001:db8::1"), Port: 9, Zone: "lo"}},
+		{c6, &net.UDPAddr{IP: net.ParseIP("ff05::1"), Port: 9, Zone: "lo"}},
+		{c6, &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 9, Zone: "lo"}},
+		{c6, &net.UDPAddr{IP: net.ParseIP("fe80::1"), Port: 9, Zone: "4294967297"}},
+		{c6, &net.UDPAddr{IP: net.ParseIP("fe80::1"), Port: 9, Zone: "lo\x00"}},
+	} {
+		_, err := test.c.SendTo([]byte("x"), test.to)
+		var bad *net.AddrError
+		require.ErrorAs(t, err, &bad, "%v", test.to)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, test.to.String(), op.Addr.String())
+	}
+	for _, to := range []netip.Addr{
+		netip.AddrFrom16(netip.MustParseAddr("127.0.0.1").As16()).WithZone("lo"),
+		netip.MustParseAddr("2001:db8::1%lo"), netip.MustParseAddr("::%lo"),
+	} {
+		_, err := c.SendToAddrPort([]byte("x"), netip.AddrPortFrom(to, at.AddrPort().Port()))
+		var bad *net.AddrError
+		require.ErrorAs(t, err, &bad, "%v", to)
+		for _, address := range []string{netip.AddrPortFrom(to, 9).String()} {
+			_, err = client.Dial("udp", address, nil)
+			require.Error(t, err, address)
+			require.Error(t, c6.Bind(address), address)
+		}
+	}
+	// Nothing of this has gone anywhere.
+	for _, p := range []struct {
+		c    *client.Client
+		peer net.PacketConn
+		at   net.UDPAddr
+	}{{c, peer, at}, {c6, peer6, at6}} {
+		_, err := p.c.SendTo([]byte("the first"), &p.at)
+		require.NoError(t, err)
+		buf := make([]byte, 20)
+		n, _, err := p.peer.ReadFrom(buf)
+		require.NoError(t, err)
+		require.Equal(t, "the first", string(buf[:n]))
+	}
+}
+
 func TestBindGivesAnAddress(t *testing.T) {
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)

@@ -20,7 +20,7 @@ func parseUnix(address string) (sock.Addr, error) {
 	switch {
 	case address == "" || address == "@":
 		return fail("empty unix socket name")
-	case strings.IndexByte(address, 0) >= 0 && address[0] != '@':
+	case strings.IndexByte(address, 0) >= 0 && inFileSystem(sock.Addr{Path: address}):
 		return fail("unix socket path has a zero byte")
 	case len(address) > sock.MaxPath:
 		return fail(fmt.Sprintf("unix socket name has %d bytes, the system takes %d", len(address), sock.MaxPath))

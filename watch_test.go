@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,4 +214,99 @@ func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
 	_, err := c.Recv(make([]byte, 1), 0)
 	require.True(t, strings.Contains(err.Error(), "closed"), err)
 	unwatch()
+}
+
+// The end of Do's context ends what its function waits for, and the connection is not kept.
+func TestWatch_DoEndsWithItsContext(t *testing.T) {
+	ln := listen(t, "tcp")
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	for _, limited := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(context.Background())
+		want := context.Canceled
+		if limited {
+			ctx, cancel = context.WithTimeout(ctx, 20*time.Millisecond)
+			want = context.DeadlineExceeded
+		}
+		runs := 0
+		err := pool.Do(ctx, "tcp", ln.Addr().String(), &client.Options{Timeout: -1}, func(c *client.Client) error {
+			runs++
+			if !limited {
+				go func() { inKernel(t); cancel() }()
+			}
+			if _, err := c.Send([]byte("x"), 0); err != nil {
+				return err
+			}
+			_, err := c.Recv(make([]byte, 1), 0)
+			return client.Repeatable(err)
+		})
+		require.ErrorIs(t, err, want)
+		require.Equal(t, 1, runs)
+		require.Zero(t, pool.Stats().Idle)
+		cancel()
+	}
+}
+
+// A watch that its user forgot ends with the lease: the next user's calls are their own.
+func TestWatch_EndsWithTheLease(t *testing.T) {
+	ln := listen(t, "tcp")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go echo(conn)
+		}
+	}()
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := pool.Dial(ctx, "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	unwatch := c.Watch(ctx)
+	require.NoError(t, roundTrip(c, make([]byte, 8)))
+	require.NoError(t, c.Close())
+	next, err := pool.Dial(context.Background(), "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	require.True(t, next.Reused())
+	cancel()
+	unwatch()
+	for range 100 {
+		require.NoError(t, roundTrip(next, make([]byte, 8)))
+	}
+	require.NoError(t, next.Close())
+}
+
+// A connection that a call holds when it is given back is closed before another is dialled
+// in its place.
+func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
+	ln := listen(t, "tcp")
+	var open atomic.Int64
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			open.Add(1)
+			go func() {
+				_, _ = conn.Read(make([]byte, 1))
+				open.Add(-1)
+				_ = conn.Close()
+			}()
+		}
+	}()
+	pool := client.NewPool(client.PoolOptions{MaxConnsPerKey: 1})
+	defer pool.Close()
+	for range 20 {
+		c, err := pool.Dial(context.Background(), "tcp", ln.Addr().String(), &client.Options{Timeout: -1, Linger: -1})
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() { defer close(done); _, _ = c.Recv(make([]byte, 1), 0) }()
+		inKernel(t)
+		require.NoError(t, c.Close())
+		<-done
+		require.Eventually(t, func() bool { return open.Load() == 0 }, enough, time.Millisecond, "it is closed, so the server knows")
+	}
 }

@@ -4,8 +4,9 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"sync"
-	"time"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // An Addr is where a socket is or sends to: IP and port, or a unix name, in
@@ -18,61 +19,68 @@ type Addr struct {
 // IsZero reports whether a is no address.
 func (a Addr) IsZero() bool { return a == Addr{} }
 
-// zones remembers the names and numbers of interfaces. The kernel speaks in
-// numbers and people in names, and to ask for either takes a dump of all
-// interfaces, which is too much for each link-local datagram.
-var zones struct {
-	sync.Mutex
-	name  map[uint32]string
-	index map[string]uint32
-	until Instant
-}
-
-const zonesFor = time.Minute
-
-// lockZones locks, and forgets what is too old to be sure of.
-func lockZones() {
-	zones.Lock()
-	if zones.name == nil || zones.until.Left() <= 0 {
-		zones.name, zones.index, zones.until = make(map[uint32]string), make(map[string]uint32), In(zonesFor)
-	}
-}
-
-// zoneIndex gives the interface that the zone of an IPv6 address names.
-func zoneIndex(zone string) (uint32, error) {
+// zoneIndex gives the interface that the zone of an IPv6 address names. It is looked
+// up each time: an interface can be renamed, or removed and made again, and the same
+// name is another interface in another network namespace.
+func (s *Socket) zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
 	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	lockZones()
-	defer zones.Unlock()
-	index, ok := zones.index[zone]
-	if !ok {
-		ifi, err := net.InterfaceByName(zone)
-		if err != nil {
-			return 0, &net.AddrError{Err: "unknown IPv6 zone", Addr: zone}
+	if '0' <= zone[0] && zone[0] <= '9' { // ParseUint allocates for what is no number
+		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+			return uint32(n), nil
 		}
-		index = uint32(ifi.Index)
-		zones.index[zone] = index
 	}
-	return index, nil
+	index, err := s.InterfaceIndex(zone)
+	if err != nil {
+		return 0, &net.AddrError{Err: "unknown IPv6 zone", Addr: zone}
+	}
+	return uint32(index), nil
 }
 
-func zoneName(index uint32) string {
+// ZoneIndex is zoneIndex for who has no name to set.
+func (s *Socket) ZoneIndex(zone string) (int, error) {
+	if err := s.hold(); err != nil {
+		return 0, err
+	}
+	defer s.release()
+	index, err := s.zoneIndex(zone)
+	return int(index), err
+}
+
+// zoneName is the reverse of zoneIndex. An interface that is gone has only its number.
+func (s *Socket) zoneName(index uint32) string {
 	if index == 0 {
 		return ""
 	}
-	lockZones()
-	defer zones.Unlock()
-	name, ok := zones.name[index]
-	if !ok {
-		name = strconv.FormatUint(uint64(index), 10)
-		if ifi, err := net.InterfaceByIndex(int(index)); err == nil {
-			name = ifi.Name
-		}
-		zones.name[index] = name
+	if name := s.interfaceName(index); name != "" {
+		return name
 	}
-	return name
+	return strconv.FormatUint(uint64(index), 10)
+}
+
+// IsInterfaceName reports whether an interface can have the name: the kernel cuts a
+// longer one, and one with a zero byte, and takes what is left for another.
+func IsInterfaceName(name string) bool {
+	return name != "" && len(name) < unix.IFNAMSIZ && strings.IndexByte(name, 0) < 0
+}
+
+// Source is the address that this machine would send to another from, if it has a way
+// there. Nothing is sent.
+func Source(to Addr) (netip.Addr, bool) {
+	domain := unix.AF_INET
+	if to.IP.Addr().Is6() {
+		domain = unix.AF_INET6
+	}
+	s, err := Open(domain, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer s.Close()
+	var n name
+	if n.set(s, to) != nil || s.sysConnect(&n) != 0 {
+		return netip.Addr{}, false
+	}
+	from := s.Local().IP.Addr()
+	return from, from.IsValid()
 }

@@ -23,17 +23,57 @@ func (e notTried) Unwrap() error   { return e.error }
 func (e notTried) Timeout() bool   { return errors.Is(e.error, os.ErrDeadlineExceeded) }
 func (e notTried) Temporary() bool { return e.Timeout() }
 
-// First connects to the first of n addresses to answer. It starts with the
-// first and goes on to the next when an attempt fails or delay has passed, as
-// RFC 8305, section 5, has it; all attempts wait in one ppoll(2) on the
-// caller's thread. open gives the socket and the address of attempt i; an
-// attempt that does not win is handed to drop. First returns the winner's index,
-// or -1 and each attempt's error: os.ErrDeadlineExceeded for those that were
-// still waiting when until was over, ErrStopped when stop came.
-func First(n int, delay time.Duration, until Instant, stop *Stop,
-	open func(i int) (*Socket, Addr, error), drop func(*Socket),
-) (winner int, s *Socket, errs []error) {
-	r := race{n: n, delay: delay, until: until, stop: stop, open: open, drop: drop, errs: make([]error, n), began: Now()}
+// A Tried is an address and why there is no connection to it.
+type Tried struct {
+	Addr Addr
+	Err  error
+}
+
+// Later hands addresses to a First that is under way. The owner closes it when First
+// has returned.
+type Later struct {
+	// Take is called by First after a Notify, with the addresses that are waiting to be
+	// tried. It gives those that wait from then on, and whether there may be others yet.
+	Take func(waiting []Addr) (now []Addr, more bool)
+
+	waker waker
+}
+
+// Notify has First call Take. It may come before, during or after.
+func (l *Later) Notify() { l.waker.wake() }
+
+// Close gives the descriptor back.
+func (l *Later) Close() { l.waker.close() }
+
+// notified reports whether Notify was called since it was asked before.
+func (l *Later) notified() bool {
+	if l == nil {
+		return false
+	}
+	l.waker.mu.Lock()
+	signaled := l.waker.signaled
+	l.waker.mu.Unlock()
+	if signaled {
+		l.waker.drain()
+	}
+	return signaled
+}
+
+// First connects to the first address to answer. It starts with the first of addrs and
+// goes on to the next when an attempt fails or delay has passed, as RFC 8305, section 5,
+// has it, but sooner if each address is to have its chance before until. With a negative
+// delay an attempt has to end before the next starts, and has an equal share of the
+// time. All attempts wait in one ppoll(2) on the caller's thread. later, if not nil,
+// brings more addresses; without any, First waits for them.
+//
+// open gives the socket of an attempt; one that does not win is handed to drop. First
+// returns the winner and its address, or a nil Socket and each address's error:
+// os.ErrDeadlineExceeded for those that were still waiting when until was over,
+// ErrStopped when stop came.
+func First(addrs []Addr, later *Later, delay time.Duration, until Instant, stop *Stop,
+	open func(Addr) (*Socket, error), drop func(*Socket),
+) (*Socket, Addr, []Tried) {
+	r := race{waiting: addrs, later: later, delay: delay, until: until, stop: stop, open: open, drop: drop, began: Now()}
 	return r.run()
 }
 
@@ -45,75 +85,100 @@ func First(n int, delay time.Duration, until Instant, stop *Stop,
 //	          │ unix, EAGAIN: the backlog is full
 //	          └──▶ pause ──▶ connect again
 type race struct {
-	n     int
-	delay time.Duration
-	until Instant
-	stop  *Stop
-	open  func(i int) (*Socket, Addr, error)
-	drop  func(*Socket)
+	waiting []Addr // in the order in which to start them
+	later   *Later // nil: there will be no others
+	delay   time.Duration
+	until   Instant
+	stop    *Stop
+	open    func(Addr) (*Socket, error)
+	drop    func(*Socket)
 
-	next    int     // the attempt to start next
-	nextAt  Instant // and when
+	nextAt  Instant // when to start another attempt beside those that run
 	running []attempt
 	winner  attempt // with a socket once there is one
-	errs    []error
+	tried   []Tried // in the order in which they were started
 	idle    pause
 	began   Instant
 }
 
 type attempt struct {
-	index int
+	index int // in tried
 	sock  *Socket
 	to    Addr
 	again bool // connect has to be called again
 	early bool // poll said that the connect is through, and it was not
 }
 
-func (r *race) run() (winner int, s *Socket, errs []error) {
-	winner = -1
+func (r *race) run() (*Socket, Addr, []Tried) {
 	defer func() { // also if open panics, which runs the caller's code
 		for _, a := range r.running {
-			if a.index != winner {
+			if a.sock != r.winner.sock {
 				r.drop(a.sock)
 			}
 		}
 	}()
 	for {
+		if r.later.notified() {
+			r.take()
+		}
 		switch {
 		case r.stop.Stopped():
-			return -1, nil, r.lost(ErrStopped)
+			return nil, Addr{}, r.lost(ErrStopped)
 		case r.until.Left() <= 0:
-			return -1, nil, r.lost(os.ErrDeadlineExceeded)
+			return nil, Addr{}, r.lost(os.ErrDeadlineExceeded)
 		case r.due():
 			r.start()
-		case len(r.running) == 0:
-			return -1, nil, r.errs
+		case len(r.running) == 0 && r.later == nil:
+			return nil, Addr{}, r.tried
 		default:
 			if err := r.wait(); err != nil {
-				return -1, nil, r.lost(err)
+				return nil, Addr{}, r.lost(err)
 			}
 		}
 		if r.winner.sock != nil {
-			return r.winner.index, r.winner.sock, nil
+			return r.winner.sock, r.winner.to, nil
 		}
+	}
+}
+
+// take asks for the addresses that have become known.
+func (r *race) take() {
+	more := false
+	if r.waiting, more = r.later.Take(r.waiting); !more {
+		r.later = nil
+	}
+	if r.delay < 0 && len(r.waiting) > 0 { // who runs has to share with them
+		r.nextAt = Earlier(r.nextAt, r.until.Share(len(r.waiting)+1))
 	}
 }
 
 // due reports whether another attempt is to be started now.
 func (r *race) due() bool {
-	return r.next < r.n && (len(r.running) == 0 || r.nextAt.Left() <= 0)
+	return len(r.waiting) > 0 && (len(r.running) == 0 || r.nextAt.Left() <= 0)
 }
 
 func (r *race) start() {
-	i := r.next
-	r.next++
-	s, addr, err := r.open(i)
+	if r.delay < 0 {
+		for len(r.running) > 0 {
+			r.fail(0, os.ErrDeadlineExceeded)
+		}
+	}
+	to := r.waiting[0]
+	r.waiting = r.waiting[1:]
+	i := len(r.tried)
+	r.tried = append(r.tried, Tried{Addr: to})
+	s, err := r.open(to)
 	if err != nil {
-		r.errs[i] = err
+		r.tried[i].Err = err
 		return // and the next starts at once
 	}
-	r.nextAt = In(r.delay)
-	r.running = append(r.running, attempt{index: i, sock: s, to: addr})
+	if r.delay < 0 {
+		r.nextAt = r.until.Share(len(r.waiting) + 1)
+	} else {
+		// So little that each of those that are left gets its chance within the limit.
+		r.nextAt = In(min(r.delay, max(r.until.Left(), 0)/time.Duration(len(r.waiting)+2)))
+	}
+	r.running = append(r.running, attempt{index: i, sock: s, to: to})
 	r.step(len(r.running)-1, (*attempt).connect)
 }
 
@@ -123,22 +188,28 @@ func (r *race) step(i int, take func(*attempt) (through bool, err error)) {
 	through, err := take(a)
 	switch {
 	case err != nil:
-		r.errs[a.index] = err
-		r.drop(a.sock)
-		r.running = slices.Delete(r.running, i, i+1)
+		r.fail(i, err)
 		r.nextAt = Now() // RFC 8305: a failure starts the next at once
 	case through:
 		r.winner = *a
 	}
 }
 
-// wait sleeps until an attempt may have come further, the next is due, the stop
-// comes or the limit is over, and takes those a step on that are ready. The
+// fail takes a running attempt out of the race.
+func (r *race) fail(i int, err error) {
+	a := r.running[i]
+	r.tried[a.index].Err = err
+	r.running = slices.Delete(r.running, i, i+1)
+	r.drop(a.sock)
+}
+
+// wait sleeps until an attempt may have come further, the next is due, addresses or the
+// stop come or the limit is over, and takes those a step on that are ready. The
 // oldest of several that are through wins.
 func (r *race) wait() error {
-	fds := make([]unix.PollFd, len(r.running), len(r.running)+1)
+	fds := make([]unix.PollFd, len(r.running), len(r.running)+2)
 	left := r.until.Left()
-	if r.next < r.n {
+	if len(r.waiting) > 0 {
 		left = min(left, r.nextAt.Left())
 	}
 	for i, a := range r.running {
@@ -148,12 +219,18 @@ func (r *race) wait() error {
 			left = min(left, r.idle.next())
 		}
 	}
-	if r.stop != nil {
-		wake, err := r.stop.waker.pollFD()
+	watch := func(k *waker) {
+		wake, err := k.pollFD()
 		if err != nil { // no descriptor is left: look now and then
 			wake, left = -1, min(left, longestPause)
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
+	}
+	if r.stop != nil {
+		watch(&r.stop.waker)
+	}
+	if r.later != nil {
+		watch(&r.later.waker)
 	}
 	if errno := r.sleep(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
 		return os.NewSyscallError("poll", errno)
@@ -182,24 +259,23 @@ func (r *race) sleep(fds []unix.PollFd, d time.Duration) unix.Errno {
 	return errno
 }
 
-// lost gives every attempt its error; err is for those that have none.
-func (r *race) lost(err error) []error {
-	for i := range r.errs {
-		switch {
-		case r.errs[i] != nil:
-		case i >= r.next:
-			r.errs[i] = notTried{err}
-		default:
-			r.errs[i] = err
+// lost gives every address its error; err is for those that have none.
+func (r *race) lost(err error) []Tried {
+	for i := range r.tried {
+		if r.tried[i].Err == nil {
+			r.tried[i].Err = err
 		}
 	}
-	return r.errs
+	for _, a := range r.waiting {
+		r.tried = append(r.tried, Tried{a, notTried{err}})
+	}
+	return r.tried
 }
 
 // connect starts the attempt and reports whether it is through already.
 func (a *attempt) connect() (through bool, err error) {
 	var to name
-	if err := to.set(a.sock.domain, a.to); err != nil {
+	if err := to.set(a.sock, a.to); err != nil {
 		return false, os.NewSyscallError("connect", err)
 	}
 	a.again = false
@@ -208,7 +284,7 @@ func (a *attempt) connect() (through bool, err error) {
 		if a.sock.stream && a.sock.domain != unix.AF_UNIX {
 			a.sock.state.Or(deferred) // or it is through; what the first receive then sends is nothing
 		}
-		return true, a.succeed(a.to)
+		return true, a.succeed(a.sock.peerOr(a.to))
 	case a.sock.domain == unix.AF_UNIX && (errno == unix.EAGAIN || errno == unix.EINTR):
 		a.again = true
 		return false, nil
@@ -237,7 +313,7 @@ func (a *attempt) proceed() (through bool, err error) {
 	var peer name
 	switch errno := a.sock.sysPeer(&peer); errno {
 	case 0:
-		return true, a.succeed(peer.addr())
+		return true, a.succeed(peer.addr(a.sock))
 	case unix.ENOTCONN:
 		a.early = true
 		return false, nil
@@ -246,13 +322,24 @@ func (a *attempt) proceed() (through bool, err error) {
 	}
 }
 
+// peerOr is whom an IP socket is connected to, which need not be whom connect(2) was
+// asked for: the unspecified address is this machine. It is asked where there is nobody
+// to name yet (TCP_FASTOPEN_CONNECT) or any more.
+func (s *Socket) peerOr(asked Addr) Addr {
+	var peer name
+	if s.domain == unix.AF_UNIX || s.sysPeer(&peer) != 0 {
+		return asked
+	}
+	return peer.addr(s)
+}
+
 // succeed notes both addresses, while they are what they were.
 func (a *attempt) succeed(peer Addr) error {
 	var local name
 	if errno := a.sock.sysLocal(&local); errno != 0 {
 		return a.sock.failure("getsockname", errno)
 	}
-	a.sock.local, a.sock.peer = local.addr(), peer
+	a.sock.local, a.sock.peer = local.addr(a.sock), peer
 	a.sock.lost.Store(0) // an earlier attempt's
 	// TCP may pick the very port that it is told to connect to, where nobody
 	// listens, and then meets itself (RFC 9293, 3.5, simultaneous open).
@@ -270,16 +357,16 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stop) error {
 		return err
 	}
 	defer s.release()
-	_, _, errs := First(1, 0, until, stop,
-		func(int) (*Socket, Addr, error) { return s, to, nil },
+	_, _, tried := First([]Addr{to}, nil, 0, until, stop,
+		func(Addr) (*Socket, error) { return s, nil },
 		func(s *Socket) { s.unconnect() })
 	switch {
-	case errs == nil:
+	case tried == nil:
 		return nil
 	case s.life.ended():
 		return net.ErrClosed
 	}
-	return errs[0]
+	return tried[0].Err
 }
 
 // Ends gives the socket's own and its peer's address as they were when it
@@ -317,7 +404,7 @@ func (s *Socket) Bind(a Addr, made func() (undo func())) error {
 	}
 	defer s.release()
 	var n name
-	if err := n.set(s.domain, a); err != nil {
+	if err := n.set(s, a); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
 	if errno := s.sysBind(&n); errno != 0 {
@@ -339,5 +426,5 @@ func (s *Socket) Local() Addr {
 	if s.sysLocal(&n) != 0 {
 		return Addr{}
 	}
-	return n.addr()
+	return n.addr(s)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -12,9 +13,9 @@ import (
 // message is a control message of MSG_ERRQUEUE.
 func message(level, typ int32, data []byte) []byte {
 	m := make([]byte, unix.CmsgSpace(len(data)))
-	binary.NativeEndian.PutUint64(m, uint64(unix.CmsgLen(len(data))))
-	binary.NativeEndian.PutUint32(m[8:], uint32(level))
-	binary.NativeEndian.PutUint32(m[12:], uint32(typ))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&m[0])) // its length is of the machine's word size
+	h.SetLen(unix.CmsgLen(len(data)))
+	h.Level, h.Type = level, typ
 	copy(m[unix.CmsgLen(0):], data)
 	return m
 }

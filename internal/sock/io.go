@@ -39,7 +39,7 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (i
 	var sender name
 	n, err := t.recv(p, flags, &sender)
 	if err == nil {
-		*from = sender.addr()
+		*from = sender.addr(s)
 	}
 	return n, err
 }
@@ -265,7 +265,7 @@ func (s *Socket) Send(p []byte, flags int, timeout time.Duration) (int, error) {
 // SendTo sends p as one datagram to an address.
 func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
 	var n name
-	if err := n.set(s.domain, to); err != nil {
+	if err := n.set(s, to); err != nil {
 		return 0, os.NewSyscallError("sendto", err)
 	}
 	return s.send(p, 0, timeout, &n)

@@ -22,8 +22,9 @@ type name struct {
 	len uint32
 }
 
-func (n *name) set(domain int, a Addr) error {
-	switch domain {
+// set writes an address for the socket s.
+func (n *name) set(s *Socket, a Addr) error {
+	switch s.domain {
 	case unix.AF_INET:
 		if !a.IP.Addr().Is4() {
 			return unix.EAFNOSUPPORT
@@ -35,7 +36,7 @@ func (n *name) set(domain int, a Addr) error {
 		if !a.IP.Addr().Is6() {
 			return unix.EAFNOSUPPORT
 		}
-		scope, err := zoneIndex(a.IP.Addr().Zone())
+		scope, err := s.zoneIndex(a.IP.Addr().Zone())
 		if err != nil {
 			return err
 		}
@@ -64,7 +65,8 @@ func (n *name) set(domain int, a Addr) error {
 	return nil
 }
 
-func (n *name) addr() Addr {
+// addr reads an address that the socket s was given.
+func (n *name) addr(s *Socket) Addr {
 	if n.len < uint32(unsafe.Sizeof(n.raw.Addr.Family)) {
 		return Addr{} // the peer of a datagram that has no name
 	}
@@ -74,7 +76,7 @@ func (n *name) addr() Addr {
 		return Addr{IP: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), hton(sa.Port))}
 	case unix.AF_INET6:
 		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&n.raw))
-		ip := netip.AddrFrom16(sa.Addr).WithZone(zoneName(sa.Scope_id))
+		ip := netip.AddrFrom16(sa.Addr).WithZone(s.zoneName(sa.Scope_id))
 		return Addr{IP: netip.AddrPortFrom(ip, hton(sa.Port))}
 	case unix.AF_UNIX:
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(&n.raw))

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,26 @@ const (
 	Mark        = unix.SO_MARK
 	BusyPoll    = unix.SO_BUSY_POLL
 	MPTCP       = unix.IPPROTO_MPTCP
+
+	// The most that the kernel takes (include/net/tcp.h).
+	MaxKeepAlive = 32767 // seconds
+	MaxKeepCount = 127
 )
+
+// JoinedOnly has a UDP socket receive what is sent to the groups that it has joined, and
+// not to those that any other socket of this machine has (IP_MULTICAST_ALL, ip(7)).
+// IPv6 has that since Linux 4.20.
+func (s *Socket) JoinedOnly() error {
+	level, option := unix.IPPROTO_IP, unix.IP_MULTICAST_ALL
+	if s.domain == unix.AF_INET6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL
+	}
+	err := s.SetInt(level, option, 0)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return err
+}
 
 // SetDevice binds the socket to an interface by its name (SO_BINDTODEVICE).
 func (s *Socket) SetDevice(name string) error {

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -156,40 +158,44 @@ func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
 	for domain, list := range addrs() {
 		for _, a := range list {
 			var n name
-			require.NoError(t, n.set(domain, a))
-			require.Equal(t, a, n.addr())
+			require.NoError(t, n.set(&Socket{domain: domain}, a))
+			require.Equal(t, a, n.addr(nil))
 		}
 	}
 	var n name
-	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET, Addr{IP: netip.MustParseAddrPort("[::1]:1")}))
-	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET6, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
-	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_INET, Addr{}))
-	require.Equal(t, unix.EAFNOSUPPORT, n.set(unix.AF_UNIX, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
-	require.Equal(t, unix.ENAMETOOLONG, n.set(unix.AF_UNIX, Addr{Path: string(make([]byte, MaxPath+1))}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{IP: netip.MustParseAddrPort("[::1]:1")}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET6}, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{}))
+	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_UNIX}, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
+	require.Equal(t, unix.ENAMETOOLONG, n.set(&Socket{domain: unix.AF_UNIX}, Addr{Path: string(make([]byte, MaxPath+1))}))
 }
 
 func TestZonesAreInterfaces(t *testing.T) {
-	interfaces, err := net.Interfaces()
+	lo := "lo"
+	if runtime.GOOS != "linux" {
+		lo = "lo0"
+	}
+	s, err := Open(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
-	require.NotEmpty(t, interfaces)
-	lo := interfaces[0]
-	index, err := zoneIndex(lo.Name)
+	defer s.Close()
+	index, err := s.zoneIndex(lo)
 	require.NoError(t, err)
-	require.EqualValues(t, lo.Index, index)
-	require.Equal(t, lo.Name, zoneName(index))
-	require.Equal(t, lo.Name, zoneName(index), "remembered")
-	require.Equal(t, "4242", zoneName(4242), "an interface that is gone")
-	require.Empty(t, zoneName(0))
-	index, err = zoneIndex("4242")
+	require.Positive(t, index)
+	require.Equal(t, lo, s.zoneName(index))
+	require.Equal(t, "4242", s.zoneName(4242), "an interface that is gone")
+	require.Empty(t, s.zoneName(0))
+	index, err = s.zoneIndex("4242")
 	require.NoError(t, err)
 	require.EqualValues(t, 4242, index)
-	_, err = zoneIndex("no such interface")
-	var ae *net.AddrError
-	require.ErrorAs(t, err, &ae)
+	for _, zone := range []string{"no such interface", "nowhere", "4294967296", lo + "\x00", strings.Repeat("x", 16), "-1"} {
+		_, err = s.zoneIndex(zone)
+		var ae *net.AddrError
+		require.ErrorAs(t, err, &ae, zone)
+	}
 	var n name
-	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo.Name), 1)}
-	require.NoError(t, n.set(unix.AF_INET6, a))
-	require.Equal(t, a, n.addr())
+	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo), 1)}
+	require.NoError(t, n.set(s, a))
+	require.Equal(t, a, n.addr(s))
 }
 
 func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
@@ -200,21 +206,19 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	broken := errors.New("no socket")
 	dropped := 0
 	var opened []*Socket
-	winner, s, errs := First(3, time.Hour, In(10*time.Second), nil,
-		func(i int) (*Socket, Addr, error) {
-			if i == 0 {
-				return nil, Addr{}, broken
+	wrong := addrs()[unix.AF_INET6][0] // of a family that the sockets have not
+	s, winner, tried := First([]Addr{addrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
+		func(a Addr) (*Socket, error) {
+			if a != wrong && a != good {
+				return nil, broken
 			}
 			s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 			opened = append(opened, s)
-			if i == 1 {
-				return s, addrs()[unix.AF_INET6][0], err // of a family that the socket has not
-			}
-			return s, good, err
+			return s, err
 		},
 		func(s *Socket) { dropped++; _ = s.Close() })
-	require.Nil(t, errs)
-	require.Equal(t, 2, winner)
+	require.Nil(t, tried)
+	require.Equal(t, good, winner)
 	require.Equal(t, 1, dropped)
 	require.Same(t, opened[1], s)
 	local, peer := s.Ends()
@@ -228,14 +232,15 @@ func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
 	var stop Stop
 	defer stop.Close()
 	stop.Stop()
-	_, s, errs := First(2, 0, Never, &stop,
-		func(int) (*Socket, Addr, error) { t.Error("opened"); return nil, Addr{}, unix.EMFILE },
+	s, _, tried := First(addrs()[unix.AF_INET], nil, 0, Never, &stop,
+		func(Addr) (*Socket, error) { t.Error("opened"); return nil, unix.EMFILE },
 		func(*Socket) { t.Error("dropped") })
 	require.Nil(t, s)
-	require.Len(t, errs, 2)
-	for _, err := range errs {
-		require.ErrorIs(t, err, ErrStopped)
-		require.ErrorContains(t, err, "not tried")
+	require.Len(t, tried, 2)
+	for i, one := range tried {
+		require.Equal(t, addrs()[unix.AF_INET][i], one.Addr)
+		require.ErrorIs(t, one.Err, ErrStopped)
+		require.ErrorContains(t, one.Err, "not tried")
 	}
 	require.False(t, (*Stop)(nil).Stopped())
 }
@@ -310,11 +315,11 @@ func FuzzNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a := Addr{Path: string(raw)}
 		var n name
-		if err := n.set(unix.AF_UNIX, a); err != nil {
+		if err := n.set(&Socket{domain: unix.AF_UNIX}, a); err != nil {
 			require.Greater(t, len(raw), MaxPath)
 			return
 		}
-		_ = n.addr() // whatever it is, reading it back panics on nothing
+		_ = n.addr(nil) // whatever it is, reading it back panics on nothing
 	})
 }
 

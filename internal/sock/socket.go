@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ type Socket struct {
 	icmp   bool // its errors of others' are queued: SetICMPErrors
 
 	life   life
+	free   atomic.Bool // close(2) has returned
 	rd, wr side
 
 	// polled is set for good once a deadline was set or the descriptor was
@@ -111,6 +113,16 @@ func (s *Socket) Close() error {
 	return s.release()
 }
 
+// CloseWait is Close that waits, for a time at most, until the calls under way have left
+// and close(2) has returned.
+func (s *Socket) CloseWait(most time.Duration) error {
+	err := s.Close()
+	for p, end := pause(0), In(most); !s.free.Load() && end.Left() > 0; {
+		time.Sleep(p.next())
+	}
+	return err
+}
+
 // Stop ends every call on the socket, and every later one until Resume, with
 // ErrStopped. The socket stays open until Close.
 func (s *Socket) Stop() {
@@ -150,6 +162,7 @@ func (s *Socket) release() error {
 	}
 	s.untime()
 	err := s.sysClose()
+	s.free.Store(true)
 	s.rd.waker.close()
 	s.wr.waker.close()
 	if s.undo != nil {

@@ -144,8 +144,8 @@ func (s *Socket) fitsKernelWait(Instant) bool { return false }
 // A name is an address as x/sys/unix takes it.
 type name struct{ sa unix.Sockaddr }
 
-func (n *name) set(domain int, a Addr) error {
-	switch domain {
+func (n *name) set(s *Socket, a Addr) error {
+	switch s.domain {
 	case unix.AF_INET:
 		if !a.IP.Addr().Is4() {
 			return unix.EAFNOSUPPORT
@@ -155,7 +155,7 @@ func (n *name) set(domain int, a Addr) error {
 		if !a.IP.Addr().Is6() {
 			return unix.EAFNOSUPPORT
 		}
-		scope, err := zoneIndex(a.IP.Addr().Zone())
+		scope, err := s.zoneIndex(a.IP.Addr().Zone())
 		if err != nil {
 			return err
 		}
@@ -172,12 +172,12 @@ func (n *name) set(domain int, a Addr) error {
 	return nil
 }
 
-func (n *name) addr() Addr {
+func (n *name) addr(s *Socket) Addr {
 	switch sa := n.sa.(type) {
 	case *unix.SockaddrInet4:
 		return Addr{IP: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))}
 	case *unix.SockaddrInet6:
-		ip := netip.AddrFrom16(sa.Addr).WithZone(zoneName(sa.ZoneId))
+		ip := netip.AddrFrom16(sa.Addr).WithZone(s.zoneName(sa.ZoneId))
 		return Addr{IP: netip.AddrPortFrom(ip, uint16(sa.Port))}
 	case *unix.SockaddrUnix:
 		return Addr{Path: sa.Name}
