@@ -92,7 +92,7 @@ const (
 // A Client is one socket and the calls on it. It comes from Dial, connected, or
 // from NewTCP, NewUDP and their kin, to be bound and connected by hand.
 //
-// A call that has to wait blocks an operating-system thread until it is over.
+// A call that has to wait holds an operating-system thread, or parks; see SetMaxThreads.
 // All methods may be called from several goroutines at once: one receives and
 // one sends at a time, the others wait for their turn within their own limits,
 // and Close ends them all.

@@ -20,10 +20,9 @@
 // The runtime looks at its poller when a processor runs out of work. While
 // computing goroutines keep all of them busy, a read through package net waits
 // for the 10 ms tick that preempts one; a thread that sleeps in the kernel is
-// woken by the kernel. The price is that each call that waits holds an
-// operating-system thread for as long as it does. Go allows a program 10,000
-// threads (runtime/debug.SetMaxThreads) and ends one that wants more, so
-// thousands of connections that mostly wait are package net's work.
+// woken by the kernel. The price is a thread for each call that waits. So at most
+// 256 calls hold one, and none for longer than half a second: the others park in the
+// runtime's poller, as those of package net do. See [SetMaxThreads].
 //
 // # Limits
 //

@@ -366,3 +366,9 @@ func ExampleClient_Watch() {
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
 }
+
+func ExampleSetMaxThreads() {
+	previous := client.SetMaxThreads(0) // each call parks, as those of package net
+	fmt.Println(client.SetMaxThreads(previous))
+	// Output: 0
+}

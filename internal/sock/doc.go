@@ -4,8 +4,8 @@
 //
 // # How a call waits
 //
-// A call that cannot go on waits in the kernel, on its own thread, in one of
-// two ways.
+// A call that cannot go on waits in one of three ways, the first two of them in the
+// kernel, on its own thread.
 //
 //   - Recv on a socket that nobody ever set a deadline on waits inside
 //     recvfrom(2) itself, bounded by SO_RCVTIMEO: one system call for a reply.
@@ -14,6 +14,10 @@
 //     ppoll(2) on the socket and a waker, which another goroutine can use to
 //     change the deadline or to close. What the first way leaves open, because
 //     a signal came or the kernel's timer was coarse, ends here too.
+//   - When more than SetMaxThreads calls wait, and when a wait has lasted for
+//     longestHold, it parks: the goroutine waits in the Go runtime's poller, without a
+//     thread; see parker. A Poll and a race of addresses, which no poller takes, look at
+//     intervals instead.
 //
 // Sending never waits inside send(2). On a unix stream the kernel would apply
 // SO_SNDTIMEO to each 32 KiB of the message anew, so a peer that reads a little
