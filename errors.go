@@ -58,7 +58,8 @@ func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Re
 func (e *OptionError) Unwrap() error { return e.Err }
 
 // A DialError is the cause of a failed Dial or Connect that tried more than one
-// address: one error per address, in the order in which they were started.
+// address: one error per address, in the order in which they were started, and the last
+// one about the name, where the limit was over before all its addresses were known.
 // errors.Is and errors.As find what any of them holds.
 type DialError struct {
 	Errs []*net.OpError

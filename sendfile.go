@@ -79,7 +79,7 @@ func fileIn(r io.Reader) (*os.File, bool) {
 	if t == nil || t.PkgPath() != "os" || t.Name() != "fileWithoutWriteTo" {
 		return nil, false
 	}
-	f, ok := reflect.ValueOf(r).FieldByName("File").Interface().(*os.File)
+	f, ok := reflect.TypeAssert[*os.File](reflect.ValueOf(r).FieldByName("File"))
 	return f, ok && f != nil
 }
 
