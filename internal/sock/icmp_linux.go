@@ -34,7 +34,7 @@ func (s *Socket) icmpError() error {
 			return nil // there is none
 		}
 		if e := parseICMP(control[:n]); e != nil { // nil: not ICMP's, or told to the send whose it is
-			e.To = portOf(to)
+			e.To = s.addrPortOf(to)
 			return e
 		}
 	}
@@ -71,12 +71,12 @@ func parseICMP(control []byte) *ICMPError {
 	return nil
 }
 
-func portOf(sa unix.Sockaddr) netip.AddrPort {
+func (s *Socket) addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 	switch a := sa.(type) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).WithZone(s.zoneName(a.ZoneId)), uint16(a.Port))
 	}
 	return netip.AddrPort{}
 }
