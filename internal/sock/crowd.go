@@ -76,8 +76,8 @@ const (
 
 	// Somebody computes if a turn has taken longer than shortTurn, as it does if somebody
 	// has all of a time slice, and the process has used more than slowEach of CPU time for
-	// each call that has ended since the last such turn, if that is not longer ago than
-	// freshSample.
+	// each call that has ended since the last such turn. If that was more than freshSample
+	// before this one began, nobody knows: for a time nobody lets others run.
 	shortTurn   = 8 * time.Millisecond
 	slowEach    = 100 * time.Microsecond
 	freshSample = time.Second
@@ -142,28 +142,33 @@ func (c *crowd) letOthersRun() (took time.Duration, ended uint32) {
 	begin, before := Now(), c.ended()
 	runtime.Gosched()
 	took, ended = time.Duration(Now()-begin), c.ended()-before
-	if took > shortTurn && c.computes(sample{Now(), processCPU(), c.ended()}) {
-		c.beQuiet(took)
+	if took > shortTurn {
+		switch computes, known := c.computes(took, sample{Now(), processCPU(), c.ended()}); {
+		case !known:
+			c.beQuiet(min(took, freshSample/quietTimes))
+		case computes:
+			c.beQuiet(took)
+		}
 	}
 	return took, ended
 }
 
 // computes reports, after a long turn, whether the process has computed since the last one.
-func (c *crowd) computes(now sample) bool {
+func (c *crowd) computes(took time.Duration, now sample) (computes, known bool) {
 	if !c.sampling.TryLock() {
-		return false // another's turn is looked at
+		return false, true // another's turn is looked at
 	}
 	defer c.sampling.Unlock()
 	last := c.last
 	between := time.Duration(now.at - last.at)
 	if between < shortTurn {
-		return false // too short to say
+		return false, true // too short to say
 	}
 	c.last = now
-	if last.at == Never || between > freshSample {
-		return false
+	if last.at == Never || between > took+freshSample {
+		return false, false
 	}
-	return (now.cpu-last.cpu)/slowEach > time.Duration(now.ended-last.ended)
+	return (now.cpu-last.cpu)/slowEach > time.Duration(now.ended-last.ended), true
 }
 
 // turns counts how often one call has let others run.

@@ -11,25 +11,30 @@ import (
 func TestCPUTimeTellsWhoComputes(t *testing.T) {
 	const begin = Instant(time.Hour)
 	for _, test := range []struct {
-		what       string
-		after, cpu time.Duration
-		ended      uint32
-		want       bool
+		what            string
+		took            time.Duration
+		after, cpu      time.Duration
+		ended           uint32
+		computes, known bool
 	}{
-		{"goroutines that compute, on two processors", 10 * time.Millisecond, 20 * time.Millisecond, 1, true},
-		{"some that compute, and those that wait", 40 * time.Millisecond, 80 * time.Millisecond, 64, true},
-		{"those that wait, each for a time slice", 300 * time.Millisecond, 600 * time.Millisecond, 20_000, false},
-		{"other processes have the machine", 300 * time.Millisecond, time.Millisecond, 60, false},
-		{"the process was stopped", 900 * time.Millisecond, 100 * time.Microsecond, 1, false},
-		{"too short to say", time.Millisecond, 2 * time.Millisecond, 0, false},
-		{"too long ago", 2 * time.Second, 4 * time.Second, 0, false},
+		{"goroutines that compute, on two processors", 10 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 1, true, true},
+		{"so many that a turn takes long", 5 * time.Second, 5 * time.Second, 10 * time.Second, 1, true, true},
+		{"some that compute, and those that wait", 40 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond, 64, true, true},
+		{"those that wait, each for a time slice", 300 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, 20_000, false, true},
+		{"other processes have the machine", 10 * time.Millisecond, 300 * time.Millisecond, time.Millisecond, 60, false, true},
+		{"the process was stopped", time.Minute, time.Minute, 100 * time.Microsecond, 1, false, true},
+		{"too short to say", 9 * time.Millisecond, time.Millisecond, 2 * time.Millisecond, 0, false, true},
+		{"too long ago", 10 * time.Millisecond, 2 * time.Second, 4 * time.Second, 0, false, false},
 	} {
 		c := crowd{last: sample{begin, time.Minute, 1<<32 - 10}}
 		now := sample{begin.Add(test.after), time.Minute + test.cpu, test.ended - 10}
-		require.Equal(t, test.want, c.computes(now), test.what)
+		computes, known := c.computes(test.took, now)
+		require.Equal(t, test.computes, computes, test.what)
+		require.Equal(t, test.known, known, test.what)
 	}
 	var c crowd
-	require.False(t, c.computes(sample{begin, time.Minute, 0}), "the first")
+	_, known := c.computes(shortTurn, sample{begin, time.Minute, 0})
+	require.False(t, known, "the first")
 }
 
 func TestACrowdIsMoreWhoWaitThanProcessorsAndNobodyWhoComputes(t *testing.T) {
