@@ -181,8 +181,8 @@ func (p *Pool) begin(opts PoolOptions) {
 // Options.ConnectTimeout is, and ctx ends it. Errors are those of DialContext,
 // and net.ErrClosed for a pool that is closed.
 //
-// A dial whose caller has gone, by ctx, goes on until its limit, and what comes of it is
-// kept for the next. There are at most 4 such dials of one key, and 32 in all: a further
+// A dial whose caller has gone, by ctx, goes on until its limit, but no longer than 5 s,
+// and what comes of it is kept for the next. There are at most 4 such dials of one key, and 32 in all: a further
 // one ends at once. Where MaxConnsPerKey leaves no room they are not in the way for long:
 // after 100 ms (up to a second, while dials succeed no sooner) one is ended for the dial
 // of a caller who waits.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"time"
 
@@ -24,8 +25,7 @@ type pendingDial struct {
 	began    sock.Instant
 	cancel   context.CancelFunc
 	canceled bool
-	unbound  bool        // the options set no limit
-	limit    *time.Timer // ends it then, once nobody waits for it
+	limit    *time.Timer // due when nobody has waited for it for long
 }
 
 const (
@@ -35,6 +35,10 @@ const (
 	// them is for the next callers of a server that answers slowly.
 	mostUnawaitedPerKey = 4
 	mostUnawaited       = 32
+
+	// A dial that is canceled ends at once, unless a function of the caller's (Control,
+	// Setup) goes on. When so many of a key have not ended, no further one begins.
+	mostEnding = 32
 
 	// When MaxConnsPerKey leaves no room, a caller waits for a dial that nobody else
 	// waits for until that has taken so long: then it is canceled and a new one begins,
@@ -66,7 +70,7 @@ func (p *Pool) startDial(s *shelf, w *waiter, victim *kept) {
 	if w != nil {
 		opts, values, until = w.opts.clone(), context.WithoutCancel(w.ctx), w.limit
 		w.waited(s)
-		w.dial, d.unbound = d, until == sock.Never
+		w.dial = d
 	}
 	ctx, cancel := context.WithCancel(values)
 	d.cancel = cancel
@@ -100,7 +104,7 @@ func (p *Pool) connect(ctx context.Context, s *shelf, opts *Options, until sock.
 	k := p.keep(s, c, bothClocks())
 	if p.opts.Setup != nil {
 		if err := k.setUp(ctx, c, opts, until); err != nil {
-			return nil, poolError(s.place.network, s.place.address, &setupError{err})
+			return nil, &net.OpError{Op: opDial, Net: k.network, Addr: target{s.place.network, s.place.address}, Err: &setupError{err}}
 		}
 	}
 	return k, nil
@@ -163,10 +167,7 @@ func (p *Pool) abandon(d *pendingDial) {
 		return
 	}
 	p.addUnawaited(d)
-	if d.unbound {
-		// For the sake of nobody a dial is not to last for ever.
-		d.limit = time.AfterFunc(DefaultTimeout, d.cancel)
-	}
+	d.limit = time.AfterFunc(DefaultTimeout, d.cancel) // its own limit may be far away, or none
 }
 
 func (p *Pool) addUnawaited(d *pendingDial) {
@@ -242,7 +243,7 @@ func (p *Pool) keepMinIdle(s *shelf) {
 		}
 		missing = 1
 	}
-	for ; missing > 0 && p.hasRoom(s, 0); missing-- {
+	for ; missing > 0 && p.hasRoom(s, 0) && s.ending < mostEnding; missing-- {
 		if p.unawaited >= mostUnawaited {
 			p.postponeRefill(s, sock.Now())
 			return

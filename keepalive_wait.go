@@ -91,7 +91,7 @@ func (p *Pool) settle(s *shelf, k *kept) *kept {
 			k = nil
 		case s.idle.n > 0 && !w.fresh:
 			p.give(s, w, p.takeNewest(s))
-		case w.dial != nil:
+		case w.dial != nil, s.ending >= mostEnding:
 		case k != nil && p.hasRoom(s, 1), k == nil && p.hasRoom(s, 0):
 			p.startDial(s, w, nil)
 		case s.idle.n > 0:
