@@ -163,7 +163,7 @@ func (cl *Client) begin() {
 				idle = DefaultIdleTimeout
 			}
 			cl.own = client.NewPool(client.PoolOptions{
-				MaxActivePerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
+				MaxConnsPerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
 			})
 		}
 	})

@@ -421,7 +421,7 @@ func TestManyRequestsToGosServer(t *testing.T) {
 		b, _ := io.ReadAll(r.Body)
 		_, _ = fmt.Fprintf(w, "%s %s %s %s %d", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("X-Word"), len(b))
 	}))
-	cl.Pool = client.NewPool(client.PoolOptions{MaxActivePerKey: 4})
+	cl.Pool = client.NewPool(client.PoolOptions{MaxConnsPerKey: 4})
 	defer cl.Pool.Close()
 	var wg sync.WaitGroup
 	for i := range 16 {
