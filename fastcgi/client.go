@@ -216,11 +216,11 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		opts = cl.uploadOpts
 	}
 	if body.long != nil || !r.Repeatable && !cl.ReuseNotRepeatable {
-		dial = cl.dialNew
+		dial = cl.own.DialNew
 	}
 	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
 	if again {
-		resp, _, err = cl.try(ctx, r, head, body, opts, cl.dialNew)
+		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
 	return resp, err
 }
@@ -255,17 +255,6 @@ func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content
 	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
 	again = again && c.Reused() && ctx.Err() == nil
 	return nil, again, x.abandon(err)
-}
-
-// dialNew gives a connection that has had no request. An idle one makes room for it: a
-// worker waits on that and would not take the new one.
-func (cl *Client) dialNew(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error) {
-	c, err := cl.own.Dial(ctx, network, address, opts)
-	if err == nil && c.Reused() {
-		_ = c.Discard()
-		c, err = cl.own.DialNew(ctx, network, address, opts)
-	}
-	return c, err
 }
 
 // isEnd reports whether an error is the end of a connection.

@@ -243,7 +243,7 @@ func (x *exchange) begin(body content) {
 // endBy ends an exchange whose body cannot be sent.
 func (x *exchange) endBy(u *upload, why error) {
 	u.mu.Lock()
-	if u.why == nil {
+	if u.why == nil && x.ctx.Err() == nil {
 		u.why = why
 	}
 	u.mu.Unlock()

@@ -286,20 +286,9 @@ func (x *exchange) sent() bool {
 
 // failure is what an error on the connection means to the caller.
 func (x *exchange) failure(err error) error {
-	if x.ctx.Err() != nil {
-		return x.ctx.Err()
-	}
-	if x.closed.Load() {
-		return errBodyClosed
-	}
-	if x.up != nil {
-		x.up.mu.Lock()
-		defer x.up.mu.Unlock()
-		if x.up.why != nil {
-			return x.up.why // that is why the connection is closed
-		}
-	}
-	switch {
+	switch why := x.whyClosed(); {
+	case why != nil:
+		return why
 	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	case x.stale > 0 && !x.answered && isTimeout(err):
@@ -308,10 +297,25 @@ func (x *exchange) failure(err error) error {
 	return err
 }
 
+// whyClosed is why the connection was closed here, if it was.
+func (x *exchange) whyClosed() error {
+	if x.up != nil {
+		x.up.mu.Lock()
+		defer x.up.mu.Unlock()
+		if x.up.why != nil {
+			return x.up.why
+		}
+	}
+	if x.closed.Load() {
+		return errBodyClosed
+	}
+	return x.ctx.Err()
+}
+
 // abandon closes the connection.
 func (x *exchange) abandon(err error) error {
-	if x.ctx.Err() != nil {
-		err = x.ctx.Err()
+	if why := x.whyClosed(); why != nil {
+		err = why
 	}
 	x.uncancel()
 	_ = x.c.Discard()
