@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,26 +105,6 @@ func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 		x.take(x.rest[end-had:])
 		return &Response{StatusCode: status, Reason: reason, Header: h, Body: body{x}, x: x}, nil
 	}
-}
-
-// bodyLength is the Content-Length of a response; -1 if it has none. Two that differ, or
-// one that is no number, would have each reader end the response elsewhere: RFC 9112, 6.3.
-func bodyLength(h http.Header) (int64, error) {
-	length := int64(-1)
-	for _, v := range h.Values("Content-Length") {
-		n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 63)
-		switch {
-		case err != nil:
-			return 0, &HeaderError{Reason: "not a length", Line: short([]byte("Content-Length: " + v))}
-		case length >= 0 && length != int64(n):
-			return 0, &HeaderError{Reason: "two lengths that differ", Line: short([]byte("Content-Length: " + v))}
-		}
-		length = int64(n)
-	}
-	if length >= 0 {
-		h.Set("Content-Length", strconv.FormatInt(length, 10))
-	}
-	return length, nil
 }
 
 // take has a piece of STDOUT be the next of the body, up to the body's length. At what
