@@ -94,14 +94,14 @@ func (s slowly) Read(p []byte) (int, error) {
 func TestAnUploadThatStallsAtTheApplicationEnds(t *testing.T) {
 	for _, reads := range []bool{false, true} {
 		t.Run(fmt.Sprint(reads), func(t *testing.T) {
-			const size = 2 << 20
+			const size = 4 << 20
 			stalled := make(chan struct{})
 			cl := application(t, func(a *asked) bool {
 				if !reads {
 					<-stalled
 					return false
 				}
-				slow := slowly{a.conn, 20 * time.Millisecond}
+				slow := slowly{a.conn, 10 * time.Millisecond}
 				for n := -1; n != 0; {
 					_, _, content, err := readRecord(slow)
 					if n = len(content); err != nil {
@@ -113,8 +113,8 @@ func TestAnUploadThatStallsAtTheApplicationEnds(t *testing.T) {
 			})
 			defer close(stalled)
 			// The kernel says that there is room when three quarters of a unix socket's
-			// 208 KiB are free again: here each 0.2 s.
-			cl.Options = &client.Options{SendTimeout: 600 * time.Millisecond, RecvTimeout: enough}
+			// 208 KiB are free again: here each 0.1 s.
+			cl.Options = &client.Options{SendTimeout: 1500 * time.Millisecond, RecvTimeout: enough}
 			begin := time.Now()
 			_, body, err := whole(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: io.LimitReader(zeros{}, size), ContentLength: size})
 			if reads {
@@ -124,7 +124,7 @@ func TestAnUploadThatStallsAtTheApplicationEnds(t *testing.T) {
 				return
 			}
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-			require.GreaterOrEqual(t, time.Since(begin), 600*time.Millisecond)
+			require.GreaterOrEqual(t, time.Since(begin), 1500*time.Millisecond)
 			require.Less(t, time.Since(begin), enough/2)
 		})
 	}
