@@ -374,13 +374,15 @@ func (b body) WriteTo(w io.Writer) (n int64, err error) {
 // Close may be called while another goroutine reads. It ends that Read.
 func (b body) Close() error {
 	x := b.x
+	ended := false
 	if x.reading.TryLock() {
 		if x.err == nil && x.left == 0 && x.sent() {
 			x.finish()
 		}
+		ended = x.err != nil
 		x.reading.Unlock()
 	}
-	if !x.closed.Swap(true) {
+	if !x.closed.Swap(true) && !ended {
 		_ = x.c.Discard()
 		x.settle()
 	}
