@@ -1,13 +1,16 @@
 package fastcgi
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/blocksock/client"
@@ -29,6 +32,10 @@ const (
 	DefaultIdleTimeout = 2 * time.Second
 	DefaultMaxHeader   = 64 << 10
 	DefaultMaxSpool    = 64 << 20
+
+	DefaultRecvTimeout = 60 * time.Second // as nginx's fastcgi_read_timeout
+	DefaultSendTimeout = 60 * time.Second // as nginx's fastcgi_send_timeout
+	DefaultBodyTimeout = 60 * time.Second // as nginx's client_body_timeout
 )
 
 const (
@@ -49,10 +56,25 @@ type Client struct {
 	Network string // "unix" or "tcp", and all that client.Dial knows
 	Address string
 
-	// Options are of the connections: Options.RecvTimeout, say, is how long the
-	// application may be silent in the middle of a response, and SendTimeout how long
-	// it may take none of the body. Framing is not to be set.
+	// Options are the options of the connections. Framing must not be set. A Timeout is
+	// the default of the three limits below.
+	//
+	// RecvTimeout is how long the application may take from the end of the request to
+	// the first record of the answer, and between two records. Records of other requests
+	// do not count. Default: 60 s. Negative: no limit.
+	//
+	// SendTimeout is how long the application may take to read one piece of a request:
+	// the parameters with a short body, or up to 64 KiB of a longer body. Default: 60 s.
+	// Negative: no limit.
+	//
+	// ConnectTimeout is how long a request waits for a connection: for its turn, if
+	// MaxConns connections are in use, and for the dial. Default: 5 s. Negative: no
+	// limit.
 	Options *client.Options
+
+	// BodyTimeout is how long one Read of a Request's Body may take. If a Read takes
+	// longer, the request fails with ErrBodyTimeout. Default: 60 s. Negative: no limit.
+	BodyTimeout time.Duration
 
 	// MaxConns is how many connections there are at most; negative is no limit.
 	// IdleTimeout is how long one is kept that nobody uses. Defaults: 4 and 2 s.
@@ -61,6 +83,14 @@ type Client struct {
 
 	// Pool, if not nil, has the connections, and MaxConns and IdleTimeout mean nothing.
 	Pool *client.Pool
+
+	// ReuseNotIdempotent sends requests that are not idempotent on idle connections too,
+	// which saves a dial for each. Such a request fails if the application closes the
+	// connection at that moment, as a worker of php-fpm does after its last request
+	// (pm.max_requests) and at a reload: the Client cannot know whether the worker has
+	// read the request, and so does not send it again. Default: each gets a new
+	// connection, which no worker has yet.
+	ReuseNotIdempotent bool
 
 	// MaxHeader is how long a response's header may be. Default: 64 KiB.
 	MaxHeader int
@@ -71,9 +101,11 @@ type Client struct {
 	// 64 MiB.
 	MaxSpool int64
 
-	once sync.Once
-	own  *client.Pool
-	opts *client.Options
+	once       sync.Once
+	own        *client.Pool
+	opts       *client.Options
+	uploadOpts *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
+	recvLimit  time.Duration   // opts.RecvTimeout; negative: no limit
 }
 
 // A Request is what an application is asked.
@@ -83,26 +115,35 @@ type Request struct {
 	Params map[string]string
 
 	// Body is what the application reads, ContentLength bytes of it, or all there is
-	// if that is negative. A nil Body is none.
+	// if that is negative. A nil Body is none. Do does not wait for a Read of Body that is
+	// in progress when the request ends early, by ctx or by an error.
 	Body          io.Reader
 	ContentLength int64
 
 	// Role is Responder if zero.
 	Role Role
 
-	// Repeatable says that the request may be carried out twice. If a connection that
-	// was kept turns out to be dead before anything has been answered, and the
-	// application may have had the request, only such a one is sent again; and only if
-	// its Body, if any, is short (16 KiB).
+	// Repeatable says that the request may be carried out twice. Such a request is sent
+	// once more, on a new connection, if an idle connection turns out to be closed by the
+	// application before any byte of the answer came, and if its Body, if any, is short
+	// (16 KiB). A request that ran into a limit is never sent again.
+	//
+	// Repeatable requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
+	// go out on an idle connection, if there is one. Others, and those with a longer
+	// Body, get a new connection; see Client.ReuseNotIdempotent.
 	Repeatable bool
 
 	// Stderr is called with what the application says there, as it comes, while the
 	// response is read. The bytes are its own for the time of the call alone.
 	Stderr func(p []byte)
 
-	// interrupt, if not nil, ends a read of Body, which is then not read any more once
-	// there is an error or the response has ended.
+	// interrupt, if not nil, ends a Read of Body. Do then waits for a Read in progress:
+	// Body is not read any more after an error or after the end of the response.
 	interrupt func()
+
+	// closeBody, if not nil, is called once: when Body has been read, or to end a Read
+	// in progress. Do does not wait for it.
+	closeBody func()
 }
 
 func (cl *Client) begin() {
@@ -114,6 +155,12 @@ func (cl *Client) begin() {
 			cl.opts = &client.Options{}
 		}
 		cl.opts.Framing = framing
+		cl.opts.RecvTimeout = cmp.Or(cl.opts.RecvTimeout, cl.opts.Timeout, DefaultRecvTimeout)
+		cl.opts.SendTimeout = cmp.Or(cl.opts.SendTimeout, cl.opts.Timeout, DefaultSendTimeout)
+		cl.recvLimit = cl.opts.RecvTimeout
+		whileSending := *cl.opts
+		whileSending.RecvTimeout = -1
+		cl.uploadOpts = &whileSending
 		if cl.own = cl.Pool; cl.own == nil {
 			conns, idle := cl.MaxConns, cl.IdleTimeout
 			if conns == 0 {
@@ -154,89 +201,109 @@ func (cl *Client) Stats() client.KeyStats {
 // to be read to its end, or closed. ctx bounds all of it, the body too: when it ends,
 // so does the connection, and with it the request.
 //
-// A request that could not be sent on a connection that was kept is sent once more, on
-// a new one, if the application has had no byte of it, or if it is Repeatable and
-// nothing of an answer has come.
-//
-// Errors are those of Pool.Dial and of the connection, a *ProtocolError, a Refusal, a
-// *HeaderError, and io.ErrUnexpectedEOF for an answer that has no end, here or where
-// the body is read.
+// Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
+// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, and io.ErrUnexpectedEOF for
+// an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	cl.begin()
-	body, length, done, err := cl.lengthOf(r)
+	body, err := cl.contentOf(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendHead(nil, r, length)
+	head, err := appendHead(make([]byte, 0, usualHead), r, body.length)
 	if err != nil {
-		done()
+		body.close()
 		return nil, err
 	}
-	if body == nil || length <= shortBody {
-		if head, err = appendBody(head, body, length); err != nil {
-			done()
-			return nil, err
-		}
-		body = nil
+	if body.long == nil {
+		head = appendRecord(appendStream(head, stdin, body.short), stdin, requestID, nil)
 	}
-	resp, again, err := cl.do(ctx, r, head, body, length, done, cl.own.Dial)
+	opts, dial := cl.opts, cl.own.Dial
+	if body.long != nil {
+		opts = cl.uploadOpts
+	}
+	if body.long != nil || !r.isIdempotent() && !cl.ReuseNotIdempotent {
+		dial = cl.own.DialNew
+	}
+	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
 	if again {
-		resp, _, err = cl.do(ctx, r, head, body, length, done, cl.own.DialNew)
+		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
-	if err != nil {
-		done()
-		return nil, err
+	return resp, err
+}
+
+// isIdempotent reports whether a request may go out on an idle connection, which the
+// application may be closing (RFC 9110, 9.2.1).
+func (r *Request) isIdempotent() bool {
+	switch r.Params["REQUEST_METHOD"] {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
 	}
-	return resp, nil
+	return r.Repeatable
 }
 
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
 
-// do is one try.
-func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reader, length int64, done func(), dial dialFunc) (resp *Response, again bool, err error) {
-	c, err := dial(ctx, cl.Network, cl.Address, cl.opts)
+// try sends a request on one connection. again reports whether it may be sent once more.
+func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
+	c, err := dial(ctx, cl.Network, cl.Address, opts)
 	if err != nil {
-		return nil, false, err
+		body.close()
+		return nil, false, cl.dialError(ctx, err)
 	}
-	x := &exchange{ctx: ctx, c: c, stderrTo: r.Stderr, interrupt: r.interrupt, done: done}
+	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, stderrTo: r.Stderr, left: -1}
 	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
-	if _, err := c.Send(head, 0); err != nil {
-		again = c.Reused() && (client.SafeToRetry(err) || r.Repeatable && body == nil)
-		return nil, again && ctx.Err() == nil, x.abandon(err)
+	setID(head, x.id)
+	if _, err = c.Send(head, 0); err != nil {
+		again = isEnd(err) && client.SafeToRetry(err)
+		body.close()
+	} else {
+		if body.long != nil {
+			x.startUpload(body)
+		}
+		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
-	if body != nil {
-		x.sending = make(chan error, 1)
-		go func() {
-			err := send(c, body, length)
-			x.sending <- err
-			if ofBody(err) != nil {
-				_ = c.Discard() // a part of a body has no end that the application could be told
-			}
-		}()
+	if err == nil {
+		return resp, false, nil
 	}
-	limit := cl.MaxHeader
-	if limit <= 0 {
-		limit = DefaultMaxHeader
-	}
-	resp, err = x.header(limit)
-	if err != nil {
-		again = c.Reused() && r.Repeatable && body == nil && !x.answered
-		return nil, again && ctx.Err() == nil, x.abandon(err)
-	}
-	return resp, false, nil
+	// If an idle connection ends before any byte of the answer, the application was
+	// closing it. After a timeout the application may be working on the request.
+	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
+	again = again && c.Reused() && ctx.Err() == nil
+	return nil, again, x.abandon(err)
 }
 
-// A bodyError is what is wrong with a body, as opposed to the connection.
-type bodyError struct{ error }
-
-func ofBody(err error) error {
-	if b, ok := err.(bodyError); ok { //nolint:errorlint // nobody wraps it
-		return b.error
-	}
-	return nil
+// isEnd reports whether an error is the end of a connection.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// appendHead appends what a request begins with.
+// dialError makes a *BusyError of a timeout that means that the application is busy: all
+// connections are in use, or its backlog is full, which is all that a connect to a unix
+// socket waits for.
+func (cl *Client) dialError(ctx context.Context, err error) error {
+	if !isTimeout(err) {
+		return err
+	}
+	stats := cl.Stats()
+	most := cl.MaxConns
+	switch {
+	case cl.Pool != nil:
+		most = 1 // the pool's own number is not known here
+	case most == 0:
+		most = DefaultMaxConns
+	}
+	switch {
+	case most > 0 && stats.Active >= most:
+		return &BusyError{Conns: stats.Active, Err: err}
+	case cl.Network == "unix" && ctx.Err() == nil:
+		return &BusyError{Err: err}
+	}
+	return err
+}
+
+// appendHead appends what a request begins with. See setID.
 func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	role := r.Role
 	if role == 0 {
@@ -246,7 +313,7 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
 	// A stream may be divided anywhere, but php-fpm reads each record of parameters by
 	// itself: a pair that fits into one goes into one.
-	var pairs, pair []byte
+	pairs, pair := make([]byte, 0, usualHead), []byte(nil)
 	add := func(name, value string) {
 		pair = appendPair(pair[:0], name, value)
 		if len(pairs)+len(pair) > maxPiece {
@@ -271,58 +338,14 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	return appendRecord(p, params, requestID, nil), nil
 }
 
+// usualHead is how long a request without a body is as a rule, in bytes.
+const usualHead = 1 << 10
+
 const longestParam = 16 << 20 // more is no parameter
 
-// appendBody appends a body that is short, and its end.
-func appendBody(p []byte, body io.Reader, length int64) ([]byte, error) {
-	if body != nil {
-		content := make([]byte, length)
-		if err := readExactly(body, content, length); err != nil {
-			return nil, err
-		}
-		p = appendStream(p, stdin, content)
+func (cl *Client) maxHeader() int {
+	if cl.MaxHeader <= 0 {
+		return DefaultMaxHeader
 	}
-	return appendRecord(p, stdin, requestID, nil), nil
-}
-
-// readExactly fills p, with which a body of a known length has to end if all that is
-// left of it is as long.
-func readExactly(body io.Reader, p []byte, left int64) error {
-	if _, err := io.ReadFull(body, p); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return ErrBodyTooShort
-		}
-		return err
-	}
-	if left > int64(len(p)) {
-		return nil
-	}
-	var more [1]byte
-	switch n, err := io.ReadFull(body, more[:]); {
-	case n > 0:
-		return ErrBodyTooLong
-	case !errors.Is(err, io.EOF):
-		return err
-	}
-	return nil
-}
-
-// send sends a body as the application takes it.
-func send(c *client.Client, body io.Reader, length int64) error {
-	p := make([]byte, headerLen+min(maxPiece, length)+headerLen) // with room for the end
-	for left := length; left > 0; {
-		n := int(min(left, maxPiece))
-		if err := readExactly(body, p[headerLen:headerLen+n], left); err != nil {
-			return bodyError{err}
-		}
-		left -= int64(n)
-		record := appendHeader(p[:0], stdin, requestID, n, 0)[:headerLen+n]
-		if left == 0 {
-			record = appendRecord(record, stdin, requestID, nil)
-		}
-		if _, err := c.Send(record, 0); err != nil {
-			return err
-		}
-	}
-	return nil
+	return cl.MaxHeader
 }

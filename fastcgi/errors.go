@@ -3,6 +3,7 @@ package fastcgi
 import (
 	"errors"
 	"fmt"
+	"os"
 )
 
 // A ProtocolError is an answer that is not FastCGI, or not the answer to the request.
@@ -54,6 +55,71 @@ func (e *HeaderError) Error() string {
 	}
 	return fmt.Sprintf("fastcgi: response header: %s: %q", e.Reason, e.Line)
 }
+
+// A BodyError is an error of reading a request's body, as opposed to one of sending it.
+// It wraps the error of the body's Read, an *http.MaxBytesError for example, or
+// ErrBodyTimeout.
+type BodyError struct{ Err error }
+
+func (e *BodyError) Error() string { return "fastcgi: reading the request's body: " + e.Err.Error() }
+
+// Unwrap gives the error of Read.
+func (e *BodyError) Unwrap() error { return e.Err }
+
+// Timeout reports whether Err is a timeout.
+func (e *BodyError) Timeout() bool { return isTimeout(e.Err) }
+
+// A SpoolError is an error of the temporary file for a request's body of unknown length.
+// errors.Is finds syscall.ENOSPC if the disk is full.
+type SpoolError struct{ Err error }
+
+func (e *SpoolError) Error() string {
+	return fmt.Sprintf("fastcgi: the temporary file for a body of unknown length: %v; make room in %s, or set TMPDIR", e.Err, os.TempDir())
+}
+
+// Unwrap gives the error of the file.
+func (e *SpoolError) Unwrap() error { return e.Err }
+
+// A BusyError is the error of a request that got no connection within
+// Options.ConnectTimeout, or before its context's deadline, because all MaxConns were in
+// use or the application's backlog was full. Nothing of the request was sent. It wraps
+// the error of Pool.Dial, which is a timeout.
+type BusyError struct {
+	Conns int // connections in use; 0 if the backlog was full
+	Err   error
+}
+
+func (e *BusyError) Error() string {
+	if e.Conns == 0 {
+		return fmt.Sprintf("fastcgi: the application's backlog is full: raise the number of workers (pm.max_children): %v", e.Err)
+	}
+	return fmt.Sprintf("fastcgi: all %d connections are in use: raise MaxConns and the number of workers (pm.max_children): %v", e.Conns, e.Err)
+}
+
+// Unwrap gives the error of the dial.
+func (e *BusyError) Unwrap() error { return e.Err }
+
+// Timeout is true.
+func (e *BusyError) Timeout() bool { return true }
+
+// isTimeout reports whether err is a timeout: of a limit, or of a context.
+func isTimeout(err error) bool {
+	var late interface{ Timeout() bool }
+	return errors.As(err, &late) && late.Timeout()
+}
+
+// bodyTimeout is ErrBodyTimeout.
+type bodyTimeout struct{}
+
+func (bodyTimeout) Error() string {
+	return "timeout: raise Client.BodyTimeout if bodies may pause longer"
+}
+func (bodyTimeout) Timeout() bool        { return true }
+func (bodyTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// ErrBodyTimeout is the error in the *BodyError of a body whose Read took longer than
+// Client.BodyTimeout. errors.Is(err, os.ErrDeadlineExceeded) is true for it.
+var ErrBodyTimeout error = bodyTimeout{}
 
 var (
 	// ErrLengthRequired is for a body of unknown length, with a Client that does not

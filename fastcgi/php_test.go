@@ -142,6 +142,7 @@ func TestPHPUnderstandsARequest(t *testing.T) {
 		for _, name := range []string{"HTTP_PROXY", "HTTP_X_UNDER", "HTTPS", "HTTP_CONTENT_LENGTH", "REMOTE_USER"} {
 			require.NotContains(t, got.Server, name)
 		}
+		require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, enough, time.Millisecond)
 		_, body := get(t, s, "/id.php?id=7")
 		require.Equal(t, "7\n", body)
 		require.EqualValues(t, 1, cl.Stats().Dials, "%+v", cl.Stats())
@@ -417,8 +418,9 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 			for k := range 25 {
 				word := fmt.Sprintf("%d %d", i, k)
 				resp, body, err := whole(cl, &Request{
-					Params: map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
-					Body:   strings.NewReader(word), ContentLength: int64(len(word)),
+					Params:     map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
+					Repeatable: k%2 == 0, // on a connection that was kept, under an id that is not the first
+					Body:       strings.NewReader(word), ContentLength: int64(len(word)),
 				})
 				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {
 					t.Errorf("%q: %q %v", word, body, err)
@@ -430,4 +432,5 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%+v", cl.Stats())
+	require.Positive(t, cl.Stats().Reuses)
 }
