@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -62,12 +63,7 @@ func TestAServerNeverSeesMoreThanMaxConnsOfAnyKind(t *testing.T) {
 		require.Eventually(t, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			for _, c := range conns {
-				if established(c) {
-					return false
-				}
-			}
-			return p.Stats().Dialing == 0
+			return p.Stats().Dialing == 0 && !slices.ContainsFunc(conns, established)
 		}, enough, time.Millisecond, "what is left over")
 	}
 	_ = ln.Close()

@@ -53,7 +53,7 @@ func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
 	}
 	for name, tell := range map[string]func(mine, other error) error{
 		"the other's error alone": func(_, other error) error { return other },
-		"wrapped":                 func(mine, other error) error { return fmt.Errorf("%v; the replica: %w", mine, other) },
+		"wrapped":                 func(mine, other error) error { return fmt.Errorf("%s; the replica: %w", mine.Error(), other) },
 		"joined":                  func(mine, other error) error { return errors.Join(mine, other) },
 		"a mark joined with it":   func(mine, other error) error { return errors.Join(mine, client.Repeatable(other)) },
 	} {
@@ -355,7 +355,7 @@ func TestDoRepeatsOnAConnectionThatWasDialledInAdvance(t *testing.T) {
 	})
 	p := newPool(t, client.PoolOptions{MinIdle: 1})
 	c := s.from(t, p, nil)
-	defer c.Discard()
+	defer func() { _ = c.Discard() }()
 	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
 	runs := 0
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, func(c *client.Client) error {

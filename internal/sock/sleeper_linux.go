@@ -34,9 +34,9 @@ func (z *sleeper) interrupt() {
 // sleep is the one function in which a thread of this process goes to sleep in the kernel
 // for a socket's sake. A nil z is for a call that a descriptor in fds wakes.
 //
-// It must stay on one thread from gettid(2) to the system call. The compiler makes
-// go:nosplit functions without points at which a goroutine can be preempted, and in
-// Syscall6 the scheduler leaves it on its thread. If that changes one day, the signals go
+// It must stay on one thread from gettid(2) to the system call. A function that must not
+// split its stack has no points at which the goroutine could be preempted (cmd/compile), and
+// in Syscall6 the scheduler leaves it on its thread. If that changes one day, the signals go
 // to another thread, and longestSleep bounds how late the call ends.
 //
 //go:nosplit
