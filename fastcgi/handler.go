@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -49,6 +50,14 @@ type Handler struct {
 	// FollowLinks has symbolic links followed that lead out of the root. By default
 	// they are not there.
 	FollowLinks bool
+
+	// Params, if not nil, gives parameters that a script gets beside those of the
+	// request, or instead of them: nginx's fastcgi_param. It is for what this program
+	// knows and the request does not say, as APP_ENV. It is also for TLS that ends in
+	// front of this program: HTTPS, REQUEST_SCHEME, SERVER_PORT and REMOTE_ADDR are
+	// those of the connection, unless Params has others. A parameter is not to be taken
+	// from a header that the server in front does not set itself.
+	Params func(*http.Request) map[string]string
 
 	// Log is told what went wrong. Default: the log package's standard logger.
 	Log *log.Logger
@@ -95,7 +104,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, http.StatusInternalServerError, h.err)
 		return
 	}
-	p, refused := clean(r.URL.Path)
+	name := r.URL.Path
+	if name == "" && r.URL.Host != "" && r.Method != http.MethodConnect {
+		name = "/" // RFC 9110, 4.2.3: of a request target in absolute-form
+	}
+	p, refused := clean(name)
 	if refused != 0 {
 		http.Error(w, http.StatusText(refused), refused)
 		return
@@ -172,10 +185,17 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
 	if root == "" {
 		root = h.abs
 	}
-	req, err := requestOf(r, root, t)
+	params := handlerParams(r, root, t)
+	if h.Params != nil {
+		maps.Copy(params, h.Params(r))
+	}
+	req, err := newRequest(r, params)
 	if err != nil {
 		h.fail(w, r, http.StatusBadRequest, err)
 		return
+	}
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		req.Body, req.ContentLength = r.Body, r.ContentLength
 	}
 	control := http.NewResponseController(w)
 	if req.ContentLength > shortBody {
