@@ -70,7 +70,7 @@ func TestWhatAPathStandsFor(t *testing.T) {
 				"/dir/": "index of dir", "/dir/file.txt": "text", "/dir/file.txt/": missing, "/in.txt": "text",
 				"/empty/": missing, "/nothing": missing, "/nothing.php": missing,
 				"/out.txt": out, "/outdir/outside.txt": out,
-				"/.env": "Not Found\n", "/.git/config": "Not Found\n", "/a.php/.x": "Not Found\n",
+				"/.env": "Not Found\n", "/.git/config": "Not Found\n", "/a.php/.x": "/root/a.php|/a.php|/.x",
 				"/../outside.txt": missing, "/%2e%2e/outside.txt": missing, "/dir/..%2f..%2foutside.txt": missing,
 				"/a.php%00.txt": "Bad Request\n", "/a.php%0a": "Bad Request\n",
 			} {

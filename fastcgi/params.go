@@ -61,8 +61,8 @@ func scriptParams(r *http.Request, root string, t target, uri string) map[string
 		"REQUEST_URI":       uri,
 		"QUERY_STRING":      r.URL.RawQuery,
 		"DOCUMENT_ROOT":     root,
-		"DOCUMENT_URI":      t.name + t.info,
-		"SCRIPT_NAME":       t.name,
+		"DOCUMENT_URI":      t.prefix + t.name + t.info,
+		"SCRIPT_NAME":       t.prefix + t.name,
 		"SCRIPT_FILENAME":   file(t.name),
 		"REDIRECT_STATUS":   "200", // a php-cgi that was built to want it
 	}
