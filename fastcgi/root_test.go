@@ -42,6 +42,8 @@ func serving(t testing.TB, h *Handler) *httptest.Server {
 	return s
 }
 
+func logTo(w io.Writer) *log.Logger { return log.New(w, "", 0) }
+
 // switches has a link lead elsewhere, as a deployment does: in one step.
 func switches(t testing.TB, link, to string) {
 	t.Helper()

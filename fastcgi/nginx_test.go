@@ -1,0 +1,70 @@
+package fastcgi
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/blocksock/client/internal/daemon"
+)
+
+// nginxBefore is an nginx in front of the same php-fpm, with connections that stay
+// open: where behaviour can be argued, it decides.
+func nginxBefore(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
+	t.Helper()
+	path, err := daemon.Find("nginx", "nginx-light")
+	var s *daemon.Server
+	if err == nil {
+		s, err = daemon.Start(daemon.Spec{
+			Path: path,
+			Prepare: func(s *daemon.Server) error {
+				if len(locations) == 0 {
+					locations = []string{"location / { fastcgi_pass php; }"}
+				}
+				params := ""
+				for _, line := range []string{
+					"QUERY_STRING $query_string", "REQUEST_METHOD $request_method", "CONTENT_TYPE $content_type", "CONTENT_LENGTH $content_length",
+					"SCRIPT_NAME $fastcgi_script_name", "REQUEST_URI $request_uri", "DOCUMENT_URI $document_uri", "DOCUMENT_ROOT $document_root",
+					"SERVER_PROTOCOL $server_protocol", "REQUEST_SCHEME $scheme", "REMOTE_ADDR $remote_addr", "SERVER_PORT $server_port",
+					"SCRIPT_FILENAME $document_root$fastcgi_script_name", "PATH_INFO $fastcgi_path_info", "APP_ENV prod",
+				} {
+					params += "fastcgi_param " + line + ";\n"
+				}
+				return os.WriteFile(filepath.Join(s.Dir, "conf"), []byte(`
+daemon off; master_process off; pid `+s.Dir+`/pid; error_log stderr;
+events { }
+http {
+	access_log off;
+	types { text/plain txt; text/css css; }
+	client_body_temp_path `+s.Dir+`/body; proxy_temp_path `+s.Dir+`/proxy; fastcgi_temp_path `+s.Dir+`/fastcgi;
+	uwsgi_temp_path `+s.Dir+`/uwsgi; scgi_temp_path `+s.Dir+`/scgi;
+	client_max_body_size 100m;
+	upstream php { server unix:`+p.Socket()+`; keepalive 4; }
+	fastcgi_keep_conn on;
+	fastcgi_split_path_info ^(.+?\.php)(/.*)$;
+	`+params+`
+	server {
+		listen 127.0.0.1:`+s.Port+`;
+		root `+root+`;
+		index index.php index.html;
+		`+strings.Join(locations, "\n")+`
+	}
+}
+`), 0o600)
+			},
+			// One process, so that to kill it is to stop it.
+			Args: func(s *daemon.Server) []string {
+				return []string{"-p", s.Dir, "-e", "stderr", "-c", filepath.Join(s.Dir, "conf")}
+			},
+			Ready: func(s *daemon.Server) error {
+				if _, err := os.Stat(filepath.Join(s.Dir, "pid")); err != nil {
+					return errors.New("it does not run yet")
+				}
+				return daemon.Answers("tcp", s.Addr, "", "")
+			},
+		})
+	}
+	return "http://" + daemon.Serve(t, s, err).Addr
+}
