@@ -3,6 +3,7 @@ package fastcgi
 import (
 	"errors"
 	"fmt"
+	"os"
 )
 
 // A ProtocolError is an answer that is not FastCGI, or not the answer to the request.
@@ -54,6 +55,65 @@ func (e *HeaderError) Error() string {
 	}
 	return fmt.Sprintf("fastcgi: response header: %s: %q", e.Reason, e.Line)
 }
+
+// A BodyError is a request's body that could not be read, as opposed to one that the
+// application would not take. It wraps what the body's Read has said: an
+// *http.MaxBytesError, say, or ErrBodyTimeout.
+type BodyError struct{ Err error }
+
+func (e *BodyError) Error() string { return "fastcgi: reading the request's body: " + e.Err.Error() }
+
+// Unwrap gives the error of Read.
+func (e *BodyError) Unwrap() error { return e.Err }
+
+// Timeout reports whether it was ErrBodyTimeout, or a timeout of the body's own.
+func (e *BodyError) Timeout() bool { return isTimeout(e.Err) }
+
+// A SpoolError is a request's body of unknown length that could not be kept in a
+// temporary file. errors.Is finds syscall.ENOSPC where there is no room for it.
+type SpoolError struct{ Err error }
+
+func (e *SpoolError) Error() string {
+	return fmt.Sprintf("fastcgi: the temporary file for a body of unknown length: %v; make room in %s, or set TMPDIR", e.Err, os.TempDir())
+}
+
+// Unwrap gives the error of the file.
+func (e *SpoolError) Unwrap() error { return e.Err }
+
+// A BusyError is a request that got no connection within Options.ConnectTimeout, because
+// all were in use: nothing of it was sent. It wraps the error of Pool.Dial, which is a
+// timeout.
+type BusyError struct {
+	Conns int // how many connections were in use
+	Err   error
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("fastcgi: all %d connections are in use: raise MaxConns and the application's workers (pm.max_children): %v", e.Conns, e.Err)
+}
+
+// Unwrap gives the error of the dial.
+func (e *BusyError) Unwrap() error { return e.Err }
+
+// Timeout is true.
+func (e *BusyError) Timeout() bool { return true }
+
+// isTimeout reports whether a limit ended something.
+func isTimeout(err error) bool {
+	var late interface{ Timeout() bool }
+	return errors.As(err, &late) && late.Timeout()
+}
+
+// bodyTimeout is ErrBodyTimeout.
+type bodyTimeout struct{}
+
+func (bodyTimeout) Error() string        { return "nothing came for too long; see Client.BodyTimeout" }
+func (bodyTimeout) Timeout() bool        { return true }
+func (bodyTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// ErrBodyTimeout is in the *BodyError of a body whose Read took longer than
+// Client.BodyTimeout. It is an os.ErrDeadlineExceeded too.
+var ErrBodyTimeout error = bodyTimeout{}
 
 var (
 	// ErrLengthRequired is for a body of unknown length, with a Client that does not

@@ -1,12 +1,9 @@
 package fastcgi
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
-	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -27,10 +24,20 @@ import (
 // Under http.StripPrefix, or what else shortens the path of a request's URL, SCRIPT_NAME
 // and redirects have the prefix that was removed.
 //
-// What goes wrong before the response's header is 502 (an answer that is none), 503
-// (Overloaded), 504 (too late, and so if all connections were in use for too long), 411
-// or 413 (of the body); after it, the client's connection is ended, so that a part never passes
-// for the whole.
+// A slow client holds no worker: a request's body is received whole before the
+// application is asked, and what the application answers is received at its speed and
+// passed on at the client's. Both are kept in memory up to a small size, and then in
+// temporary files, which have no name. An answer of type text/event-stream, or with
+// "X-Accel-Buffering: no", is passed on as it comes. So is any other as soon as the
+// client takes it.
+//
+// What goes wrong before the response's header has a status. Of the request: 400, 408
+// (the client stopped sending), 411, 413 (also where http.MaxBytesReader says so). Of
+// this machine: 500, 507 (no room for a body). Of the application: 502 (an answer that
+// is none), 503 with Retry-After (Overloaded, or all connections were in use for
+// Options.ConnectTimeout), 504 (another limit). After the header, the client's
+// connection is ended, or its stream over HTTP/2, so that a part never passes for the
+// whole.
 type Handler struct {
 	Client *Client
 
@@ -68,6 +75,24 @@ type Handler struct {
 	// .env and .git. By default only /.well-known is.
 	DotFiles bool
 
+	// StreamBody has the application get a request's body as the client sends it:
+	// nginx's fastcgi_request_buffering off. The worker waits for the client meanwhile.
+	// By default a body is received first: up to 16 KiB in memory, and up to
+	// Client.MaxSpool in a temporary file. A longer one is 413. If MaxSpool is
+	// negative, bodies of known length are streamed.
+	StreamBody bool
+
+	// MaxBufferedResponse is how much of an answer is kept in a temporary file for a
+	// client that takes it slowly; 64 KiB are in memory. Once there is so much the
+	// application waits for the client. Default: 1 GiB. Negative: no file.
+	MaxBufferedResponse int64
+
+	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
+	// than 32 KiB of an answer. It ends the connection, or the stream over HTTP/2.
+	// http.Server's ReadTimeout and WriteTimeout bound the whole as ever. Default:
+	// 60 s. Negative: no limit.
+	ClientTimeout time.Duration
+
 	// Params, if not nil, gives parameters that a script gets beside those of the
 	// request, or instead of them: nginx's fastcgi_param. It is for what this program
 	// knows and the request does not say, as APP_ENV. It is also for TLS that ends in
@@ -76,7 +101,8 @@ type Handler struct {
 	// from a header that the server in front does not set itself.
 	Params func(*http.Request) map[string]string
 
-	// Log is told what went wrong. Default: the log package's standard logger.
+	// Log is told what went wrong, a line each time, in which what is not printable is
+	// escaped. Default: the log package's standard logger.
 	Log *log.Logger
 
 	once  sync.Once
@@ -143,7 +169,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(refused), refused)
 		return
 	}
-	q := request{h, root, w, r, prefix}
+	q := &request{h, root, w, r, prefix, h.newLink(w, r)}
 	t, script := split(p, h.Extensions)
 	switch {
 	case !h.DotFiles && hidden(t.name):
@@ -178,10 +204,11 @@ type request struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	prefix string // what a middleware has taken off the path
+	link   *link
 }
 
 // directory shows a directory's index, if it has one.
-func (q request) directory(p string) bool {
+func (q *request) directory(p string) bool {
 	for _, name := range q.index() {
 		full := path.Join(p, name)
 		if !q.root.isFile(full) {
@@ -203,13 +230,13 @@ func (q request) directory(p string) bool {
 
 // redirect adds the slash at the end of a directory's path, without which relative
 // links in it would lead elsewhere.
-func (q request) redirect(p string) {
+func (q *request) redirect(p string) {
 	u := url.URL{RawQuery: q.r.URL.RawQuery, ForceQuery: q.r.URL.ForceQuery}
 	u.Path = "/" + strings.Trim(q.prefix+p, "/") + "/" // two slashes would be another host's
 	http.Redirect(q.w, q.r, u.String(), http.StatusMovedPermanently)
 }
 
-func (q request) file(p string) {
+func (q *request) file(p string) {
 	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
 		q.w.Header().Set("Allow", "GET, HEAD")
 		http.Error(q.w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
@@ -226,132 +253,7 @@ func (q request) file(p string) {
 		http.NotFound(q.w, q.r)
 		return
 	}
-	http.ServeContent(q.w, q.r, path.Base(p), info.ModTime(), f)
-}
-
-// run has the application answer.
-func (q request) run(t target) {
-	h, w, r := q.Handler, q.w, q.r
-	t.prefix = q.prefix
-	root := q.root.path
-	switch {
-	case h.AppRoot != "":
-		root = h.AppRoot
-	case h.ResolveRootSymlink:
-		root = q.root.real
-	}
-	params := handlerParams(r, root, t)
-	if h.Params != nil {
-		maps.Copy(params, h.Params(r))
-	}
-	req, err := newRequest(r, params)
-	if err != nil {
-		h.fail(w, r, http.StatusBadRequest, err)
-		return
-	}
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		req.Body, req.ContentLength = r.Body, r.ContentLength
-	}
-	control := http.NewResponseController(w)
-	if req.ContentLength > shortBody {
-		// It is read while there is a response already, but not after this has
-		// returned. It is closed here: what the server reads itself, after a handler
-		// that was allowed this, has it panic (Go 1.26). And the connection ends if
-		// there was a response before the body's end, lest what is left of the body be
-		// taken for the next request.
-		_ = control.EnableFullDuplex()
-		req.interrupt = func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }
-	}
-	resp, err := h.Client.Do(r.Context(), req)
-	if req.interrupt != nil {
-		defer func() {
-			if err != nil || !resp.x.sent() {
-				req.interrupt() // or Close would wait for what is still to come
-			}
-			_ = r.Body.Close()
-		}()
-		if err != nil || !resp.x.sent() {
-			w.Header().Set("Connection", "close")
-		}
-	}
-	if err != nil {
-		h.fail(w, r, statusFor(err), err)
-		return
-	}
-	defer resp.Body.Close()
-	for name, values := range resp.Header {
-		if !ofConnection[name] {
-			w.Header()[name] = values
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	_, err = resp.Body.(io.WriterTo).WriteTo(&flusher{w, control})
-	if said := resp.Stderr(); len(said) > 0 {
-		h.logf("%s %s: %s", r.Method, t.name, said)
-	}
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			h.logf("%s %s: %v", r.Method, t.name, err)
-		}
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// ofConnection are header fields that are the server's own (RFC 9110, 7.6.1).
-var ofConnection = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Transfer-Encoding": true,
-	"Te": true, "Trailer": true, "Upgrade": true,
-}
-
-// A flusher sends on at once what comes.
-type flusher struct {
-	w http.ResponseWriter
-	c *http.ResponseController
-}
-
-func (f *flusher) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	switch {
-	case errors.Is(err, http.ErrBodyNotAllowed):
-		return len(p), nil // of a status that has none
-	case err == nil:
-		_ = f.c.Flush()
-	}
-	return n, err
-}
-
-// statusFor is what an HTTP client is told of an error.
-func statusFor(err error) int {
-	var refusal Refusal
-	var late interface{ Timeout() bool }
-	switch {
-	case errors.Is(err, ErrLengthRequired):
-		return http.StatusLengthRequired
-	case errors.Is(err, ErrBodyTooLong):
-		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, ErrBodyTooShort):
-		return http.StatusBadRequest
-	case errors.As(err, &refusal) && refusal == Overloaded:
-		return http.StatusServiceUnavailable
-	case errors.As(err, &late) && late.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return http.StatusGatewayTimeout
-	}
-	return http.StatusBadGateway
-}
-
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, status int, err error) {
-	if !errors.Is(err, context.Canceled) { // the HTTP client has gone
-		h.logf("%s %s: %v", r.Method, r.URL.Path, err)
-	}
-	http.Error(w, http.StatusText(status), status)
-}
-
-func (h *Handler) logf(format string, args ...any) {
-	if h.Log != nil {
-		h.Log.Printf(format, args...)
-		return
-	}
-	log.Printf("fastcgi: "+format, args...)
+	http.ServeContent(&clientWriter{q.w, q.link}, q.r, path.Base(p), info.ModTime(), f)
 }
 
 // Close closes the root, when no request is in it any more. The Client is the caller's.

@@ -151,7 +151,7 @@ func TestNoRootIsNoDirectory(t *testing.T) {
 
 // A body that comes slowly does not outlive its request.
 func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
-	h := &Handler{Client: application(t, func(*asked) bool {
+	h := &Handler{StreamBody: true, Client: application(t, func(*asked) bool {
 		return false // without having read it
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
