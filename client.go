@@ -118,7 +118,7 @@ type Client struct {
 	kept   *kept // of a client that comes from a pool
 	gate   gate  // shut when it has been given back
 	note   note  // of how it was used
-	reused bool
+	old    bool  // the connection was there before the client asked for one
 	reuses int
 }
 
@@ -457,6 +457,9 @@ func (c *Client) shutdown(how int) error {
 	}
 	defer c.end()
 	c.note.broken()
+	if how == unix.SHUT_RD {
+		c.note.altered() // the end that is read then is not the peer's
+	}
 	t := c.tls.Load()
 	switch {
 	case !c.typ.isStream():

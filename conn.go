@@ -151,7 +151,7 @@ func (r rawConn) do(call func() error) error {
 	err := net.ErrClosed
 	if r.c.hold() {
 		defer r.c.end()
-		r.c.note.broken() // whatever it is lent for, the next one must not find it done
+		r.c.note.altered() // whatever it is lent for, the next one must not find it done
 		err = call()
 	}
 	if err == nil {

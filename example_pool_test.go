@@ -61,10 +61,10 @@ func ExamplePoolOptions() {
 	address, stop := exampleServer(pongs)
 	defer stop()
 	pool := client.NewPool(client.PoolOptions{
-		MaxIdlePerKey:   4,
-		MaxActivePerKey: 1,                // as many as the server has workers
-		IdleTimeout:     20 * time.Second, // the server's is 30
-		MaxLifetime:     time.Hour,
+		MaxIdlePerKey:  4,
+		MaxConnsPerKey: 1,                // as many as the server has workers
+		IdleTimeout:    20 * time.Second, // the server's is 30
+		MaxLifetime:    time.Hour,
 	})
 	defer pool.Close()
 

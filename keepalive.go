@@ -21,15 +21,20 @@ type PoolOptions struct {
 	MaxIdle       int
 	MaxIdlePerKey int
 
-	// MaxActivePerKey is how many connections of one key are in use or being
-	// dialled at a time. Who wants one more waits for it, in the order of asking
-	// and within the limits of the Dial. Zero is no limit.
-	MaxActivePerKey int
+	// MaxConnsPerKey is how many connections of one key are open at a time: those in
+	// use, those being dialled, those that are idle and those being closed. Further
+	// callers wait in FIFO order, within the limits of the Dial. For a DialNew an idle
+	// connection is closed if there is no other room, the one that has not been used
+	// for the longest time. Default: no limit.
+	MaxConnsPerKey int
 
-	// MinIdle is how many connections of one key are to be there in advance, from
-	// the first Dial of the key on. They are dialled in the background, with the
-	// options of the first Dial. IdleTimeout and MaxLifetime are then a second at
-	// least, lest the pool do nothing but dial. Default: none.
+	// MinIdle is how many idle connections of one key the pool dials in advance, from
+	// the first Dial of the key on, but no more than MaxConnsPerKey has room for. They
+	// are dialled in the background, with the options of the first Dial. After a
+	// failure the dial is repeated, first after 100 ms, then at growing intervals of up
+	// to 10 s, for as long as the key was used within the last 10 minutes. IdleTimeout
+	// and MaxLifetime are then a second at least, lest the pool do nothing but dial.
+	// Default: none.
 	MinIdle int
 
 	// IdleTimeout is how long a connection is kept that nobody uses. It is better
@@ -47,12 +52,29 @@ type PoolOptions struct {
 	// KeepUnanswered is for protocols without answers. By default a client that
 	// has sent something and received nothing since is not kept: what comes after
 	// all would be the answer to somebody else.
+	//
+	// Of a client with Options.Framing the packets count too: one that has sent more by
+	// SendPacket than it has received by RecvPacket is not kept.
 	KeepUnanswered bool
+
+	// Setup, if not nil, is called with each new connection before anybody gets it: to
+	// authenticate (AUTH, HELLO), to select a database, to turn it to TLS (StartTLS).
+	// It is a part of the dial: ctx and all calls on c end with the dial's limit, and c
+	// reaches nothing any more when Setup has returned. Then the connection counts as
+	// new, whatever was sent and received. An error from Setup closes the connection
+	// and fails the dial; so does a call on c that has failed, an answer of which a part
+	// is left to receive, and Close of c. Setup does not belong to the key: it is one
+	// function for all connections of the pool, which may be called for several at once.
+	// Default: none.
+	Setup func(ctx context.Context, c *Client) error
 }
 
 func (o PoolOptions) withDefaults() PoolOptions {
 	o.MaxIdle = max(cmp.Or(o.MaxIdle, 100), 0)
 	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, 10), 0), o.MaxIdle)
+	if o.MaxConnsPerKey > 0 {
+		o.MaxIdlePerKey = min(o.MaxIdlePerKey, o.MaxConnsPerKey)
+	}
 	o.MinIdle = min(o.MinIdle, o.MaxIdlePerKey)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, time.Minute)
 	if o.MinIdle > 0 { // else dialling would never cease
@@ -113,6 +135,8 @@ type Pool struct {
 	clean   *time.Timer  // due when the first of the idle has been so for too long
 	cleanAt sock.Instant // zero: not set
 	gone    KeyStats     // of shelves that are there no more
+
+	unawaited int // dials that nobody waits for
 }
 
 // A shelf has all there is of one key. It belongs to the pool's mutex.
@@ -123,11 +147,19 @@ type shelf struct {
 
 	idle    stack
 	active  int
-	dialing int
+	dialing int       // also those that are ending
+	ending  int       // dials that were canceled
+	closing int       // connections that are being closed and count nowhere else
 	waiters list.List // of *waiter, who asked first in front
 	stats   KeyStats
-	used    sock.Instant
-	refill  sock.Instant // when to try again to have MinIdle, after a failure
+	used    sock.Instant // by a caller
+
+	unawaited []*pendingDial // that nobody waits for
+	patience  time.Duration  // after which one of them makes room for another dial; zero: the first
+	backoff   time.Duration  // between dials for MinIdle that fail
+	refill    sock.Instant   // when to try again to have MinIdle, after a failure
+	filler    *time.Timer    // due when something is to be done without a caller
+	fillAt    sock.Instant   // zero: not set
 }
 
 // NewPool makes a pool.
@@ -145,12 +177,15 @@ func (p *Pool) begin(opts PoolOptions) {
 }
 
 // Dial gives a client on a connection of the pool, or on a new one. Waiting for
-// one, where MaxActivePerKey has it, is a part of the one limit that
+// one, where MaxConnsPerKey has it, is a part of the one limit that
 // Options.ConnectTimeout is, and ctx ends it. Errors are those of DialContext,
 // and net.ErrClosed for a pool that is closed.
 //
-// A dial whose caller has gone, by ctx, goes on until its limit, and what comes
-// of it is kept for the next.
+// A dial whose caller has gone, by ctx, goes on until its limit, but no longer than 5 s,
+// and what comes of it is kept for the next. There are at most 4 such dials of one key, and 32 in all: a further
+// one ends at once. Where MaxConnsPerKey leaves no room they are not in the way for long:
+// after 100 ms (up to a second, while dials succeed no sooner) one is ended for the dial
+// of a caller who waits.
 func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	return p.dial(ctx, network, address, orDefaults(opts), false)
 }
@@ -183,7 +218,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 	var w *waiter
 	for again := false; ; again = true {
 		var k *kept
-		if !fresh && p.hasRoom(s) {
+		if !fresh {
 			k = p.takeNewest(s)
 		}
 		if k != nil {
@@ -201,18 +236,12 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 				return nil, poolError(network, address, err)
 			}
 		}
-		now := bothClocks()
-		cause := k.fitness(now)
-		if cause == fit {
+		if now := bothClocks(); k.inspect(now) == fit {
 			c.packets = packets
 			k.lend(c, opts, now)
 			return c, nil
 		}
-		k.close() // before its place is another's: a server is never to see one more
 		p.mu.Lock()
-		s.active--
-		s.stats.Reuses--
-		s.stats.count(cause)
 	}
 }
 
@@ -267,7 +296,8 @@ func (p *Pool) sweep(now sock.Instant) {
 		var left *shelf
 		for next := s; next != nil; {
 			s, next = next, next.next
-			if s.isEmpty() && s.used.Add(time.Minute) < now {
+			if s.isEmpty() && s.fillAt == sock.Never && s.used.Add(time.Minute) < now {
+				s.stopFilling()
 				p.gone.add(&s.stats)
 				continue
 			}
@@ -295,17 +325,16 @@ func (p *Pool) all(yield func(*shelf) bool) {
 }
 
 func (s *shelf) isEmpty() bool {
-	return s.idle.n == 0 && s.active == 0 && s.dialing == 0 && s.waiters.Len() == 0
+	return s.open() == 0 && s.waiters.Len() == 0
 }
 
-// CloseIdle closes the connections that nobody uses.
+// CloseIdle closes the connections that nobody uses. Those of MinIdle are dialled again
+// when the key is next used.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
 	all := p.takeIdle()
 	p.mu.Unlock()
-	for _, k := range all {
-		k.close()
-	}
+	p.closeAll(all...)
 }
 
 // takeIdle takes all that is idle.
@@ -313,6 +342,7 @@ func (p *Pool) takeIdle() (all []*kept) {
 	for k := p.idle.newest; k != nil; k = p.idle.newest {
 		p.unshelve(k)
 		k.shelf.stats.Discarded++
+		k.shelf.closing++
 		all = append(all, k)
 	}
 	if p.clean != nil {
@@ -336,16 +366,15 @@ func (p *Pool) Close() error {
 	all := p.takeIdle()
 	for s := range p.all {
 		for e := s.waiters.Front(); e != nil; e = s.waiters.Front() {
-			e.Value.(*waiter).leave(s, handed{err: errPoolClosed})
+			p.leave(s, e.Value.(*waiter), handed{err: errPoolClosed})
 		}
+		s.stopFilling()
 	}
 	end := p.end
 	p.mu.Unlock()
 	if end != nil {
 		end()
 	}
-	for _, k := range all {
-		k.close()
-	}
+	p.closeAll(all...)
 	return nil
 }

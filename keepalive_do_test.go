@@ -119,7 +119,7 @@ func TestDoDialsForTheSecondRun(t *testing.T) {
 		_, _ = io.CopyN(conn, conn, 4)
 		_, _ = io.ReadFull(conn, make([]byte, 4))
 	})
-	p := newPool(t, client.PoolOptions{MaxActivePerKey: 3})
+	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 3})
 	var all []*client.Client
 	for range 3 {
 		c := s.from(t, p, nil)
@@ -141,7 +141,7 @@ func TestDoDialsForTheSecondRun(t *testing.T) {
 }
 
 func TestDoThatPanicsLeavesNothingBehind(t *testing.T) {
-	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 1})
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	require.Panics(t, func() {
 		_ = p.Do(t.Context(), "tcp", s.Addr().String(), nil, func(*client.Client) error { panic("no") })
 	})

@@ -20,6 +20,7 @@ type kept struct {
 	addressing *addressing
 
 	uses  int    // how often it was lent
+	begun bool   // Setup has had an answer on it: what comes now is no greeting
 	lent  moment // when it was lent last
 	since moment // when it became idle; zero if it never was
 	until moment // the end of its life; zero is none
@@ -50,7 +51,7 @@ func (k *kept) lend(c *Client, opts *Options, now moment) {
 		c.tls.Store(k.tls)
 	}
 	c.state.Store(connected)
-	c.kept, c.reused, c.reuses = k, k.isOld(), k.uses
+	c.kept, c.old, c.reuses = k, k.isOld(), k.uses
 	k.lent = now
 	k.uses++
 }
@@ -61,26 +62,32 @@ func (k *kept) isOld() bool { return k.uses > 0 || k.since != moment{} }
 // giveBack ends a loan.
 func (k *kept) giveBack(c *Client, discard bool) error {
 	first, inUse := c.gate.shut()
-	if !first {
+	switch {
+	case !first:
 		return net.ErrClosed
+	case k.uses == 0: // Setup has it
+		k.close()
+		return nil
 	}
-	cause := discarded
+	cause := broken // if a callback does not return, which the look through TLS may call
+	defer func() { k.pool.back(k, cause) }()
 	switch {
 	case !discard:
 		cause = k.afterUse(c, inUse)
-	case c.note.has(isBroken):
-		cause = broken
+	case !c.note.has(isBroken):
+		cause = discarded
 	}
-	k.pool.back(k, cause)
 	return nil
 }
 
 // afterUse judges a connection by how it was used and what there is on it.
 func (k *kept) afterUse(c *Client, inUse bool) cause {
 	switch {
-	case inUse || c.note.has(isBroken):
+	case inUse || c.note.has(isBroken) || c.note.has(isAltered):
 		return broken
-	case c.note.has(isAsked) && !k.pool.opts.KeepUnanswered, c.packets.buffered() > 0:
+	case c.packets.buffered() > 0:
+		return dirty
+	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
 		return dirty
 	}
 	k.sock.Renew()
@@ -96,9 +103,16 @@ func (p *Pool) back(k *kept, cause cause) {
 	if cause == fit && k.until.isOver(now) {
 		cause = expired
 	}
-	if cause != fit {
-		k.close() // before its place is another's: a server is never to see one more
+	if cause == fit {
+		p.returned(k, cause, now)
+		return
 	}
+	defer p.returned(k, cause, now) // also if a callback in there does not return
+	k.close()                       // before its place is another's: a server is never to see one more
+}
+
+// returned is back for a connection that is fit, or closed.
+func (p *Pool) returned(k *kept, cause cause, now moment) {
 	k.since = now
 	s := k.shelf
 	var excess *kept
@@ -110,6 +124,7 @@ func (p *Pool) back(k *kept, cause cause) {
 		s.stats.count(cause)
 	case p.closed:
 		s.stats.Discarded++
+		s.closing++
 		excess = k
 	default:
 		excess = p.deliver(k, now)
@@ -117,15 +132,15 @@ func (p *Pool) back(k *kept, cause cause) {
 	p.fill(s)
 	p.mu.Unlock()
 	if excess != nil {
-		excess.close()
+		p.closeAll(excess)
 	}
 }
 
 // deliver gives a connection to the first who waits, or puts it on the shelf and
-// gives the one that has to go for that, if one has to.
+// gives the one that has to go for that, if one has to, for closeAll.
 func (p *Pool) deliver(k *kept, now moment) (excess *kept) {
 	s := k.shelf
-	if k = p.settle(s, s.waiters.Front(), k); k == nil {
+	if k = p.settle(s, k); k == nil {
 		return nil
 	}
 	k.since = now
@@ -140,6 +155,7 @@ func (p *Pool) deliver(k *kept, now moment) (excess *kept) {
 	if excess != nil {
 		p.unshelve(excess)
 		excess.shelf.stats.OverLimit++
+		excess.shelf.closing++
 	}
 	if excess != k {
 		p.cleanBy(k.expiry().mono)
@@ -153,6 +169,33 @@ func (p *Pool) unshelve(k *kept) {
 	p.idle.remove(k)
 }
 
+// inspect judges a connection that its client is about to have. One that is not fit is
+// closed, and counts no more.
+func (k *kept) inspect(now moment) (judged cause) {
+	judged = broken // if a callback does not return
+	defer func() {
+		if judged != fit {
+			k.refuse(judged)
+		}
+	}()
+	return k.fitness(now)
+}
+
+func (k *kept) refuse(cause cause) {
+	defer func() {
+		p, s := k.pool, k.shelf
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.active--
+		if k.uses > 0 {
+			s.stats.Reuses--
+		}
+		s.stats.count(cause)
+		p.fill(s)
+	}()
+	k.close() // before its place is another's: a server is never to see one more
+}
+
 // fitness judges a connection before it is lent.
 func (k *kept) fitness(now moment) cause {
 	if !k.isOld() {
@@ -162,7 +205,7 @@ func (k *kept) fitness(now moment) cause {
 		return expired
 	}
 	sight := k.pending(false)
-	if sight == sock.Bytes && k.uses == 0 {
+	if sight == sock.Bytes && k.uses == 0 && !k.begun {
 		return fit // a server's greeting, for the first who comes
 	}
 	return causeOf(sight)
@@ -186,10 +229,27 @@ func (k *kept) expiry() moment {
 }
 
 func (k *kept) close() {
+	defer func() { _ = k.sock.Close() }() // of no interest to anybody
 	if k.tls != nil {
 		k.tls.bye()
 	}
-	_ = k.sock.Close() // of no interest to anybody
+}
+
+// closeAll closes connections that count as being closed, each whatever a callback does
+// when another one is.
+func (p *Pool) closeAll(all ...*kept) {
+	if len(all) == 0 {
+		return
+	}
+	defer p.closeAll(all[1:]...)
+	k := all[0]
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		k.shelf.closing--
+		p.settle(k.shelf, nil)
+	}()
+	k.close()
 }
 
 // cleanBy sees to it that the pool is cleaned at a time, or before.
@@ -217,6 +277,7 @@ func (p *Pool) cleanUp() {
 		if end := k.expiry(); end.isOver(now) {
 			p.unshelve(k)
 			k.shelf.stats.Expired++
+			k.shelf.closing++
 			old = append(old, k)
 		} else {
 			next = sock.Earlier(next, end.mono)
@@ -224,11 +285,13 @@ func (p *Pool) cleanUp() {
 		k = newer
 	}
 	p.cleanBy(next)
-	for _, k := range old {
-		p.keepMinIdle(k.shelf)
-	}
 	p.mu.Unlock()
-	for _, k := range old {
-		k.close()
-	}
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, k := range old {
+			p.keepMinIdle(k.shelf)
+		}
+	}()
+	p.closeAll(old...)
 }

@@ -116,7 +116,7 @@ type result struct {
 }
 
 func TestWaitersGetWhatComesBackInTheirOrder(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 1})
+	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx := context.Background()
 	results := waits(t, p, s, nil, ctx, ctx, ctx)
@@ -150,7 +150,7 @@ func TestWaitersAreWokenByADiscardToo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 1})
+			s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 			c := s.from(t, p, nil)
 			results := waits(t, p, s, nil, context.Background())
 			require.NoError(t, end(c))
@@ -164,7 +164,7 @@ func TestWaitersAreWokenByADiscardToo(t *testing.T) {
 }
 
 func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 1})
+	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	results := waits(t, p, s, &client.Options{Timeout: -1}, ctx, context.Background())
@@ -195,9 +195,9 @@ func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-func TestNeverMoreThanMaxActiveAtATime(t *testing.T) {
+func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
 	const most = 3
-	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: most})
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
 	inUse := make(chan struct{}, most)
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -305,7 +305,7 @@ func TestLivesOfLessThanASecondDifferToo(t *testing.T) {
 }
 
 func TestMinIdleAreThereInAdvance(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 2, MaxActivePerKey: 4})
+	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 2, MaxConnsPerKey: 4})
 	idle := func(n int) {
 		t.Helper()
 		require.Eventually(t, func() bool { return p.Stats().Idle == n && p.Stats().Dialing == 0 }, enough, time.Millisecond, "%+v", p.Stats())
@@ -314,8 +314,9 @@ func TestMinIdleAreThereInAdvance(t *testing.T) {
 	require.False(t, c.Reused())
 	idle(2)
 	c2 := s.from(t, p, nil)
-	require.True(t, c2.Reused())
+	require.False(t, c2.Reused(), "nobody has had it")
 	require.Zero(t, c2.ReuseCount())
+	require.Zero(t, p.Stats().Reuses)
 	idle(2)
 	require.NoError(t, c.Discard())
 	require.NoError(t, c2.Discard())
@@ -380,7 +381,7 @@ func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
 	hears(c)
 	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
 	next := s.from(t, p, nil)
-	require.True(t, next.Reused())
+	require.False(t, next.Reused())
 	hears(next)
 	require.NoError(t, c.Close())
 	require.NoError(t, next.Close())
@@ -408,7 +409,7 @@ func TestADialWhoseCallerHasGoneIsKept(t *testing.T) {
 	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
 	c, err := p.Dial(context.Background(), "tcp", "name.test:"+port, opts)
 	require.NoError(t, err)
-	require.True(t, c.Reused())
+	require.False(t, c.Reused(), "nobody has had it")
 	require.EqualValues(t, 1, p.Stats().Dials)
 	require.NoError(t, c.Close())
 }
@@ -458,7 +459,7 @@ func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
 }
 
 func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
-	p := newPool(t, client.PoolOptions{MaxActivePerKey: 1})
+	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	nobody := refused(t, "tcp")
 	for range 3 {
 		_, err := p.Dial(t.Context(), "tcp", nobody, nil)
@@ -478,7 +479,7 @@ func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
 
 func TestCloseOfAPoolWaitsForNobodyAndEndsWhoWaits(t *testing.T) {
 	s := silent(t, "tcp")
-	p := client.NewPool(client.PoolOptions{MaxActivePerKey: 2})
+	p := client.NewPool(client.PoolOptions{MaxConnsPerKey: 2})
 	used, idle := s.from(t, p, nil), s.from(t, p, nil)
 	usedPeer, idlePeer := <-s.new, <-s.new
 	if idlePeer.RemoteAddr().String() != local(idle) {

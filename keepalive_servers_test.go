@@ -184,7 +184,7 @@ func TestManyGoroutinesOverFewConnections(t *testing.T) {
 	if os.Getenv("CLIENT_LOAD") == "full" { // a minute or two
 		checkouts = 20_000
 	}
-	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxActivePerKey: 8})
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 8})
 	var wg sync.WaitGroup
 	var ids atomic.Uint64
 	for range goroutines {

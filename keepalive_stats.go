@@ -10,8 +10,8 @@ import (
 type KeyStats struct {
 	Dials      uint64        // dials begun
 	DialErrors uint64        // of them, those that failed
-	Reuses     uint64        // clients given on a connection that was there
-	Waits      uint64        // Dials that had to wait for others, by MaxActivePerKey
+	Reuses     uint64        // clients given on a connection that another one had before
+	Waits      uint64        // Dials that had to wait for others, by MaxConnsPerKey
 	WaitTime   time.Duration // how long, in all
 
 	// Connections closed, by cause.
@@ -19,7 +19,7 @@ type KeyStats struct {
 	Dirty     uint64 // there was something to receive, or an answer to come
 	Expired   uint64 // IdleTimeout or MaxLifetime was over
 	Broken    uint64 // a call on it had failed, or was under way
-	OverLimit uint64 // MaxIdle or MaxIdlePerKey left no room
+	OverLimit uint64 // MaxIdle, MaxIdlePerKey or MaxConnsPerKey left no room
 	Discarded uint64 // by Discard, with no call that had failed, by CloseIdle, or because the pool was closed
 
 	// Connections at this moment.

@@ -3,7 +3,6 @@ package client
 import (
 	"container/list"
 	"context"
-	"errors"
 	"os"
 	"time"
 
@@ -18,13 +17,11 @@ type waiter struct {
 	fresh bool         // wants one that nobody has had
 	limit sock.Instant // without what the context adds
 
-	place   *list.Element // in the queue; nil when it has left
-	dialing bool          // there is a dial that it has begun
-	endDial func()        // has that dial end, if it has no limit of its own
-	orphan  *time.Timer   // due to do so, when nobody waits for the dial
-	waits   bool          // it has been counted among those who had to wait
-	asked   time.Time     // when it began to wait for others to give back; zero: it does not
-	ready   chan handed
+	place *list.Element // in the queue; nil when it has left
+	dial  *pendingDial  // that it has begun; nil: none, or none any more
+	waits bool          // it has been counted among those who had to wait
+	asked time.Time     // when it began to wait for others to give back; zero: it does not
+	ready chan handed
 }
 
 // handed is what a waiter gets: a connection that is its own, an error, or what a
@@ -42,8 +39,13 @@ func newWaiter(ctx context.Context, opts *Options, fresh bool) *waiter {
 	}
 }
 
-func (p *Pool) hasRoom(s *shelf) bool {
-	return p.opts.MaxActivePerKey <= 0 || s.active+s.dialing < p.opts.MaxActivePerKey
+// open counts all connections of a key that the server may see.
+func (s *shelf) open() int { return s.active + s.dialing + s.idle.n + s.closing }
+
+// hasRoom reports whether there may be one more connection, besides what is open and
+// another n.
+func (p *Pool) hasRoom(s *shelf, n int) bool {
+	return p.opts.MaxConnsPerKey <= 0 || s.open()+n < p.opts.MaxConnsPerKey
 }
 
 // queue puts a waiter into the queue: in front if it has been there before and was
@@ -53,16 +55,14 @@ func (p *Pool) queue(s *shelf, w *waiter, again bool) {
 		w.ready <- handed{err: errPoolClosed}
 		return
 	}
+	s.used = sock.Now()
 	if again {
 		w.place = s.waiters.PushFront(w)
 	} else {
 		w.place = s.waiters.PushBack(w)
 	}
-	if w.orphan != nil {
-		w.orphan.Stop() // if it is late, this is one dial that failed
-	}
-	p.settle(s, w.place, nil)
-	if w.place == nil || w.dialing {
+	p.settle(s, nil)
+	if w.place == nil || w.dial != nil {
 		return
 	}
 	w.asked = time.Now()
@@ -72,25 +72,41 @@ func (p *Pool) queue(s *shelf, w *waiter, again bool) {
 	}
 }
 
-// settle gives to those who wait, in their order, what there is room for: k, if
-// not nil, or another connection that is idle, or a dial. It
-// returns k if nobody took it. There is to be no time with room, somebody who
-// waits, and nothing on its way to them.
-func (p *Pool) settle(s *shelf, from *list.Element, k *kept) *kept {
+// settle gives to those who wait, in their order, what there is: k, if not nil, or
+// another connection that is idle, or a dial for which there is room. Who wants a new
+// one and finds no room has a connection closed that it does not want. It returns k if
+// nobody took it. There is to be no time with room, somebody who waits, and nothing on
+// its way to them.
+func (p *Pool) settle(s *shelf, k *kept) *kept {
 	if p.closed {
 		return k
 	}
-	for e := from; e != nil && p.hasRoom(s); {
+	blocked := 0
+	for e := s.waiters.Front(); e != nil; {
 		w := e.Value.(*waiter)
 		e = e.Next()
 		switch {
 		case k != nil && (!w.fresh || k.uses == 0):
-			s.give(w, k)
+			p.give(s, w, k)
 			k = nil
 		case s.idle.n > 0 && !w.fresh:
-			s.give(w, p.takeNewest(s))
-		case !w.dialing:
-			p.startDial(s, w)
+			p.give(s, w, p.takeNewest(s))
+		case w.dial != nil, s.ending >= mostEnding:
+		case k != nil && p.hasRoom(s, 1), k == nil && p.hasRoom(s, 0):
+			p.startDial(s, w, nil)
+		case s.idle.n > 0:
+			victim := s.idle.oldest
+			p.unshelve(victim)
+			s.stats.OverLimit++
+			p.startDial(s, w, victim)
+		case k != nil:
+			s.stats.OverLimit++
+			p.startDial(s, w, k)
+			k = nil
+		default:
+			if blocked++; !p.makeRoom(s, blocked) {
+				return nil // those behind can have nothing either
+			}
 		}
 	}
 	return k
@@ -98,7 +114,7 @@ func (p *Pool) settle(s *shelf, from *list.Element, k *kept) *kept {
 
 // fill has all that there is room for on its way.
 func (p *Pool) fill(s *shelf) {
-	p.settle(s, s.waiters.Front(), nil)
+	p.settle(s, nil)
 	p.keepMinIdle(s)
 }
 
@@ -114,24 +130,24 @@ func (p *Pool) takeNewest(s *shelf) *kept {
 // lends counts a connection as lent.
 func (s *shelf) lends(k *kept) {
 	s.active++
-	if k.isOld() {
+	if k.uses > 0 {
 		s.stats.Reuses++
 	}
 }
 
-func (s *shelf) give(w *waiter, k *kept) {
+func (p *Pool) give(s *shelf, w *waiter, k *kept) {
 	s.lends(k)
-	w.leave(s, handed{kept: k})
+	p.leave(s, w, handed{kept: k})
 }
 
 // leave takes a waiter out of the queue with what it waited for.
-func (w *waiter) leave(s *shelf, h handed) {
+func (p *Pool) leave(s *shelf, w *waiter, h handed) {
 	s.waiters.Remove(w.place)
 	w.place = nil
 	w.waited(s)
-	if w.dialing && w.endDial != nil {
-		// For the sake of nobody a dial is not to last for ever.
-		w.orphan = time.AfterFunc(DefaultTimeout, w.endDial)
+	if d := w.dial; d != nil {
+		w.dial = nil
+		p.abandon(d)
 	}
 	w.ready <- h
 }
@@ -144,15 +160,20 @@ func (w *waiter) waited(s *shelf) {
 	}
 }
 
+// lateDial is how long a waiter waits, once its limit is over, for the error of its own
+// dial, which has the same limit and says more.
+const lateDial = 100 * time.Millisecond
+
 // await waits until w has a connection, an error, or no more time.
 func (w *waiter) await(p *Pool, s *shelf) (*kept, error) {
+	var timer *time.Timer
 	var over <-chan time.Time
 	if limit := w.limit.Timeout(); limit >= 0 {
-		timer := time.NewTimer(limit)
+		timer = time.NewTimer(limit)
 		defer timer.Stop()
 		over = timer.C
 	}
-	for {
+	for late := false; ; {
 		var err error
 		select {
 		case h := <-w.ready:
@@ -161,100 +182,21 @@ func (w *waiter) await(p *Pool, s *shelf) (*kept, error) {
 			}
 			return h.kept, h.err
 		case <-over:
-			over, err = nil, os.ErrDeadlineExceeded
+			err = os.ErrDeadlineExceeded
 		case <-w.ctx.Done():
 			err = contextual(w.ctx, sock.ErrStopped)
+			late = true
 		}
 		p.mu.Lock()
-		// A dial of its own has the same limit, and a better error.
-		if w.place != nil && (!w.dialing || w.ctx.Err() != nil) {
-			w.leave(s, handed{err: err})
+		switch {
+		case w.place == nil: // it is ready
+		case w.dial != nil && !late:
+			late = true
+			timer.Reset(lateDial)
+		default:
+			p.leave(s, w, handed{err: err})
+			p.fill(s)
 		}
 		p.mu.Unlock()
-	}
-}
-
-// startDial dials in the background, for w or, if that is nil, to have one more.
-func (p *Pool) startDial(s *shelf, w *waiter) {
-	s.dialing++
-	s.stats.Dials++
-	opts, values, until := s.opts, context.Background(), sock.In(DefaultTimeout)
-	if limit := opts.limits().connect; limit >= 0 {
-		until = sock.In(limit)
-	}
-	if w != nil {
-		opts, values, until = w.opts.clone(), context.WithoutCancel(w.ctx), w.limit
-	}
-	ctx, cancel := context.WithCancel(values)
-	if w != nil {
-		w.waited(s)
-		w.dialing, w.endDial = true, nil
-		if until == sock.Never {
-			w.endDial = cancel
-		}
-	}
-	unlink := context.AfterFunc(p.life, cancel)
-	go func() {
-		defer cancel()
-		defer unlink()
-		var c *Client
-		err := errDialEnded
-		defer func() { p.dialled(s, w, c, err, recover()) }()
-		c, err = dialBy(ctx, s.place.network, s.place.address, opts, until)
-	}()
-}
-
-// errDialEnded is for who waits for a dial whose goroutine was ended by a function
-// of the options, as testing.T.FailNow does.
-var errDialEnded = errors.New("a function of the options has ended the dial's goroutine")
-
-// dialled takes what has come of a dial. Who began it is first to get it: another's
-// may still take long.
-func (p *Pool) dialled(s *shelf, w *waiter, c *Client, err error, panicked any) {
-	now := bothClocks()
-	var excess *kept
-	p.mu.Lock()
-	s.dialing--
-	s.used = now.mono
-	if w != nil {
-		w.dialing = false
-	}
-	isAwaited := w != nil && w.place != nil
-	switch {
-	case c != nil && p.closed:
-		excess = p.keep(s, c, now)
-		s.stats.Discarded++
-	case c != nil && isAwaited:
-		s.give(w, p.keep(s, c, now))
-	case c != nil:
-		excess = p.deliver(p.keep(s, c, now), now)
-	default:
-		s.stats.DialErrors++
-		if isAwaited {
-			w.leave(s, handed{err: err, panicked: panicked})
-			panicked = nil
-		} else {
-			s.refill = now.mono.Add(time.Second)
-		}
-	}
-	p.fill(s)
-	p.mu.Unlock()
-	if excess != nil {
-		excess.close()
-	}
-	if panicked != nil {
-		panic(panicked) // there is nobody else to hear of it
-	}
-}
-
-// keepMinIdle starts the dials that make MinIdle true again.
-func (p *Pool) keepMinIdle(s *shelf) {
-	// If there is room, each waiter has a dial.
-	missing := p.opts.MinIdle - s.idle.n - max(s.dialing-s.waiters.Len(), 0)
-	if missing <= 0 || p.closed || sock.Now() < s.refill {
-		return
-	}
-	for ; missing > 0 && p.hasRoom(s); missing-- {
-		p.startDial(s, nil)
 	}
 }

@@ -103,39 +103,43 @@ func (g *gated) waiting(t *testing.T, fresh bool) chan dialed {
 	return ch
 }
 
-// What is idle counts as in use from the moment on when it is given.
-func TestMaxActiveHoldsForWhatIsIdleToo(t *testing.T) {
-	for name, result := range map[string]error{"a dial that succeeds": nil, "a dial that fails": errors.New("no")} {
-		t.Run(name, func(t *testing.T) {
-			g := gatedPool(t, "unix", PoolOptions{MaxActivePerKey: 2, MinIdle: 2})
-			c := g.open(t)
-			(<-g.dials) <- nil
-			g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 && s.Dialing == 1 })
-			held := <-g.dials // in use 1, being dialled 1, and 1 idle
-			got := g.waiting(t, false)
-			require.Equal(t, 1, g.pool.Stats().Active)
-			held <- result
-			d := <-got
-			require.NoError(t, d.err)
-			require.True(t, d.c.Reused() || result == nil)
-			require.Equal(t, 2, g.pool.Stats().Active)
-			require.NoError(t, c.Discard())
-			require.NoError(t, d.c.Discard())
-			go func() {
-				for pass := range g.dials {
-					pass <- errors.New("enough")
-				}
-			}()
-			require.NoError(t, g.pool.Close())
-			g.becomes(t, func(s PoolStats) bool { return s.Dialing == 0 })
-			close(g.dials)
-		})
-	}
+// What is idle counts too: with one in use and one idle there is no room for another,
+// neither for MinIdle nor for who wants a new one, who gets the place of the idle one.
+func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
+	g := gatedPool(t, "unix", PoolOptions{MaxConnsPerKey: 2, MinIdle: 2})
+	c := g.open(t)
+	(<-g.dials) <- nil
+	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
+	require.Zero(t, g.pool.Stats().Dialing)
+	c2 := g.dial(context.Background(), false)
+	d := <-c2
+	require.NoError(t, d.err)
+	require.False(t, d.c.Reused())
+	require.Zero(t, d.c.ReuseCount())
+	got := g.waiting(t, false)
+	require.NoError(t, c.Close())
+	d2 := <-got
+	require.NoError(t, d2.err)
+	require.NoError(t, d.c.Close())
+	require.NoError(t, d2.c.Close())
+	require.Equal(t, 2, g.pool.Stats().Idle)
+	require.EqualValues(t, 2, g.pool.Stats().Dials)
+
+	fresh := g.dial(context.Background(), true)
+	pass := <-g.dials
+	s := g.pool.Stats()
+	require.Equal(t, 1, s.Idle)
+	require.Equal(t, 1, s.Dialing)
+	require.EqualValues(t, 1, s.OverLimit)
+	pass <- nil
+	d = <-fresh
+	require.NoError(t, d.err)
+	require.NoError(t, d.c.Close())
 }
 
 // Who needs a new connection has its turn before those who asked later.
 func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
-	g := gatedPool(t, "tcp", PoolOptions{MaxActivePerKey: 1})
+	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	fresh := g.waiting(t, true)
 	later := g.waiting(t, false)
@@ -145,7 +149,7 @@ func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 	require.NoError(t, d.err)
 	require.False(t, d.c.Reused())
 	require.Empty(t, later)
-	require.Equal(t, 1, g.pool.Stats().Idle)
+	require.Zero(t, g.pool.Stats().Idle, "it had to make room")
 	require.NoError(t, d.c.Close())
 	d = <-later
 	require.NoError(t, d.err)
@@ -156,7 +160,7 @@ func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 
 // The time that a connection was lent is no time in which nobody used it.
 func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
-	g := gatedPool(t, "tcp", PoolOptions{MaxActivePerKey: 1})
+	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	require.NoError(t, g.open(t).Close())
 	d := <-g.dial(context.Background(), false)
 	require.NoError(t, d.err)
@@ -171,7 +175,7 @@ func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 }
 
 func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
-	p := NewPool(PoolOptions{MaxActivePerKey: 1})
+	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
 	s := p.shelf(place{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
 	w, behind := newWaiter(context.Background(), s.opts, false), newWaiter(context.Background(), s.opts, false)
@@ -180,13 +184,13 @@ func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
 	require.EqualValues(t, 2, s.stats.Waits)
 	const long = time.Hour
 	w.asked = w.asked.Add(-long)
-	w.leave(s, handed{})
+	p.leave(s, w, handed{})
 	<-w.ready
 	require.GreaterOrEqual(t, s.stats.WaitTime, long)
 	p.queue(s, w, true)
 	require.EqualValues(t, 2, s.stats.Waits)
 	require.Same(t, w, s.waiters.Front().Value)
-	w.leave(s, handed{})
+	p.leave(s, w, handed{})
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
 
@@ -211,7 +215,7 @@ func TestADialIsFirstForWhoBeganIt(t *testing.T) {
 
 // A dial that nobody waits for any more is no reason for others not to dial.
 func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
-	g := gatedPool(t, "tcp", PoolOptions{MaxActivePerKey: 2})
+	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 2})
 	c := g.open(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	goes := g.dial(ctx, false)
@@ -239,8 +243,8 @@ func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
 	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
 	d := <-g.dial(context.Background(), false)
 	require.NoError(t, d.err)
-	require.True(t, d.c.Reused())
 	require.NoError(t, d.c.Close())
+	require.EqualValues(t, 1, g.pool.Stats().Dials)
 }
 
 // A dial without a limit has one as soon as nobody waits for it.
@@ -324,7 +328,7 @@ func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
 // A function of the options that panics does so in who called Dial; one that ends
 // its goroutine hangs nobody.
 func TestFunctionsThatDoNotReturn(t *testing.T) {
-	g := gatedPool(t, "tcp", PoolOptions{MaxActivePerKey: 1})
+	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	address := g.Addr().String()
 	opts := &Options{Control: func(string, string, syscall.RawConn) error { panic("out of order") }}
 	require.PanicsWithValue(t, "out of order", func() { _, _ = g.pool.Dial(context.Background(), "tcp", address, opts) })
@@ -365,8 +369,8 @@ func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
 
 // What is thrown away is closed before there is another in its place, also if that
 // takes its time, as it does here where the peer does not read.
-func TestAServerNeverSeesMoreThanMaxActive(t *testing.T) {
-	g := gatedPool(t, "tcp", PoolOptions{MaxActivePerKey: 1})
+func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
+	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	raw, err := c.SyscallConn()
 	require.NoError(t, err)

@@ -2,6 +2,8 @@ package client
 
 import (
 	"errors"
+	"io"
+	"io/fs"
 	"math"
 	"sync/atomic"
 
@@ -49,13 +51,18 @@ func (g *gate) shut() (first, inUse bool) {
 	}
 }
 
+// isEmpty reports whether it is shut and nobody is inside any more.
+func (g *gate) isEmpty() bool { return g.inside.Load() == math.MinInt64 }
+
 // A note is what a pool has to know of how a client was used.
 type note struct{ bits atomic.Uint32 }
 
 const (
-	isBroken   = 1 << iota // a call failed, or changed what the connection is
+	isBroken   = 1 << iota // a call failed, or ended a direction
+	isAltered              // a call changed what the connection is, or had its descriptor
 	isAsked                // something was sent, and nothing received since
 	isAnswered             // something was received
+	isLost                 // a call failed because the connection is dead
 )
 
 func (n *note) has(bit uint32) bool { return n.bits.Load()&bit != 0 }
@@ -67,14 +74,47 @@ func (n *note) set(bit uint32) {
 	}
 }
 
-func (n *note) broken() { n.set(isBroken) }
+func (n *note) broken()  { n.set(isBroken) }
+func (n *note) altered() { n.set(isAltered) }
+
+// failed notes the error of a call.
+func (n *note) failed(err error) {
+	n.broken()
+	if isLoss(err) {
+		n.set(isLost)
+	}
+}
+
+// isLoss reports whether the error of a call says that the connection is dead. A
+// timeout does not, the kernel's own (ETIMEDOUT) included: the peer may be carrying
+// the request out. Neither do the client's own Close, a file, or a LengthFunc.
+func isLoss(err error) bool {
+	switch err.(type) { //nolint:errorlint // as the call gives it: what it wraps may be from elsewhere
+	case *PacketError, *FileError, *fs.PathError:
+		return false
+	}
+	if isTimeout(err) {
+		return false
+	}
+	for _, loss := range [...]error{
+		io.EOF, io.ErrUnexpectedEOF,
+		unix.ECONNRESET, unix.EPIPE, unix.ECONNABORTED,
+		unix.ECONNREFUSED, unix.ENOTCONN, // of datagrams, whose peer was started again
+		unix.ENETRESET, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN,
+	} {
+		if errors.Is(err, loss) {
+			return true
+		}
+	}
+	return false
+}
 
 // sends is noted before a send: the answer may be received before its return.
 func (n *note) sends() { n.set(isAsked) }
 
 func (n *note) sent(err error) {
 	if err != nil {
-		n.broken()
+		n.failed(err)
 	}
 }
 
@@ -91,6 +131,6 @@ func (n *note) received(got, room int, err error, flags Flag) {
 	}
 	nothingThere := errors.Is(err, unix.EAGAIN) && (got == 0 || flags&Peek != 0)
 	if !nothingThere {
-		n.broken()
+		n.failed(err)
 	}
 }

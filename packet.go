@@ -26,11 +26,13 @@ type packets struct {
 	full   bool  // the last receive had more to give than there was room for
 	small  int   // how many packets in a row would have done with much less buffer
 	bad    error // the *PacketError after which there are no more packets
+	given  int   // how many were given to RecvPacket's callers
 
 	// Of whoever has the turn to send.
 	out     []byte
 	scratch [8]byte
 	torn    bool // a packet was sent in part
+	sent    int  // how many were sent whole
 }
 
 const (
@@ -83,7 +85,11 @@ func (c *Client) recvPacket() (packet []byte, err error) {
 		defer turn.Leave()
 		packet, err = c.packets.next(c, &turn)
 	}
-	c.note.received(len(packet), 1, err, 0)
+	got := len(packet)
+	if err != nil {
+		got = c.packets.buffered() // a part of an answer is an answer, for Pool.Do
+	}
+	c.note.received(got, 1, err, 0)
 	return packet, err
 }
 
@@ -167,6 +173,9 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 		n, err = c.sendIn(&turn, p[:at], lacks, p[at:])
 	}
 	s.torn = n > 0 && n < total
+	if n == total {
+		s.sent++
+	}
 	return n, err
 }
 
@@ -282,6 +291,7 @@ func (s *packets) whole() (packet []byte, size int, err error) {
 	case size <= len(p):
 		s.from += size
 		s.seen = 0
+		s.given++
 		s.tire(size)
 		return p[:size:size], size, nil
 	}
@@ -344,6 +354,10 @@ func (s *packets) buffered() int {
 	}
 	return s.to - s.from
 }
+
+// unanswered reports whether more packets were sent than received, so that an answer is
+// still to come. Nobody may be using the client.
+func (s *packets) unanswered() bool { return s != nil && s.sent > s.given }
 
 // describe completes the error of a framer.
 func describe(err error, limit int, p []byte) error {

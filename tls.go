@@ -198,7 +198,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 		return err
 	}
 	defer c.end()
-	c.note.broken() // for a pool: nobody who asks for a plain one gets it
+	c.note.altered() // for a pool: nobody who asks for a plain one gets it
 	if t == nil {
 		t = &TLSOptions{}
 	}

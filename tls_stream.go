@@ -44,6 +44,7 @@ type tlsStream struct {
 	failed error // why nothing more can be sent; of whoever has the turn to send
 
 	ended       atomic.Bool // nothing more will come
+	cut         atomic.Bool // and the end was within a record
 	readClosed  atomic.Bool // by CloseRead
 	writeClosed atomic.Bool // by CloseWrite
 	closing     atomic.Bool // by Close
@@ -183,6 +184,7 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 		}
 	}
 	t.over = err // crypto/tls does not stay with all of them
+	t.cut.Store(t.wire.in.midway())
 	t.ended.Store(true)
 	return 0, err
 }

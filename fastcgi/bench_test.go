@@ -51,7 +51,7 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 			p := startPHP(b, "unix")
 			kept := p.client(b)
 			each := p.client(b)
-			each.Pool = client.NewPool(client.PoolOptions{MaxIdle: -1, MaxActivePerKey: DefaultMaxConns})
+			each.Pool = client.NewPool(client.PoolOptions{MaxIdle: -1, MaxConnsPerKey: DefaultMaxConns})
 			defer each.Pool.Close()
 			const batch = 640
 			var ratios, rates []float64

@@ -1,6 +1,7 @@
 package fastcgi
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/blocksock/client"
@@ -29,6 +31,10 @@ const (
 	DefaultIdleTimeout = 2 * time.Second
 	DefaultMaxHeader   = 64 << 10
 	DefaultMaxSpool    = 64 << 20
+
+	DefaultRecvTimeout = 60 * time.Second // as nginx's fastcgi_read_timeout
+	DefaultSendTimeout = 60 * time.Second // as nginx's fastcgi_send_timeout
+	DefaultBodyTimeout = 60 * time.Second // as nginx's client_body_timeout
 )
 
 const (
@@ -49,10 +55,22 @@ type Client struct {
 	Network string // "unix" or "tcp", and all that client.Dial knows
 	Address string
 
-	// Options are of the connections: Options.RecvTimeout, say, is how long the
-	// application may be silent in the middle of a response, and SendTimeout how long
-	// it may take none of the body. Framing is not to be set.
+	// Options are of the connections. Framing is not to be set. If Timeout is zero too:
+	//
+	// RecvTimeout is how long the application may take for the answer's first record,
+	// from when the request was sent whole, and between two records. Records of other
+	// requests do not count. Default: 60 s. Negative: no limit.
+	//
+	// SendTimeout is how long the application may take nothing of a request. Default:
+	// 60 s. Negative: no limit.
+	//
+	// ConnectTimeout is how long a request waits for a connection: for its turn, if
+	// MaxConns are in use, and for the dial. Default: 5 s. Negative: no limit.
 	Options *client.Options
+
+	// BodyTimeout is how long one Read of a Request's Body may take. A longer one ends
+	// the request with ErrBodyTimeout. Default: 60 s. Negative: no limit.
+	BodyTimeout time.Duration
 
 	// MaxConns is how many connections there are at most; negative is no limit.
 	// IdleTimeout is how long one is kept that nobody uses. Defaults: 4 and 2 s.
@@ -61,6 +79,13 @@ type Client struct {
 
 	// Pool, if not nil, has the connections, and MaxConns and IdleTimeout mean nothing.
 	Pool *client.Pool
+
+	// ReuseNotRepeatable has requests that are not to be sent twice go out on idle
+	// connections too. That saves them the dial, but one fails if the application
+	// closes the connection in that moment, as a worker of php-fpm does after its last
+	// request (pm.max_requests) and at a reload: whether the worker had begun with it
+	// cannot be known. By default they get a new connection.
+	ReuseNotRepeatable bool
 
 	// MaxHeader is how long a response's header may be. Default: 64 KiB.
 	MaxHeader int
@@ -71,9 +96,11 @@ type Client struct {
 	// 64 MiB.
 	MaxSpool int64
 
-	once sync.Once
-	own  *client.Pool
-	opts *client.Options
+	once       sync.Once
+	own        *client.Pool
+	opts       *client.Options
+	uploadOpts *client.Options // the same, but for the limit of receiving
+	recvLimit  time.Duration   // which is this; negative is none
 }
 
 // A Request is what an application is asked.
@@ -83,26 +110,33 @@ type Request struct {
 	Params map[string]string
 
 	// Body is what the application reads, ContentLength bytes of it, or all there is
-	// if that is negative. A nil Body is none.
+	// if that is negative. A nil Body is none. Body is read while the request is sent.
+	// A Read that is under way when the request ends early, by ctx or by an error, is
+	// not waited for: it may return later.
 	Body          io.Reader
 	ContentLength int64
 
 	// Role is Responder if zero.
 	Role Role
 
-	// Repeatable says that the request may be carried out twice. If a connection that
-	// was kept turns out to be dead before anything has been answered, and the
-	// application may have had the request, only such a one is sent again; and only if
-	// its Body, if any, is short (16 KiB).
+	// Repeatable says that the request may be carried out twice. Only such a request,
+	// and only if its Body, if any, is short (16 KiB), goes out on an idle connection,
+	// unless Client.ReuseNotRepeatable is set. If the application has closed that before
+	// any byte of an answer came, the request is sent once more, on a new connection. A
+	// request that ran into a limit is never sent again.
 	Repeatable bool
 
 	// Stderr is called with what the application says there, as it comes, while the
 	// response is read. The bytes are its own for the time of the call alone.
 	Stderr func(p []byte)
 
-	// interrupt, if not nil, ends a read of Body, which is then not read any more once
+	// interrupt, if not nil, ends a Read of Body, which is then not read any more once
 	// there is an error or the response has ended.
 	interrupt func()
+
+	// closeBody, if not nil, is called once when Body is not needed any more, or to end
+	// a Read that is under way, which nobody then waits for.
+	closeBody func()
 }
 
 func (cl *Client) begin() {
@@ -114,6 +148,12 @@ func (cl *Client) begin() {
 			cl.opts = &client.Options{}
 		}
 		cl.opts.Framing = framing
+		cl.opts.RecvTimeout = cmp.Or(cl.opts.RecvTimeout, cl.opts.Timeout, DefaultRecvTimeout)
+		cl.opts.SendTimeout = cmp.Or(cl.opts.SendTimeout, cl.opts.Timeout, DefaultSendTimeout)
+		cl.recvLimit = cl.opts.RecvTimeout
+		whileSending := *cl.opts
+		whileSending.RecvTimeout = -1
+		cl.uploadOpts = &whileSending
 		if cl.own = cl.Pool; cl.own == nil {
 			conns, idle := cl.MaxConns, cl.IdleTimeout
 			if conns == 0 {
@@ -123,7 +163,7 @@ func (cl *Client) begin() {
 				idle = DefaultIdleTimeout
 			}
 			cl.own = client.NewPool(client.PoolOptions{
-				MaxActivePerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
+				MaxConnsPerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
 			})
 		}
 	})
@@ -154,89 +194,94 @@ func (cl *Client) Stats() client.KeyStats {
 // to be read to its end, or closed. ctx bounds all of it, the body too: when it ends,
 // so does the connection, and with it the request.
 //
-// A request that could not be sent on a connection that was kept is sent once more, on
-// a new one, if the application has had no byte of it, or if it is Repeatable and
-// nothing of an answer has come.
-//
-// Errors are those of Pool.Dial and of the connection, a *ProtocolError, a Refusal, a
-// *HeaderError, and io.ErrUnexpectedEOF for an answer that has no end, here or where
-// the body is read.
+// Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
+// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, and io.ErrUnexpectedEOF for
+// an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	cl.begin()
-	body, length, done, err := cl.lengthOf(r)
+	body, err := cl.contentOf(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendHead(nil, r, length)
+	head, err := appendHead(nil, r, body.length)
 	if err != nil {
-		done()
+		body.close()
 		return nil, err
 	}
-	if body == nil || length <= shortBody {
-		if head, err = appendBody(head, body, length); err != nil {
-			done()
-			return nil, err
-		}
-		body = nil
+	if body.long == nil {
+		head = appendRecord(appendStream(head, stdin, body.short), stdin, requestID, nil)
 	}
-	resp, again, err := cl.do(ctx, r, head, body, length, done, cl.own.Dial)
+	opts, dial := cl.opts, cl.own.Dial
+	if body.long != nil {
+		opts = cl.uploadOpts
+	}
+	if body.long != nil || !r.Repeatable && !cl.ReuseNotRepeatable {
+		dial = cl.own.DialNew
+	}
+	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
 	if again {
-		resp, _, err = cl.do(ctx, r, head, body, length, done, cl.own.DialNew)
+		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
-	if err != nil {
-		done()
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
 
-// do is one try.
-func (cl *Client) do(ctx context.Context, r *Request, head []byte, body io.Reader, length int64, done func(), dial dialFunc) (resp *Response, again bool, err error) {
-	c, err := dial(ctx, cl.Network, cl.Address, cl.opts)
+// try sends a request on one connection. again: it may be sent on another one.
+func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
+	c, err := dial(ctx, cl.Network, cl.Address, opts)
 	if err != nil {
-		return nil, false, err
+		body.close()
+		return nil, false, cl.dialError(err)
 	}
-	x := &exchange{ctx: ctx, c: c, stderrTo: r.Stderr, interrupt: r.interrupt, done: done}
+	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, stderrTo: r.Stderr, left: -1}
 	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
-	if _, err := c.Send(head, 0); err != nil {
-		again = c.Reused() && (client.SafeToRetry(err) || r.Repeatable && body == nil)
-		return nil, again && ctx.Err() == nil, x.abandon(err)
+	setID(head, x.id)
+	if _, err = c.Send(head, 0); err != nil {
+		again = isEnd(err) && client.SafeToRetry(err)
+		body.close()
+	} else {
+		if body.long != nil {
+			x.begin(body)
+		}
+		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == "HEAD")
 	}
-	if body != nil {
-		x.sending = make(chan error, 1)
-		go func() {
-			err := send(c, body, length)
-			x.sending <- err
-			if ofBody(err) != nil {
-				_ = c.Discard() // a part of a body has no end that the application could be told
-			}
-		}()
+	if err == nil {
+		return resp, false, nil
 	}
-	limit := cl.MaxHeader
-	if limit <= 0 {
-		limit = DefaultMaxHeader
-	}
-	resp, err = x.header(limit)
-	if err != nil {
-		again = c.Reused() && r.Repeatable && body == nil && !x.answered
-		return nil, again && ctx.Err() == nil, x.abandon(err)
-	}
-	return resp, false, nil
+	// A connection that has ended before any byte of the answer was one that the
+	// application had closed already, or was about to. After a limit the application
+	// may be at work on the request.
+	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
+	again = again && c.Reused() && ctx.Err() == nil
+	return nil, again, x.abandon(err)
 }
 
-// A bodyError is what is wrong with a body, as opposed to the connection.
-type bodyError struct{ error }
-
-func ofBody(err error) error {
-	if b, ok := err.(bodyError); ok { //nolint:errorlint // nobody wraps it
-		return b.error
-	}
-	return nil
+// isEnd reports whether an error is the end of a connection.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// appendHead appends what a request begins with.
+// dialError says so if there was no connection because all are in use.
+func (cl *Client) dialError(err error) error {
+	conns := cl.MaxConns
+	switch {
+	case cl.Pool != nil:
+		conns = 1 // how many it allows is not known, but others have some
+	case conns == 0:
+		conns = DefaultMaxConns
+	}
+	if conns < 0 || !isTimeout(err) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if stats := cl.Stats(); stats.Active >= conns {
+		return &BusyError{stats.Active, err}
+	}
+	return err
+}
+
+// appendHead appends what a request begins with. See setID.
 func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	role := r.Role
 	if role == 0 {
@@ -273,56 +318,9 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 
 const longestParam = 16 << 20 // more is no parameter
 
-// appendBody appends a body that is short, and its end.
-func appendBody(p []byte, body io.Reader, length int64) ([]byte, error) {
-	if body != nil {
-		content := make([]byte, length)
-		if err := readExactly(body, content, length); err != nil {
-			return nil, err
-		}
-		p = appendStream(p, stdin, content)
+func (cl *Client) maxHeader() int {
+	if cl.MaxHeader <= 0 {
+		return DefaultMaxHeader
 	}
-	return appendRecord(p, stdin, requestID, nil), nil
-}
-
-// readExactly fills p, with which a body of a known length has to end if all that is
-// left of it is as long.
-func readExactly(body io.Reader, p []byte, left int64) error {
-	if _, err := io.ReadFull(body, p); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return ErrBodyTooShort
-		}
-		return err
-	}
-	if left > int64(len(p)) {
-		return nil
-	}
-	var more [1]byte
-	switch n, err := io.ReadFull(body, more[:]); {
-	case n > 0:
-		return ErrBodyTooLong
-	case !errors.Is(err, io.EOF):
-		return err
-	}
-	return nil
-}
-
-// send sends a body as the application takes it.
-func send(c *client.Client, body io.Reader, length int64) error {
-	p := make([]byte, headerLen+min(maxPiece, length)+headerLen) // with room for the end
-	for left := length; left > 0; {
-		n := int(min(left, maxPiece))
-		if err := readExactly(body, p[headerLen:headerLen+n], left); err != nil {
-			return bodyError{err}
-		}
-		left -= int64(n)
-		record := appendHeader(p[:0], stdin, requestID, n, 0)[:headerLen+n]
-		if left == 0 {
-			record = appendRecord(record, stdin, requestID, nil)
-		}
-		if _, err := c.Send(record, 0); err != nil {
-			return err
-		}
-	}
-	return nil
+	return cl.MaxHeader
 }

@@ -155,6 +155,7 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 		return false // without having read it
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
+	h.Client.BodyTimeout = 300 * time.Millisecond
 	s := rooted(t, h)
 	ends := func(header string, size, sent int, status string) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))

@@ -31,10 +31,13 @@ func headerEnd(p []byte, from int) int {
 	return -1
 }
 
-// parseHeader reads a CGI header (RFC 3875, 6.3) with its empty line. Nothing is
-// forgiven: what one reader takes for a field another may take for a body.
+// parseHeader reads a CGI header (RFC 3875, 6.3) with its empty line. What nginx
+// tolerates is tolerated: a line without a colon and a name that HTTP does not have are
+// left out, and a control character in a value is a space (RFC 9110, 5.5). What one
+// reader may take for the end of a line, or for a part of another field, is an error.
 func parseHeader(p []byte) (status int, reason string, h http.Header, err error) {
 	h = make(http.Header)
+	var leftOut *HeaderError
 	for len(p) > 0 {
 		line, rest, _ := bytes.Cut(p, []byte("\n"))
 		p = rest
@@ -42,15 +45,24 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 		if len(line) == 0 {
 			break
 		}
-		name, value, ok := strings.Cut(string(line), ":")
-		value = strings.Trim(value, " \t")
+		line = bytes.TrimRight(line, "\r")
+		name, value, isField := strings.Cut(string(line), ":")
 		switch {
-		case !ok || !isToken(name):
+		case bytes.HasPrefix(line, []byte("HTTP/")):
+			leftOut = &HeaderError{Reason: "a status line, and no field", Line: short(line)}
+			continue
+		case name == "" || strings.IndexFunc(name, isSpaceOrControl) >= 0:
 			return 0, "", nil, &HeaderError{Reason: "not a field", Line: short(line)}
-		case !isValue(value):
+		case strings.ContainsAny(value, "\x00\r"):
 			return 0, "", nil, &HeaderError{Reason: "not a value", Line: short(line)}
+		case !isField || !isToken(name):
+			leftOut = &HeaderError{Reason: "not a field", Line: short(line)}
+			continue
 		}
-		h.Add(name, value)
+		h.Add(name, strings.Trim(withoutControls(value), " "))
+	}
+	if len(h) == 0 && leftOut != nil {
+		return 0, "", nil, leftOut // a page, say, before which there is no header
 	}
 	if status, reason, err = statusOf(h); err != nil {
 		return 0, "", nil, err
@@ -59,25 +71,65 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 	return status, reason, h, nil
 }
 
+// isSpaceOrControl is true for what is in no field's name, as nginx has it.
+func isSpaceOrControl(r rune) bool { return r <= ' ' || r == 0x7f }
+
+func withoutControls(value string) string {
+	if strings.IndexFunc(value, isSpaceOrControl) < 0 {
+		return value
+	}
+	p := []byte(value) // and no text: it may be in any encoding
+	for i, b := range p {
+		if isSpaceOrControl(rune(b)) {
+			p[i] = ' '
+		}
+	}
+	return string(p)
+}
+
 // statusOf is what the Status field says, or what there is says without it.
 func statusOf(h http.Header) (int, string, error) {
 	values := h.Values("Status")
 	switch {
-	case len(h) == 0:
-		return 0, "", &HeaderError{Reason: "none"}
-	case len(values) > 1:
-		return 0, "", &HeaderError{Reason: "two of them", Line: "Status"}
 	case len(values) == 0 && h.Get("Location") != "":
 		return http.StatusFound, http.StatusText(http.StatusFound), nil
 	case len(values) == 0:
 		return http.StatusOK, http.StatusText(http.StatusOK), nil
 	}
-	code, reason, _ := strings.Cut(values[0], " ")
-	n, err := strconv.Atoi(code)
-	if err != nil || len(code) != 3 || n < 200 {
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return 0, "", &HeaderError{Reason: "two of them", Line: "Status"}
+		}
+	}
+	const digits = 3
+	code, reason := values[0][:min(digits, len(values[0]))], values[0][min(digits, len(values[0])):]
+	n, err := strconv.ParseUint(code, 10, 16)
+	if err != nil || len(code) != digits || n < 200 || reason != "" && '0' <= reason[0] && reason[0] <= '9' {
 		return 0, "", &HeaderError{Reason: "not a status", Line: short([]byte(values[0]))}
 	}
-	return n, reason, nil
+	return int(n), strings.TrimSpace(reason), nil
+}
+
+// bodyLength is the Content-Length of a response, or -1. One that is no number is left
+// out, as nginx does. Two that differ would have each reader end the response elsewhere:
+// RFC 9112, 6.3.
+func bodyLength(h http.Header) (int64, error) {
+	values := h.Values("Content-Length")
+	if len(values) == 0 {
+		return -1, nil
+	}
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return 0, &HeaderError{Reason: "two lengths that differ", Line: short([]byte("Content-Length: " + values[0] + ", " + v))}
+		}
+	}
+	n, err := strconv.ParseUint(values[0], 10, 63)
+	if err != nil {
+		h.Del("Content-Length")
+		return -1, nil
+	}
+	h.Set("Content-Length", strconv.FormatUint(n, 10))
+	return int64(n), nil
 }
 
 // isToken reports whether s is a field's name: RFC 9110, 5.6.2.
@@ -86,16 +138,6 @@ func isToken(s string) bool {
 		letter := 'a' <= r|0x20 && r|0x20 <= 'z'
 		return r >= 0x80 || !letter && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	}) < 0
-}
-
-// isValue reports whether s is a field's value: RFC 9110, 5.5.
-func isValue(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 func short(line []byte) string { return string(line[:min(len(line), 64)]) }

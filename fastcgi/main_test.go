@@ -1,6 +1,7 @@
 package fastcgi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -22,17 +23,31 @@ func TestMain(m *testing.M) { leak.Main(m) }
 // asked is a request as an application that is only a test gets it.
 type asked struct {
 	conn   net.Conn
-	number int // of the request on its connection
+	number int    // of the request on its connection
+	id     uint16 // of the request
 	params map[string]string
 	body   []byte
 }
 
+// write writes pieces of an answer: records of requestID get the id of the request.
 func (a *asked) write(_ testing.TB, pieces ...[]byte) {
 	for _, p := range pieces {
-		if _, err := a.conn.Write(p); err != nil {
+		if _, err := a.conn.Write(a.own(p)); err != nil {
 			return // the client may be gone
 		}
 	}
+}
+
+func (a *asked) own(p []byte) []byte {
+	p = bytes.Clone(p)
+	for rest := p; len(rest) >= headerLen; {
+		if binary.BigEndian.Uint16(rest[2:]) == requestID {
+			binary.BigEndian.PutUint16(rest[2:], a.id)
+		}
+		n, _ := framing.Func(rest)
+		rest = rest[min(n, len(rest)):]
+	}
+	return p
 }
 
 // out is a response that is whole.
@@ -106,10 +121,11 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 func (a *asked) read() error {
 	var pairs []byte
 	for {
-		typ, _, content, err := readRecord(a.conn)
+		typ, id, content, err := readRecord(a.conn)
 		if err != nil {
 			return err
 		}
+		a.id = id
 		switch {
 		case typ == params && len(content) > 0:
 			pairs = append(pairs, content...)

@@ -142,6 +142,7 @@ func TestPHPUnderstandsARequest(t *testing.T) {
 		for _, name := range []string{"HTTP_PROXY", "HTTP_X_UNDER", "HTTPS", "HTTP_CONTENT_LENGTH", "REMOTE_USER"} {
 			require.NotContains(t, got.Server, name)
 		}
+		require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, enough, time.Millisecond)
 		_, body := get(t, s, "/id.php?id=7")
 		require.Equal(t, "7\n", body)
 		require.EqualValues(t, 1, cl.Stats().Dials, "%+v", cl.Stats())

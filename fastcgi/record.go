@@ -19,8 +19,15 @@ const (
 	headerLen = 8
 	maxLen    = 1<<16 - 1
 	maxPiece  = maxLen &^ 7 // needs no padding
-	requestID = 1           // there is one request at a time on a connection
+	requestID = 1           // of a connection's first request; see idAfter
 )
+
+// idAfter is the id of a request on a connection that has had so many before: there is
+// one at a time, and yet each has an id of its own. After fastcgi_finish_request a
+// script goes on writing, under its own id, when the connection has its next request
+// already; what it writes is thus known to be stale. Ids are in 1…65535 and come again
+// after as many requests.
+func idAfter(requests int) uint16 { return uint16(requests%maxLen) + requestID }
 
 type recordType byte
 
@@ -104,7 +111,7 @@ func appendHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
 	return append(p, byte(pad), 0)
 }
 
-// appendStream appends content as records of a type, as many as it takes.
+// appendStream appends content as records of a type, as many as it takes. See setID.
 func appendStream(p []byte, typ recordType, content []byte) []byte {
 	for len(content) > 0 {
 		n := min(len(content), maxPiece)
@@ -112,6 +119,15 @@ func appendStream(p []byte, typ recordType, content []byte) []byte {
 		content = content[n:]
 	}
 	return p
+}
+
+// setID gives the records of p, which are whole, a request's id.
+func setID(p []byte, id uint16) {
+	for len(p) > 0 {
+		binary.BigEndian.PutUint16(p[2:], id)
+		n, _ := framing.Func(p)
+		p = p[n:]
+	}
 }
 
 // appendPair appends a name and its value: 3.4 of the specification.

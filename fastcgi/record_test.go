@@ -132,12 +132,14 @@ func TestHeaders(t *testing.T) {
 		"A: b\nC:d\n\n":                       {status: 200, reason: "OK"},
 		"Status: 404 Not Found\r\nA: b\r\n\n": {status: 404, reason: "Not Found"},
 		"Status: 201\nA: b\n\n":               {status: 201},
+		"Status: 201Made\nA: b\n\n":           {status: 201, reason: "Made"},
 		"Location: /x\n\n":                    {status: 302, reason: "Found"},
 		"Status: 301\nLocation: /x\n\n":       {status: 301},
-		"\n":                                  {fails: "none"},
-		"\r\n":                                {fails: "none"},
+		"\n":                                  {status: 200, reason: "OK"}, // header_remove() of all
+		"\r\n":                                {status: 200, reason: "OK"},
 		"hello\n\n":                           {fails: "not a field"},
 		"A b: c\n\n":                          {fails: "not a field"},
+		"A : c\n\n":                           {fails: "not a field"},
 		": c\n\n":                             {fails: "not a field"},
 		"A: b\n c\n\n":                        {fails: "not a field"}, // RFC 9112, 5.2: no folding
 		"A: b\x00\n\n":                        {fails: "not a value"},
@@ -147,8 +149,11 @@ func TestHeaders(t *testing.T) {
 		"Status: 100\n\n":                     {fails: "not a status"},
 		"Status: 2000\n\n":                    {fails: "not a status"},
 		"Status: +20\n\n":                     {fails: "not a status"},
+		"Status:\n\n":                         {fails: "not a status"},
 		"Status: 200\nStatus: 404\n\n":        {fails: "two of them"},
+		"Status: 404\nStatus: 404\n\n":        {status: 404},
 		"A\u00e4: b\n\n":                      {fails: "not a field"},
+		"HTTP/1.1 404 Not Found\n\n":          {fails: "a status line"},
 	} {
 		require.Equal(t, len(in), headerEnd([]byte(in), 0), "%q", in)
 		status, reason, h, err := parseHeader([]byte(in))

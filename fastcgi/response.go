@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/blocksock/client"
 )
@@ -19,8 +21,11 @@ type Response struct {
 	Header     http.Header // without Status
 
 	// Body is read as it comes. At its end is io.EOF only if the application has said
-	// that it is the end; io.ErrUnexpectedEOF if the connection was over before. Close
-	// before that closes the connection.
+	// that it is the end, or has sent Content-Length bytes; io.ErrUnexpectedEOF if the
+	// connection was over before, or if there are less. What is more than
+	// Content-Length is dropped, with the connection, as it is by nginx; and so is any
+	// body of a response that has none: to HEAD, 204, 304. Close before the end closes
+	// the connection. It ends a Read that is under way.
 	Body io.ReadCloser
 
 	x *exchange
@@ -44,15 +49,20 @@ func (r *Response) AppStatus() uint32 {
 type exchange struct {
 	ctx      context.Context
 	c        *client.Client
-	uncancel func() bool  // has ctx not end the connection any more
-	sending  chan error   // what came of the body; nil if it was sent with the request
-	stderrTo func([]byte) // of the request
-	done     func()       // with what there was for the body
+	id       uint16        // of the request, on this connection
+	limit    time.Duration // for the answer, and between its records; negative is none
+	uncancel func() bool   // has ctx not end the connection any more
+	up       *upload       // the body, if it was not sent with the request
+	stderrTo func([]byte)  // of the request
 
-	interrupt func() // of the request
+	answered bool // a record of the answer has come
+	stale    int  // how many records of other requests have come before
+	timed    bool // the limit is kept by deadlines
 
-	answered bool   // a record has come
+	reading  sync.Mutex // belongs to who reads the body
+	closed   atomic.Bool
 	rest     []byte // of the body, received and not read
+	left     int64  // how much of the body is to come; negative if that is not known
 	outEnded bool   // STDOUT was
 	errEnded bool   // STDERR was
 	err      error  // why there is no more
@@ -63,7 +73,7 @@ type exchange struct {
 }
 
 // header receives up to the end of the response's header.
-func (x *exchange) header(limit int) (*Response, error) {
+func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 	var head []byte
 	for {
 		err := x.next()
@@ -83,17 +93,40 @@ func (x *exchange) header(limit int) (*Response, error) {
 			return nil, &HeaderError{Reason: fmt.Sprintf("longer than %d bytes", limit)}
 		}
 		status, reason, h, err := parseHeader(head[:end])
+		if err == nil {
+			x.left, err = bodyLength(h)
+		}
 		if err != nil {
 			return nil, err
 		}
-		x.rest = x.rest[end-had:]
+		if isHead || status == http.StatusNoContent || status == http.StatusNotModified {
+			x.left = 0 // RFC 9110, 6.4.1
+		}
+		x.take(x.rest[end-had:])
 		return &Response{StatusCode: status, Reason: reason, Header: h, Body: body{x}, x: x}, nil
+	}
+}
+
+// take has a piece of STDOUT be the next of the body, up to the body's length. At what
+// is more the exchange ends: the connection is not to be used again.
+func (x *exchange) take(p []byte) {
+	x.rest = p
+	if x.left < 0 {
+		return
+	}
+	x.rest = p[:min(int64(len(p)), x.left)]
+	x.left -= int64(len(x.rest))
+	if len(x.rest) < len(p) {
+		_ = x.abandon(nil)
+		x.err = io.EOF
 	}
 }
 
 // next receives until there is more of the response. At the end of the request the
 // connection is given back, and next is io.EOF.
 func (x *exchange) next() error {
+	x.arm()
+	begin := time.Now()
 	for {
 		p, err := x.c.RecvPacket()
 		if err != nil {
@@ -103,10 +136,11 @@ func (x *exchange) next() error {
 		if err != nil {
 			return err
 		}
-		x.answered = true
-		if r.id != requestID {
-			return &ProtocolError{Reason: fmt.Sprintf("%v for request %d, which is not there", r.typ, r.id), Head: clip(p)}
+		if r.id != x.id {
+			x.skip(begin)
+			continue
 		}
+		x.answered = true
 		switch r.typ {
 		case stdout:
 			if x.outEnded {
@@ -127,7 +161,56 @@ func (x *exchange) next() error {
 		default:
 			return &ProtocolError{Reason: fmt.Sprintf("%v in an answer", r.typ), Head: clip(p)}
 		}
+		x.arm()
+		begin = time.Now()
 	}
+}
+
+// skip is what a record of another id comes to: nothing. It is of an earlier request,
+// whose script has written after fastcgi_finish_request; or of id 0, about the
+// connection, where nothing was asked for. It does not count as a sign of life either.
+func (x *exchange) skip(begin time.Time) {
+	x.stale++
+	if x.up == nil && !x.timed && x.limit > 0 {
+		_ = x.c.SetReadDeadline(begin.Add(x.limit))
+		x.timed = true
+	}
+}
+
+// arm sets the deadline of the next record, where the limit of the single receive is
+// not enough: while the body is sent there is none, and from then on there is.
+func (x *exchange) arm() {
+	switch u := x.up; {
+	case u != nil:
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if !u.out {
+			// Not none: a deadline that is the first of all to be set does not reach a
+			// receive that waits already.
+			_ = x.c.SetReadDeadline(after(-1))
+			return
+		}
+	case !x.timed:
+		return
+	}
+	_ = x.c.SetReadDeadline(after(x.limit))
+}
+
+// after is the end of a limit that begins now.
+func after(limit time.Duration) time.Time {
+	if limit < 0 {
+		limit = 1000 * time.Hour
+	}
+	return time.Now().Add(limit)
+}
+
+// isAnswered reports whether any byte of an answer has come: a record, or a part of one.
+func (x *exchange) isAnswered() bool {
+	if x.answered {
+		return true
+	}
+	n, _ := x.c.Recv(make([]byte, 1), client.DontWait)
+	return n > 0
 }
 
 func (x *exchange) said(p []byte) {
@@ -154,7 +237,6 @@ func (x *exchange) ended(content []byte) error {
 	x.mu.Lock()
 	x.appStatus = binary.BigEndian.Uint32(content)
 	x.mu.Unlock()
-	defer x.done()
 	if !x.uncancel() {
 		return x.failure(context.Cause(x.ctx))
 	}
@@ -167,57 +249,51 @@ func (x *exchange) ended(content []byte) error {
 	return io.EOF
 }
 
-// stopSending waits until the request's body is not read any more, if it has to be.
-// The connection is closed.
+// stopSending waits until the request's body is not read any more, if that is certain
+// to be soon. The connection is closed.
 func (x *exchange) stopSending() {
-	if x.sending == nil || x.interrupt == nil {
-		return
-	}
-	if _, over := x.outcome(); !over {
-		x.interrupt()
-	}
-	x.sending <- <-x.sending
-}
-
-// outcome is what came of the body, if it is over.
-func (x *exchange) outcome() (err error, over bool) { //nolint:revive // as a map's
-	if x.sending == nil {
-		return nil, true
-	}
-	select {
-	case err = <-x.sending:
-		x.sending <- err
-		return err, true
-	default:
-		return nil, false
+	if x.up != nil && !x.up.isOver() {
+		x.up.body.giveUp(x.up.over)
 	}
 }
 
 // sent reports whether the request was sent whole.
 func (x *exchange) sent() bool {
-	err, over := x.outcome()
-	return over && err == nil
+	return x.up == nil || x.up.isOver() && x.up.err == nil
 }
 
 // failure is what an error on the connection means to the caller.
 func (x *exchange) failure(err error) error {
-	if x.ctx.Err() != nil {
-		return x.ctx.Err()
-	}
-	sent, _ := x.outcome()
-	if why := ofBody(sent); why != nil {
-		return why // that is why the connection is closed
-	}
-	if errors.Is(err, io.EOF) {
+	switch why := x.whyClosed(); {
+	case why != nil:
+		return why
+	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
+	case x.stale > 0 && !x.answered && isTimeout(err):
+		return fmt.Errorf("fastcgi: %d records came of other requests, and none of request %d: %w", x.stale, x.id, err)
 	}
 	return err
 }
 
+// whyClosed is why the connection was closed here, if it was.
+func (x *exchange) whyClosed() error {
+	if x.up != nil {
+		x.up.mu.Lock()
+		defer x.up.mu.Unlock()
+		if x.up.why != nil {
+			return x.up.why
+		}
+	}
+	if x.closed.Load() {
+		return errBodyClosed
+	}
+	return x.ctx.Err()
+}
+
 // abandon closes the connection.
 func (x *exchange) abandon(err error) error {
-	if x.ctx.Err() != nil {
-		err = x.ctx.Err()
+	if why := x.whyClosed(); why != nil {
+		err = why
 	}
 	x.uncancel()
 	_ = x.c.Discard()
@@ -230,9 +306,11 @@ type body struct{ x *exchange }
 
 func (b body) Read(p []byte) (int, error) {
 	x := b.x
-	for len(x.rest) == 0 {
-		if x.err != nil {
-			return 0, x.err
+	x.reading.Lock()
+	defer x.stopReading()
+	for len(x.rest) == 0 || x.closed.Load() {
+		if x.err != nil || x.closed.Load() {
+			return 0, x.why()
 		}
 		if len(p) == 0 {
 			return 0, nil
@@ -249,19 +327,34 @@ func (x *exchange) receive() {
 	err := x.next()
 	switch {
 	case err == nil:
-		return
-	case !errors.Is(err, io.EOF):
-		err = x.abandon(err)
-		x.done()
+		x.take(x.rest)
+	case errors.Is(err, io.EOF) && x.left > 0:
+		x.err = io.ErrUnexpectedEOF // less than Content-Length
+	case errors.Is(err, io.EOF):
+		x.err = err
+	default:
+		x.err = x.abandon(err)
+		if x.left == 0 && x.ctx.Err() == nil && !x.closed.Load() {
+			x.err = io.EOF // the body is whole, whatever the end of the request was
+		}
 	}
-	x.err = err
+}
+
+// why is the error of a Read, when there is no more.
+func (x *exchange) why() error {
+	if x.closed.Load() {
+		return errBodyClosed
+	}
+	return x.err
 }
 
 // WriteTo writes the body as it comes, each piece at once.
 func (b body) WriteTo(w io.Writer) (n int64, err error) {
 	x := b.x
+	x.reading.Lock()
+	defer x.stopReading()
 	for {
-		if len(x.rest) > 0 {
+		if len(x.rest) > 0 && !x.closed.Load() {
 			m, err := w.Write(x.rest)
 			n += int64(m)
 			x.rest = x.rest[m:]
@@ -269,26 +362,58 @@ func (b body) WriteTo(w io.Writer) (n int64, err error) {
 				return n, err
 			}
 		}
-		switch {
-		case errors.Is(x.err, io.EOF):
-			return n, nil
-		case x.err != nil:
-			return n, x.err
+		if x.err != nil || x.closed.Load() {
+			if err = x.why(); errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return n, err
 		}
 		x.receive()
 	}
 }
 
-// Close is not to be called while another goroutine reads: ctx ends that.
+// Close may be called while another goroutine reads, which it ends.
 func (b body) Close() error {
 	x := b.x
-	x.rest = nil
-	if x.err == nil {
-		x.err = errBodyClosed
-		_ = x.abandon(nil)
-		x.done()
+	if x.reading.TryLock() {
+		if x.err == nil && x.left == 0 && x.sent() {
+			x.finish()
+		}
+		x.reading.Unlock()
+	}
+	if !x.closed.Swap(true) {
+		_ = x.c.Discard()
+		x.settle()
 	}
 	return nil
+}
+
+// stopReading is for who has read.
+func (x *exchange) stopReading() {
+	x.reading.Unlock()
+	x.settle()
+}
+
+// settle ends what was closed. Of two, one that reads and one that closes, it is done by
+// the later.
+func (x *exchange) settle() {
+	if !x.closed.Load() || !x.reading.TryLock() {
+		return
+	}
+	x.rest = nil
+	if x.err == nil {
+		_ = x.abandon(nil)
+		x.err = errBodyClosed
+	}
+	x.reading.Unlock()
+}
+
+// finish waits a moment for the end of a request whose body has come whole: as a rule
+// it is on its way, and the connection can then be used again.
+func (x *exchange) finish() {
+	const moment = 10 * time.Millisecond
+	x.limit, x.timed = moment, true
+	x.receive()
 }
 
 var errBodyClosed = errors.New("fastcgi: the response's body was closed")

@@ -1,15 +1,26 @@
 package fastcgi
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"sync"
+	"strings"
 )
 
 // A Transport is an http.RoundTripper whose requests an application answers: an
-// http.Client of it reaches scripts by their URLs, whatever the host in them. Where
-// Handler looks at files, it does not: Root is the application's.
+// http.Client of it reaches scripts by their URLs, whatever the host in them, and an
+// httputil.ReverseProxy of it serves them. Where Handler looks at files, it does not:
+// Root is the application's.
+//
+// It treats a request as net/http's own Transport does: ContentLength 0 with a Body that
+// is not nil and not http.NoBody is an unknown length (the body then goes to a temporary
+// file first, see Client.MaxSpool), and Body is closed in any case, perhaps after
+// RoundTrip has returned. The answer is as long as its Content-Length: a shorter one ends
+// in io.ErrUnexpectedEOF, and what is more is not given. Answers to HEAD and those with
+// the statuses 204 and 304 have no body. It neither asks for compression nor undoes it.
+//
+// REMOTE_ADDR is the host of the request's RemoteAddr, which a ReverseProxy has from its
+// own client, and otherwise 127.0.0.1, this machine. HTTPS is set for https URLs.
 type Transport struct {
 	Client *Client
 
@@ -24,16 +35,36 @@ type Transport struct {
 	Script string
 }
 
-// RoundTrip answers a request.
+// RoundTrip answers a request. Errors are those of Client.Do.
 func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := tr.roundTrip(r)
-	if err != nil && r.Body != nil {
-		_ = r.Body.Close()
+	req, err := tr.requestOf(r)
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, err
 	}
-	return resp, err
+	resp, err := tr.Client.Do(r.Context(), req)
+	if err != nil {
+		return nil, err
+	}
+	length, _ := bodyLength(resp.Header) // Do has looked at it
+	if resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+		length = 0
+	}
+	resp.Header.Del("Transfer-Encoding") // of a connection that there is not
+	return &http.Response{
+		Status: strings.TrimRight(fmt.Sprintf("%03d %s", resp.StatusCode, resp.Reason), " "), StatusCode: resp.StatusCode,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: resp.Header, Body: resp.Body, ContentLength: length, Request: r,
+	}, nil
 }
 
-func (tr *Transport) roundTrip(r *http.Request) (*http.Response, error) {
+// requestOf is the request for the script that a URL names.
+func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
+	if r.URL == nil {
+		return nil, errors.New("fastcgi: the request has no URL")
+	}
 	name := r.URL.Path
 	if name == "" {
 		name = "/"
@@ -52,21 +83,25 @@ func (tr *Transport) roundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := tr.Client.Do(r.Context(), req)
-	if err != nil {
-		return nil, err
+	// Of a client's request these are in the URL, and not in what a server has set,
+	// which a proxy's request still has.
+	req.Params["REQUEST_URI"] = r.URL.RequestURI()
+	if r.URL.Scheme == "https" {
+		req.Params["HTTPS"], req.Params["REQUEST_SCHEME"] = "on", "https"
 	}
-	if r.Body != nil { // http.RoundTripper: it is closed here, in any case
-		done := resp.x.done
-		resp.x.done = sync.OnceFunc(func() { done(); _ = r.Body.Close() })
+	if req.Params["REMOTE_ADDR"] == "" {
+		req.Params["REMOTE_ADDR"] = "127.0.0.1" // RFC 3875, 4.1.8: it is never absent
 	}
-	length := int64(-1)
-	if n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
-		length = n
+	req.Body, req.ContentLength = nil, 0
+	switch {
+	case r.Body == nil && r.ContentLength > 0:
+		return nil, fmt.Errorf("fastcgi: ContentLength is %d, and there is no Body", r.ContentLength)
+	case r.Body != nil && r.Body != http.NoBody:
+		req.Body, req.ContentLength = r.Body, r.ContentLength
+		if r.ContentLength == 0 {
+			req.ContentLength = -1
+		}
+		req.closeBody = func() { _ = r.Body.Close() }
 	}
-	return &http.Response{
-		Status: fmt.Sprintf("%03d %s", resp.StatusCode, resp.Reason), StatusCode: resp.StatusCode,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: resp.Header, Body: resp.Body, ContentLength: length, Request: r,
-	}, nil
+	return req, nil
 }

@@ -24,7 +24,7 @@ func checkouts(s *sample.Spec) (*sample.Sample, error) {
 	ctx := context.Background()
 	switch s.Peer {
 	case "client.Pool":
-		p := client.NewPool(client.PoolOptions{MaxActivePerKey: poolSize})
+		p := client.NewPool(client.PoolOptions{MaxConnsPerKey: poolSize})
 		one = func() error {
 			c, err := p.Dial(ctx, s.Network, s.Address, nil)
 			if err != nil {
@@ -69,7 +69,7 @@ func askThroughPool(s *sample.Spec) (*sample.Sample, error) {
 	var one op
 	switch s.Peer {
 	case "client.Pool":
-		p := client.NewPool(client.PoolOptions{MaxActivePerKey: poolSize})
+		p := client.NewPool(client.PoolOptions{MaxConnsPerKey: poolSize})
 		one = func() error {
 			return p.Do(ctx, s.Network, s.Address, nil, func(c *client.Client) error {
 				if _, err := c.Send([]byte("PING\r\n"), 0); err != nil {
@@ -99,7 +99,7 @@ func getThroughPool(s *sample.Spec) (*sample.Sample, error) {
 	var one op
 	switch s.Peer {
 	case "client.Pool":
-		p := client.NewPool(client.PoolOptions{MaxActivePerKey: poolSize})
+		p := client.NewPool(client.PoolOptions{MaxConnsPerKey: poolSize})
 		request := []byte("GET / HTTP/1.1\r\nHost: " + s.Address + "\r\n\r\n")
 		one = func() error {
 			return p.Do(context.Background(), "tcp", s.Address, nil, func(c *client.Client) error {

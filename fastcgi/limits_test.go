@@ -1,0 +1,261 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// trickle gives a body in pieces, one after each pause.
+func trickle(t testing.TB, pieces, size int, pause time.Duration) io.Reader {
+	t.Helper()
+	r, w := io.Pipe()
+	t.Cleanup(func() { _ = r.Close() })
+	go func() {
+		for range pieces {
+			time.Sleep(pause)
+			if _, err := w.Write(make([]byte, size)); err != nil {
+				return
+			}
+		}
+		_ = w.Close()
+	}()
+	return r
+}
+
+// The time for the answer begins when the request is out: an upload may take longer,
+// if only it goes on.
+func TestAnUploadMayTakeLongerThanItsAnswer(t *testing.T) {
+	root := scripts(t, map[string]string{"up.php": `<?php echo strlen(file_get_contents('php://input'));`})
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
+		for name, size := range map[string]int{"short": 100, "long": 10_000} {
+			for _, known := range []bool{true, false} {
+				t.Run(fmt.Sprint(name, " ", known), func(t *testing.T) {
+					t.Parallel()
+					r := asking(filepath.Join(root, "up.php"))
+					r.Params["REQUEST_METHOD"], r.Params["CONTENT_TYPE"] = "POST", "application/octet-stream"
+					r.Body, r.ContentLength = trickle(t, 10, size, 100*time.Millisecond), -1
+					if known {
+						r.ContentLength = int64(10 * size)
+					}
+					begin := time.Now()
+					_, body, err := whole(cl, r)
+					require.NoError(t, err)
+					require.Equal(t, fmt.Sprint(10*size), body)
+					require.Greater(t, time.Since(begin), 900*time.Millisecond)
+				})
+			}
+		}
+	})
+}
+
+// But from then on it runs.
+func TestAfterAnUploadTheAnswerHasItsLimit(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		_, _ = io.Copy(io.Discard, a.conn) // says nothing
+		return false
+	})
+	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
+	begin := time.Now()
+	_, _, err := whole(cl, &Request{Body: trickle(t, 5, 10_000, 100*time.Millisecond), ContentLength: 50_000})
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NotErrorIs(t, err, ErrBodyTimeout)
+	require.GreaterOrEqual(t, time.Since(begin), 700*time.Millisecond)
+	require.Less(t, time.Since(begin), enough/2)
+}
+
+// An application that takes nothing of a body has SendTimeout; one that takes some of it
+// now and then has longer.
+func TestAnUploadThatStallsAtTheApplicationEnds(t *testing.T) {
+	for _, reads := range []bool{false, true} {
+		t.Run(fmt.Sprint(reads), func(t *testing.T) {
+			const size = 4 << 20
+			stalled := make(chan struct{})
+			cl := application(t, func(a *asked) bool {
+				if !reads {
+					<-stalled
+					return false
+				}
+				for n := 0; n < size; { // some 16 pieces, 50 ms apart
+					m, err := io.CopyN(io.Discard, a.conn, size/16)
+					if n += int(m); err != nil {
+						return false
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				for {
+					typ, id, content, err := readRecord(a.conn)
+					if err != nil || typ == stdin && len(content) == 0 {
+						a.id = id
+						break
+					}
+				}
+				a.write(t, out("taken")...)
+				return true
+			})
+			defer close(stalled)
+			cl.Options = &client.Options{SendTimeout: 300 * time.Millisecond, RecvTimeout: enough}
+			begin := time.Now()
+			_, body, err := whole(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: io.LimitReader(zeros{}, size), ContentLength: size})
+			if reads {
+				_ = body // the records do not end where the pieces do
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.Greater(t, time.Since(begin), 600*time.Millisecond)
+				return
+			}
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.GreaterOrEqual(t, time.Since(begin), 300*time.Millisecond)
+			require.Less(t, time.Since(begin), enough/2)
+		})
+	}
+}
+
+// A body whose source gives nothing any more has a limit of its own, whichever way it
+// is read; and so has a context.
+func TestABodyThatStallsEnds(t *testing.T) {
+	stream := map[string]string{"STREAM": "1"}
+	for name, length := range map[string]int64{"short": 100, "long": 1 << 20, "of unknown length": -1} {
+		for _, some := range []int{0, 50, 100_000} {
+			if length > 0 && int64(some) > length {
+				continue
+			}
+			t.Run(fmt.Sprint(name, ", after ", some), func(t *testing.T) {
+				cl := application(t, func(a *asked) bool {
+					_, _ = io.Copy(io.Discard, a.conn)
+					return false
+				})
+				cl.BodyTimeout = 200 * time.Millisecond
+				stalling := func() io.Reader {
+					r, w := io.Pipe()
+					t.Cleanup(func() { _ = w.Close() })
+					return io.MultiReader(bytes.NewReader(make([]byte, some)), r)
+				}
+				begin := time.Now()
+				_, _, err := whole(cl, &Request{Params: stream, Body: stalling(), ContentLength: length})
+				require.ErrorIs(t, err, ErrBodyTimeout)
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
+				require.Less(t, time.Since(begin), enough/2)
+
+				cl.BodyTimeout = -1
+				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+				defer cancel()
+				_, err = cl.Do(ctx, &Request{Params: stream, Body: stalling(), ContentLength: length})
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Less(t, time.Since(begin), enough/2)
+			})
+		}
+	}
+}
+
+// An answer that comes while the body stalls is given all the same.
+func TestAnAnswerDoesNotWaitForABodyThatStalls(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, out("no need")...)
+		_, _ = io.Copy(io.Discard, a.conn)
+		return false
+	})
+	r, w := io.Pipe()
+	defer w.Close()
+	_, body, err := whole(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: r, ContentLength: 1 << 20})
+	require.NoError(t, err)
+	require.Equal(t, "no need", body)
+}
+
+// What the body's own Read says is told apart from the rest, and so is a file that
+// cannot be made.
+func TestErrorsOfABodyAreItsOwn(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		_, _ = io.Copy(io.Discard, a.conn)
+		return false
+	})
+	failing := errors.New("no more")
+	for _, length := range []int64{100, 1 << 20, -1} {
+		_, _, err := whole(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: iotest.ErrReader(failing), ContentLength: length})
+		var bad *BodyError
+		require.ErrorAs(t, err, &bad)
+		require.ErrorIs(t, err, failing)
+		limited := http.MaxBytesReader(nil, io.NopCloser(io.LimitReader(zeros{}, 1<<20)), 10)
+		_, _, err = whole(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: limited, ContentLength: length})
+		var tooLong *http.MaxBytesError
+		require.ErrorAs(t, err, &tooLong)
+	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
+	_, _, err := whole(cl, &Request{Body: strings.NewReader("x"), ContentLength: -1})
+	var file *SpoolError
+	require.ErrorAs(t, err, &file)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, "TMPDIR")
+}
+
+// Where all connections are in use, the error says that, and not that something took
+// too long.
+func TestWhereAllConnectionsAreInUseTheErrorSaysSo(t *testing.T) {
+	release := make(chan struct{})
+	cl := application(t, func(a *asked) bool {
+		<-release
+		a.write(t, out("good")...)
+		return true
+	})
+	cl.MaxConns, cl.Options = 2, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: enough}
+	answers := make(chan string, 2)
+	for range 2 {
+		go func() {
+			_, body, err := whole(cl, &Request{})
+			answers <- fmt.Sprint(body, err)
+		}()
+	}
+	require.Eventually(t, func() bool { return cl.Stats().Active == 2 }, enough, time.Millisecond)
+	for _, repeatable := range []bool{true, false} {
+		_, _, err := whole(cl, &Request{Repeatable: repeatable})
+		var busy *BusyError
+		require.ErrorAs(t, err, &busy)
+		require.Equal(t, 2, busy.Conns)
+		require.ErrorContains(t, err, "MaxConns")
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, err := cl.Do(ctx, &Request{})
+	var busy *BusyError
+	require.False(t, errors.As(err, &busy))
+	require.ErrorIs(t, err, context.Canceled)
+	close(release)
+	for range 2 {
+		require.Equal(t, "good<nil>", <-answers)
+	}
+}
+
+// The limits are nginx's, unless they are set.
+func TestLimitsByDefault(t *testing.T) {
+	for _, test := range []struct {
+		set        *client.Options
+		recv, send time.Duration
+	}{
+		{nil, time.Minute, time.Minute},
+		{&client.Options{}, time.Minute, time.Minute},
+		{&client.Options{Timeout: time.Second}, time.Second, time.Second},
+		{&client.Options{Timeout: time.Second, RecvTimeout: -1, SendTimeout: 2}, -1, 2},
+	} {
+		cl := &Client{Options: test.set}
+		cl.begin()
+		require.Equal(t, test.recv, cl.opts.RecvTimeout)
+		require.Equal(t, test.send, cl.opts.SendTimeout)
+		require.Equal(t, time.Duration(-1), cl.uploadOpts.RecvTimeout)
+		require.NoError(t, cl.Close())
+	}
+}

@@ -1,0 +1,321 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// tortured are the scripts of the torture test: all say whose answer it is, and
+// finish.php goes on after it with what is nobody's.
+func tortured(ids string) map[string]string {
+	return map[string]string{
+		"get.php":      `<?php header('X-Id: ' . $_GET['id']); echo str_repeat($_GET['id'] . "\n", (int)$_GET['lines']);`,
+		"post.php":     `<?php $b = file_get_contents('php://input'); header('X-Id: ' . $b); file_put_contents('` + ids + `', $b . "\n", FILE_APPEND); echo $b, "\n";`,
+		"upload.php":   `<?php header('X-Id: ' . $_GET['id']); echo hash('sha256', file_get_contents('php://input'));`,
+		"download.php": `<?php header('X-Id: ' . $_GET['id']); $n = (int)$_GET['size']; header("Content-Length: $n"); for ($p = str_repeat($_GET['id'] . '.', 1000); $n > 0; $n -= strlen($p)) echo substr($p, 0, $n);`,
+		"finish.php": `<?php header('X-Id: ' . $_GET['id']); echo $_GET['id'], "\n"; fastcgi_finish_request(); usleep((int)$_GET['pause']);
+error_log('secret of ' . $_GET['id']); echo "X-Id: secret\r\nSet-Cookie: secret=1\r\n\r\n", str_repeat('secret', (int)$_GET['lines']);`,
+	}
+}
+
+// A torment is what has become of the requests of the torture test.
+type torment struct {
+	t                                    *testing.T
+	base                                 map[string]*httptest.Server
+	done, failed, cancelled, wrong       atomic.Int64
+	posts, postsFailed, uploads, finishs atomic.Int64
+
+	mu       sync.Mutex
+	answered []string // ids of POSTs that were answered
+	statuses map[string]int
+}
+
+func (m *torment) isWrong(format string, args ...any) {
+	if m.wrong.Add(1) <= 10 {
+		m.t.Errorf(format, args...)
+	}
+}
+
+// ask sends one request. what is its whole body, unless it is to be given up.
+func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, body)
+	if err != nil {
+		m.t.Error(err)
+		return false
+	}
+	if giveUp && body != nil {
+		time.AfterFunc(time.Duration(rand.N(5000))*time.Microsecond, cancel)
+	}
+	resp, err := s.Client().Do(req)
+	if err != nil {
+		m.fails(giveUp, "no answer")
+		return false
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(resp.Body)
+		m.fails(giveUp, strconv.Itoa(resp.StatusCode))
+		if resp.StatusCode < 400 || strings.Contains(string(b), "-") || resp.Header.Get("X-Id") != "" {
+			m.isWrong("%s: %d %v %.80q", id, resp.StatusCode, resp.Header, b)
+		}
+		return false
+	}
+	if resp.Header.Get("X-Id") != id || len(resp.Cookies()) > 0 {
+		m.isWrong("%s: the answer to %q: %v", id, resp.Header.Get("X-Id"), resp.Header)
+	}
+	if giveUp {
+		p := make([]byte, min(len(what), 4096))
+		if n, _ := io.ReadFull(resp.Body, p); string(p[:n]) != what[:n] {
+			m.isWrong("%s: %.80q", id, p[:n])
+		}
+		cancel()
+		m.cancelled.Add(1)
+		return false
+	}
+	b, err := io.ReadAll(resp.Body)
+	switch {
+	case err == nil && string(b) == what:
+		m.done.Add(1)
+		return true
+	case err == nil || !strings.HasPrefix(what, string(b)):
+		m.isWrong("%s %s: %d bytes of %d, %v: %.80q", id, path, len(b), len(what), err, b)
+	default:
+		m.fails(false, "cut off")
+	}
+	return false
+}
+
+func (m *torment) fails(cancelled bool, how string) {
+	if cancelled {
+		m.cancelled.Add(1)
+		return
+	}
+	m.failed.Add(1)
+	m.mu.Lock()
+	m.statuses[how]++
+	m.mu.Unlock()
+}
+
+// one is a request of a random kind.
+func (m *torment) one(id string) {
+	proto := "HTTP/1.1"
+	if rand.N(2) == 0 {
+		proto = "HTTP/2.0"
+	}
+	s := m.base[proto]
+	switch rand.N(8) {
+	case 0, 1:
+		m.ask(s, http.MethodGet, "/get.php?lines=1&id="+id, nil, id, id+"\n", false)
+	case 2:
+		m.ask(s, http.MethodGet, "/get.php?lines=50000&id="+id, nil, id, strings.Repeat(id+"\n", 50_000), true)
+	case 3:
+		m.posts.Add(1)
+		if m.ask(s, http.MethodPost, "/post.php", strings.NewReader(id), id, id+"\n", false) {
+			m.mu.Lock()
+			m.answered = append(m.answered, id)
+			m.mu.Unlock()
+		} else {
+			m.postsFailed.Add(1)
+		}
+	case 4:
+		content := bytes.Repeat([]byte(id+"/"), rand.N(40_000))
+		sum := sha256.Sum256(content)
+		var body io.Reader = bytes.NewReader(content)
+		if rand.N(2) == 0 {
+			body = io.MultiReader(body) // of unknown length
+		}
+		m.uploads.Add(1)
+		m.ask(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
+	case 5:
+		size := rand.N(1 << 20)
+		what := strings.Repeat(id+".", size/(len(id)+1)+1)[:size]
+		m.ask(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
+	default:
+		m.finishs.Add(1)
+		m.ask(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
+	}
+}
+
+// children are the processes of php-fpm's workers.
+func (p *phpFPM) children() (pids []int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Pid()))
+	for _, field := range strings.Fields(string(b)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Requests of all kinds over HTTP/1.1 and HTTP/2, of which some are given up, and scripts
+// that go on after their answer, while workers end after 20 requests, are killed, and
+// php-fpm is told to start anew: what is answered is the request's own, no POST is
+// carried out twice, none that was answered is lost, and nothing is left behind.
+func TestTorture(t *testing.T) {
+	length := 30 * time.Second / time.Duration(sparing(t))
+	if sparing(t) == 1 {
+		length = 90 * time.Second
+	}
+	ids := filepath.Join(t.TempDir(), "ids")
+	p := startPHP(t, "unix", "pm.max_requests = 20")
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	var said lockedBuffer
+	cl := &Client{Network: "unix", Address: p.Socket()}
+	h := &Handler{Client: cl, Root: scripts(t, tortured(ids)), Log: log.New(&said, "", 0)}
+	m := &torment{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		s := httptest.NewUnstartedServer(h)
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		if proto == "HTTP/2.0" {
+			s.EnableHTTP2 = true
+			s.StartTLS()
+		} else {
+			s.Start()
+		}
+		m.base[proto] = s
+		resp, err := s.Client().Get(s.URL + "/get.php?lines=1&id=0-0")
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, proto, resp.Proto)
+	}
+
+	stop := make(chan struct{})
+	var clients, chaos sync.WaitGroup
+	for g := range 16 {
+		clients.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					m.one(fmt.Sprintf("%d-%d", g, i))
+				}
+			}
+		})
+	}
+	kills, reloads := 0, 0
+	chaos.Go(func() {
+		for i := 1; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+			if i%10 == 0 {
+				if err := p.Signal(syscall.SIGUSR2); err != nil {
+					t.Error(err)
+				}
+				reloads++
+			} else if pids := p.children(); len(pids) > 0 && syscall.Kill(pids[rand.N(len(pids))], syscall.SIGKILL) == nil {
+				kills++
+			}
+		}
+	})
+	time.Sleep(length)
+	close(stop)
+	clients.Wait()
+	chaos.Wait()
+
+	require.Eventually(t, func() bool { // in peace it works as ever
+		resp, err := m.base["HTTP/1.1"].Client().Get(m.base["HTTP/1.1"].URL + "/get.php?lines=1&id=0-0")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return err == nil && string(b) == "0-0\n"
+	}, enough, 100*time.Millisecond)
+	stats := cl.Stats()
+	for _, s := range m.base {
+		s.Close()
+	}
+	require.NoError(t, h.Close())
+	require.NoError(t, cl.Close())
+
+	carriedOut, doubled, lost := make(map[string]int), 0, 0
+	b, err := os.ReadFile(ids)
+	require.NoError(t, err)
+	for _, id := range strings.Fields(string(b)) {
+		carriedOut[id]++
+		if carriedOut[id] == 2 {
+			doubled++
+		}
+	}
+	for _, id := range m.answered {
+		if carriedOut[id] == 0 {
+			lost++
+		}
+	}
+	if strings.Contains(said.String(), "secret") {
+		t.Error("the log has what a script said after its answer")
+		m.wrong.Add(1)
+	}
+	var leakedGoroutines, leakedDescriptors int
+	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		leakedGoroutines = runtime.NumGoroutine() - goroutines
+		leakedDescriptors = openDescriptors(t) - descriptors
+		if leakedGoroutines <= 0 && leakedDescriptors <= 0 {
+			break
+		}
+	}
+	t.Logf("%v: %d requests answered, %d given up, %d failed (%v); %d POSTs, %d of them failed; %d uploads; %d answers before their script's end",
+		length, m.done.Load(), m.cancelled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishs.Load())
+	t.Logf("%d workers killed, %d reloads; %+v", kills, reloads, stats)
+	t.Logf("wrong answers: %d; POSTs carried out twice: %d; answered and not carried out: %d; leaked descriptors: %d, goroutines: %d",
+		m.wrong.Load(), doubled, lost, max(leakedDescriptors, 0), max(leakedGoroutines, 0))
+	require.Zero(t, m.wrong.Load())
+	require.Zero(t, doubled)
+	require.Zero(t, lost)
+	require.LessOrEqual(t, leakedDescriptors, 0)
+	require.LessOrEqual(t, leakedGoroutines, 0)
+	require.Positive(t, m.done.Load())
+	require.NotEmpty(t, m.answered)
+	require.Positive(t, kills)
+}
+
+// A lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries)
+}

@@ -1,0 +1,90 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// setUp has PoolOptions.Setup make of a new connection what the pool's clients expect.
+// If it fails, or does not return, the connection is closed.
+func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until sock.Instant) (err error) {
+	done := false
+	defer func() {
+		if !done {
+			k.close()
+		}
+	}()
+	limited := ctx
+	if until != sock.Never {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, until.Left())
+		defer cancel()
+		// A call under way ends by these; the context alone would have it end by Close.
+		_ = k.sock.SetReadDeadline(until)
+		_ = k.sock.SetWriteDeadline(until)
+	}
+	unwatch := context.AfterFunc(limited, func() { _ = k.sock.Close() })
+	defer unwatch()
+	c := &Client{
+		sock: k.sock, typ: k.typ, network: k.network, addressing: k.addressing,
+		limits: opts.limits(), packets: dialled.packets, kept: k,
+	}
+	if k.tls != nil {
+		c.tls.Store(k.tls)
+	}
+	c.state.Store(connected)
+	err = k.pool.opts.Setup(limited, c)
+	first, inUse := c.gate.shut()
+	k.tls = c.tls.Load() // StartTLS may have made it
+	switch {
+	case !unwatch() && ctx.Err() != nil:
+		return contextual(ctx, sock.ErrStopped)
+	case limited.Err() != nil:
+		return os.ErrDeadlineExceeded
+	case err != nil:
+		return err
+	case !first:
+		return errSetupClosed
+	case inUse:
+		return errSetupInUse
+	case c.note.has(isBroken):
+		return errSetupBroken
+	}
+	k.begun = c.note.has(isAnswered)
+	if c.packets.buffered() > 0 {
+		return errSetupUnread
+	}
+	k.sock.Renew()
+	switch k.pending(true) {
+	case sock.Gone:
+		return errSetupGone
+	case sock.Bytes:
+		if k.begun { // else it is a greeting, for the first who comes
+			return errSetupUnread
+		}
+	}
+	done = true
+	return nil
+}
+
+var (
+	errSetupClosed = errors.New("it closed the client: return an error instead")
+	errSetupInUse  = errors.New("it returned while another goroutine had a call of the client under way")
+	errSetupBroken = errors.New("it returned no error, and a call on the client had failed")
+	errSetupUnread = errors.New("it left a part of an answer unread: receive all of it")
+	errSetupGone   = errors.New("the peer has closed the connection")
+)
+
+// A setupError is the error of a dial whose Setup has failed.
+type setupError struct{ error }
+
+func (e *setupError) Error() string   { return "PoolOptions.Setup: " + e.error.Error() }
+func (e *setupError) Unwrap() error   { return e.error }
+func (e *setupError) Timeout() bool   { return isTimeout(e.error) }
+func (e *setupError) Temporary() bool { return isTimeout(e.error) }
+
+var _ net.Error = (*setupError)(nil)
