@@ -30,7 +30,8 @@ func (q *request) run(t target) {
 	}
 	ctx, cancel := context.WithCancel(q.r.Context())
 	defer cancel()
-	body, err := q.body(req)
+	in := &clientBody{Reader: q.r.Body, link: q.link}
+	body, err := q.body(req, in)
 	if err != nil {
 		q.fail(q.w, q.r, statusFor(err), err)
 		return
@@ -44,6 +45,9 @@ func (q *request) run(t target) {
 			// this would end all streams.
 			q.w.Header().Set("Connection", "close")
 		}
+		if err != nil && in.err != nil {
+			err = in.err // net/http cancels the request's context as well
+		}
 	}
 	if err != nil {
 		q.fail(q.w, q.r, statusFor(err), err)
@@ -55,34 +59,30 @@ func (q *request) run(t target) {
 
 // body gives a request its body: whole, so that no worker waits for a client, or as it
 // comes.
-func (q *request) body(req *Request) (keptBody, error) {
-	if q.r.Body == nil || q.r.Body == http.NoBody || q.r.ContentLength == 0 {
+func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
+	length, most := q.r.ContentLength, cmp.Or(q.Client.MaxSpool, DefaultMaxSpool)
+	switch {
+	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
 		return keptBody{}, nil
-	}
-	in := &clientBody{Reader: q.r.Body, link: q.link}
-	most := cmp.Or(q.Client.MaxSpool, DefaultMaxSpool)
-	if q.StreamBody || most < 0 {
-		q.streamBody(req, in)
+	case length < 0 && most < 0:
+		in.link.reading() // for what the server reads before it answers
+		return keptBody{}, ErrLengthRequired
+	case length > shortBody && (q.StreamBody || most < 0):
+		req.Body, req.ContentLength = in, length
+		// It is read while there is a response already, but not after the handler has
+		// returned. It is closed by endBody: what the server reads itself, after a
+		// handler that was allowed this, has it panic (Go 1.26).
+		_ = q.link.control.EnableFullDuplex()
+		req.interrupt = q.link.stopReading
 		return keptBody{}, nil
+	case most < 0:
+		most = shortBody
 	}
-	body, err := keepBody(in, q.r.ContentLength, most)
+	body, err := keepBody(in, length, most)
 	if err == nil {
-		req.Body, req.ContentLength = body, body.length
+		req.Body, req.ContentLength, req.closeBody = body, body.length, body.close
 	}
 	return body, err
-}
-
-// streamBody has a body read while there is a response already, but not after the
-// handler has returned.
-func (q *request) streamBody(req *Request, in *clientBody) {
-	req.Body, req.ContentLength = in, q.r.ContentLength
-	if req.ContentLength >= 0 && req.ContentLength <= shortBody {
-		return // it goes with the request
-	}
-	// It is closed by endBody: what the server reads itself, after a handler that was
-	// allowed this, has it panic (Go 1.26).
-	_ = q.link.control.EnableFullDuplex()
-	req.interrupt = q.link.stopReading
 }
 
 // endBody ends the reading of a body that is streamed.

@@ -83,6 +83,12 @@ func (l *link) stopReading() {
 	_ = l.control.SetReadDeadline(time.Unix(1, 0))
 }
 
+func (l *link) isStopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped
+}
+
 // writing begins the limit of a write. What the server has not written when the handler
 // returns is within the last one; then the server sets its own.
 func (l *link) writing() {
@@ -106,8 +112,10 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		b.link.hasRead()
 	case err != nil:
 		// The limit stays: the server reads on before it answers.
-		b.err = &BodyError{err}
-		return n, b.err
+		err = &BodyError{err}
+		if !b.link.isStopped() {
+			b.err = err
+		}
 	}
 	return n, err
 }

@@ -169,7 +169,7 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 	for _, size := range []int{100_000, 1_000_000} { // less than net/http would read itself, and more
 		for _, sent := range []int{10, shortBody + 1, 99_999} {
 			ends("Stream: 1\r\n", size, sent, "502") // the application goes at once
-			ends("", size, sent, "504")              // it waits for the body
+			ends("", size, sent, "408")              // it waits for the body
 		}
 	}
 	resp, err := s.Client().Post(s.URL+"/a.php", "", strings.NewReader(strings.Repeat("x", 100_000)))
