@@ -19,6 +19,11 @@ import (
 // that took.
 func hellos(b *testing.B, cl *Client, at, n int) time.Duration {
 	b.Helper()
+	return hellosBy(b, cl, "GET", at, n)
+}
+
+func hellosBy(b *testing.B, cl *Client, method string, at, n int) time.Duration {
+	b.Helper()
 	script := filepath.Join(site(b), "hello.php")
 	begin := time.Now()
 	var wg sync.WaitGroup
@@ -26,7 +31,7 @@ func hellos(b *testing.B, cl *Client, at, n int) time.Duration {
 		wg.Go(func() {
 			for range n / at {
 				resp, err := cl.Do(context.Background(), &Request{Params: map[string]string{
-					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/hello.php", "REQUEST_URI": "/hello.php",
+					"REQUEST_METHOD": method, "SCRIPT_FILENAME": script, "SCRIPT_NAME": "/hello.php", "REQUEST_URI": "/hello.php",
 					"SERVER_PROTOCOL": "HTTP/1.1", "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost",
 				}})
 				if err == nil {
@@ -66,6 +71,30 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 			slices.Sort(rates)
 			b.ReportMetric(ratios[len(ratios)/2], "times-the-requests")
 			b.ReportMetric(rates[len(rates)/2], "requests/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkPOSTs is the price of a new connection for each request that is not
+// idempotent, beside ReuseNotIdempotent, in turns.
+func BenchmarkPOSTs(b *testing.B) {
+	for _, at := range []int{1, 8} {
+		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
+			p := startPHP(b, "unix")
+			fresh, reused := p.client(b), p.client(b)
+			fresh.MaxConns, reused.MaxConns = 2, 2 // of five workers
+			reused.ReuseNotIdempotent = true
+			const batch = 640
+			var news, olds []float64
+			for b.Loop() {
+				news = append(news, float64(hellosBy(b, fresh, "POST", at, batch).Microseconds())/batch)
+				olds = append(olds, float64(hellosBy(b, reused, "POST", at, batch).Microseconds())/batch)
+			}
+			slices.Sort(news)
+			slices.Sort(olds)
+			b.ReportMetric(news[len(news)/2], "new-µs/request")
+			b.ReportMetric(olds[len(olds)/2], "reused-µs/request")
 			b.ReportMetric(0, "ns/op")
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"sync"
 	"syscall"
@@ -61,8 +62,9 @@ type Client struct {
 	// from when the request was sent whole, and between two records. Records of other
 	// requests do not count. Default: 60 s. Negative: no limit.
 	//
-	// SendTimeout is how long the application may take nothing of a request. Default:
-	// 60 s. Negative: no limit.
+	// SendTimeout is how long one piece of a request may wait to be taken: its
+	// parameters with a short body, or up to 64 KiB of a longer body. Default: 60 s.
+	// Negative: no limit.
 	//
 	// ConnectTimeout is how long a request waits for a connection: for its turn, if
 	// MaxConns are in use, and for the dial. Default: 5 s. Negative: no limit.
@@ -80,12 +82,13 @@ type Client struct {
 	// Pool, if not nil, has the connections, and MaxConns and IdleTimeout mean nothing.
 	Pool *client.Pool
 
-	// ReuseNotRepeatable has requests that are not to be sent twice go out on idle
-	// connections too. That saves them the dial, but one fails if the application
-	// closes the connection in that moment, as a worker of php-fpm does after its last
-	// request (pm.max_requests) and at a reload: whether the worker had begun with it
-	// cannot be known. By default they get a new connection.
-	ReuseNotRepeatable bool
+	// ReuseNotIdempotent sends requests that are not idempotent on idle connections too,
+	// which saves a dial for each. Such a request fails if the application closes the
+	// connection at that moment, as a worker of php-fpm does after its last request
+	// (pm.max_requests) and at a reload: the Client cannot know whether the worker has
+	// read the request, and so does not send it again. Default: each gets a new
+	// connection, which no worker has yet.
+	ReuseNotIdempotent bool
 
 	// MaxHeader is how long a response's header may be. Default: 64 KiB.
 	MaxHeader int
@@ -119,11 +122,14 @@ type Request struct {
 	// Role is Responder if zero.
 	Role Role
 
-	// Repeatable says that the request may be carried out twice. Only such a request,
-	// and only if its Body, if any, is short (16 KiB), goes out on an idle connection,
-	// unless Client.ReuseNotRepeatable is set. If the application has closed that before
-	// any byte of an answer came, the request is sent once more, on a new connection. A
-	// request that ran into a limit is never sent again.
+	// Repeatable says that the request may be carried out twice. Such a request is sent
+	// once more, on a new connection, if an idle connection turns out to be closed by the
+	// application before any byte of the answer came, and if its Body, if any, is short
+	// (16 KiB). A request that ran into a limit is never sent again.
+	//
+	// Repeatable requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
+	// go out on an idle connection, if there is one. Others, and those with a longer
+	// Body, get a new connection; see Client.ReuseNotIdempotent.
 	Repeatable bool
 
 	// Stderr is called with what the application says there, as it comes, while the
@@ -203,7 +209,7 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendHead(nil, r, body.length)
+	head, err := appendHead(make([]byte, 0, usualHead), r, body.length)
 	if err != nil {
 		body.close()
 		return nil, err
@@ -215,7 +221,7 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	if body.long != nil {
 		opts = cl.uploadOpts
 	}
-	if body.long != nil || !r.Repeatable && !cl.ReuseNotRepeatable {
+	if body.long != nil || !r.isIdempotent() && !cl.ReuseNotIdempotent {
 		dial = cl.own.DialNew
 	}
 	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
@@ -223,6 +229,16 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
 	return resp, err
+}
+
+// isIdempotent reports whether a request does no harm on a connection that may be closed
+// while it is sent: RFC 9110, 9.2.1.
+func (r *Request) isIdempotent() bool {
+	switch r.Params["REQUEST_METHOD"] {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return r.Repeatable
 }
 
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
@@ -244,7 +260,7 @@ func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content
 		if body.long != nil {
 			x.begin(body)
 		}
-		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == "HEAD")
+		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
 	if err == nil {
 		return resp, false, nil
@@ -291,7 +307,7 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
 	// A stream may be divided anywhere, but php-fpm reads each record of parameters by
 	// itself: a pair that fits into one goes into one.
-	var pairs, pair []byte
+	pairs, pair := make([]byte, 0, usualHead), []byte(nil)
 	add := func(name, value string) {
 		pair = appendPair(pair[:0], name, value)
 		if len(pairs)+len(pair) > maxPiece {
@@ -315,6 +331,9 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	p = appendStream(p, params, pairs)
 	return appendRecord(p, params, requestID, nil), nil
 }
+
+// usualHead is how long a request without a body is as a rule, in bytes.
+const usualHead = 1 << 10
 
 const longestParam = 16 << 20 // more is no parameter
 

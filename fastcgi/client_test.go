@@ -333,6 +333,7 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 		"repeatable":               {Request{Repeatable: true}, true},
 		"repeatable, short body":   {Request{Repeatable: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
 		"not repeatable":           {Request{}, false},
+		"a GET, not repeatable":    {Request{Params: map[string]string{"REQUEST_METHOD": "GET"}}, false},
 		"repeatable, answer begun": {Request{Repeatable: true, Params: map[string]string{"BEGIN": "1"}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -348,7 +349,7 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 				}
 				return false // it has read the request, and closes
 			})
-			cl.ReuseNotRepeatable = true
+			cl.ReuseNotIdempotent = true
 			_, _, err := whole(cl, &Request{})
 			require.NoError(t, err)
 			_, body, err := whole(cl, &test.request)

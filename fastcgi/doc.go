@@ -13,10 +13,23 @@
 // A connection goes from one request to the next only if nothing of the first is left
 // on it: the request was sent whole, END_REQUEST and its padding were received and
 // nothing behind, and it said REQUEST_COMPLETE. One that was cancelled, timed out, or
-// abandoned in the middle of its response takes its connection with it. Every record is
-// checked, its version, its request and its place. There is one request at a time on a
-// connection: php-fpm, like most, does not do more.
+// abandoned in the middle of its response takes its connection with it. There is one
+// request at a time on a connection: php-fpm, like most, does not do more.
 //
-// A script that has called fastcgi_finish_request and goes on keeps its worker, and so
-// whoever is next on that connection waits for it.
+// Each request of a connection has an id of its own (1…65535, and again), which the
+// application repeats in every record of the answer. Records of any other id are
+// dropped: after fastcgi_finish_request a script may go on writing when the connection
+// has its next request. Such a script also keeps its worker, and the next request on
+// that connection waits for it.
+//
+// A worker may end at any time, and its connection with it: see [Request.Repeatable] for
+// what is sent again, and what gets a new connection for that reason.
+//
+// # Limits
+//
+// RecvTimeout is for the answer, and for each pause in it, and starts when the request
+// was sent whole; SendTimeout is for an application that does not take the request, and
+// [Client.BodyTimeout] for a request's body that does not come. All are 60 s by default.
+// ConnectTimeout, 5 s, is for a connection, and includes the wait for one of MaxConns.
+// A context bounds the whole.
 package fastcgi

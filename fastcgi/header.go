@@ -72,15 +72,17 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 }
 
 // isSpaceOrControl is true for what is in no field's name, as nginx has it.
-func isSpaceOrControl(r rune) bool { return r <= ' ' || r == 0x7f }
+func isSpaceOrControl(r rune) bool { return r == ' ' || isControl(r) }
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 func withoutControls(value string) string {
-	if strings.IndexFunc(value, isSpaceOrControl) < 0 {
+	if strings.IndexFunc(value, isControl) < 0 {
 		return value
 	}
 	p := []byte(value) // and no text: it may be in any encoding
 	for i, b := range p {
-		if isSpaceOrControl(rune(b)) {
+		if isControl(rune(b)) {
 			p[i] = ' '
 		}
 	}

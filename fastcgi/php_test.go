@@ -419,8 +419,9 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 			for k := range 25 {
 				word := fmt.Sprintf("%d %d", i, k)
 				resp, body, err := whole(cl, &Request{
-					Params: map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
-					Body:   strings.NewReader(word), ContentLength: int64(len(word)),
+					Params:     map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
+					Repeatable: k%2 == 0, // on a connection that was kept, under an id that is not the first
+					Body:       strings.NewReader(word), ContentLength: int64(len(word)),
 				})
 				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {
 					t.Errorf("%q: %q %v", word, body, err)
@@ -432,6 +433,7 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%+v", cl.Stats())
+	require.Positive(t, cl.Stats().Reuses)
 }
 
 // A stranger's request takes as long beside clients that send or take nothing as

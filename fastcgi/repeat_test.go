@@ -115,7 +115,7 @@ func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
 		require.Equal(t, test.reused, body != "0", name)
 	}
 	require.LessOrEqual(t, cl.Stats().Idle, DefaultMaxConns)
-	cl.ReuseNotRepeatable = true
+	cl.ReuseNotIdempotent = true
 	_, body, err := whole(cl, &Request{})
 	require.NoError(t, err)
 	require.NotEqual(t, "0", body)

@@ -288,20 +288,9 @@ func send(c *client.Client, id uint16, body io.Reader, length int64) error {
 		if left == 0 {
 			record = appendRecord(record, stdin, id, nil)
 		}
-		if err := sendAll(c, record); err != nil {
+		if _, err := c.Send(record, 0); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// sendAll sends p. SendTimeout is how long the application may take nothing of it, and
-// not how long it may take for all.
-func sendAll(c *client.Client, p []byte) error {
-	for {
-		n, err := c.Send(p, 0)
-		if p = p[n:]; err == nil || n == 0 || !isTimeout(err) {
-			return err
-		}
-	}
 }
