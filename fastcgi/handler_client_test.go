@@ -654,3 +654,44 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 		})
 	}
 }
+
+// ClientTimeout is of one stream, too.
+func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
+	h, big, ups := bigAnswers(t, 2)
+	h.ClientTimeout = 300 * time.Millisecond
+	ended := make(chan string, 10)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- r.URL.Path }()
+		h.ServeHTTP(w, r)
+	}))
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog, h.Log = logTo(io.Discard), logTo(io.Discard)
+	var conns atomic.Int64
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	s.StartTLS()
+	defer h.Close()
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL + "/big.php")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, "/big.php", <-ended)
+	require.EqualValues(t, 1, big.Load(), "the application was not kept waiting")
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.Error(t, err, "a part is not the whole")
+
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	up, err := s.Client().Post(s.URL+"/up.php", "", pr)
+	require.NoError(t, err)
+	require.NoError(t, up.Body.Close())
+	require.Equal(t, http.StatusRequestTimeout, up.StatusCode)
+	require.Zero(t, ups.Load())
+
+	_, body := get(t, s, "/ok.php")
+	require.Equal(t, "ok", body)
+	require.EqualValues(t, 1, conns.Load())
+}
