@@ -52,26 +52,16 @@ func (l *link) within(until time.Time) time.Time {
 }
 
 // reading begins the limit of a read. Where a ResponseWriter does not have deadlines,
-// there is none.
+// there is none. At the end of a body net/http takes the deadline back itself: it then
+// waits for the client to go.
 func (l *link) reading() {
-	if l.limit > 0 {
-		l.readBy(l.within(l.readUntil))
+	if l.limit <= 0 {
+		return
 	}
-}
-
-// hasRead ends it. The server's own read, by which it learns that the client has gone,
-// is not to be ended by it.
-func (l *link) hasRead() {
-	if l.limit > 0 {
-		l.readBy(l.readUntil)
-	}
-}
-
-func (l *link) readBy(t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.stopped {
-		_ = l.control.SetReadDeadline(t)
+		_ = l.control.SetReadDeadline(l.within(l.readUntil))
 	}
 }
 
@@ -107,10 +97,7 @@ type clientBody struct {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.link.reading()
 	n, err := b.Reader.Read(p)
-	switch {
-	case err == io.EOF: //nolint:errorlint // io.Reader's own, which comes bare
-		b.link.hasRead()
-	case err != nil:
+	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's own, which comes bare
 		// The limit stays: the server reads on before it answers.
 		err = &BodyError{err}
 		if !b.link.isStopped() {

@@ -69,6 +69,8 @@ func TestSlowClientsHoldNoWorker(t *testing.T) {
 	require.Eventually(t, func() bool { return big.Load() == slow }, enough, time.Millisecond, "the application waits for a client")
 	_, body := get(t, s, "/ok.php")
 	require.Equal(t, "ok", body)
+	t.Setenv("TMPDIR", t.TempDir())
+	before := temporaryFiles(t)
 	for i, header := range []string{"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000), "Content-Length: 10\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nxx"} {
 		for range slow {
 			dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
@@ -77,6 +79,31 @@ func TestSlowClientsHoldNoWorker(t *testing.T) {
 		require.Equal(t, "ok", body)
 		require.Zero(t, ups.Load(), "%d: a request went out before its body had come", i)
 	}
+	require.Eventually(t, func() bool { return temporaryFiles(t) == before+slow }, enough, time.Millisecond)
+	names, err := os.ReadDir(os.Getenv("TMPDIR"))
+	require.NoError(t, err)
+	require.Empty(t, names, "the files have no names")
+}
+
+// deadlines is a ResponseWriter that has them.
+type deadlines struct {
+	http.ResponseWriter
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+
+// A body that is streamed may be read again after its reading was stopped: by the
+// goroutine that sends it.
+func TestAReadThatWasStoppedHasNoLimitAgain(t *testing.T) {
+	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	l := (&Handler{}).newLink(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	begin := time.Now()
+	l.reading()
+	require.WithinRange(t, w.read, begin.Add(DefaultClientTimeout), time.Now().Add(DefaultClientTimeout))
+	l.stopReading()
+	l.reading()
+	require.True(t, w.read.Before(begin))
 }
 
 // temporaryFiles counts the open files of the package's that have no name.
@@ -359,7 +386,7 @@ func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
 		return true
 	})
 	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ClientTimeout: limit}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/other" {
 			time.Sleep(2 * limit)
 			_, _ = io.WriteString(w, "other")
@@ -367,6 +394,8 @@ func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 	}))
+	s.Config.ReadTimeout = 2 * limit // which is for the request as well, and not for what comes after it
+	s.Start()
 	defer s.Close()
 	defer h.Close()
 	for _, size := range []int{10, 100_000} {

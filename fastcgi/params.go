@@ -108,11 +108,11 @@ func setHeaders(p map[string]string, host string, h http.Header) {
 			continue
 		}
 		before, again := p[variable] // the same name in other letters
-		switch {
-		case variable == "CONTENT_TYPE":
+		switch variable {
+		case "CONTENT_TYPE":
 			values = values[:1] // not a list: RFC 9110, 8.3
 			again = false
-		case variable == "HTTP_COOKIE":
+		case "HTTP_COOKIE":
 			separator = "; " // RFC 9113, 8.2.3
 		}
 		p[variable] = strings.Join(values, separator)
