@@ -80,6 +80,29 @@ func ExamplePoolOptions() {
 	// Output: true
 }
 
+// Each connection says hello once, before anybody gets it.
+func ExamplePoolOptions_setup() {
+	address, stop := exampleServer(pongs)
+	defer stop()
+	pool := client.NewPool(client.PoolOptions{
+		Setup: func(_ context.Context, c *client.Client) error {
+			fmt.Println("hello")
+			return ping(c)
+		},
+	})
+	defer pool.Close()
+
+	for range 3 {
+		if err := pool.Do(context.Background(), "tcp", address, nil, ping); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(pool.Stats().Dials)
+	// Output:
+	// hello
+	// 1
+}
+
 // A server that has closed the connection meanwhile costs nothing but a new one:
 // a request that does no harm twice is made again.
 func ExamplePool_Do() {

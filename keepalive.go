@@ -99,8 +99,8 @@ func atLeast(limit *time.Duration, least time.Duration) {
 // Close of a client from a pool gives the connection back. It is kept only if it
 // is as a new one would be: no call on it has failed or is under way, what was
 // sent has been answered (see PoolOptions.KeepUnanswered), nothing is left to
-// receive, it was neither shut down in one direction nor turned to TLS, and its
-// descriptor was in no other hands (SyscallConn). A caller who knows that an answer
+// receive, it was neither shut down in one direction nor turned to TLS (but by
+// PoolOptions.Setup), and its descriptor was in no other hands (SyscallConn). A caller who knows that an answer
 // was not received to its end, or that of several questions not each was answered,
 // says Discard: the pool can see bytes that have come, and not those that will.
 //
@@ -182,10 +182,10 @@ func (p *Pool) begin(opts PoolOptions) {
 // and net.ErrClosed for a pool that is closed.
 //
 // A dial whose caller has gone, by ctx, goes on until its limit, but no longer than 5 s,
-// and what comes of it is kept for the next. There are at most 4 such dials of one key, and 32 in all: a further
-// one ends at once. Where MaxConnsPerKey leaves no room they are not in the way for long:
-// after 100 ms (up to a second, while dials succeed no sooner) one is ended for the dial
-// of a caller who waits.
+// and its connection is kept for the next caller. At most 4 such dials of one key go on,
+// and 32 in all: a further one ends at once. Where MaxConnsPerKey leaves no other room,
+// one of them ends for the dial of a caller who waits, once it has taken 100 ms (longer,
+// up to a second, if that has been in vain before).
 func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	return p.dial(ctx, network, address, orDefaults(opts), false)
 }
@@ -236,12 +236,15 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 				return nil, poolError(network, address, err)
 			}
 		}
-		if now := bothClocks(); k.inspect(now) == fit {
+		now := bothClocks()
+		cause := k.inspect(now)
+		if cause == fit {
 			c.packets = packets
 			k.lend(c, opts, now)
 			return c, nil
 		}
 		p.mu.Lock()
+		s.takesBack(k, cause)
 	}
 }
 
@@ -297,7 +300,6 @@ func (p *Pool) sweep(now sock.Instant) {
 		for next := s; next != nil; {
 			s, next = next, next.next
 			if s.isEmpty() && s.fillAt == sock.Never && s.used.Add(time.Minute) < now {
-				s.stopFilling()
 				p.gone.add(&s.stats)
 				continue
 			}
@@ -368,7 +370,9 @@ func (p *Pool) Close() error {
 		for e := s.waiters.Front(); e != nil; e = s.waiters.Front() {
 			p.leave(s, e.Value.(*waiter), handed{err: errPoolClosed})
 		}
-		s.stopFilling()
+		if s.filler != nil {
+			s.filler.Stop()
+		}
 	}
 	end := p.end
 	p.mu.Unlock()

@@ -275,10 +275,3 @@ func (p *Pool) fillBy(s *shelf, at sock.Instant) {
 		p.fill(s)
 	})
 }
-
-// stopFilling is for a key that is dropped, and for a pool that is closed.
-func (s *shelf) stopFilling() {
-	if s.filler != nil {
-		s.filler.Stop()
-	}
-}

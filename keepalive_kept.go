@@ -169,31 +169,35 @@ func (p *Pool) unshelve(k *kept) {
 	p.idle.remove(k)
 }
 
-// inspect judges a connection that its client is about to have. One that is not fit is
-// closed, and counts no more.
+// inspect judges a connection that its client is about to have, and closes one that is
+// not fit: before its place is another's, since a server is never to see one more.
 func (k *kept) inspect(now moment) (judged cause) {
-	judged = broken // if a callback does not return
+	done := false
 	defer func() {
-		if judged != fit {
-			k.refuse(judged)
+		if done {
+			return
 		}
+		// A callback has panicked, or ended the goroutine.
+		_ = k.sock.Close()
+		k.pool.mu.Lock()
+		defer k.pool.mu.Unlock()
+		k.shelf.takesBack(k, broken)
+		k.pool.fill(k.shelf)
 	}()
-	return k.fitness(now)
+	if judged = k.fitness(now); judged != fit {
+		k.close()
+	}
+	done = true
+	return judged
 }
 
-func (k *kept) refuse(cause cause) {
-	defer func() {
-		p, s := k.pool, k.shelf
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		s.active--
-		if k.uses > 0 {
-			s.stats.Reuses--
-		}
-		s.stats.count(cause)
-		p.fill(s)
-	}()
-	k.close() // before its place is another's: a server is never to see one more
+// takesBack counts a connection as one that was not lent.
+func (s *shelf) takesBack(k *kept, cause cause) {
+	s.active--
+	if k.uses > 0 {
+		s.stats.Reuses--
+	}
+	s.stats.count(cause)
 }
 
 // fitness judges a connection before it is lent.

@@ -207,6 +207,25 @@ func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
 	}
 }
 
+// Of a call that is under way when fn returns nobody knows what it has sent.
+func TestDoDoesNotRepeatUnderACall(t *testing.T) {
+	s := countedServer(t, "tcp", func(conn net.Conn) {
+		_, _ = io.CopyN(conn, conn, 4)
+		_, _ = io.ReadFull(conn, make([]byte, 1))
+		_ = conn.(*net.TCPConn).CloseWrite()
+		<-t.Context().Done()
+	})
+	sent := make(chan error, 1)
+	err := runsOf(t, s, &client.Options{Timeout: -1}, 1, func(c *client.Client) error {
+		go func() { _, err := c.Send(make([]byte, 64<<20), 0); sent <- err }()
+		inKernel(t)
+		_, err := c.Recv(make([]byte, 4), 0)
+		return err
+	})
+	require.Equal(t, io.EOF, err)
+	require.ErrorIs(t, <-sent, net.ErrClosed)
+}
+
 func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
 	s, p := staleEcho(t), newPool(t, client.PoolOptions{})
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))

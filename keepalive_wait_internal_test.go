@@ -393,6 +393,46 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
+// What nobody uses any more counts until it is closed, too.
+func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
+	for name, opts := range map[string]PoolOptions{
+		"CloseIdle":     {MaxConnsPerKey: 1, KeepUnanswered: true},
+		"over MaxIdle":  {MaxConnsPerKey: 1, KeepUnanswered: true, MaxIdle: -1},
+		"a closed pool": {MaxConnsPerKey: 1, KeepUnanswered: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatedPool(t, "tcp", opts)
+			g.opts.Linger = time.Second
+			c := g.open(t)
+			_, err := c.Send(make([]byte, 1<<20), 0) // more than the peer takes, which does not read
+			require.NoError(t, err)
+			begin := time.Now()
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				if name == "a closed pool" {
+					_ = g.pool.Close()
+				}
+				_ = c.Close()
+				g.pool.CloseIdle()
+			}()
+			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.OverLimit+s.Discarded == 1 })
+			got := g.dial(context.Background(), false)
+			if name == "a closed pool" {
+				require.ErrorIs(t, (<-got).err, net.ErrClosed)
+				<-closed
+				return
+			}
+			(<-g.dials) <- nil
+			require.GreaterOrEqual(t, time.Since(begin), time.Second)
+			<-closed
+			d := <-got
+			require.NoError(t, d.err)
+			require.NoError(t, d.c.Discard())
+		})
+	}
+}
+
 func TestWhatWasGivenBackCannotBeConnectedOrBound(t *testing.T) {
 	ln, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)

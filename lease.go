@@ -93,9 +93,6 @@ func isLoss(err error) bool {
 	case *PacketError, *FileError, *fs.PathError:
 		return false
 	}
-	if isTimeout(err) {
-		return false
-	}
 	for _, loss := range [...]error{
 		io.EOF, io.ErrUnexpectedEOF,
 		unix.ECONNRESET, unix.EPIPE, unix.ECONNABORTED,

@@ -742,6 +742,48 @@ func TestFramingAndThePool(t *testing.T) {
 	require.EqualValues(t, 2, p.Stats().Dirty, "with an answer to come")
 }
 
+// Who asks three times and takes two answers leaves the third to the next user.
+func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		asks, takes      int
+		raw              bool // with what is no packet between
+		unanswered, kept bool
+	}{
+		{name: "all answered", asks: 3, takes: 3, kept: true},
+		{name: "one to come", asks: 3, takes: 2},
+		{name: "all to come", asks: 1},
+		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, kept: true},
+		{name: "one to come, and other bytes answered", asks: 2, takes: 1, raw: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			done := make(chan struct{})
+			defer close(done)
+			s := countedServer(t, "tcp", func(net.Conn) { <-done })
+			p := newPool(t, client.PoolOptions{KeepUnanswered: test.unanswered})
+			c := s.from(t, p, &client.Options{Framing: lines})
+			peer := <-s.new
+			for range test.asks {
+				_, err := c.SendPacket([]byte("question"))
+				require.NoError(t, err)
+			}
+			for range test.takes {
+				writes(t, peer, "answer\r\n")
+				wantPacket(t, c, "answer\r\n")
+			}
+			if test.raw {
+				sends(t, c, []byte("x"))
+				writes(t, peer, "y")
+				receives(t, c, []byte("y"))
+			}
+			require.NoError(t, c.Close())
+			stats := p.Stats()
+			require.Equal(t, test.kept, stats.Idle == 1, "%+v", stats)
+			require.Equal(t, test.kept, stats.Dirty == 0, "%+v", stats)
+		})
+	}
+}
+
 // A length is a promise. Memory is for what has come.
 func TestAPacketThatIsAnnouncedTakesNoMemory(t *testing.T) {
 	c, peer := stream(t, "unix", &client.Options{

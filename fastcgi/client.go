@@ -56,22 +56,24 @@ type Client struct {
 	Network string // "unix" or "tcp", and all that client.Dial knows
 	Address string
 
-	// Options are of the connections. Framing is not to be set. If Timeout is zero too:
+	// Options are the options of the connections. Framing must not be set. A Timeout is
+	// the default of the three limits below.
 	//
-	// RecvTimeout is how long the application may take for the answer's first record,
-	// from when the request was sent whole, and between two records. Records of other
-	// requests do not count. Default: 60 s. Negative: no limit.
+	// RecvTimeout is how long the application may take from the end of the request to
+	// the first record of the answer, and between two records. Records of other requests
+	// do not count. Default: 60 s. Negative: no limit.
 	//
-	// SendTimeout is how long one piece of a request may wait to be taken: its
-	// parameters with a short body, or up to 64 KiB of a longer body. Default: 60 s.
+	// SendTimeout is how long the application may take to read one piece of a request:
+	// the parameters with a short body, or up to 64 KiB of a longer body. Default: 60 s.
 	// Negative: no limit.
 	//
 	// ConnectTimeout is how long a request waits for a connection: for its turn, if
-	// MaxConns are in use, and for the dial. Default: 5 s. Negative: no limit.
+	// MaxConns connections are in use, and for the dial. Default: 5 s. Negative: no
+	// limit.
 	Options *client.Options
 
-	// BodyTimeout is how long one Read of a Request's Body may take. A longer one ends
-	// the request with ErrBodyTimeout. Default: 60 s. Negative: no limit.
+	// BodyTimeout is how long one Read of a Request's Body may take. If a Read takes
+	// longer, the request fails with ErrBodyTimeout. Default: 60 s. Negative: no limit.
 	BodyTimeout time.Duration
 
 	// MaxConns is how many connections there are at most; negative is no limit.
@@ -102,8 +104,8 @@ type Client struct {
 	once       sync.Once
 	own        *client.Pool
 	opts       *client.Options
-	uploadOpts *client.Options // the same, but for the limit of receiving
-	recvLimit  time.Duration   // which is this; negative is none
+	uploadOpts *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
+	recvLimit  time.Duration   // opts.RecvTimeout; negative: no limit
 }
 
 // A Request is what an application is asked.
@@ -113,9 +115,8 @@ type Request struct {
 	Params map[string]string
 
 	// Body is what the application reads, ContentLength bytes of it, or all there is
-	// if that is negative. A nil Body is none. Body is read while the request is sent.
-	// A Read that is under way when the request ends early, by ctx or by an error, is
-	// not waited for: it may return later.
+	// if that is negative. A nil Body is none. Do does not wait for a Read of Body that is
+	// in progress when the request ends early, by ctx or by an error.
 	Body          io.Reader
 	ContentLength int64
 
@@ -136,12 +137,12 @@ type Request struct {
 	// response is read. The bytes are its own for the time of the call alone.
 	Stderr func(p []byte)
 
-	// interrupt, if not nil, ends a Read of Body, which is then not read any more once
-	// there is an error or the response has ended.
+	// interrupt, if not nil, ends a Read of Body. Do then waits for a Read in progress:
+	// Body is not read any more after an error or after the end of the response.
 	interrupt func()
 
-	// closeBody, if not nil, is called once when Body is not needed any more, or to end
-	// a Read that is under way, which nobody then waits for.
+	// closeBody, if not nil, is called once: when Body has been read, or to end a Read
+	// in progress. Do does not wait for it.
 	closeBody func()
 }
 
@@ -231,8 +232,8 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	return resp, err
 }
 
-// isIdempotent reports whether a request does no harm on a connection that may be closed
-// while it is sent: RFC 9110, 9.2.1.
+// isIdempotent reports whether a request may go out on an idle connection, which the
+// application may be closing (RFC 9110, 9.2.1).
 func (r *Request) isIdempotent() bool {
 	switch r.Params["REQUEST_METHOD"] {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -243,12 +244,12 @@ func (r *Request) isIdempotent() bool {
 
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
 
-// try sends a request on one connection. again: it may be sent on another one.
+// try sends a request on one connection. again reports whether it may be sent once more.
 func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
 	c, err := dial(ctx, cl.Network, cl.Address, opts)
 	if err != nil {
 		body.close()
-		return nil, false, cl.dialError(err)
+		return nil, false, cl.dialError(ctx, err)
 	}
 	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, stderrTo: r.Stderr, left: -1}
 	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
@@ -258,16 +259,15 @@ func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content
 		body.close()
 	} else {
 		if body.long != nil {
-			x.begin(body)
+			x.startUpload(body)
 		}
 		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
 	if err == nil {
 		return resp, false, nil
 	}
-	// A connection that has ended before any byte of the answer was one that the
-	// application had closed already, or was about to. After a limit the application
-	// may be at work on the request.
+	// If an idle connection ends before any byte of the answer, the application was
+	// closing it. After a timeout the application may be working on the request.
 	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
 	again = again && c.Reused() && ctx.Err() == nil
 	return nil, again, x.abandon(err)
@@ -279,20 +279,23 @@ func isEnd(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// dialError says so if there was no connection because all are in use.
-func (cl *Client) dialError(err error) error {
-	conns := cl.MaxConns
-	switch {
-	case cl.Pool != nil:
-		conns = 1 // how many it allows is not known, but others have some
-	case conns == 0:
-		conns = DefaultMaxConns
-	}
-	if conns < 0 || !isTimeout(err) && !errors.Is(err, context.DeadlineExceeded) {
+// dialError makes a *BusyError of a timeout that means that the application is busy: all
+// connections are in use, or its backlog is full, which is all that a connect to a unix
+// socket waits for.
+func (cl *Client) dialError(ctx context.Context, err error) error {
+	if !isTimeout(err) {
 		return err
 	}
-	if stats := cl.Stats(); stats.Active >= conns {
-		return &BusyError{stats.Active, err}
+	stats := cl.Stats()
+	most := cl.MaxConns
+	switch {
+	case cl.Pool != nil:
+		most = 1 // the pool's own number is not known here
+	case most == 0:
+		most = DefaultMaxConns
+	}
+	if most > 0 && stats.Active >= most || cl.Network == "unix" && ctx.Err() == nil {
+		return &BusyError{Conns: stats.Active, Err: err}
 	}
 	return err
 }

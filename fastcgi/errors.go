@@ -56,9 +56,9 @@ func (e *HeaderError) Error() string {
 	return fmt.Sprintf("fastcgi: response header: %s: %q", e.Reason, e.Line)
 }
 
-// A BodyError is a request's body that could not be read, as opposed to one that the
-// application would not take. It wraps what the body's Read has said: an
-// *http.MaxBytesError, say, or ErrBodyTimeout.
+// A BodyError is an error of reading a request's body, as opposed to one of sending it.
+// It wraps the error of the body's Read, an *http.MaxBytesError for example, or
+// ErrBodyTimeout.
 type BodyError struct{ Err error }
 
 func (e *BodyError) Error() string { return "fastcgi: reading the request's body: " + e.Err.Error() }
@@ -66,11 +66,11 @@ func (e *BodyError) Error() string { return "fastcgi: reading the request's body
 // Unwrap gives the error of Read.
 func (e *BodyError) Unwrap() error { return e.Err }
 
-// Timeout reports whether it was ErrBodyTimeout, or a timeout of the body's own.
+// Timeout reports whether Err is a timeout.
 func (e *BodyError) Timeout() bool { return isTimeout(e.Err) }
 
-// A SpoolError is a request's body of unknown length that could not be kept in a
-// temporary file. errors.Is finds syscall.ENOSPC where there is no room for it.
+// A SpoolError is an error of the temporary file for a request's body of unknown length.
+// errors.Is finds syscall.ENOSPC if the disk is full.
 type SpoolError struct{ Err error }
 
 func (e *SpoolError) Error() string {
@@ -80,16 +80,17 @@ func (e *SpoolError) Error() string {
 // Unwrap gives the error of the file.
 func (e *SpoolError) Unwrap() error { return e.Err }
 
-// A BusyError is a request that got no connection within Options.ConnectTimeout, because
-// all were in use: nothing of it was sent. It wraps the error of Pool.Dial, which is a
-// timeout.
+// A BusyError is the error of a request that got no connection within
+// Options.ConnectTimeout, or before its context's deadline, because all MaxConns were in
+// use or the application's backlog was full. Nothing of the request was sent. It wraps
+// the error of Pool.Dial, which is a timeout.
 type BusyError struct {
-	Conns int // how many connections were in use
+	Conns int // connections in use
 	Err   error
 }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("fastcgi: all %d connections are in use: raise MaxConns and the application's workers (pm.max_children): %v", e.Conns, e.Err)
+	return fmt.Sprintf("fastcgi: no free connection, %d are in use: raise MaxConns and the number of workers (pm.max_children): %v", e.Conns, e.Err)
 }
 
 // Unwrap gives the error of the dial.
@@ -98,7 +99,7 @@ func (e *BusyError) Unwrap() error { return e.Err }
 // Timeout is true.
 func (e *BusyError) Timeout() bool { return true }
 
-// isTimeout reports whether a limit ended something.
+// isTimeout reports whether err is a timeout: of a limit, or of a context.
 func isTimeout(err error) bool {
 	var late interface{ Timeout() bool }
 	return errors.As(err, &late) && late.Timeout()
@@ -107,12 +108,14 @@ func isTimeout(err error) bool {
 // bodyTimeout is ErrBodyTimeout.
 type bodyTimeout struct{}
 
-func (bodyTimeout) Error() string        { return "nothing came for too long; see Client.BodyTimeout" }
+func (bodyTimeout) Error() string {
+	return "timeout: raise Client.BodyTimeout if bodies may pause longer"
+}
 func (bodyTimeout) Timeout() bool        { return true }
 func (bodyTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
-// ErrBodyTimeout is in the *BodyError of a body whose Read took longer than
-// Client.BodyTimeout. It is an os.ErrDeadlineExceeded too.
+// ErrBodyTimeout is the error in the *BodyError of a body whose Read took longer than
+// Client.BodyTimeout. errors.Is(err, os.ErrDeadlineExceeded) is true for it.
 var ErrBodyTimeout error = bodyTimeout{}
 
 var (

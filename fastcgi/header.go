@@ -31,10 +31,11 @@ func headerEnd(p []byte, from int) int {
 	return -1
 }
 
-// parseHeader reads a CGI header (RFC 3875, 6.3) with its empty line. What nginx
-// tolerates is tolerated: a line without a colon and a name that HTTP does not have are
-// left out, and a control character in a value is a space (RFC 9110, 5.5). What one
-// reader may take for the end of a line, or for a part of another field, is an error.
+// parseHeader reads a CGI header (RFC 3875, 6.3) with its empty line. It tolerates what
+// nginx tolerates: it leaves out lines without a colon and names that HTTP does not
+// allow, and makes a space of a control character in a value (RFC 9110, 5.5). A line that
+// a reader may divide in another way is an error: one with CR or NUL in it, or one that
+// begins with a space.
 func parseHeader(p []byte) (status int, reason string, h http.Header, err error) {
 	h = make(http.Header)
 	var leftOut *HeaderError
@@ -62,7 +63,7 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 		h.Add(name, strings.Trim(withoutControls(value), " "))
 	}
 	if len(h) == 0 && leftOut != nil {
-		return 0, "", nil, leftOut // a page, say, before which there is no header
+		return 0, "", nil, leftOut // not one field: a page without a header, for example
 	}
 	if status, reason, err = statusOf(h); err != nil {
 		return 0, "", nil, err
@@ -71,7 +72,7 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 	return status, reason, h, nil
 }
 
-// isSpaceOrControl is true for what is in no field's name, as nginx has it.
+// isSpaceOrControl reports whether nginx refuses r in a field's name.
 func isSpaceOrControl(r rune) bool { return r == ' ' || isControl(r) }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
@@ -80,7 +81,7 @@ func withoutControls(value string) string {
 	if strings.IndexFunc(value, isControl) < 0 {
 		return value
 	}
-	p := []byte(value) // and no text: it may be in any encoding
+	p := []byte(value) // not runes: it may be in any encoding
 	for i, b := range p {
 		if isControl(rune(b)) {
 			p[i] = ' '
@@ -112,9 +113,9 @@ func statusOf(h http.Header) (int, string, error) {
 	return int(n), strings.TrimSpace(reason), nil
 }
 
-// bodyLength is the Content-Length of a response, or -1. One that is no number is left
-// out, as nginx does. Two that differ would have each reader end the response elsewhere:
-// RFC 9112, 6.3.
+// bodyLength gives the Content-Length of a response, or -1. It removes one that is not a
+// number, as nginx does. With two that differ, readers would disagree on where the
+// response ends (RFC 9112, 6.3).
 func bodyLength(h http.Header) (int64, error) {
 	values := h.Values("Content-Length")
 	if len(values) == 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // trickle gives a body in pieces, one after each pause.
@@ -244,6 +246,26 @@ func TestWhereAllConnectionsAreInUseTheErrorSaysSo(t *testing.T) {
 	for range 2 {
 		require.Equal(t, "good<nil>", <-answers)
 	}
+}
+
+// A full backlog is the same: no worker is free. It is all that a connect to a unix
+// socket waits for.
+func TestWhereTheBacklogIsFullTheErrorSaysSo(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	path := filepath.Join(t.TempDir(), "s")
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	require.NoError(t, unix.Listen(fd, 0))
+	first, err := net.Dial("unix", path) // the one that the backlog has room for
+	require.NoError(t, err)
+	defer first.Close()
+	cl := &Client{Network: "unix", Address: path, Options: &client.Options{ConnectTimeout: 100 * time.Millisecond}}
+	defer cl.Close()
+	_, _, err = whole(cl, &Request{})
+	var busy *BusyError
+	require.ErrorAs(t, err, &busy)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 // The limits are nginx's, unless they are set.

@@ -22,11 +22,10 @@ const (
 	requestID = 1           // of a connection's first request; see idAfter
 )
 
-// idAfter is the id of a request on a connection that has had so many before: there is
-// one at a time, and yet each has an id of its own. After fastcgi_finish_request a
-// script goes on writing, under its own id, when the connection has its next request
-// already; what it writes is thus known to be stale. Ids are in 1…65535 and come again
-// after as many requests.
+// idAfter gives the id of a request on a connection that has had so many requests before.
+// There is one request at a time, but each has its own id: after fastcgi_finish_request a
+// script may go on writing, under its id, when the connection has its next request
+// already, and the id shows that those records are stale. Ids are 1…65535, in turn.
 func idAfter(requests int) uint16 { return uint16(requests%maxLen) + requestID }
 
 type recordType byte

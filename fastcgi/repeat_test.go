@@ -154,7 +154,7 @@ func TestPOSTsToWorkersThatEndAreCarriedOutOnce(t *testing.T) {
 				b, err := os.ReadFile(ids)
 				require.NoError(t, err)
 				seen := make(map[string]int)
-				for _, id := range strings.Fields(string(b)) {
+				for id := range strings.FieldsSeq(string(b)) {
 					seen[id]++
 				}
 				require.Len(t, seen, n/at*at)

@@ -14,48 +14,47 @@ import (
 	"github.com/blocksock/client"
 )
 
-// A source is where a request's body is read from. A Read of it may never return, so
-// each has a limit, after which the source is given up.
+// A source reads a request's body. A Read may block for ever, so each has a limit.
 type source struct {
-	body  io.Reader
-	limit time.Duration // for one Read; negative is none
-	timer *time.Timer
-	late  func() // called when a Read takes longer, once
-	isOut bool   // it was called
+	body     io.Reader
+	limit    time.Duration // of one Read; negative: no limit
+	timer    *time.Timer
+	onLate   func() // called once, when a Read takes longer than limit
+	timedOut bool
 
-	hangUp func() // asks a Read under way to return; may be nil
-	waits  bool   // a Read under way does return then, or by itself
-	end    func() // called when body is not read any more; once or more often
+	hangUp  func() // asks a Read in progress to return; may be nil
+	returns bool   // a Read in progress returns soon after hangUp, or in any case
+	release func() // called when body is not read any more; may be called again
 }
 
-// sourceOf is where a request's own body comes from.
+// sourceOf gives the source of a request's own body.
 func (cl *Client) sourceOf(r *Request) *source {
-	s := &source{body: r.Body, limit: cmp.Or(cl.BodyTimeout, DefaultBodyTimeout), end: func() {}}
+	s := &source{body: r.Body, limit: cmp.Or(cl.BodyTimeout, DefaultBodyTimeout), release: func() {}}
 	switch {
 	case r.interrupt != nil:
-		s.hangUp, s.waits = r.interrupt, true
+		s.hangUp, s.returns = r.interrupt, true
 	case r.closeBody != nil:
-		s.end = sync.OnceFunc(r.closeBody)
-		// Close of a body that a server reads waits for the Read that is under way.
-		s.hangUp = func() { go s.end() }
+		s.release = sync.OnceFunc(r.closeBody)
+		// Close of a body that net/http's server made waits for a Read in progress.
+		s.hangUp = func() { go s.release() }
 	}
 	return s
 }
 
-// Read reads from the body. Its errors but io.EOF are a *BodyError.
+// Read reads from the body. All errors but io.EOF are a *BodyError.
 func (s *source) Read(p []byte) (int, error) {
 	switch {
-	case s.isOut:
+	case s.timedOut:
 		return 0, &BodyError{ErrBodyTimeout}
 	case s.limit > 0 && s.timer == nil:
-		s.timer = time.AfterFunc(s.limit, s.late)
+		s.timer = time.AfterFunc(s.limit, s.onLate)
 	case s.limit > 0:
 		s.timer.Reset(s.limit)
 	}
 	n, err := s.body.Read(p)
 	switch {
 	case s.limit > 0 && !s.timer.Stop():
-		s.isOut = true
+		s.timedOut = true
 		return n, &BodyError{ErrBodyTimeout}
 	case err != nil && err != io.EOF: //nolint:errorlint // io.Reader's own, which comes bare
 		return n, &BodyError{err}
@@ -63,52 +62,51 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// giveUp ends a Read that is under way. over is closed when the body is not read any
-// more.
-func (s *source) giveUp(over <-chan struct{}) {
+// giveUp ends a Read in progress. done is closed when the body is not read any more.
+func (s *source) giveUp(done <-chan struct{}) {
 	if s.hangUp != nil {
 		s.hangUp()
 	}
-	if s.waits {
-		<-over
+	if s.returns {
+		<-done
 	}
 }
 
-// readNow has f read the body. It returns before f does if ctx ends, or if a Read takes
-// longer than its limit; what f has made is then undone when f is over.
+// readNow calls f, which reads the body. It returns before f if ctx ends or if a Read
+// takes longer than its limit. If f succeeds after that, undo is called.
 func (s *source) readNow(ctx context.Context, f func() error, undo func()) error {
 	if isInMemory(s.body) {
-		defer s.end()
+		defer s.release()
 		s.limit = -1
 		return f()
 	}
-	late, over := make(chan struct{}), make(chan struct{})
-	s.late = func() { close(late) }
-	var read error
+	late, done := make(chan struct{}), make(chan struct{})
+	s.onLate = func() { close(late) }
+	var result error
 	go func() {
-		defer close(over)
-		read = f()
-		s.end()
+		defer close(done)
+		result = f()
+		s.release()
 	}()
 	var err error
 	select {
-	case <-over:
-		return read
+	case <-done:
+		return result
 	case <-late:
 		err = &BodyError{ErrBodyTimeout}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	s.giveUp(over)
+	s.giveUp(done)
 	go func() {
-		if <-over; read == nil {
+		if <-done; result == nil {
 			undo()
 		}
 	}()
 	return err
 }
 
-// isInMemory reports whether reading a body never waits.
+// isInMemory reports whether Read of a body never blocks.
 func isInMemory(body io.Reader) bool {
 	switch body.(type) {
 	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
@@ -117,15 +115,15 @@ func isInMemory(body io.Reader) bool {
 	return false
 }
 
-// A content is a request's body whose length is known.
+// A content is a request's body of known length. Without a body it is the zero content.
 type content struct {
 	length int64
-	short  []byte  // all of it, if it goes with the request in one piece
-	long   *source // otherwise; nil if it was short, or none
+	short  []byte  // a short body, which is sent with the parameters
+	long   *source // a longer body; otherwise nil
 }
 
-// contentOf gives a request's body with its length: it reads those that are short, and
-// those whose length is not known, which go to a temporary file.
+// contentOf gives a request's body with its length. It reads a short body, and copies a
+// body of unknown length to a temporary file.
 func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
 	if r.Body == nil {
 		return content{}, nil
@@ -139,16 +137,16 @@ func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
 		err := s.readNow(ctx, func() error { return readExactly(s, short, r.ContentLength) }, func() {})
 		return content{length: r.ContentLength, short: short}, err
 	case cl.MaxSpool < 0:
-		s.end()
+		s.release()
 		return content{}, ErrLengthRequired
 	}
 	most := cmp.Or(cl.MaxSpool, DefaultMaxSpool)
 	f, err := os.CreateTemp("", "fastcgi-body-")
 	if err != nil {
-		s.end()
+		s.release()
 		return content{}, &SpoolError{err}
 	}
-	_ = os.Remove(f.Name()) // it is gone with its descriptor, whatever happens
+	_ = os.Remove(f.Name()) // the kernel frees it with its descriptor
 	var length int64
 	err = s.readNow(ctx, func() (err error) {
 		length, err = spool(f, s, most)
@@ -160,27 +158,27 @@ func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
 	if err != nil {
 		return content{}, err
 	}
-	file := &source{body: f, limit: -1, waits: true, end: sync.OnceFunc(func() { _ = f.Close() })}
+	file := &source{body: f, limit: -1, returns: true, release: sync.OnceFunc(func() { _ = f.Close() })}
 	if length > shortBody {
 		return content{length: length, long: file}, nil
 	}
-	defer file.end()
+	defer file.release()
 	short := make([]byte, length)
 	return content{length: length, short: short}, readExactly(file, short, length)
 }
 
-// close lets go of a body that is not to be sent.
+// close releases a body that is not sent.
 func (c content) close() {
 	if c.long != nil {
-		c.long.end()
+		c.long.release()
 	}
 }
 
-// readExactly fills p, with which a body of a known length has to end if all that is
-// left of it is as long.
+// readExactly fills p. left is what is left of the body's length: if p is all of that,
+// the body must end there.
 func readExactly(body io.Reader, p []byte, left int64) error {
 	switch _, err := io.ReadFull(body, p); {
-	case err == io.EOF || err == io.ErrUnexpectedEOF: //nolint:errorlint // ReadFull's own; the body's are in a BodyError
+	case err == io.EOF || err == io.ErrUnexpectedEOF: //nolint:errorlint // ReadFull's own; those of the body are a BodyError
 		return ErrBodyTooShort
 	case err != nil:
 		return err
@@ -190,7 +188,7 @@ func readExactly(body io.Reader, p []byte, left int64) error {
 	return endsHere(body)
 }
 
-// endsHere has no error if a body is over.
+// endsHere returns nil at the end of a body.
 func endsHere(body io.Reader) error {
 	var more [1]byte
 	switch n, err := io.ReadFull(body, more[:]); {
@@ -202,23 +200,23 @@ func endsHere(body io.Reader) error {
 	return nil
 }
 
-// An upload is a body that goes out while the answer is waited for already: an
-// application may answer before it has read all.
+// An upload sends a body in a goroutine of its own while the answer is awaited: an
+// application may answer before it has read the whole body.
 type upload struct {
-	over chan struct{} // closed when the body is neither read nor sent any more
-	err  error         // what came of it, once over
-
-	mu   sync.Mutex
-	out  bool  // over is about to be closed: the time for the answer runs
-	why  error // what the exchange was ended for by the upload, if it was
 	body *source
+	done chan struct{} // closed when the goroutine has ended
+	err  error         // of sending; valid after done
+
+	mu    sync.Mutex
+	sent  bool  // RecvTimeout runs
+	cause error // why the upload closed the connection, if it did
 }
 
-// begin sends a body.
-func (x *exchange) begin(body content) {
-	u := &upload{over: make(chan struct{}), body: body.long}
-	u.body.late = func() {
-		x.endBy(u, &BodyError{ErrBodyTimeout})
+// startUpload sends a body.
+func (x *exchange) startUpload(body content) {
+	u := &upload{done: make(chan struct{}), body: body.long}
+	u.body.onLate = func() {
+		x.failUpload(u, &BodyError{ErrBodyTimeout})
 		if u.body.hangUp != nil {
 			u.body.hangUp()
 		}
@@ -226,48 +224,49 @@ func (x *exchange) begin(body content) {
 	x.up = u
 	x.arm()
 	go func() {
-		defer close(u.over)
-		defer u.body.end()
+		defer close(u.done)
+		defer u.body.release()
 		u.err = send(x.c, x.id, u.body, body.length)
 		if isOfBody(u.err) || isTimeout(u.err) {
-			x.endBy(u, u.err) // a part of a body has no end that the application could be told
+			x.failUpload(u, u.err)
 			return
 		}
+		// Sent, or the application has closed the connection, perhaps after an answer.
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		u.out = true
+		u.sent = true
 		_ = x.c.SetReadDeadline(after(x.limit))
 	}()
 }
 
-// endBy ends an exchange whose body cannot be sent.
-func (x *exchange) endBy(u *upload, why error) {
+// failUpload closes the connection: the protocol has no way to say that a body ends
+// early.
+func (x *exchange) failUpload(u *upload, cause error) {
 	u.mu.Lock()
-	if u.why == nil && x.ctx.Err() == nil {
-		u.why = why
+	if u.cause == nil && x.ctx.Err() == nil {
+		u.cause = cause
 	}
 	u.mu.Unlock()
 	_ = x.c.Discard()
 }
 
-// isOver reports whether the body was sent whole, or will not be.
-func (u *upload) isOver() bool {
+func (u *upload) isDone() bool {
 	select {
-	case <-u.over:
+	case <-u.done:
 		return true
 	default:
 		return false
 	}
 }
 
-// isOfBody reports whether an error is about a body, and not about the connection.
+// isOfBody reports whether an error is about a body, as opposed to the connection.
 func isOfBody(err error) bool {
 	var bad *BodyError
 	return errors.As(err, &bad) || errors.Is(err, ErrBodyTooShort) || errors.Is(err, ErrBodyTooLong)
 }
 
-// send sends a body as the application takes it, each piece when it has been read, and
-// the last when it is known that nothing is behind.
+// send sends each piece of a body when it has been read, and the last piece when the
+// body has ended there.
 func send(c *client.Client, id uint16, body io.Reader, length int64) error {
 	p := make([]byte, headerLen+min(maxPiece, length)+headerLen) // with room for the end
 	for left := length; left > 0; {

@@ -20,12 +20,12 @@ type Response struct {
 	Reason     string
 	Header     http.Header // without Status
 
-	// Body is read as it comes. At its end is io.EOF only if the application has said
-	// that it is the end, or has sent Content-Length bytes; io.ErrUnexpectedEOF if the
-	// connection was over before, or if there are less. What is more than
-	// Content-Length is dropped, with the connection, as it is by nginx; and so is any
-	// body of a response that has none: to HEAD, 204, 304. Close before the end closes
-	// the connection. It ends a Read that is under way.
+	// Body is read as it comes. It ends with io.EOF if the application has ended the
+	// request or has sent Content-Length bytes, and with io.ErrUnexpectedEOF if the
+	// connection ended before, or if the body is shorter than Content-Length. If it is
+	// longer, the rest is dropped with the connection, as by nginx; so is the body of a
+	// response that has none (to HEAD, 204, 304). Close before the end closes the
+	// connection. Close ends a Read in progress.
 	Body io.ReadCloser
 
 	x *exchange
@@ -50,16 +50,16 @@ type exchange struct {
 	ctx      context.Context
 	c        *client.Client
 	id       uint16        // of the request, on this connection
-	limit    time.Duration // for the answer, and between its records; negative is none
+	limit    time.Duration // RecvTimeout; negative: no limit
 	uncancel func() bool   // has ctx not end the connection any more
 	up       *upload       // the body, if it was not sent with the request
 	stderrTo func([]byte)  // of the request
 
 	answered bool // a record of the answer has come
-	stale    int  // how many records of other requests have come before
-	timed    bool // the limit is kept by deadlines
+	stale    int  // how many records of other requests have come
+	timed    bool // limit is kept by deadlines, as it is during an upload
 
-	reading  sync.Mutex // belongs to who reads the body
+	reading  sync.Mutex // held by a Read or WriteTo of the body; guards the fields below
 	closed   atomic.Bool
 	rest     []byte // of the body, received and not read
 	left     int64  // how much of the body is to come; negative if that is not known
@@ -107,8 +107,8 @@ func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 	}
 }
 
-// take has a piece of STDOUT be the next of the body, up to the body's length. At what
-// is more the exchange ends: the connection is not to be used again.
+// take makes p the next piece of the body. If the body is longer than its length, take
+// cuts p and closes the connection.
 func (x *exchange) take(p []byte) {
 	x.rest = p
 	if x.left < 0 {
@@ -166,9 +166,9 @@ func (x *exchange) next() error {
 	}
 }
 
-// skip is what a record of another id comes to: nothing. It is of an earlier request,
-// whose script has written after fastcgi_finish_request; or of id 0, about the
-// connection, where nothing was asked for. It does not count as a sign of life either.
+// skip drops a record of another id: of an earlier request, whose script goes on writing
+// after fastcgi_finish_request, or of id 0, a management record that nothing here asked
+// for. Such a record does not extend the limit that began to run at begin.
 func (x *exchange) skip(begin time.Time) {
 	x.stale++
 	if x.up == nil && !x.timed && x.limit > 0 {
@@ -177,16 +177,16 @@ func (x *exchange) skip(begin time.Time) {
 	}
 }
 
-// arm sets the deadline of the next record, where the limit of the single receive is
-// not enough: while the body is sent there is none, and from then on there is.
+// arm sets the deadline for the next record where RecvTimeout alone will not do: the
+// limit starts when the body has been sent.
 func (x *exchange) arm() {
 	switch u := x.up; {
 	case u != nil:
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if !u.out {
-			// Not none: a deadline that is the first of all to be set does not reach a
-			// receive that waits already.
+		if !u.sent {
+			// Not the zero time: the first deadline ever set does not end a receive that
+			// is in progress.
 			_ = x.c.SetReadDeadline(after(-1))
 			return
 		}
@@ -196,7 +196,7 @@ func (x *exchange) arm() {
 	_ = x.c.SetReadDeadline(after(x.limit))
 }
 
-// after is the end of a limit that begins now.
+// after gives the end of a limit that starts now.
 func after(limit time.Duration) time.Time {
 	if limit < 0 {
 		limit = 1000 * time.Hour
@@ -204,7 +204,7 @@ func after(limit time.Duration) time.Time {
 	return time.Now().Add(limit)
 }
 
-// isAnswered reports whether any byte of an answer has come: a record, or a part of one.
+// isAnswered reports whether any byte of an answer has come, if only a part of a record.
 func (x *exchange) isAnswered() bool {
 	if x.answered {
 		return true
@@ -249,17 +249,16 @@ func (x *exchange) ended(content []byte) error {
 	return io.EOF
 }
 
-// stopSending waits until the request's body is not read any more, if that is certain
-// to be soon. The connection is closed.
+// stopSending ends an upload whose connection is closed.
 func (x *exchange) stopSending() {
-	if x.up != nil && !x.up.isOver() {
-		x.up.body.giveUp(x.up.over)
+	if x.up != nil && !x.up.isDone() {
+		x.up.body.giveUp(x.up.done)
 	}
 }
 
 // sent reports whether the request was sent whole.
 func (x *exchange) sent() bool {
-	return x.up == nil || x.up.isOver() && x.up.err == nil
+	return x.up == nil || x.up.isDone() && x.up.err == nil
 }
 
 // failure is what an error on the connection means to the caller.
@@ -270,18 +269,18 @@ func (x *exchange) failure(err error) error {
 	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	case x.stale > 0 && !x.answered && isTimeout(err):
-		return fmt.Errorf("fastcgi: %d records came of other requests, and none of request %d: %w", x.stale, x.id, err)
+		return fmt.Errorf("fastcgi: %d records of other requests and none of request %d came; the application must repeat the request's id: %w", x.stale, x.id, err)
 	}
 	return err
 }
 
-// whyClosed is why the connection was closed here, if it was.
+// whyClosed gives the reason for which the connection was closed here, or nil.
 func (x *exchange) whyClosed() error {
 	if x.up != nil {
 		x.up.mu.Lock()
 		defer x.up.mu.Unlock()
-		if x.up.why != nil {
-			return x.up.why
+		if x.up.cause != nil {
+			return x.up.cause
 		}
 	}
 	if x.closed.Load() {
@@ -335,12 +334,12 @@ func (x *exchange) receive() {
 	default:
 		x.err = x.abandon(err)
 		if x.left == 0 && x.ctx.Err() == nil && !x.closed.Load() {
-			x.err = io.EOF // the body is whole, whatever the end of the request was
+			x.err = io.EOF // the body has its length, however the request ended
 		}
 	}
 }
 
-// why is the error of a Read, when there is no more.
+// why gives the error of a Read at the end.
 func (x *exchange) why() error {
 	if x.closed.Load() {
 		return errBodyClosed
@@ -372,30 +371,32 @@ func (b body) WriteTo(w io.Writer) (n int64, err error) {
 	}
 }
 
-// Close may be called while another goroutine reads, which it ends.
+// Close may be called while another goroutine reads. It ends that Read.
 func (b body) Close() error {
 	x := b.x
+	ended := false
 	if x.reading.TryLock() {
 		if x.err == nil && x.left == 0 && x.sent() {
 			x.finish()
 		}
+		ended = x.err != nil
 		x.reading.Unlock()
 	}
-	if !x.closed.Swap(true) {
+	if !x.closed.Swap(true) && !ended {
 		_ = x.c.Discard()
 		x.settle()
 	}
 	return nil
 }
 
-// stopReading is for who has read.
+// stopReading ends a Read.
 func (x *exchange) stopReading() {
 	x.reading.Unlock()
 	x.settle()
 }
 
-// settle ends what was closed. Of two, one that reads and one that closes, it is done by
-// the later.
+// settle ends an exchange whose body was closed. Both Read and Close call it at their
+// end, and the later of the two finds the mutex free.
 func (x *exchange) settle() {
 	if !x.closed.Load() || !x.reading.TryLock() {
 		return
@@ -408,11 +409,10 @@ func (x *exchange) settle() {
 	x.reading.Unlock()
 }
 
-// finish waits a moment for the end of a request whose body has come whole: as a rule
-// it is on its way, and the connection can then be used again.
+// finish waits 10 ms for END_REQUEST after the whole body: with it the connection can be
+// used again, and the script is not cut off.
 func (x *exchange) finish() {
-	const moment = 10 * time.Millisecond
-	x.limit, x.timed = moment, true
+	x.limit, x.timed = 10*time.Millisecond, true
 	x.receive()
 }
 

@@ -6,8 +6,7 @@ import (
 	"os"
 )
 
-// spool keeps a body of unknown length in a file, from whose beginning it is then to be
-// read.
+// spool copies a body of unknown length to a file and seeks to its beginning.
 func spool(f *os.File, body io.Reader, most int64) (length int64, err error) {
 	length, err = io.Copy(f, io.LimitReader(body, most+1))
 	var read *BodyError

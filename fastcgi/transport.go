@@ -12,15 +12,16 @@ import (
 // httputil.ReverseProxy of it serves them. Where Handler looks at files, it does not:
 // Root is the application's.
 //
-// It treats a request as net/http's own Transport does: ContentLength 0 with a Body that
-// is not nil and not http.NoBody is an unknown length (the body then goes to a temporary
-// file first, see Client.MaxSpool), and Body is closed in any case, perhaps after
-// RoundTrip has returned. The answer is as long as its Content-Length: a shorter one ends
-// in io.ErrUnexpectedEOF, and what is more is not given. Answers to HEAD and those with
-// the statuses 204 and 304 have no body. It neither asks for compression nor undoes it.
+// RoundTrip treats a request as net/http's own Transport does. ContentLength 0 with a
+// Body that is neither nil nor http.NoBody is an unknown length: the body is copied to a
+// temporary file first, see Client.MaxSpool. Body is closed in any case, perhaps after
+// RoundTrip has returned. The answer's body ends at its Content-Length, and with
+// io.ErrUnexpectedEOF if it is shorter. Answers to HEAD and answers with the statuses 204
+// and 304 have no body. Unlike net/http's, RoundTrip neither asks for compression nor
+// undoes it, and ignores Request.Cancel.
 //
-// REMOTE_ADDR is the host of the request's RemoteAddr, which a ReverseProxy has from its
-// own client, and otherwise 127.0.0.1, this machine. HTTPS is set for https URLs.
+// REMOTE_ADDR is the host of the request's RemoteAddr, which a ReverseProxy passes on,
+// or 127.0.0.1. HTTPS is set for https URLs.
 type Transport struct {
 	Client *Client
 
@@ -52,7 +53,7 @@ func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		length = 0
 	}
-	resp.Header.Del("Transfer-Encoding") // of a connection that there is not
+	resp.Header.Del("Transfer-Encoding") // the body is not encoded
 	return &http.Response{
 		Status: strings.TrimRight(fmt.Sprintf("%03d %s", resp.StatusCode, resp.Reason), " "), StatusCode: resp.StatusCode,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -83,8 +84,8 @@ func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of a client's request these are in the URL, and not in what a server has set,
-	// which a proxy's request still has.
+	// A request's URL counts, not the fields that a server set, which a ReverseProxy
+	// leaves in its request.
 	req.Params["REQUEST_URI"] = r.URL.RequestURI()
 	if r.URL.Scheme == "https" {
 		req.Params["HTTPS"], req.Params["REQUEST_SCHEME"] = "on", "https"

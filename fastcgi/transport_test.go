@@ -109,7 +109,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 
 // The body is closed whatever becomes of the request.
 func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
-	tr, cl := answering(t, func(a *asked) string { return "broken" })
+	tr, cl := answering(t, func(*asked) string { return "broken" })
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	cl.BodyTimeout = 200 * time.Millisecond
 	stalled := func() io.Reader {

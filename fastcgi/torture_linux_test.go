@@ -40,10 +40,10 @@ error_log('secret of ' . $_GET['id']); echo "X-Id: secret\r\nSet-Cookie: secret=
 
 // A torment is what has become of the requests of the torture test.
 type torment struct {
-	t                                    *testing.T
-	base                                 map[string]*httptest.Server
-	done, failed, cancelled, wrong       atomic.Int64
-	posts, postsFailed, uploads, finishs atomic.Int64
+	t                                     *testing.T
+	base                                  map[string]*httptest.Server
+	done, failed, cancelled, wrong        atomic.Int64
+	posts, postsFailed, uploads, finishes atomic.Int64
 
 	mu       sync.Mutex
 	answered []string // ids of POSTs that were answered
@@ -153,7 +153,7 @@ func (m *torment) one(id string) {
 		what := strings.Repeat(id+".", size/(len(id)+1)+1)[:size]
 		m.ask(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
 	default:
-		m.finishs.Add(1)
+		m.finishes.Add(1)
 		m.ask(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
 	}
 }
@@ -161,7 +161,7 @@ func (m *torment) one(id string) {
 // children are the processes of php-fpm's workers.
 func (p *phpFPM) children() (pids []int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Pid()))
-	for _, field := range strings.Fields(string(b)) {
+	for field := range strings.FieldsSeq(string(b)) {
 		if pid, err := strconv.Atoi(field); err == nil {
 			pids = append(pids, pid)
 		}
@@ -257,7 +257,7 @@ func TestTorture(t *testing.T) {
 	carriedOut, doubled, lost := make(map[string]int), 0, 0
 	b, err := os.ReadFile(ids)
 	require.NoError(t, err)
-	for _, id := range strings.Fields(string(b)) {
+	for id := range strings.FieldsSeq(string(b)) {
 		carriedOut[id]++
 		if carriedOut[id] == 2 {
 			doubled++
@@ -281,7 +281,7 @@ func TestTorture(t *testing.T) {
 		}
 	}
 	t.Logf("%v: %d requests answered, %d given up, %d failed (%v); %d POSTs, %d of them failed; %d uploads; %d answers before their script's end",
-		length, m.done.Load(), m.cancelled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishs.Load())
+		length, m.done.Load(), m.cancelled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishes.Load())
 	t.Logf("%d workers killed, %d reloads; %+v", kills, reloads, stats)
 	t.Logf("wrong answers: %d; POSTs carried out twice: %d; answered and not carried out: %d; leaked descriptors: %d, goroutines: %d",
 		m.wrong.Load(), doubled, lost, max(leakedDescriptors, 0), max(leakedGoroutines, 0))

@@ -1,0 +1,399 @@
+package client_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// ends waits until the server has seen a connection end, whatever comes before that.
+func ends(t *testing.T, peer net.Conn) {
+	t.Helper()
+	_ = peer.SetReadDeadline(time.Now().Add(enough)) // the server may have closed it
+	_, err := io.Copy(io.Discard, peer)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+// Setup has each connection before anybody else, and once, whoever it was dialled for.
+func TestSetupHasEachNewConnectionOnce(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	var setups atomic.Int32
+	p := newPool(t, client.PoolOptions{MinIdle: 1, Setup: func(ctx context.Context, c *client.Client) error {
+		setups.Add(1)
+		require.False(t, c.Reused())
+		limit, ok := ctx.Deadline()
+		require.True(t, ok)
+		require.LessOrEqual(t, time.Until(limit), enough)
+		return pings(c)
+	}})
+	opts := &client.Options{ConnectTimeout: enough}
+	c := s.from(t, p, opts)
+	require.Zero(t, c.ReuseCount())
+	require.False(t, c.Reused(), "it counts as new")
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.EqualValues(t, 2, setups.Load())
+	require.NoError(t, c.Close())
+	require.Equal(t, 2, p.Stats().Idle)
+
+	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), opts, pings))
+	c, err := p.DialNew(t.Context(), "tcp", s.Addr().String(), opts)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.EqualValues(t, 3, setups.Load())
+	require.EqualValues(t, setups.Load(), p.Stats().Dials)
+}
+
+// What Setup has sent without an answer, as a PROXY header, is nothing to its clients.
+func TestAfterSetupAConnectionIsClean(t *testing.T) {
+	for name, setup := range map[string]func(c *client.Client) error{
+		"no answer": func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
+		"a packet without an answer": func(c *client.Client) error {
+			_, err := c.SendPacket([]byte("PROXY"))
+			return err
+		},
+		"a deadline": func(c *client.Client) error { return c.SetDeadline(time.Now().Add(time.Hour)) },
+		"the descriptor": func(c *client.Client) error {
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return err
+			}
+			return raw.Control(func(fd uintptr) {
+				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 0)
+			})
+		},
+		"a look at nothing": func(c *client.Client) error { _, _ = c.Recv(make([]byte, 1), client.DontWait); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := silent(t, "tcp")
+			p := newPool(t, client.PoolOptions{Setup: func(_ context.Context, c *client.Client) error { return setup(c) }})
+			opts := &client.Options{Framing: lines}
+			for i := range 3 {
+				c := s.from(t, p, opts)
+				require.Equal(t, i, c.ReuseCount())
+				require.NoError(t, c.Close())
+				require.Equal(t, 1, p.Stats().Idle, "%+v", p.Stats())
+			}
+		})
+	}
+	t.Run("nor has it a limit", func(t *testing.T) {
+		s := silent(t, "tcp")
+		p := newPool(t, client.PoolOptions{Setup: func(context.Context, *client.Client) error { return nil }})
+		const limit = 30 * time.Millisecond
+		c := s.from(t, p, &client.Options{ConnectTimeout: limit, RecvTimeout: 3 * limit})
+		begin := time.Now()
+		_, err := c.Recv(make([]byte, 1), 0)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, time.Since(begin), 3*limit)
+		require.NoError(t, c.Close())
+	})
+}
+
+// STARTTLS belongs to Setup: the connection is kept, and is TLS for all who get it.
+func TestSetupTurnsConnectionsToTLS(t *testing.T) {
+	m := newMailServer(t)
+	inside, _ := m.serve()
+	trust := m.trust(t)
+	p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
+		for _, say := range []string{"", "EHLO me\r\n", "STARTTLS\r\n"} {
+			if _, err := c.Send([]byte(say), 0); err != nil {
+				return err
+			}
+			readLine(t, c)
+		}
+		if err := c.StartTLS(ctx, trust); err != nil {
+			return err
+		}
+		require.Equal(t, "250 inside\r\n", readLine(t, c))
+		return nil
+	}})
+	for i := range 3 {
+		c, err := p.Dial(t.Context(), "tcp4", m.Addr().String(), nil)
+		require.NoError(t, err)
+		require.Equal(t, i, c.ReuseCount())
+		require.True(t, c.ConnectionState().HandshakeComplete)
+		require.NoError(t, c.Close())
+		require.Equal(t, 1, p.Stats().Idle, "%+v", p.Stats())
+	}
+	require.NoError(t, p.Close())
+	require.Empty(t, <-inside)
+}
+
+func TestASetupThatFailsFailsTheDial(t *testing.T) {
+	no := errors.New("no such user")
+	send := func(c *client.Client, s string) { _, _ = c.Send([]byte(s), 0) }
+	for name, test := range map[string]struct {
+		setup func(c *client.Client) error
+		is    error
+		says  string
+	}{
+		"an error": {func(*client.Client) error { return no }, no, "Setup: no such user"},
+		"another dial's error": {func(*client.Client) error {
+			return &net.OpError{Op: "dial", Net: "tcp", Err: no}
+		}, no, "Setup: dial"},
+		"an end": {func(c *client.Client) error {
+			send(c, "bye!")
+			_, err := c.Recv(make([]byte, 4), 0)
+			return err
+		}, io.EOF, ""},
+		"an end that it does not tell": {func(c *client.Client) error {
+			send(c, "bye!")
+			_, _ = c.Recv(make([]byte, 4), 0)
+			return nil
+		}, nil, "had failed"},
+		"an end that it has not seen": {func(c *client.Client) error {
+			send(c, "bye!")
+			for c.IsConnected() {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}, nil, "has closed"},
+		"Close":      {func(c *client.Client) error { return c.Close() }, nil, "closed the client"},
+		"Discard":    {func(c *client.Client) error { return c.Discard() }, nil, "closed the client"},
+		"CloseWrite": {func(c *client.Client) error { return c.CloseWrite() }, nil, "had failed"},
+		"a call under way": {func(c *client.Client) error {
+			go func() { _, _ = c.Recv(make([]byte, 1), 0) }()
+			inKernel(t)
+			return nil
+		}, nil, "under way"},
+		"a part of an answer": {func(c *client.Client) error {
+			send(c, "ping")
+			_, err := c.Recv(make([]byte, 4), client.WaitAll|client.Peek)
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 2), 0)
+			return err
+		}, nil, "unread"},
+		"a packet": {func(c *client.Client) error {
+			send(c, "one\r\ntwo\r\n")
+			_, err := c.Recv(make([]byte, 10), client.WaitAll|client.Peek)
+			require.NoError(t, err)
+			_, err = c.RecvPacket()
+			return err
+		}, nil, "unread"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := countedServer(t, "tcp", func(conn net.Conn) {
+				p := make([]byte, 16)
+				for {
+					n, err := conn.Read(p)
+					if err != nil || string(p[:n]) == "bye!" {
+						return
+					}
+					_, _ = conn.Write(p[:n])
+				}
+			})
+			runs := 0
+			p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
+				runs++
+				return test.setup(c)
+			}})
+			c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Framing: lines})
+			require.Error(t, err)
+			require.Nil(t, c)
+			require.Equal(t, 1, runs)
+			require.True(t, client.SafeToRetry(err), "no request was sent")
+			require.ErrorContains(t, err, test.says)
+			if test.is != nil {
+				require.ErrorIs(t, err, test.is)
+			}
+			var op *net.OpError
+			require.ErrorAs(t, err, &op)
+			require.Equal(t, "dial", op.Op)
+			require.Equal(t, s.Addr().String(), op.Addr.String())
+			ends(t, <-s.new)
+			stats := p.Stats()
+			require.EqualValues(t, 1, stats.DialErrors)
+			require.Zero(t, stats.Idle+stats.Active+stats.Dialing)
+			require.Error(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
+			require.Equal(t, 2, runs, "it is no reason to repeat")
+		})
+	}
+}
+
+// What the server says of itself after a Setup that has heard nothing is for the first
+// who gets the connection.
+func TestAGreetingAfterSetupIsForTheFirst(t *testing.T) {
+	s := countedServer(t, "tcp", func(conn net.Conn) {
+		_, _ = io.ReadFull(conn, make([]byte, 7))
+		_, _ = conn.Write([]byte("hello"))
+		_, _ = conn.Read(make([]byte, 1))
+	})
+	p := newPool(t, client.PoolOptions{MinIdle: 1, Setup: func(_ context.Context, c *client.Client) error {
+		_, err := c.Send([]byte("PROXY\r\n"), 0)
+		return err
+	}})
+	for range 2 {
+		c := s.from(t, p, nil)
+		receives(t, c, []byte("hello"))
+		require.NoError(t, c.Discard())
+		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	}
+}
+
+// The limit of the dial is Setup's too, whatever limits the calls in it have; the caller
+// who goes is not kept, and Close of the pool ends it.
+func TestSetupEndsWithTheDial(t *testing.T) {
+	hangs := func(_ context.Context, c *client.Client) error {
+		_, err := c.Recv(make([]byte, 1), 0)
+		return err
+	}
+	for name, setup := range map[string]func(context.Context, *client.Client) error{
+		"in a call":      hangs,
+		"by its context": func(ctx context.Context, _ *client.Client) error { <-ctx.Done(); return ctx.Err() },
+		"by no deadline": func(ctx context.Context, c *client.Client) error {
+			_ = c.SetDeadline(time.Time{})
+			return hangs(ctx, c)
+		},
+		"in a handshake":  func(ctx context.Context, c *client.Client) error { return c.StartTLS(ctx, nil) },
+		"in a handshake,": func(_ context.Context, c *client.Client) error { return c.StartTLS(context.Background(), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := silent(t, "tcp")
+			const limit = 60 * time.Millisecond
+			p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: setup})
+			begin := time.Now()
+			_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Timeout: enough, ConnectTimeout: limit, TLS: nil})
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			var timeout net.Error
+			require.ErrorAs(t, err, &timeout)
+			require.True(t, timeout.Timeout())
+			require.GreaterOrEqual(t, time.Since(begin), limit)
+			require.Less(t, time.Since(begin), enough/2)
+			ends(t, <-s.new)
+
+			ctx, cancel := context.WithCancel(t.Context())
+			got := make(chan error, 1)
+			opts := &client.Options{Timeout: -1}
+			go func() { _, err := p.Dial(ctx, "tcp", s.Addr().String(), opts); got <- err }()
+			peer := <-s.new
+			cancel()
+			require.ErrorIs(t, <-got, context.Canceled)
+			require.NoError(t, p.Close())
+			ends(t, peer)
+			require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+		})
+	}
+}
+
+// A reference that Setup has kept reaches nothing, like that of a client given back.
+func TestAClientOfSetupReachesNobodyAfterIt(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	var old *client.Client
+	var raw syscall.RawConn
+	p := newPool(t, client.PoolOptions{Setup: func(_ context.Context, c *client.Client) (err error) {
+		old = c
+		raw, err = c.SyscallConn()
+		return err
+	}})
+	c := s.from(t, p, nil)
+	for name, call := range map[string]func() error{
+		"Send":        func() error { _, err := old.Send([]byte("x"), 0); return err },
+		"Recv":        func() error { _, err := old.Recv(make([]byte, 1), 0); return err },
+		"SetDeadline": func() error { return old.SetDeadline(time.Unix(1, 0)) },
+		"StartTLS":    func() error { return old.StartTLS(t.Context(), nil) },
+		"raw":         func() error { return raw.Control(func(uintptr) { t.Error("called") }) },
+		"Close":       old.Close,
+		"Discard":     old.Discard,
+	} {
+		require.ErrorIs(t, call(), net.ErrClosed, name)
+	}
+	require.False(t, old.IsConnected())
+	asks(t, c, "mine")
+	require.NoError(t, c.Close())
+}
+
+// A Setup that does not return loses neither place nor connection.
+func TestASetupThatDoesNotReturnLosesNothing(t *testing.T) {
+	for name, test := range map[string]struct{ leave func() }{
+		"panic":  {func() { panic("no") }},
+		"Goexit": {runtime.Goexit},
+	} {
+		for _, over := range []string{"plain", "TLS"} {
+			t.Run(name+", "+over, func(t *testing.T) {
+				secure := listenTLS(t, "tcp", nil)
+				s := countedServer(t, "tcp", func(conn net.Conn) {
+					if over == "TLS" {
+						conn = tls.Server(conn, secure.config)
+					}
+					echo(conn)
+				})
+				opts := &client.Options{}
+				if over == "TLS" {
+					opts.TLS = secure.trust(t)
+				}
+				first := true
+				p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
+					if first {
+						first = false
+						test.leave()
+					}
+					return pings(c)
+				}})
+				dial := func() (err error) {
+					defer func() {
+						if v := recover(); v != nil {
+							err = errors.New(v.(string))
+						}
+					}()
+					_, err = p.Dial(t.Context(), "tcp", s.Addr().String(), opts)
+					return err
+				}
+				require.Error(t, dial())
+				ends(t, <-s.new)
+				require.Zero(t, p.Stats().Dialing+p.Stats().Active)
+				c := s.from(t, p, opts)
+				asks(t, c, "ping")
+				require.NoError(t, c.Close())
+			})
+		}
+	}
+}
+
+// Redis' own AUTH and SELECT: each connection is set up once, and used by many.
+func TestSetupLogsInToRedis(t *testing.T) {
+	_, addrs := startRedis(t)
+	says := func(c *client.Client, request, want string) error {
+		if _, err := c.SendPacket([]byte(request)); err != nil {
+			return err
+		}
+		reply, err := c.RecvPacket()
+		if err == nil && !strings.HasPrefix(string(reply), want) {
+			err = errors.New(string(reply))
+		}
+		return err
+	}
+	opts := &client.Options{Framing: lines}
+	admin := newPool(t, client.PoolOptions{})
+	require.NoError(t, admin.Do(t.Context(), "tcp", addrs["tcp"], opts, func(c *client.Client) error {
+		return says(c, "CONFIG SET requirepass secret", "+OK")
+	}))
+	for password, ok := range map[string]bool{"secret": true, "wrong": false} {
+		p := newPool(t, client.PoolOptions{Setup: func(_ context.Context, c *client.Client) error {
+			if err := says(c, "AUTH "+password, "+OK"); err != nil {
+				return err
+			}
+			return says(c, "SELECT 3", "+OK")
+		}})
+		for range 3 {
+			err := p.Do(t.Context(), "tcp", addrs["tcp"], opts, func(c *client.Client) error {
+				return says(c, "SET key value", "+OK")
+			})
+			require.Equal(t, ok, err == nil, "%v", err)
+			if !ok {
+				require.ErrorContains(t, err, "WRONGPASS")
+			}
+		}
+		require.Equal(t, ok, p.Stats().Dials == 1)
+	}
+}
