@@ -79,7 +79,8 @@ type Handler struct {
 	// nginx's fastcgi_request_buffering off. The worker waits for the client meanwhile.
 	// By default a body is received first: up to 16 KiB in memory, and up to
 	// Client.MaxSpool in a temporary file. A longer one is 413. If MaxSpool is
-	// negative, bodies of known length are streamed.
+	// negative, bodies of known length are streamed. A body of unknown length is
+	// received first in any case, since the application has to know the length.
 	StreamBody bool
 
 	// MaxBufferedResponse is how much of an answer is kept in a temporary file for a

@@ -102,14 +102,13 @@ func (q *request) answer(resp *Response, cancel func()) {
 		if gone = out.flush(); gone == nil {
 			_, err = io.Copy(stream{out}, resp.Body)
 		}
+		q.logStderr(resp)
 	} else {
 		b := newBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
 		_, err = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // the worker is free
-		gone = b.end()
-	}
-	if said := resp.Stderr(); len(said) > 0 {
-		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, said)
+		q.logStderr(resp)
+		gone = b.end() // which may take as long as the client does
 	}
 	if err == nil && gone == nil {
 		return
@@ -120,6 +119,12 @@ func (q *request) answer(resp *Response, cancel func()) {
 	}
 	// This ends the connection over HTTP/1, and the stream alone over HTTP/2.
 	panic(http.ErrAbortHandler)
+}
+
+func (q *request) logStderr(resp *Response) {
+	if said := resp.Stderr(); len(said) > 0 {
+		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, said)
+	}
 }
 
 // header writes the response's header beside what middlewares have set. The reason
