@@ -294,8 +294,11 @@ func (cl *Client) dialError(ctx context.Context, err error) error {
 	case most == 0:
 		most = DefaultMaxConns
 	}
-	if most > 0 && stats.Active >= most || cl.Network == "unix" && ctx.Err() == nil {
+	switch {
+	case most > 0 && stats.Active >= most:
 		return &BusyError{Conns: stats.Active, Err: err}
+	case cl.Network == "unix" && ctx.Err() == nil:
+		return &BusyError{Err: err}
 	}
 	return err
 }

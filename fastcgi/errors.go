@@ -85,12 +85,15 @@ func (e *SpoolError) Unwrap() error { return e.Err }
 // use or the application's backlog was full. Nothing of the request was sent. It wraps
 // the error of Pool.Dial, which is a timeout.
 type BusyError struct {
-	Conns int // connections in use
+	Conns int // connections in use; 0 if the backlog was full
 	Err   error
 }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("fastcgi: no free connection, %d are in use: raise MaxConns and the number of workers (pm.max_children): %v", e.Conns, e.Err)
+	if e.Conns == 0 {
+		return fmt.Sprintf("fastcgi: the application's backlog is full: raise the number of workers (pm.max_children): %v", e.Err)
+	}
+	return fmt.Sprintf("fastcgi: all %d connections are in use: raise MaxConns and the number of workers (pm.max_children): %v", e.Conns, e.Err)
 }
 
 // Unwrap gives the error of the dial.

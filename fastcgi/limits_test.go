@@ -266,6 +266,7 @@ func TestWhereTheBacklogIsFullTheErrorSaysSo(t *testing.T) {
 	var busy *BusyError
 	require.ErrorAs(t, err, &busy)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.ErrorContains(t, err, "backlog")
 }
 
 // The limits are nginx's, unless they are set.
