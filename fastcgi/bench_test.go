@@ -115,3 +115,15 @@ func BenchmarkOwnTime(b *testing.B) {
 	b.ReportMetric(float64(own)/float64(b.N)/1e3, "own-µs/request")
 	b.ReportMetric(float64(kernel)/float64(b.N)/1e3, "kernel-µs/request")
 }
+
+// BenchmarkHandler is a request to the Handler for a short page, by an HTTP client that
+// keeps its connection.
+func BenchmarkHandler(b *testing.B) {
+	p := startPHP(b, "unix")
+	s := served(b, p.client(b))
+	for b.Loop() {
+		if _, body := get(b, s, "/hello.php"); body != "hello" {
+			b.Fatal(body)
+		}
+	}
+}

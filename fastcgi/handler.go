@@ -1,13 +1,11 @@
 package fastcgi
 
 import (
-	"context"
 	"errors"
-	"io"
-	"io/fs"
+	"fmt"
 	"log"
 	"net/http"
-	"os"
+	"net/url"
 	"path"
 	"path/filepath"
 	"strings"
@@ -20,20 +18,40 @@ import (
 // A path that has a name with one of Extensions is that script, if there is such a
 // file, and what follows is PATH_INFO. A directory is its first Index that is there. A
 // file that is there is sent. All else is Fallback, or 404. Paths with a zero byte or a
-// line's end are refused, and so is everything that has a dot at the beginning of one
-// of its names.
+// line's end are refused. Files and directories whose name begins with a dot are not
+// there, unless DotFiles is set; /.well-known is (RFC 8615).
 //
-// What goes wrong before the response's header is 502 (an answer that is none), 503
-// (Overloaded), 504 (too late, and so if all connections were in use for too long), 411
-// or 413 (of the body); after it, the client's connection is ended, so that a part never passes
-// for the whole.
+// Under http.StripPrefix, or what else shortens the path of a request's URL, SCRIPT_NAME
+// and redirects have the prefix that was removed.
+//
+// A slow client holds no worker: a request's body is received whole before the
+// application is asked, and what the application answers is received at its speed and
+// passed on at the client's. Both are kept in memory up to a small size, and then in
+// temporary files, which have no name. An answer of type text/event-stream, or with
+// "X-Accel-Buffering: no", is passed on as it comes. So is any other as soon as the
+// client takes it.
+//
+// What goes wrong before the response's header has a status. Of the request: 400, 408
+// (the client stopped sending), 411, 413 (also where http.MaxBytesReader says so). Of
+// this machine: 500, 507 (no room for a body). Of the application: 502 (an answer that
+// is none), 503 with Retry-After (Overloaded, or all connections were in use for
+// Options.ConnectTimeout), 504 (another limit). After the header, the client's
+// connection is ended, or its stream over HTTP/2, so that a part never passes for the
+// whole.
 type Handler struct {
 	Client *Client
 
-	// Root is the directory, as this program has it. AppRoot is what the application
-	// calls it, if it sees another file system. Default: Root, made absolute.
+	// Root is the directory, as this program has it. If it is a symbolic link, or is
+	// below one, each request is served from where the link leads at that time.
+	// AppRoot is what the application calls the directory, if it sees another file
+	// system. Default: Root, made absolute.
 	Root    string
 	AppRoot string
+
+	// ResolveRootSymlink has the application get Root with its symbolic links resolved,
+	// in DOCUMENT_ROOT and SCRIPT_FILENAME: nginx's $realpath_root. PHP's opcode cache
+	// then sees that a link was switched to another release. AppRoot is not resolved.
+	ResolveRootSymlink bool
 
 	// Index are the names of what a directory shows. Default: index.php, index.html.
 	Index []string
@@ -42,22 +60,60 @@ type Handler struct {
 	// Default: .php.
 	Extensions []string
 
-	// Fallback is the path of a script for all that is not there: "/index.php" for
-	// programs that have one entrance. Default: 404.
+	// Fallback is the path of a script for all that is not there: "/index.php" makes
+	// WordPress, Laravel, Symfony and other programs with a front controller work. It
+	// is nginx's "try_files $uri $uri/ /index.php?$query_string". The query is passed
+	// on in any case, and nginx's ways to say so at the path's end are accepted:
+	// "?$query_string", "?$args", "$is_args$args". Default: 404.
 	Fallback string
 
 	// FollowLinks has symbolic links followed that lead out of the root. By default
-	// they are not there.
+	// they are not there. Links that stay inside are followed in any case.
 	FollowLinks bool
 
-	// Log is told what went wrong. Default: the log package's standard logger.
+	// DotFiles has files and directories served whose name begins with a dot, such as
+	// .env and .git. By default only /.well-known is.
+	DotFiles bool
+
+	// StreamBody has the application get a request's body as the client sends it:
+	// nginx's fastcgi_request_buffering off. The worker waits for the client meanwhile.
+	// By default a body is received first: up to 16 KiB in memory, and up to
+	// Client.MaxSpool in a temporary file. A longer one is 413. If MaxSpool is
+	// negative, bodies of known length are streamed. A body of unknown length is
+	// received first in any case, since the application has to know the length.
+	StreamBody bool
+
+	// MaxBufferedResponse is how much of an answer is kept in a temporary file for a
+	// client that takes it slowly; 64 KiB are in memory. Once there is so much the
+	// application waits for the client. Default: 1 GiB. Negative: no file.
+	MaxBufferedResponse int64
+
+	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
+	// than 32 KiB of an answer. It ends the connection, or the stream over HTTP/2.
+	// http.Server's ReadTimeout and WriteTimeout bound the whole as ever. Default:
+	// 60 s. Negative: no limit.
+	ClientTimeout time.Duration
+
+	// Params, if not nil, gives parameters that a script gets beside those of the
+	// request, or instead of them: nginx's fastcgi_param. It is for what this program
+	// knows and the request does not say, as APP_ENV. It is also for TLS that ends in
+	// front of this program: HTTPS, REQUEST_SCHEME, SERVER_PORT and REMOTE_ADDR are
+	// those of the connection, unless Params has others. A parameter is not to be taken
+	// from a header that the server in front does not set itself.
+	Params func(*http.Request) map[string]string
+
+	// Log is told what went wrong, a line each time, in which what is not printable is
+	// escaped. Default: the log package's standard logger.
 	Log *log.Logger
 
-	once sync.Once
-	root fs.FS
-	dir  *os.Root // of root, unless FollowLinks
-	abs  string
-	err  error
+	once  sync.Once
+	abs   string // Root
+	front target // Fallback
+	err   error
+
+	mu     sync.Mutex
+	root   *docRoot
+	closed bool
 }
 
 func (h *Handler) begin() {
@@ -66,20 +122,28 @@ func (h *Handler) begin() {
 			h.err = errNoRoot // and not whatever directory this is
 			return
 		}
-		if h.abs, h.err = filepath.Abs(h.Root); h.err != nil {
-			return
-		}
-		if h.FollowLinks {
-			h.root = os.DirFS(h.abs)
-			return
-		}
-		if h.dir, h.err = os.OpenRoot(h.abs); h.err == nil {
-			h.root = h.dir.FS()
+		if h.abs, h.err = filepath.Abs(h.Root); h.err == nil {
+			h.front, h.err = h.frontController()
 		}
 	})
 }
 
 var errNoRoot = errors.New("fastcgi: the handler has no root")
+
+func (h *Handler) frontController() (target, error) {
+	if h.Fallback == "" {
+		return target{}, nil
+	}
+	name := h.Fallback
+	for _, query := range []string{"?$query_string", "?$args", "$is_args$args"} {
+		name = strings.TrimSuffix(name, query)
+	}
+	t, script := split(name, h.Extensions)
+	if !script || !strings.HasPrefix(name, "/") || strings.ContainsAny(name, "?$") {
+		return target{}, fmt.Errorf("fastcgi: Fallback %q is not the path of a script: set it to one like /index.php", h.Fallback)
+	}
+	return t, nil
+}
 
 func (h *Handler) index() []string {
 	if len(h.Index) == 0 {
@@ -91,199 +155,113 @@ func (h *Handler) index() []string {
 // ServeHTTP serves.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.begin()
-	if h.err != nil {
-		h.fail(w, r, http.StatusInternalServerError, h.err)
+	root, err := (*docRoot)(nil), h.err
+	if err == nil {
+		root, err = h.acquire()
+	}
+	if err != nil {
+		h.fail(w, r, http.StatusInternalServerError, err)
 		return
 	}
-	p, refused := clean(r.URL.Path)
+	defer h.release(root)
+	name, prefix := unstripped(r)
+	p, refused := clean(name)
 	if refused != 0 {
 		http.Error(w, http.StatusText(refused), refused)
 		return
 	}
+	q := &request{h, root, w, r, prefix, h.newLink(w, r)}
 	t, script := split(p, h.Extensions)
 	switch {
-	case script && isFile(h.root, t.name):
-		h.run(w, r, t)
+	case !h.DotFiles && hidden(t.name):
+		http.Error(w, http.StatusText(http.StatusNotFound), http.StatusNotFound)
+		return
+	case script && root.isFile(t.name):
+		q.run(t)
 		return
 	case script: // never as a file: it is a source
-	case isDir(h.root, p):
-		if h.directory(w, r, p) {
+	case root.isDir(p):
+		if q.directory(p) {
 			return
 		}
-	case isFile(h.root, p) && !strings.HasSuffix(p, "/"):
-		h.file(w, r, p)
+	case root.isFile(p) && !strings.HasSuffix(p, "/"):
+		q.file(p)
 		return
 	}
-	if t, ok := split(h.Fallback, h.Extensions); ok && isFile(h.root, t.name) {
-		h.run(w, r, t)
-		return
+	if h.Fallback != "" {
+		if root.isFile(h.front.name) {
+			q.run(h.front)
+			return
+		}
+		h.logf("%s %s: no Fallback %s in %s", r.Method, r.URL.Path, h.front.name, root.path)
 	}
 	http.NotFound(w, r)
 }
 
+// A request is one that a Handler has received.
+type request struct {
+	*Handler
+	root   *docRoot
+	w      http.ResponseWriter
+	r      *http.Request
+	prefix string // what a middleware has taken off the path
+	link   *link
+}
+
 // directory shows a directory's index, if it has one.
-func (h *Handler) directory(w http.ResponseWriter, r *http.Request, p string) bool {
-	for _, name := range h.index() {
+func (q *request) directory(p string) bool {
+	for _, name := range q.index() {
 		full := path.Join(p, name)
-		if !isFile(h.root, full) {
+		if !q.root.isFile(full) {
 			continue
 		}
-		if !strings.HasSuffix(p, "/") {
-			u := *r.URL
-			u.Path, u.RawPath = "/"+strings.TrimLeft(p, "/")+"/", ""
-			u.Scheme, u.Host, u.User = "", "", nil
-			http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
+		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(requestPath(q.r), "/") {
+			q.redirect(p)
 			return true
 		}
-		if t, script := split(full, h.Extensions); script {
-			h.run(w, r, t)
+		if t, script := split(full, q.Extensions); script {
+			q.run(t)
 		} else {
-			h.file(w, r, full)
+			q.file(full)
 		}
 		return true
 	}
 	return false
 }
 
-func (h *Handler) file(w http.ResponseWriter, r *http.Request, p string) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+// redirect adds the slash at the end of a directory's path, without which relative
+// links in it would lead elsewhere.
+func (q *request) redirect(p string) {
+	u := url.URL{RawQuery: q.r.URL.RawQuery, ForceQuery: q.r.URL.ForceQuery}
+	u.Path = "/" + strings.Trim(q.prefix+p, "/") + "/" // two slashes would be another host's
+	http.Redirect(q.w, q.r, u.String(), http.StatusMovedPermanently)
+}
+
+func (q *request) file(p string) {
+	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
+		q.w.Header().Set("Allow", "GET, HEAD")
+		http.Error(q.w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 		return
 	}
-	f, err := h.root.Open(within(p))
+	f, err := q.root.open(p)
 	if err != nil {
-		http.NotFound(w, r)
+		http.NotFound(q.w, q.r)
 		return
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	content, ok := f.(io.ReadSeeker)
-	if err != nil || !ok || !info.Mode().IsRegular() {
-		http.NotFound(w, r)
+	if err != nil || !info.Mode().IsRegular() {
+		http.NotFound(q.w, q.r)
 		return
 	}
-	http.ServeContent(w, r, info.Name(), info.ModTime(), content)
+	http.ServeContent(&clientWriter{q.w, q.link}, q.r, path.Base(p), info.ModTime(), f)
 }
 
-// run has the application answer.
-func (h *Handler) run(w http.ResponseWriter, r *http.Request, t target) {
-	root := h.AppRoot
-	if root == "" {
-		root = h.abs
-	}
-	req, err := requestOf(r, root, t)
-	if err != nil {
-		h.fail(w, r, http.StatusBadRequest, err)
-		return
-	}
-	control := http.NewResponseController(w)
-	if req.ContentLength > shortBody {
-		// It is read while there is a response already, but not after this has
-		// returned. It is closed here: what the server reads itself, after a handler
-		// that was allowed this, has it panic (Go 1.26). And the connection ends if
-		// there was a response before the body's end, lest what is left of the body be
-		// taken for the next request.
-		_ = control.EnableFullDuplex()
-		req.interrupt = func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }
-	}
-	resp, err := h.Client.Do(r.Context(), req)
-	if req.interrupt != nil {
-		defer func() {
-			if err != nil || !resp.x.sent() {
-				req.interrupt() // or Close would wait for what is still to come
-			}
-			_ = r.Body.Close()
-		}()
-		if err != nil || !resp.x.sent() {
-			w.Header().Set("Connection", "close")
-		}
-	}
-	if err != nil {
-		h.fail(w, r, statusFor(err), err)
-		return
-	}
-	defer resp.Body.Close()
-	for name, values := range resp.Header {
-		if !ofConnection[name] {
-			w.Header()[name] = values
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	_, err = resp.Body.(io.WriterTo).WriteTo(&flusher{w, control})
-	if said := resp.Stderr(); len(said) > 0 {
-		h.logf("%s %s: %s", r.Method, t.name, said)
-	}
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			h.logf("%s %s: %v", r.Method, t.name, err)
-		}
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// ofConnection are header fields that are the server's own (RFC 9110, 7.6.1).
-var ofConnection = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Transfer-Encoding": true,
-	"Te": true, "Trailer": true, "Upgrade": true,
-}
-
-// A flusher sends on at once what comes.
-type flusher struct {
-	w http.ResponseWriter
-	c *http.ResponseController
-}
-
-func (f *flusher) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	switch {
-	case errors.Is(err, http.ErrBodyNotAllowed):
-		return len(p), nil // of a status that has none
-	case err == nil:
-		_ = f.c.Flush()
-	}
-	return n, err
-}
-
-// statusFor is what an HTTP client is told of an error.
-func statusFor(err error) int {
-	var refusal Refusal
-	var late interface{ Timeout() bool }
-	switch {
-	case errors.Is(err, ErrLengthRequired):
-		return http.StatusLengthRequired
-	case errors.Is(err, ErrBodyTooLong):
-		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, ErrBodyTooShort):
-		return http.StatusBadRequest
-	case errors.As(err, &refusal) && refusal == Overloaded:
-		return http.StatusServiceUnavailable
-	case errors.As(err, &late) && late.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return http.StatusGatewayTimeout
-	}
-	return http.StatusBadGateway
-}
-
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, status int, err error) {
-	if !errors.Is(err, context.Canceled) { // the HTTP client has gone
-		h.logf("%s %s: %v", r.Method, r.URL.Path, err)
-	}
-	http.Error(w, http.StatusText(status), status)
-}
-
-func (h *Handler) logf(format string, args ...any) {
-	if h.Log != nil {
-		h.Log.Printf(format, args...)
-		return
-	}
-	log.Printf("fastcgi: "+format, args...)
-}
-
-// Close lets go of the root. The Client is the caller's.
+// Close closes the root, when no request is in it any more. The Client is the caller's.
 func (h *Handler) Close() error {
-	h.begin()
-	if h.dir != nil {
-		return h.dir.Close()
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	h.retireLocked()
 	return nil
 }

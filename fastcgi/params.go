@@ -2,20 +2,57 @@ package fastcgi
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// paramsOf are the meta-variables of a request for a script: RFC 3875, 4.1, and what
-// php-fpm wants beside them.
-func paramsOf(r *http.Request, root string, t target) map[string]string {
-	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
-	uri := r.RequestURI
-	if uri == "" { // of a client's request
-		uri = r.URL.RequestURI()
+// handlerParams are the meta-variables (RFC 3875, 4.1) of a request that a server has
+// received. The scheme and the port are those of the connection. An absolute-form
+// request target names others, which anybody can write there.
+func handlerParams(r *http.Request, root string, t target) map[string]string {
+	p := scriptParams(r, root, t, requestPath(r))
+	setScheme(p, r.TLS != nil)
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if ip, port := ipPort(addr.String()); ip != "" {
+			p["SERVER_ADDR"], p["SERVER_PORT"] = ip, port
+		}
 	}
+	// net/http has replaced Host by the target's (RFC 9112, 3.2.2).
+	if p["SERVER_NAME"] = hostname(r.Host); r.Host == "" {
+		p["SERVER_NAME"] = p["SERVER_ADDR"] // HTTP/1.0
+	}
+	setRemote(p, r.RemoteAddr, "") // "" for a unix socket, whose address is "@" or a path
+	setHeaders(p, r.Host, r.Header)
+	return p
+}
+
+// transportParams are those of a request that this process makes: its URL is ours.
+func transportParams(r *http.Request, root string, t target) map[string]string {
+	p := scriptParams(r, root, t, r.URL.RequestURI())
+	setScheme(p, r.URL.Scheme == "https")
+	if port := r.URL.Port(); port != "" {
+		p["SERVER_PORT"] = port
+	}
+	host := r.Host
+	if host == "" {
+		host = r.URL.Host
+	}
+	p["SERVER_NAME"] = hostname(host)
+	// RFC 3875, 4.1.8: REMOTE_ADDR is required. httputil.ReverseProxy passes on its
+	// client's; any other request comes from this machine.
+	setRemote(p, r.RemoteAddr, "127.0.0.1")
+	setHeaders(p, host, r.Header)
+	return p
+}
+
+func scriptParams(r *http.Request, root string, t target, uri string) map[string]string {
+	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
 	p := map[string]string{
 		"GATEWAY_INTERFACE": "CGI/1.1",
 		"SERVER_SOFTWARE":   "blocksock-fastcgi",
@@ -24,11 +61,10 @@ func paramsOf(r *http.Request, root string, t target) map[string]string {
 		"REQUEST_URI":       uri,
 		"QUERY_STRING":      r.URL.RawQuery,
 		"DOCUMENT_ROOT":     root,
-		"DOCUMENT_URI":      t.name + t.info,
-		"SCRIPT_NAME":       t.name,
+		"DOCUMENT_URI":      t.prefix + t.name + t.info,
+		"SCRIPT_NAME":       t.prefix + t.name,
 		"SCRIPT_FILENAME":   file(t.name),
 		"REDIRECT_STATUS":   "200", // a php-cgi that was built to want it
-		"REQUEST_SCHEME":    "http",
 	}
 	if p["SERVER_PROTOCOL"] == "" {
 		p["SERVER_PROTOCOL"] = "HTTP/1.1"
@@ -37,54 +73,80 @@ func paramsOf(r *http.Request, root string, t target) map[string]string {
 		p["PATH_INFO"] = t.info
 		p["PATH_TRANSLATED"] = file(t.info)
 	}
-	port := "80"
-	if r.TLS != nil || r.URL.Scheme == "https" {
-		p["HTTPS"], p["REQUEST_SCHEME"] = "on", "https"
-		port = "443"
-	}
-	p["SERVER_NAME"], p["SERVER_PORT"] = hostPort(hostOf(r), port)
-	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		p["SERVER_ADDR"], p["SERVER_PORT"] = hostPort(addr.String(), p["SERVER_PORT"])
-	}
-	if r.RemoteAddr != "" {
-		p["REMOTE_ADDR"], p["REMOTE_PORT"] = hostPort(r.RemoteAddr, "")
-	}
 	// No REMOTE_USER: nobody here has verified who it is. PHP reads HTTP_AUTHORIZATION.
-	if v := r.Header.Get("Content-Type"); v != "" {
-		p["CONTENT_TYPE"] = v
-	}
-	p["HTTP_HOST"] = hostOf(r)
-	for name, values := range r.Header {
-		if variable := variableOf(name); variable != "" {
-			separator := ", "
-			if variable == "HTTP_COOKIE" {
-				separator = "; " // RFC 9113, 8.2.3
-			}
-			p[variable] = strings.Join(values, separator)
-		}
-	}
 	return p
 }
 
-// variableOf is the name of a header field's variable, or empty for one that is not
-// passed on.
+func setScheme(p map[string]string, tls bool) {
+	p["REQUEST_SCHEME"], p["SERVER_PORT"] = "http", "80"
+	if tls {
+		p["HTTPS"], p["REQUEST_SCHEME"], p["SERVER_PORT"] = "on", "https", "443"
+	}
+}
+
+func setRemote(p map[string]string, address, otherwise string) {
+	ip, port := ipPort(address)
+	if ip == "" {
+		ip = otherwise
+	}
+	p["REMOTE_ADDR"] = ip
+	if port != "" {
+		p["REMOTE_PORT"] = port
+	}
+}
+
+// setHeaders sets the variables of the header's fields. Their order is that of the
+// names, so that it is the same each time.
+func setHeaders(p map[string]string, host string, h http.Header) {
+	if host != "" {
+		p["HTTP_HOST"] = host
+	}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		variable, separator := variableOf(http.CanonicalHeaderKey(name)), ", "
+		values := h[name]
+		if variable == "" || len(values) == 0 {
+			continue
+		}
+		before, again := p[variable] // the same name in other letters
+		switch variable {
+		case "CONTENT_TYPE":
+			values = values[:1] // not a list: RFC 9110, 8.3
+			again = false
+		case "HTTP_COOKIE":
+			separator = "; " // RFC 9113, 8.2.3
+		}
+		p[variable] = strings.Join(values, separator)
+		if again {
+			p[variable] = before + separator + p[variable]
+		}
+	}
+}
+
+// variableOf is the variable of a header field with a canonical name, or empty for one
+// that is not passed on. PHP, like others, makes an underscore of more characters than
+// the hyphen: a name with any of those would pass for another.
 func variableOf(name string) string {
 	switch name {
-	case "Content-Type", "Content-Length", "Host", "Transfer-Encoding", "Connection":
+	case "Content-Type":
+		return "CONTENT_TYPE" // RFC 3875, 4.1.3
+	case "", "Content-Length", "Host", "Transfer-Encoding", "Connection":
 		return "" // they have their own, or are about this connection
 	case "Proxy":
 		return "" // HTTP_PROXY is a variable of the environment: CVE-2016-5385
 	}
-	variable := []byte("HTTP_" + name)
-	for i, b := range variable {
+	variable := append(make([]byte, 0, len("HTTP_")+len(name)), "HTTP_"...)
+	for i := range len(name) {
+		b := name[i]
 		switch {
 		case 'a' <= b && b <= 'z':
-			variable[i] = b - 'a' + 'A'
+			b -= 'a' - 'A'
+		case 'A' <= b && b <= 'Z', '0' <= b && b <= '9':
 		case b == '-':
-			variable[i] = '_'
-		case b == '_' && i >= len("HTTP_"):
-			return "" // which would pass for one with a hyphen
+			b = '_'
+		default:
+			return ""
 		}
+		variable = append(variable, b)
 	}
 	return string(variable)
 }
@@ -96,32 +158,68 @@ func method(r *http.Request) string {
 	return r.Method
 }
 
-func hostOf(r *http.Request) string {
-	if r.Host == "" {
-		return r.URL.Host
+// requestPath is the request target without a scheme and a host, as it was received
+// (RFC 9112, 3.2).
+func requestPath(r *http.Request) string {
+	target := r.RequestURI
+	if target == "" { // a request that the program has made
+		u := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
+		return u.RequestURI()
 	}
-	return r.Host
+	if strings.HasPrefix(target, "/") {
+		return target
+	}
+	if _, rest, ok := strings.Cut(target, "://"); ok { // absolute-form
+		if i := strings.IndexAny(rest, "/?"); i < 0 {
+			return "/"
+		} else if target = rest[i:]; target[0] == '?' {
+			return "/" + target
+		}
+	}
+	return target
 }
 
-func hostPort(address, port string) (string, string) {
+// hostname is a host without its port. An IPv6 address keeps its brackets.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		return host[:i]
+	}
+	return host
+}
+
+// ipPort divides an IP address with a port or without one. A zone is of no use to
+// anybody but this machine. All else, as the address of a unix socket, is no address.
+func ipPort(address string) (ip, port string) {
 	if h, p, err := net.SplitHostPort(address); err == nil {
-		return h, p
+		address, port = h, p
 	}
-	return strings.Trim(address, "[]"), port
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return "", ""
+	}
+	return a.WithZone("").String(), port
 }
 
-// requestOf is the request for a script.
+// requestOf is the request that a Transport makes for a script.
 func requestOf(r *http.Request, root string, t target) (*Request, error) {
-	p := paramsOf(r, root, t)
+	req, err := newRequest(r, transportParams(r, root, t))
+	if err == nil && r.Body != nil && r.Body != http.NoBody {
+		req.Body, req.ContentLength = r.Body, r.ContentLength
+		if r.ContentLength == 0 { // unknown, as http.Request.ContentLength says
+			req.ContentLength = -1
+		}
+	}
+	return req, err
+}
+
+// newRequest is a request without its body.
+func newRequest(r *http.Request, p map[string]string) (*Request, error) {
 	for name, value := range p {
-		if strings.ContainsRune(value, 0) {
-			return nil, fmt.Errorf("fastcgi: %s has a zero byte", name)
+		if strings.IndexByte(value, 0) >= 0 {
+			return nil, fmt.Errorf("fastcgi: the parameter %q has a zero byte", name)
 		}
 	}
 	req := &Request{Params: p}
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		req.Body, req.ContentLength = r.Body, r.ContentLength
-	}
 	switch method(r) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace: // RFC 9110, 9.2.1
 		req.Repeatable = true

@@ -1,8 +1,8 @@
 package fastcgi
 
 import (
-	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 )
@@ -10,8 +10,9 @@ import (
 // A target is what a URL's path stands for below a document root: a script, with what
 // follows it, or a file.
 type target struct {
-	name string // with a slash in front, and none that is not between two names
-	info string // PATH_INFO: what follows a script's name
+	prefix string // in front of name in the URL, and not in the root
+	name   string // with a slash in front, and none that is not between two names
+	info   string // PATH_INFO: what follows a script's name
 }
 
 // clean refuses paths that mean something else to somebody on the way, and gives the
@@ -25,12 +26,38 @@ func clean(p string) (string, int) {
 	if dir && p != "/" {
 		p += "/"
 	}
-	for name := range strings.SplitSeq(p, "/") {
-		if strings.HasPrefix(name, ".") {
-			return "", http.StatusNotFound // dot files are nobody's business
-		}
-	}
 	return p, 0
+}
+
+// hidden reports whether a file's path has a name that begins with a dot. Only
+// /.well-known is not hidden (RFC 8615). PATH_INFO is not a file's path.
+func hidden(name string) bool {
+	if rest, ok := strings.CutPrefix(name, "/.well-known"); ok && (rest == "" || rest[0] == '/') {
+		name = rest
+	}
+	return strings.Contains(name, "/.")
+}
+
+// unstripped gives the path of a request below the handler, and what a middleware like
+// http.StripPrefix has removed in front of it.
+func unstripped(r *http.Request) (name, prefix string) {
+	name = r.URL.Path
+	whole, _, _ := strings.Cut(requestPath(r), "?")
+	if whole == name {
+		return name, "" // most are
+	}
+	u, err := url.ParseRequestURI(whole)
+	if err != nil || !strings.HasPrefix(whole, "/") {
+		return name, ""
+	}
+	prefix, isSuffix := strings.CutSuffix(u.Path, name)
+	if !isSuffix {
+		return name, "" // it was rewritten
+	}
+	if !strings.HasPrefix(name, "/") {
+		name = "/" + name
+	}
+	return name, strings.TrimRight(prefix, "/")
 }
 
 // split divides a path behind the first name that has an extension of a script. Case
@@ -71,23 +98,4 @@ func lower(b byte) byte {
 		return b + 'a' - 'A'
 	}
 	return b
-}
-
-// isFile reports whether there is a regular file of that name below a root.
-func isFile(root fs.FS, name string) bool {
-	info, err := fs.Stat(root, within(name))
-	return err == nil && info.Mode().IsRegular()
-}
-
-func isDir(root fs.FS, name string) bool {
-	info, err := fs.Stat(root, within(name))
-	return err == nil && info.IsDir()
-}
-
-// within is a path as package fs has it.
-func within(name string) string {
-	if name = strings.Trim(name, "/"); name == "" {
-		return "."
-	}
-	return name
 }

@@ -2,6 +2,8 @@ package fastcgi
 
 import (
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"path"
 	"strings"
 	"testing"
@@ -27,10 +29,7 @@ func TestPaths(t *testing.T) {
 		"/dir/":               {name: "/dir/"},
 		"/a//b/./c":           {name: "/a/b/c"},
 		"/a/../../../etc":     {name: "/etc"},
-		"/.php":               {status: http.StatusNotFound},
-		"/.git/config":        {status: http.StatusNotFound},
-		"/a/.env":             {status: http.StatusNotFound},
-		"/a.php/.x":           {status: http.StatusNotFound},
+		"/a.php/.x":           {name: "/a.php", info: "/.x", script: true},
 		"/a.ph\u212a":         {name: "/a.ph\u212a"}, // a sign that folds to k elsewhere
 		"/a.\u017fphp":        {name: "/a.\u017fphp"},
 		"/\u0130\u0130.php/x": {name: "/\u0130\u0130.php", info: "/x", script: true}, // shorter in lower case
@@ -65,7 +64,7 @@ func FuzzPath(f *testing.F) {
 		switch {
 		case got.name+got.info != p:
 			t.Fatalf("%q: %q %q", in, got.name, got.info)
-		case !strings.HasPrefix(got.name, "/"), strings.ContainsAny(p, "\x00\r\n"), strings.Contains(p, "/."):
+		case !strings.HasPrefix(got.name, "/"), strings.ContainsAny(p, "\x00\r\n"):
 			t.Fatalf("%q: %q", in, p)
 		case path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/":
 			t.Fatalf("%q: %q", in, p)
@@ -73,4 +72,104 @@ func FuzzPath(f *testing.F) {
 			t.Fatalf("%q: %q", in, got.name)
 		}
 	})
+}
+
+// The rule is about files. WebDAV has paths in PATH_INFO, and RFC 8615 has /.well-known.
+func TestOnlyFilesAreHiddenByADot(t *testing.T) {
+	contents := map[string]string{
+		".well-known/security.txt": "contact", ".well-known/.secret": "secret", ".well-knownx/a": "secret", "a/.well-known/x": "secret",
+		".env": "secret", "a/.git/config": "secret", ".hidden.php": "secret source", "remote.php": "secret source", "index.php": "secret source",
+		".dir/index.html": "secret", "dir.php/.env": "secret",
+	}
+	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {DotFiles: true}} {
+		t.Run(name, func(t *testing.T) {
+			h.Root, h.Client = files(t, contents), envApplication(t)
+			s := serving(t, h)
+			_, body := get(t, s, "/remote.php/dav/files/me/.bashrc")
+			require.Equal(t, "/dav/files/me/.bashrc", environment(body)["PATH_INFO"])
+			_, body = get(t, s, "/remote.php/.well-known/.x/")
+			require.Equal(t, "/.well-known/.x/", environment(body)["PATH_INFO"])
+			_, body = get(t, s, "/.well-known/security.txt")
+			require.Equal(t, "contact", body)
+			resp, body := get(t, s, "/.well-known/caldav")
+			if h.Fallback == "" {
+				require.Equal(t, http.StatusNotFound, resp.StatusCode)
+			} else {
+				require.Equal(t, "/.well-known/caldav", environment(body)["REQUEST_URI"])
+			}
+			for _, path := range []string{
+				"/.env", "/a/.git/config", "/.dir/", "/.dir", "/.well-known/.secret", "/.well-knownx/a", "/a/.well-known/x", "/.hidden.php",
+				"//.env", "/%2eenv", "/a/../.env", "/.%2fenv",
+			} {
+				resp, body := get(t, s, path)
+				switch {
+				case path == "/.%2fenv": // which is /env
+					require.NotEqual(t, "secret", body)
+				case !h.DotFiles:
+					require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
+				default:
+					require.NotEqual(t, http.StatusNotFound, resp.StatusCode, path)
+				}
+			}
+			_, body = get(t, s, "/dir.php/.env") // the name is a script's: it is never sent
+			require.NotEqual(t, "secret", body)
+		})
+	}
+	tr := &Transport{Client: envApplication(t), Root: "/srv"}
+	resp, err := (&http.Client{Transport: tr}).Get("http://x/remote.php/dav/.bashrc")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	_, err = (&http.Client{Transport: tr}).Get("http://x/.git/x.php") //nolint:bodyclose // there is none
+	require.ErrorContains(t, err, "a path that may not be")
+}
+
+// Redirects led out of the prefix that http.StripPrefix had removed, and links that a
+// script made of SCRIPT_NAME too.
+func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
+	h := &Handler{Client: envApplication(t), Root: files(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
+	serving(t, h)
+	mux := http.NewServeMux()
+	mux.Handle("/blog/", http.StripPrefix("/blog", h))
+	mux.Handle("/slash/", http.StripPrefix("/slash/", h))
+	mux.Handle("/two/words/", http.StripPrefix("/two", http.StripPrefix("/words", h)))
+	mux.Handle("/exact", http.StripPrefix("/exact", h))
+	mux.Handle("/", h)
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	s.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for prefix, at := range map[string]string{"/blog": "/blog", "/slash": "/slash", "/two/words": "/two/words", "": ""} {
+		resp, _ := get(t, s, prefix+"/dir?x=1")
+		require.Equal(t, at+"/dir/?x=1", resp.Header.Get("Location"), prefix)
+		resp, _ = get(t, s, prefix+"/d%c3%a9%20r")
+		require.Equal(t, at+"/d%C3%A9%20r/", resp.Header.Get("Location"), prefix)
+		_, body := get(t, s, prefix+"/dir/")
+		require.Equal(t, at+"/dir/index.php", environment(body)["SCRIPT_NAME"])
+		_, body = get(t, s, prefix+"/a.php/in%66o?y")
+		got := environment(body)
+		for name, want := range map[string]string{
+			"SCRIPT_NAME": at + "/a.php", "PATH_INFO": "/info", "DOCUMENT_URI": at + "/a.php/info", "SCRIPT_FILENAME": h.Root + "/a.php",
+			"REQUEST_URI": prefix + "/a.php/in%66o?y", "QUERY_STRING": "y", "PATH_TRANSLATED": h.Root + "/info",
+		} {
+			require.Equal(t, want, got[name], prefix+" "+name)
+		}
+		_, body = get(t, s, prefix+"/not/there")
+		require.Equal(t, at+"/a.php", environment(body)["SCRIPT_NAME"])
+		_, body = get(t, s, prefix+"/")
+		require.Equal(t, "top", body)
+	}
+	resp, _ := get(t, s, "/exact")
+	require.Equal(t, "/exact/", resp.Header.Get("Location"))
+	for _, target := range []string{"*", "x"} {
+		r := httptest.NewRequest(http.MethodOptions, "/", nil)
+		r.RequestURI, r.URL = target, &url.URL{Path: target}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		require.Equal(t, http.StatusBadRequest, w.Code, target)
+	}
+	// What begins with two slashes is another host's.
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RequestURI, r.URL = "//evil.example/dir", &url.URL{Path: "/dir"}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	require.Equal(t, "/evil.example/dir/", w.Header().Get("Location"))
 }

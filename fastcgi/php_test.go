@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -433,4 +434,52 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 	wg.Wait()
 	t.Logf("%+v", cl.Stats())
 	require.Positive(t, cl.Stats().Reuses)
+}
+
+// A stranger's request takes as long beside clients that send or take nothing as
+// without them: four such clients were enough to stop a site of four workers. The
+// figures are printed.
+func TestAStrangersRequestBesideStalledClients(t *testing.T) {
+	stalled, requests := 10, 200
+	if os.Getenv("CLIENT_LOAD") == "full" {
+		stalled, requests = 100, 3000
+	}
+	p := startPHP(t, "unix")
+	cl := p.client(t)
+	h := &Handler{Client: cl, Root: files(t, map[string]string{
+		"hello.php": `<?php echo "hello";`, "up.php": `<?php echo "too soon";`,
+		"down.php": `<?php for ($i = 0; $i < 128; $i++) echo str_repeat('x', 65536);`,
+	})}
+	s := serving(t, h)
+	gets := func(what string) {
+		took := make([]time.Duration, requests)
+		for i := range took {
+			begin := time.Now()
+			resp, body := get(t, s, "/hello.php")
+			took[i] = time.Since(begin)
+			require.Equal(t, "200 hello", fmt.Sprint(resp.StatusCode, " ", body))
+		}
+		slices.Sort(took)
+		t.Logf("%-40s p50 %v, p99 %v", what, took[len(took)/2], took[len(took)*99/100])
+	}
+	gets("warming up")
+	gets("alone")
+	var conns []net.Conn
+	for range stalled {
+		conns = append(conns, dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 20_000)))
+	}
+	gets(fmt.Sprintf("beside %d that send nothing", stalled))
+	for range stalled {
+		conn := dialed(t, s, "GET /down.php HTTP/1.1\r\nHost: x\r\n\r\n")
+		conns = append(conns, conn)
+		_, err := io.ReadFull(conn, make([]byte, 1)) // its answer has begun
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond, "a worker waits for a client")
+	gets(fmt.Sprintf("and beside %d that take nothing", stalled))
+	for _, conn := range conns {
+		require.NoError(t, conn.Close())
+	}
+	require.Eventually(t, func() bool { return temporaryFiles(t) == 0 }, enough, time.Millisecond)
+	gets("alone again")
 }

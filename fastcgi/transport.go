@@ -71,10 +71,10 @@ func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
 		name = "/"
 	}
 	p, refused := clean(name)
-	if refused != 0 {
+	t, script := split(p, tr.Extensions)
+	if refused != 0 || hidden(t.name) {
 		return nil, fmt.Errorf("fastcgi: a path that may not be: %q", name)
 	}
-	t, script := split(p, tr.Extensions)
 	if !script {
 		if t, script = split(tr.Script, tr.Extensions); !script {
 			return nil, fmt.Errorf("fastcgi: no script in %q", name)

@@ -137,3 +137,16 @@ func TestTheSmallSiteInABrowser(t *testing.T) {
 		b.sees("body", "SCRIPT_FILENAME")
 	})
 }
+
+func TestFrontControllersInABrowser(t *testing.T) {
+	needsPHP(t)
+	for name, front := range fronts {
+		t.Run(name, func(t *testing.T) {
+			b := startBrowser(t)
+			b.open(serve(t, front.root, "/index.php", "") + front.path)
+			b.sees("h1", front.heading)
+			b.click("link text", "Relative") // stays inside the site, whatever the path was
+			b.sees("h1", "/relative")
+		})
+	}
+}

@@ -1,6 +1,10 @@
 // Phpserve serves a directory of PHP scripts and files.
 //
 //	phpserve -root DIR -fpm unix:/run/php/php-fpm.sock
+//	phpserve -root blog -front /index.php
+//
+// -front is for WordPress, Laravel, Symfony and others that have one script answer for
+// all paths that are no files.
 //
 // Without -fpm it starts a php-fpm of its own, if one is installed; and else it has
 // the pages of its small site answered by a program in Go that speaks FastCGI too.
@@ -30,17 +34,18 @@ import (
 func main() {
 	root := flag.String("root", "", "the document root; default: the small site of this program")
 	fpm := flag.String("fpm", "", "unix:PATH or tcp:HOST:PORT of php-fpm; default: start one")
+	front := flag.String("front", "", "the script for all that is not there, such as /index.php; default: 404")
 	listen := flag.String("listen", "localhost:8080", "where to serve")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *root, *fpm, *listen, func(url string) { fmt.Println(url) }); err != nil {
+	if err := run(ctx, *root, *front, *fpm, *listen, func(url string) { fmt.Println(url) }); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // run serves until ctx ends, and says where.
-func run(ctx context.Context, root, fpm, listen string, ready func(url string)) error {
+func run(ctx context.Context, root, front, fpm, listen string, ready func(url string)) error {
 	dir, err := os.MkdirTemp("", "phpserve")
 	if err != nil {
 		return err
@@ -59,7 +64,7 @@ func run(ctx context.Context, root, fpm, listen string, ready func(url string)) 
 	defer stop()
 	app := &fastcgi.Client{Network: network, Address: address}
 	defer app.Close()
-	site := &fastcgi.Handler{Client: app, Root: root}
+	site := &fastcgi.Handler{Client: app, Root: root, Fallback: front}
 	defer site.Close()
 
 	ln, err := net.Listen("tcp", listen)

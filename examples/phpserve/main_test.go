@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/blocksock/client/internal/leak"
@@ -20,39 +21,81 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 // eachSite runs f on the small site as php-fpm answers for it, and the program in Go.
 func eachSite(t *testing.T, f func(t *testing.T, url string)) {
-	for name, fpm := range map[string]func(t *testing.T) string{
-		"php-fpm": func(t *testing.T) string {
-			if installed() == "" {
-				if os.Getenv("CLIENT_REQUIRE_SERVERS") != "" {
-					t.Fatal("no php-fpm: install php8.2-fpm")
-				}
-				t.Skip("no php-fpm: install php8.2-fpm")
-			}
-			return ""
-		},
-		"Go": func(t *testing.T) string {
-			_, address, stop, err := embedded(filepath.Join(t.TempDir(), "s"))
-			require.NoError(t, err)
-			t.Cleanup(stop)
-			return "unix:" + address
-		},
-	} {
+	t.Run("php-fpm", func(t *testing.T) {
+		needsPHP(t)
+		f(t, serve(t, "", "", ""))
+	})
+	t.Run("Go", func(t *testing.T) {
+		_, address, stop, err := embedded(filepath.Join(t.TempDir(), "s"))
+		require.NoError(t, err)
+		t.Cleanup(stop)
+		f(t, serve(t, "", "", "unix:"+address))
+	})
+}
+
+func needsPHP(t *testing.T) {
+	t.Helper()
+	if installed() != "" {
+		return
+	}
+	if os.Getenv("CLIENT_REQUIRE_SERVERS") != "" {
+		t.Fatal("no php-fpm: install php8.2-fpm")
+	}
+	t.Skip("no php-fpm: install php8.2-fpm")
+}
+
+// serve runs the program until the test's end, and gives its URL.
+func serve(t *testing.T, root, front, fpm string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	urls, done := make(chan string, 1), make(chan error, 1)
+	go func() { done <- run(ctx, root, front, fpm, "127.0.0.1:0", func(url string) { urls <- url }) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	select {
+	case url := <-urls:
+		return url
+	case err := <-done:
+		done <- nil
+		require.NoError(t, err)
+	}
+	return ""
+}
+
+// read gives the page of a GET.
+func read(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	require.NoError(t, err)
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, resp.StatusCode, string(b))
+	return string(b)
+}
+
+// fronts are small sites in the shapes of programs with a front controller: their root,
+// and what a path of no file has for its heading.
+var fronts = map[string]struct{ root, path, heading, inside string }{
+	"WordPress": {"testdata/wordpress", "2024/05/hello-world/?preview=1", "Post: 2024/05/hello-world", "wp-admin"},
+	"Laravel":   {"testdata/laravel/public", "users/7/edit?tab=a", "Route: users/7/edit", "css/app.css"},
+	"Symfony":   {"testdata/symfony/public", "blog/my-post?page=2", "Path: /blog/my-post", "bundles/app.css"},
+}
+
+func TestFrontControllers(t *testing.T) {
+	needsPHP(t)
+	for name, front := range fronts {
 		t.Run(name, func(t *testing.T) {
-			application := fpm(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			urls, done := make(chan string, 1), make(chan error, 1)
-			go func() { done <- run(ctx, "", application, "127.0.0.1:0", func(url string) { urls <- url }) }()
-			t.Cleanup(func() {
-				cancel()
-				require.NoError(t, <-done)
-			})
-			select {
-			case url := <-urls:
-				f(t, url)
-			case err := <-done:
-				done <- nil
-				require.NoError(t, err)
-			}
+			site := serve(t, front.root, "/index.php", "")
+			page := read(t, site+front.path)
+			require.Contains(t, page, "<h1>"+front.heading+"</h1>")
+			_, query, _ := strings.Cut(front.path, "?")
+			require.Contains(t, page, "<p>Query: "+query+"</p>")
+			require.NotContains(t, read(t, site+front.inside), front.heading)
+			require.Contains(t, read(t, site+"index.php"), "<h1>")
 		})
 	}
 }
@@ -96,6 +139,6 @@ func TestTheSmallSite(t *testing.T) {
 
 func TestFPMThatCannotBe(t *testing.T) {
 	for _, fpm := range []string{"nonsense", "udp:x", ":"} {
-		require.ErrorContains(t, run(t.Context(), t.TempDir(), fpm, "127.0.0.1:0", nil), "-fpm "+fpm)
+		require.ErrorContains(t, run(t.Context(), t.TempDir(), "", fpm, "127.0.0.1:0", nil), "-fpm "+fpm)
 	}
 }

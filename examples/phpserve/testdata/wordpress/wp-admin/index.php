@@ -1,0 +1,2 @@
+<?php
+echo 'The dashboard, of ', $_SERVER['SCRIPT_NAME'];

@@ -1,0 +1,728 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// dialed is a connection to a server, on which a request was sent.
+func dialed(t testing.TB, s *httptest.Server, request string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = io.WriteString(conn, request)
+	require.NoError(t, err)
+	return conn
+}
+
+// bigLen is more than the buffers of two sockets take.
+const bigLen = 12 << 20
+
+// bigAnswers answers /big.php with bigLen bytes, /up.php with the length of what it was sent,
+// and others with "ok". It counts what it has done.
+func bigAnswers(t testing.TB, conns int) (h *Handler, big, ups *atomic.Int64) {
+	big, ups = new(atomic.Int64), new(atomic.Int64)
+	cl := application(t, func(a *asked) bool {
+		switch a.params["SCRIPT_NAME"] {
+		case "/big.php":
+			a.write(t, append([][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\n\n"))}, appendStream(nil, stdout, make([]byte, bigLen)), end(0, 0))...)
+			big.Add(1)
+		case "/up.php":
+			ups.Add(1)
+			a.write(t, out(fmt.Sprint(len(a.body)))...)
+		default:
+			a.write(t, out("ok")...)
+		}
+		return true
+	})
+	cl.MaxConns, cl.Options = conns, &client.Options{ConnectTimeout: enough}
+	return &Handler{Client: cl, Root: files(t, map[string]string{"big.php": "", "up.php": "", "ok.php": ""})}, big, ups
+}
+
+// Four clients that took nothing, or sent slowly, held all workers, and the site was
+// 503 or 504 for everybody else.
+func TestSlowClientsHoldNoWorker(t *testing.T) {
+	const slow = 10
+	h, big, ups := bigAnswers(t, 2)
+	s := serving(t, h)
+	for range slow {
+		dialed(t, s, "GET /big.php HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	require.Eventually(t, func() bool { return big.Load() == slow }, enough, time.Millisecond, "the application waits for a client")
+	_, body := get(t, s, "/ok.php")
+	require.Equal(t, "ok", body)
+	t.Setenv("TMPDIR", t.TempDir())
+	before := temporaryFiles(t)
+	for i, header := range []string{"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000), "Content-Length: 10\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nxx"} {
+		for range slow {
+			dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
+		}
+		_, body = get(t, s, "/ok.php")
+		require.Equal(t, "ok", body)
+		require.Zero(t, ups.Load(), "%d: a request went out before its body had come", i)
+	}
+	require.Eventually(t, func() bool { return temporaryFiles(t) == before+slow }, enough, time.Millisecond)
+	names, err := os.ReadDir(os.Getenv("TMPDIR"))
+	require.NoError(t, err)
+	require.Empty(t, names, "the files have no names")
+}
+
+// deadlines is a ResponseWriter that has them.
+type deadlines struct {
+	http.ResponseWriter
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+
+// A body that is streamed may be read again after its reading was stopped: by the
+// goroutine that sends it.
+func TestAReadThatWasStoppedHasNoLimitAgain(t *testing.T) {
+	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	l := (&Handler{}).newLink(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	begin := time.Now()
+	l.reading()
+	require.WithinRange(t, w.read, begin.Add(DefaultClientTimeout), time.Now().Add(DefaultClientTimeout))
+	l.stopReading()
+	l.reading()
+	require.True(t, w.read.Before(begin))
+}
+
+// temporaryFiles counts the open files of the package's that have no name.
+func temporaryFiles(t testing.TB) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	require.NoError(t, err)
+	for _, link := range links {
+		if to, _ := os.Readlink(link); strings.Contains(to, "/fastcgi-") && strings.HasSuffix(to, " (deleted)") {
+			n++
+		}
+	}
+	return n
+}
+
+// What is kept for a client is what the application has sent, however the two take
+// turns, and the application waits when there is no more room.
+func TestAnAnswerIsTheSameForAClientThatIsSlow(t *testing.T) {
+	content := make([]byte, 5<<20)
+	for i := range content {
+		content[i] = byte(i * i >> 7)
+	}
+	for name, most := range map[string]int64{"by default": 0, "a file of 1 MiB": 1 << 20, "of 1 byte": 1, "no file": -1} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			var written atomic.Int64
+			cl := application(t, func(a *asked) bool {
+				a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\n")))
+				for size, rest := 1, content; len(rest) > 0; size = size*3%65_521 + 1 {
+					p := rest[:min(size, len(rest))]
+					a.write(t, appendStream(nil, stdout, p))
+					rest = rest[len(p):]
+					written.Add(int64(len(p)))
+				}
+				a.write(t, end(0, 0))
+				return true
+			})
+			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), MaxBufferedResponse: most}
+			s := serving(t, h)
+			conn := dialed(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
+			p := make([]byte, 1)
+			_, err := io.ReadFull(conn, p)
+			require.NoError(t, err)
+			if most == 0 {
+				require.Eventually(t, func() bool { return written.Load() == int64(len(content)) }, enough, time.Millisecond)
+				require.Equal(t, 1, temporaryFiles(t))
+			}
+			names, err := os.ReadDir(os.Getenv("TMPDIR"))
+			require.NoError(t, err)
+			require.Empty(t, names, "the file has no name")
+			var got bytes.Buffer
+			for n := 1; err == nil; n = n*5%40_009 + 1 {
+				_, err = io.CopyN(&got, conn, int64(n))
+			}
+			require.ErrorIs(t, err, io.EOF)
+			_, body, _ := bytes.Cut(got.Bytes(), []byte("\r\n\r\n"))
+			require.True(t, bytes.Equal(content, body), "%d bytes", len(body))
+			require.NoError(t, conn.Close())
+			require.Eventually(t, func() bool { return temporaryFiles(t) == 0 }, enough, time.Millisecond)
+		})
+	}
+}
+
+func TestAnAnswerLongerThanTheFileMayBeWaitsForItsClient(t *testing.T) {
+	h, big, _ := bigAnswers(t, 2)
+	h.MaxBufferedResponse = -1
+	s := serving(t, h)
+	conn := dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+	_, err := io.ReadFull(conn, make([]byte, 1000))
+	require.NoError(t, err)
+	require.Never(t, func() bool { return big.Load() > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+	n, err := io.Copy(io.Discard, conn)
+	require.NoError(t, err)
+	require.Greater(t, n, int64(bigLen-1000))
+}
+
+// No room on the disk is an error for a request's body, and none for an answer.
+func TestWithoutATemporaryFile(t *testing.T) {
+	h, _, ups := bigAnswers(t, 2)
+	var said lockedBuilder
+	h.Log = logTo(&said)
+	s := serving(t, h)
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
+	resp, err := s.Client().Get(s.URL + "/big.php")
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.EqualValues(t, bigLen, n)
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody+1)))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
+	require.Contains(t, said.String(), "nowhere")
+	require.Zero(t, ups.Load())
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody)))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode, "in memory")
+
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{syscall.EDQUOT}))
+}
+
+// A lockedBuilder is written to by a server's goroutines.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// What an application has written so far reaches the client, whether it asks for that
+// or not. X-Accel-Buffering is between the two of us.
+func TestAPieceOfAnAnswerArrivesBeforeTheNextIsMade(t *testing.T) {
+	for name, header := range map[string]string{
+		"events": "Content-Type: Text/Event-Stream; charset=utf-8\n\n", "no buffering": "X-Accel-Buffering: no\nContent-Type: text/plain\n\n",
+		"buffering": "X-Accel-Buffering: yes\nContent-Type: text/plain\n\n", "any": "Content-Type: text/html\n\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			next := make(chan struct{}, 1)
+			cl := application(t, func(a *asked) bool {
+				a.write(t, appendRecord(nil, stdout, requestID, []byte(header)))
+				for i := range 5 {
+					if i > 0 || strings.Contains(header, "vent") || strings.Contains(header, "no\n") {
+						<-next // of those that are streamed, the header comes first
+					}
+					a.write(t, appendRecord(nil, stdout, requestID, fmt.Append(nil, i)))
+				}
+				a.write(t, end(0, 0))
+				return true
+			})
+			s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""})})
+			resp, err := s.Client().Get(s.URL + "/a.php")
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			require.NotContains(t, resp.Header, "X-Accel-Buffering")
+			if strings.Contains(header, "vent") || strings.Contains(header, "no\n") {
+				next <- struct{}{}
+			}
+			for i := range 5 {
+				p := make([]byte, 1)
+				_, err = io.ReadFull(resp.Body, p)
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprint(i), string(p))
+				if i < 4 {
+					next <- struct{}{}
+				}
+			}
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+		})
+	}
+}
+
+// A client that takes nothing for ClientTimeout is ended, with its request, and so is
+// one that sends nothing. One that is only slow is not.
+func TestAClientThatDoesNothingIsEnded(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	for name, kind := range map[string]string{"buffered": "", "streamed": "X-Accel-Buffering: no\n"} {
+		t.Run(name+", takes nothing", func(t *testing.T) {
+			ended := make(chan struct{})
+			var once sync.Once
+			cl := application(t, func(a *asked) bool {
+				if a.params["SCRIPT_NAME"] == "/ok.php" {
+					a.write(t, out("ok")...)
+					return true
+				}
+				a.write(t, appendRecord(nil, stdout, requestID, []byte(kind+"A: b\n\n")))
+				for { // without an end
+					if _, err := a.conn.Write(a.own(appendRecord(nil, stdout, requestID, make([]byte, 60_000)))); err != nil {
+						once.Do(func() { close(ended) })
+						return false
+					}
+				}
+			})
+			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": "", "ok.php": ""}), ClientTimeout: limit, MaxBufferedResponse: 1 << 20}
+			s := serving(t, h)
+			begin := time.Now()
+			conn := dialed(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
+			select {
+			case <-ended:
+			case <-time.After(enough):
+				t.Fatal("the application still writes")
+			}
+			require.GreaterOrEqual(t, time.Since(begin), limit)
+			_, err := io.Copy(io.Discard, conn)
+			if err != nil {
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+			}
+			_, body := get(t, s, "/ok.php")
+			require.Equal(t, "ok", body)
+		})
+	}
+	for _, stream := range []bool{false, true} {
+		t.Run(fmt.Sprint("sends nothing, streamed: ", stream), func(t *testing.T) {
+			h, _, ups := bigAnswers(t, 2)
+			h.ClientTimeout, h.StreamBody = limit, stream
+			s := serving(t, h)
+			for _, header := range []string{"Content-Length: 100000\r\n\r\nx", "Content-Length: 10\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"} {
+				begin := time.Now()
+				conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
+				b, err := io.ReadAll(conn)
+				require.NoError(t, err)
+				require.True(t, strings.HasPrefix(string(b), "HTTP/1.1 408 "), "%q", b)
+				require.GreaterOrEqual(t, time.Since(begin), limit)
+			}
+			require.Zero(t, ups.Load())
+		})
+	}
+	t.Run("a file", func(t *testing.T) {
+		root := files(t, map[string]string{"a.bin": strings.Repeat("x", 32<<20)})
+		h := &Handler{Client: &Client{}, Root: root, ClientTimeout: limit}
+		done := make(chan struct{})
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r)
+			close(done)
+		}))
+		defer s.Close()
+		defer h.Close()
+		begin := time.Now()
+		dialed(t, s, "GET /a.bin HTTP/1.0\r\n\r\n")
+		select {
+		case <-done:
+		case <-time.After(enough):
+			t.Fatal("it still waits")
+		}
+		require.GreaterOrEqual(t, time.Since(begin), limit)
+	})
+	t.Run("is slow", func(t *testing.T) {
+		h, _, _ := bigAnswers(t, 2)
+		h.ClientTimeout = 2 * time.Second
+		s := serving(t, h)
+		pr, pw := io.Pipe()
+		go func() {
+			for range 30 {
+				_, _ = pw.Write(make([]byte, 1000))
+				time.Sleep(100 * time.Millisecond)
+			}
+			_ = pw.Close()
+		}()
+		resp, err := s.Client().Post(s.URL+"/up.php", "", pr)
+		require.NoError(t, err)
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, "30000", string(b))
+
+		conn := dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+		total := int64(0)
+		for begin := time.Now(); time.Since(begin) < 3*time.Second; {
+			n, err := io.CopyN(io.Discard, conn, 200_000)
+			require.NoError(t, err)
+			total += n
+			time.Sleep(50 * time.Millisecond)
+		}
+		n, err := io.Copy(io.Discard, conn)
+		require.NoError(t, err)
+		require.Greater(t, total+n, int64(bigLen))
+	})
+}
+
+// A limit of the client's ends with what it was for: not the request, while the
+// application is at work, and no later one on the connection.
+func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	cl := application(t, func(a *asked) bool {
+		time.Sleep(3 * limit)
+		a.write(t, out(fmt.Sprint(len(a.body)))...)
+		return true
+	})
+	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ClientTimeout: limit}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/other" {
+			time.Sleep(2 * limit)
+			_, _ = io.WriteString(w, "other")
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	s.Config.ReadTimeout = 2 * limit // which is for the request as well, and not for what comes after it
+	s.Start()
+	defer s.Close()
+	defer h.Close()
+	for _, size := range []int{10, 100_000} {
+		resp, err := s.Client().Post(s.URL+"/a.php", "", strings.NewReader(strings.Repeat("x", size)))
+		require.NoError(t, err)
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, fmt.Sprint(size), string(b))
+		time.Sleep(2 * limit)
+		_, body := get(t, s, "/other")
+		require.Equal(t, "other", body)
+	}
+}
+
+// The limits of http.Server hold as well: they bound the whole.
+func TestTheServersLimitsHoldToo(t *testing.T) {
+	h, _, _ := bigAnswers(t, 2)
+	h.Log = logTo(io.Discard)
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ReadTimeout, s.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
+	s.Start()
+	defer s.Close()
+	defer h.Close()
+	conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+	begin := time.Now()
+	for time.Since(begin) < enough {
+		if _, err := conn.Write([]byte("x")); err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	require.Less(t, time.Since(begin), enough)
+	conn = dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+	time.Sleep(time.Second) // to take nothing meanwhile
+	n, _ := io.Copy(io.Discard, conn)
+	require.Less(t, n, int64(bigLen))
+}
+
+// http.MaxBytesReader's error was 502, and so was malformed chunking.
+func TestWhatIsWrongWithABodyIsTheClientsFault(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		h, _, ups := bigAnswers(t, 2)
+		h.StreamBody = stream
+		serving(t, h)
+		s := httptest.NewServer(http.MaxBytesHandler(h, 100_000))
+		defer s.Close()
+		long := strings.Repeat("x", 1<<20)
+		for _, body := range []io.Reader{strings.NewReader(long), io.MultiReader(strings.NewReader(long))} {
+			resp, err := s.Client().Post(s.URL+"/up.php", "", body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+		}
+		for request, want := range map[string]int{
+			"Transfer-Encoding: chunked\r\n\r\nZZ\r\n": 400, "Transfer-Encoding: chunked\r\n\r\n5\r\nxxxxxyy": 400,
+			"Transfer-Encoding: chunked\r\n\r\n5\r\nxxxxx\r\n0\r\n\r\n": 200, "Content-Length: 2\r\n\r\nxx": 200,
+		} {
+			resp, _ := exchanged(t, "tcp", s.Listener.Addr().String(), "POST /up.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+request)
+			require.Equal(t, want, resp.StatusCode, request)
+		}
+		require.EqualValues(t, 2, ups.Load())
+		if !stream {
+			h.Client.MaxSpool = 1000
+			resp, err := s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", 1001)))
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+		}
+	}
+}
+
+// All connections in use is 503 and says when to come back; too slow an answer is 504.
+func TestBusyIsSaidToBeSo(t *testing.T) {
+	release := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(release) })
+	cl := application(t, func(a *asked) bool {
+		if a.params["QUERY_STRING"] == "overloaded" {
+			a.write(t, end(0, 2))
+			return false
+		}
+		<-release
+		a.write(t, out("ok")...)
+		return true
+	})
+	cl.MaxConns, cl.Options = 1, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: enough}
+	var said lockedBuilder
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	t.Cleanup(answer)
+	resp, _ := get(t, s, "/a.php?overloaded")
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.Equal(t, retryAfter, resp.Header.Get("Retry-After"))
+	first := make(chan int, 1)
+	go func() {
+		resp, err := s.Client().Get(s.URL + "/a.php")
+		if err != nil {
+			first <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		first <- resp.StatusCode
+	}()
+	require.Eventually(t, func() bool { return cl.Stats().Active == 1 }, enough, time.Millisecond)
+	resp, _ = get(t, s, "/a.php")
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.Equal(t, retryAfter, resp.Header.Get("Retry-After"))
+	require.Contains(t, said.String(), "raise MaxConns")
+	answer()
+	require.Equal(t, http.StatusOK, <-first)
+}
+
+// A middleware's Set-Cookie and Vary were replaced, and an application that sends no
+// Content-Type was given one by guessing.
+func TestTheHeaderIsTheApplicationsBesideAMiddlewares(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stdout, requestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), end(0, 0))
+		return true
+	})
+	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""})}
+	serving(t, h)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Set-Cookie", "middleware=1")
+		w.Header().Add("Vary", "Origin")
+		w.Header().Set("Cache-Control", "public")
+		w.Header().Set("X-Frame-Options", "SAMEORIGIN")
+		h.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	resp, body := get(t, s, "/a.php")
+	require.Equal(t, "<html>", body)
+	require.Equal(t, []string{"middleware=1", "app=1", "app=2"}, resp.Header.Values("Set-Cookie"))
+	require.Equal(t, []string{"Origin", "Accept"}, resp.Header.Values("Vary"))
+	require.Equal(t, []string{"private"}, resp.Header.Values("Cache-Control"))
+	require.Equal(t, []string{"DENY"}, resp.Header.Values("X-Frame-Options"))
+	require.NotContains(t, resp.Header, "Content-Type")
+	require.NotContains(t, resp.Header, "Connection")
+}
+
+// A line of the log is one line, and a terminal obeys nothing in it.
+func TestTheLogEscapesControlCharacters(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
+		a.write(t, out("ok")...)
+		return true
+	})
+	var said lockedBuilder
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	get(t, s, "/a.php/%1b%5b31m%7f%c2%85x")
+	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", said.String())
+	for in, want := range map[string]string{"": "", "a": "a", "\ufffd": "\ufffd", "\xc3": `\xc3`, "a\nb\n": `a\nb`} {
+		require.Equal(t, want, escape(in), "%q", in)
+	}
+}
+
+// A panic of a ResponseWriter is the handler's, as it is without a buffer.
+func TestAPanicOfTheWriterIsTheHandlers(t *testing.T) {
+	h, _, _ := bigAnswers(t, 2)
+	serving(t, h)
+	for _, path := range []string{"/ok.php", "/big.php"} {
+		require.PanicsWithValue(t, "no", func() {
+			h.ServeHTTP(panicking{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, path, nil))
+		})
+	}
+}
+
+type panicking struct{ *httptest.ResponseRecorder }
+
+func (panicking) Write([]byte) (int, error) { panic("no") }
+
+// A request that is cancelled over HTTP/2 ended the connection (GOAWAY), and with it the
+// requests of others who were on it.
+func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
+	for _, streamBody := range []bool{false, true} {
+		t.Run(fmt.Sprint("bodies streamed: ", streamBody), func(t *testing.T) {
+			const streams = 50
+			started := make(chan struct{}, streams)
+			release := make(chan struct{})
+			cl := application(t, func(a *asked) bool {
+				switch {
+				case a.params["HTTP_BREAK"] != "":
+					a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+					return false
+				case a.params["HTTP_STREAM"] != "": // of a body that does not end
+					started <- struct{}{}
+					_, _ = io.Copy(io.Discard, a.conn)
+					return false
+				case a.params["HTTP_CANCEL"] != "":
+					if a.params["HTTP_CANCEL"] == "body" {
+						a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+					}
+					started <- struct{}{}
+					_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
+					return false
+				}
+				started <- struct{}{}
+				<-release
+				a.write(t, out(a.params["QUERY_STRING"]+strings.Repeat(".", 200_000))...)
+				return true
+			})
+			cl.MaxConns = 2 * streams
+			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), StreamBody: streamBody}
+			h.Log = logTo(io.Discard)
+			s := httptest.NewUnstartedServer(h)
+			s.EnableHTTP2 = true
+			s.Config.ErrorLog = logTo(io.Discard)
+			var conns atomic.Int64
+			s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					conns.Add(1)
+				}
+			}
+			s.StartTLS()
+			defer h.Close()
+			defer s.Close()
+			ask := func(ctx context.Context, i int, header string, body io.Reader) (string, error) {
+				method := http.MethodGet
+				if body != nil {
+					method = http.MethodPost
+				}
+				req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("%s/a.php?%d", s.URL, i), body)
+				if err != nil {
+					return "", err
+				}
+				if name, value, ok := strings.Cut(header, ":"); ok {
+					req.Header.Set(name, value)
+				}
+				if body != nil {
+					req.ContentLength = 1 << 20
+				}
+				resp, err := s.Client().Do(req)
+				if err != nil {
+					return "", err
+				}
+				defer resp.Body.Close()
+				if resp.ProtoMajor != 2 {
+					return "", errors.New("not HTTP/2")
+				}
+				b, err := io.ReadAll(resp.Body)
+				return strings.TrimRight(string(b), "."), err
+			}
+			// One request first: the others then share its connection.
+			_, err := ask(t.Context(), 0, "Break: 1", nil)
+			require.Error(t, err, "a part is not the whole")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var wg sync.WaitGroup
+			waits := 0
+			for i := range streams {
+				header, body := "", io.Reader(nil)
+				switch i % 6 {
+				case 1:
+					header = "Cancel: header"
+				case 3:
+					header = "Cancel: body"
+				case 5:
+					header = "Stream: 1" // it goes out at once, if bodies are streamed
+					pr, pw := io.Pipe()
+					defer pw.Close()
+					go func() { _, _ = pw.Write(make([]byte, 200_000)) }()
+					body = pr
+				}
+				if i%6 != 5 || streamBody {
+					waits++
+				}
+				wg.Go(func() {
+					if header != "" {
+						if _, err := ask(ctx, i, header, body); !errors.Is(err, context.Canceled) {
+							t.Errorf("%d: %v", i, err)
+						}
+						return
+					}
+					if got, err := ask(t.Context(), i, "", nil); err != nil || got != fmt.Sprint(i) {
+						t.Errorf("%d: %.40q %v", i, got, err)
+					}
+				})
+			}
+			for range waits {
+				<-started
+			}
+			cancel() // half of them
+			close(release)
+			wg.Wait()
+			got, err := ask(t.Context(), 77, "", nil)
+			require.NoError(t, err)
+			require.Equal(t, "77", got)
+			require.EqualValues(t, 1, conns.Load(), "TCP connections")
+		})
+	}
+}
+
+// ClientTimeout is of one stream, too.
+func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
+	h, big, ups := bigAnswers(t, 2)
+	h.ClientTimeout = 300 * time.Millisecond
+	ended := make(chan string, 10)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- r.URL.Path }()
+		h.ServeHTTP(w, r)
+	}))
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog, h.Log = logTo(io.Discard), logTo(io.Discard)
+	var conns atomic.Int64
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	s.StartTLS()
+	defer h.Close()
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL + "/big.php")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, "/big.php", <-ended)
+	require.EqualValues(t, 1, big.Load(), "the application was not kept waiting")
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.Error(t, err, "a part is not the whole")
+
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	up, err := s.Client().Post(s.URL+"/up.php", "", pr)
+	require.NoError(t, err)
+	require.NoError(t, up.Body.Close())
+	require.Equal(t, http.StatusRequestTimeout, up.StatusCode)
+	require.Zero(t, ups.Load())
+
+	_, body := get(t, s, "/ok.php")
+	require.Equal(t, "ok", body)
+	require.EqualValues(t, 1, conns.Load())
+}
