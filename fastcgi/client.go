@@ -95,10 +95,11 @@ type Client struct {
 	// MaxHeader is how long a response's header may be. Default: 64 KiB.
 	MaxHeader int
 
-	// MaxSpool is how much of a body of unknown length is kept in a temporary file to
-	// know its length, without which there is no CONTENT_LENGTH. Longer ones are
-	// ErrBodyTooLong; negative has them all fail with ErrLengthRequired. Default:
-	// 64 MiB.
+	// MaxSpool is how many bytes of a body are kept in a temporary file: of one of
+	// unknown length, to know the CONTENT_LENGTH, and of every body that Handler keeps
+	// before it asks the application (see Handler.StreamBody). A longer body is
+	// ErrBodyTooLong. Default: 64 MiB. Negative: bodies of unknown length fail with
+	// ErrLengthRequired.
 	MaxSpool int64
 
 	once       sync.Once

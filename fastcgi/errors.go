@@ -126,8 +126,8 @@ var (
 	// keep one to count it.
 	ErrLengthRequired = errors.New("fastcgi: the length of the body is not known")
 
-	// ErrBodyTooLong is for a body of unknown length that is longer than
-	// Client.MaxSpool, or that has more than its ContentLength.
+	// ErrBodyTooLong is for a body that is kept and longer than Client.MaxSpool, or that
+	// has more than its ContentLength.
 	ErrBodyTooLong = errors.New("fastcgi: the body is too long")
 
 	// ErrBodyTooShort is for a body that has less than its ContentLength.
