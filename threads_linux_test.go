@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -187,4 +188,29 @@ func memory() int {
 	}
 	pages, _ := strconv.Atoi(fields[1])
 	return pages * os.Getpagesize()
+}
+
+// Dials of servers that do not answer, more of them than calls may hold threads, end at their
+// limits, and when their context does.
+func TestThreads_DialsParkToo(t *testing.T) {
+	defer client.SetMaxThreads(client.SetMaxThreads(0))
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	const limit = 100 * time.Millisecond
+	for range 3 {
+		begin := time.Now()
+		_, err := client.Dial("tcp", hole, &client.Options{Timeout: limit})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, time.Since(begin), limit)
+		ctx, cancel := context.WithCancel(context.Background())
+		result := make(chan error, 1)
+		go func() { _, err := client.DialContext(ctx, "tcp", hole, &client.Options{Timeout: -1}); result <- err }()
+		inKernel(t)
+		require.Zero(t, waitingThreads())
+		cancel()
+		require.ErrorIs(t, <-result, context.Canceled)
+	}
+	ln := listen(t, "tcp")
+	c, err := client.Dial("tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }

@@ -243,20 +243,28 @@ func (r *race) wait() error {
 	return nil
 }
 
-// sleep polls on the thread, if it may be held. Otherwise it looks, and rests if there is
-// nothing: the next look is up to who calls.
+// sleep polls on the thread, if it may be held. Otherwise a single attempt parks, and of
+// several it looks at intervals: the next look is up to who calls.
 func (r *race) sleep(fds []unix.PollFd, d time.Duration) unix.Errno {
 	everybody.enter()
-	defer everybody.leave()
 	if mayHold() {
+		defer everybody.leave()
 		_, errno := sleepPoll(fds, d)
 		return errno
 	}
+	everybody.leave()
 	n, errno := sleepPoll(fds, 0)
-	if n == 0 && errno == 0 {
-		r.stop.rest(min(d, interval(r.began)))
+	if n != 0 || errno != 0 {
+		return errno
 	}
-	return errno
+	if len(r.running) == 1 && r.later == nil && fds[0].Fd >= 0 && r.running[0].sock.parkers() {
+		if r.stop.park(r.running[0].sock.wr.parker.Load(), d) {
+			fds[0].Revents = unix.POLLOUT
+		}
+		return 0
+	}
+	r.stop.rest(min(d, interval(r.began)))
+	return 0
 }
 
 // lost gives every address its error; err is for those that have none.

@@ -118,7 +118,11 @@ func (s *Socket) parkers() bool {
 		return s.rd.parker.Load() != nil
 	}
 	// os.NewFile has the poller watch a descriptor that does not block at that moment.
-	if !alwaysPolled && !s.handedOut {
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
+	if err != nil {
+		return false
+	}
+	if flags&unix.O_NONBLOCK == 0 {
 		if unix.SetNonblock(s.fd, true) != nil {
 			return false
 		}

@@ -79,7 +79,9 @@ func (p *Poll) Wait(until Instant) error {
 		case left <= 0:
 			return os.ErrDeadlineExceeded
 		case !held:
+			everybody.leave()
 			p.waker.rest(min(left, interval(began)))
+			everybody.enter()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sock
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,11 +101,31 @@ func (k *waker) close() {
 // context and Close reach a thread that waits for a peer to answer.
 // The zero Stop is ready to use; the owner closes it when the connect is over.
 type Stop struct {
-	waker waker
+	waker  waker
+	parker atomic.Pointer[parker] // of a connect that is parked
 }
 
 // Stop makes the connect return. It may come before, during or after.
-func (s *Stop) Stop() { s.waker.wake() }
+func (s *Stop) Stop() {
+	s.waker.wake()
+	if k := s.parker.Load(); k != nil {
+		k.wake()
+	}
+}
+
+// park has the goroutine wait in k until its socket is writable, for a time at most, or for
+// Stop. It reports whether the socket may be writable. A nil Stop never comes.
+func (s *Stop) park(k *parker, d time.Duration) bool {
+	k.ready()
+	if s != nil {
+		s.parker.Store(k)
+		defer s.parker.Store(nil)
+		if s.Stopped() {
+			return false
+		}
+	}
+	return k.park(unix.POLLOUT, d)
+}
 
 // Stopped reports whether Stop was called. A nil Stop never is.
 func (s *Stop) Stopped() bool {
