@@ -185,9 +185,7 @@ func (x *exchange) arm() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		if !u.sent {
-			// Not the zero time: the first deadline ever set does not end a receive that
-			// is in progress.
-			_ = x.c.SetReadDeadline(after(-1))
+			_ = x.c.SetReadDeadline(time.Time{})
 			return
 		}
 	case !x.timed:
@@ -256,9 +254,20 @@ func (x *exchange) stopSending() {
 	}
 }
 
-// sent reports whether the request was sent whole.
+// sent reports whether the request was sent whole. The application may end the request
+// before the goroutine that has sent the body's last piece comes to say so.
 func (x *exchange) sent() bool {
-	return x.up == nil || x.up.isDone() && x.up.err == nil
+	if x.up == nil {
+		return true
+	}
+	late := time.NewTimer(10 * time.Millisecond)
+	defer late.Stop()
+	select {
+	case <-x.up.done:
+		return x.up.err == nil
+	case <-late.C:
+		return false
+	}
 }
 
 // failure is what an error on the connection means to the caller.
