@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -250,9 +251,17 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 			}()
 		}
 	}()
-	for range n {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for i := range n {
 		conn, err := new(client.Dialer).Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)
+		if i%2 == 0 {
+			c, ok := client.Of(conn)
+			require.True(t, ok)
+			c.Watch(ctx)                                        // which outlives it
+			defer client.SetMaxThreads(client.SetMaxThreads(0)) // and the Read parks
+		}
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Millisecond)))
 		_, err = conn.Read(make([]byte, 1)) // which makes a waker too
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)

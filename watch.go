@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"weak"
 
 	"github.com/blocksock/client/internal/sock"
 )
@@ -33,7 +34,7 @@ func (c *Client) Watch(ctx context.Context) (unwatch func()) {
 		c.watchers.CompareAndSwap(nil, new(watchers))
 		all = c.watchers.Load()
 	}
-	w := &watcher{c: c, of: all, ctx: ctx, over: make(chan struct{})}
+	w := &watcher{c: weak.Make(c), of: all, ctx: ctx, over: make(chan struct{})}
 	if ctx.Err() != nil {
 		w.fire()
 	} else {
@@ -55,7 +56,7 @@ type watchers struct {
 
 // A watcher is one context that a client's calls end with.
 type watcher struct {
-	c      *Client
+	c      weak.Pointer[Client] // a context that lives long is not to keep a client
 	of     *watchers
 	ctx    context.Context
 	cancel func() bool   // keeps fire from being called; nil if it has been
@@ -68,8 +69,12 @@ func (w *watcher) fire() {
 	w.of.mu.Lock()
 	w.of.ended = append(w.of.ended, w)
 	w.of.mu.Unlock()
-	w.c.sock.Stop()
-	if abort := w.c.abort.Load(); abort != nil {
+	c := w.c.Value()
+	if c == nil {
+		return
+	}
+	c.sock.Stop()
+	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
 }
@@ -79,7 +84,9 @@ func (w *watcher) end() {
 		fired := w.cancel == nil || !w.cancel()
 		if fired {
 			<-w.over
-			w.c.sock.Resume()
+			if c := w.c.Value(); c != nil {
+				c.sock.Resume()
+			}
 		}
 		w.of.mu.Lock()
 		defer w.of.mu.Unlock()
