@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -308,5 +309,34 @@ func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
 		require.NoError(t, c.Close())
 		<-done
 		require.Eventually(t, func() bool { return open.Load() == 0 }, enough, time.Millisecond, "it is closed, so the server knows")
+	}
+}
+
+// A record of TLS that a Send has begun goes out to its end, as after a time limit: the
+// receiver may wait for the answer to it, and nothing else can be sent before.
+func TestWatch_TheRestOfARecordGoesOut(t *testing.T) {
+	for _, network := range tlsNetworks {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, &client.Options{Timeout: -1})
+			ctx, cancel := context.WithCancel(context.Background())
+			unwatch := c.Watch(ctx)
+			type sent struct {
+				n   int
+				err error
+			}
+			result := make(chan sent, 1)
+			go func() { n, err := c.Send(tooMuch(network), 0); result <- sent{n, err} }()
+			inKernel(t)
+			cancel()
+			r := <-result
+			require.ErrorIs(t, r.err, context.Canceled)
+			unwatch()
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(enough)))
+			_, err := io.CopyN(io.Discard, peer, int64(r.n))
+			require.NoError(t, err, "all that was counted, and the client does nothing more for it")
+			go func() { _, _ = peer.Write([]byte("answer")) }()
+			_, err = c.Recv(make([]byte, 6), client.WaitAll)
+			require.NoError(t, err)
+		})
 	}
 }

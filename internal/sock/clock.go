@@ -12,7 +12,7 @@ type Instant int64
 // Never is the limit of a call that may wait for ever.
 const Never Instant = 0
 
-// Regardless is Never for a wait that no deadline ends either: only Close does.
+// Regardless is Never for a wait that no deadline and no Stop ends either: only Close does.
 const Regardless Instant = -1
 
 const forever = time.Duration(math.MaxInt64)

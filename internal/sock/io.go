@@ -295,7 +295,7 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 	others := 0    // errors that may have been about other datagrams
 	short := false // the last call has sent a part
 	for {
-		if s.life.isOver() {
+		if s.endsNow(until) {
 			return sent, s.ended()
 		}
 		if s.state.Load()&writeClosed != 0 {

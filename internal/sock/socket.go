@@ -233,6 +233,12 @@ func (s *Socket) peerThere() bool {
 // forgetTimeout is for when the descriptor was in other hands.
 func (s *Socket) forgetTimeout() { s.rcvTimeout.Store(unknown) }
 
+// endsNow reports whether a call with a limit has to end, because of Close or Stop. One
+// that nothing but Close ends goes on.
+func (s *Socket) endsNow(until Instant) bool {
+	return s.life.isOver() && (until != Regardless || s.life.ended())
+}
+
 // ended is the error of calls on a socket that was closed or stopped.
 func (s *Socket) ended() error {
 	if s.life.ended() {

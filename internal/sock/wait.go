@@ -63,7 +63,7 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		if k != nil {
 			k.ready()
 		}
-		if s.life.isOver() {
+		if s.endsNow(until) {
 			return s.ended()
 		}
 		left := d.until(until).Left()
