@@ -11,7 +11,7 @@ import "github.com/blocksock/client/internal/sock"
 // 0 parks all calls. A negative n changes nothing. Default: 256. A call that waits for
 // several sockets at once (Select, a dial of several addresses) or for an urgent byte (OOB)
 // cannot park: where it may not hold a thread, it looks at intervals, from 50 µs up to an
-// eighth of the time that it has waited, 10 ms at most.
+// eighth of the time that it has waited, 50 ms at most.
 //
 // A Go process ends when it has more than 10,000 threads; see runtime/debug.SetMaxThreads.
 func SetMaxThreads(n int) (previous int) { return sock.SetMaxThreads(n) }

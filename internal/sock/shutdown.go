@@ -139,6 +139,6 @@ func (s *Socket) establish(until Instant) error {
 // interval is how long a wait that began at a time may rest before it looks again: so long
 // that looking costs little, and so short that it is not late by much of what it has taken.
 func interval(began Instant) time.Duration {
-	const longest = 10 * time.Millisecond
+	const longest = 50 * time.Millisecond
 	return min(max(time.Duration(Now()-began)/8, firstPause), longest)
 }
