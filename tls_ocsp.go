@@ -290,7 +290,7 @@ func (a *ocspAnswer) isBy(signer *x509.Certificate) bool {
 	switch {
 	case id.Class != asn1.ClassContextSpecific:
 	case id.Tag == byName:
-		return bytes.Equal(id.Bytes, signer.RawSubject)
+		return sameName(id.Bytes, signer.RawSubject)
 	case id.Tag == byKey:
 		var hash []byte
 		key, err := keyBits(signer)
@@ -303,7 +303,7 @@ func (v *verifier) isAuthorized(signer, issuer *x509.Certificate, now time.Time)
 	if signer.Equal(issuer) {
 		return nil
 	}
-	if !bytes.Equal(signer.RawIssuer, issuer.RawSubject) {
+	if !sameName(signer.RawIssuer, issuer.RawSubject) {
 		return fmt.Errorf("its signer %q is not the issuer's, which is %q", signer.Subject, issuer.Subject)
 	}
 	if err := issuer.CheckSignature(signer.SignatureAlgorithm, signer.RawTBSCertificate, signer.Signature); err != nil {

@@ -37,26 +37,27 @@ type revocationList struct {
 	points []string // the URIs of that point
 }
 
-// lookUp looks the certificates of a chain up in the revocation lists.
-func (v *verifier) lookUp(chain []*x509.Certificate, issuer *x509.Certificate, now time.Time) error {
+// lookUp looks the certificates of a chain up in the revocation lists. sent are the
+// certificates that the server has sent.
+func (v *verifier) lookUp(chain, sent []*x509.Certificate, now time.Time) error {
 	if v.lists == nil {
 		return nil
 	}
-	if len(chain) == 1 { // it is trusted for itself: a list is not needed, but believed
-		_, err := v.listed(chain[0], issuer, now)
-		return err
-	}
-	for i, c := range chain[:len(chain)-1] { // roots are not revoked but removed
+	last := len(chain) - 1
+	for i, c := range chain[:last] {
 		problem, err := v.listed(c, chain[i+1], now)
 		if err != nil {
 			return err
 		}
-		known := slices.ContainsFunc(v.lists, func(l *revocationList) bool { return bytes.Equal(l.RawIssuer, c.RawIssuer) })
+		known := slices.ContainsFunc(v.lists, func(l *revocationList) bool { return sameName(l.RawIssuer, c.RawIssuer) })
 		if problem != "" && (i == 0 || known) {
 			return &RevocationError{Certificate: c, Reason: problem}
 		}
 	}
-	return nil
+	// The last certificate is trusted for itself: a list is not needed, but believed. It may be
+	// an intermediate of CAFile that its issuer has revoked.
+	_, err := v.listed(chain[last], v.issuer(chain[last:], sent), now)
+	return err
 }
 
 // listed returns an error for a certificate that is in a list, and a problem if no list
@@ -68,7 +69,7 @@ func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem s
 	var held error
 	found := false
 	for _, list := range v.lists {
-		if issuer == nil || !bytes.Equal(list.RawIssuer, c.RawIssuer) {
+		if issuer == nil || !sameName(list.RawIssuer, c.RawIssuer) {
 			continue
 		}
 		if err := list.CheckSignatureFrom(issuer); err != nil {
