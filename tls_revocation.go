@@ -163,6 +163,9 @@ func parseList(der []byte) (*revocationList, error) {
 	if len(parsed.Raw) != len(der) { // crypto/x509 ignores it
 		return nil, errors.New("trailing data after the revocation list: use PEM for several lists")
 	}
+	if !isWholeList(der) {
+		return nil, errors.New("malformed revocation list (RFC 5280, 5.1)")
+	}
 	list := &revocationList{RevocationList: parsed}
 	return list, list.understand()
 }
