@@ -2,7 +2,9 @@ package client
 
 import (
 	"crypto/x509/pkix"
+	asn1oid "encoding/asn1"
 	"slices"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -32,6 +34,26 @@ func readExtensions(in *cryptobyte.String) (extensions []pkix.Extension, ok bool
 		extensions = append(extensions, e)
 	}
 	return extensions, true
+}
+
+// readAlgorithm reads the OID of an AlgorithmIdentifier. Its parameters are NULL or absent for
+// all algorithms used here.
+func readAlgorithm(in *cryptobyte.String, oid *asn1oid.ObjectIdentifier) bool {
+	var algorithm, parameters cryptobyte.String
+	var tag asn1.Tag
+	return in.ReadASN1(&algorithm, asn1.SEQUENCE) && algorithm.ReadASN1ObjectIdentifier(oid) &&
+		(algorithm.Empty() || algorithm.ReadAnyASN1(&parameters, &tag) && algorithm.Empty())
+}
+
+// readTime reads a GeneralizedTime. RFC 5280, 4.1.2.5.2 forbids fractions of a second, but
+// responders send them and openssl accepts them.
+func readTime(in *cryptobyte.String, at *time.Time) bool {
+	var der cryptobyte.String
+	if !in.ReadASN1Element(&der, asn1.GeneralizedTime) {
+		return false
+	}
+	_, err := asn1oid.UnmarshalWithParams(der, at, "generalized")
+	return err == nil
 }
 
 // skipTime skips a Time (RFC 5280, 4.1).

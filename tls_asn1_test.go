@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -131,6 +132,99 @@ func TestAMalformedListIsRefused(t *testing.T) {
 				require.Errorf(t, opensslErr, "%s", said)
 			}
 			require.Contains(t, refusedOption(t, opts).Reason, "malformed")
+		})
+	}
+}
+
+// changedStaple changes the elements of the ResponseData of an answer, or those of its one
+// SingleResponse, and signs the answer again.
+func changedStaple(t *testing.T, der []byte, key crypto.Signer, data, single func([][]byte) [][]byte) []byte {
+	t.Helper()
+	var outer anyAnswer
+	_, err := asn1.Unmarshal(der, &outer)
+	require.NoError(t, err)
+	basic := elements(t, outer.Bytes.B)
+	all := full(elements(t, basic[0].FullBytes))
+	const singles = 2
+	if single != nil {
+		one := full(elements(t, elements(t, all[singles])[0].FullBytes))
+		all[singles] = wrapped(t, 0x30, wrapped(t, 0x30, single(one)...))
+	}
+	if data != nil {
+		all = data(all)
+	}
+	tbs := wrapped(t, 0x30, all...)
+	digest := sha256.Sum256(tbs)
+	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	require.NoError(t, err)
+	bits, err := asn1.Marshal(asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)})
+	require.NoError(t, err)
+	outer.Bytes.B = wrapped(t, 0x30, tbs, basic[1].FullBytes, bits)
+	der, err = asn1.Marshal(outer)
+	require.NoError(t, err)
+	return der
+}
+
+// encoding/asn1 ignores what is left at the end of a SEQUENCE: an answer could lose its
+// nextUpdate or a critical extension. openssl must not accept what is refused.
+func TestAMalformedStapleIsRefused(t *testing.T) {
+	openssl := requireProgram(t, "openssl", "openssl")
+	root := newRoot(t, "root")
+	server := root.issue(t, "server", nil)
+	ca := tempFile(t, "ca.pem", root.certPEM())
+	derJunk := []byte{0x82, 1, 'x'}
+	extension := func(critical byte) []byte {
+		return wrapped(t, 0x30, wrapped(t, 0x30, []byte{6, 2, 0x2a, 3, 1, 1, critical, 4, 2, 5, 0}))
+	}
+	const status, this, next = 1, 2, 3
+	insert := func(at int, more ...[]byte) func([][]byte) [][]byte {
+		return func(e [][]byte) [][]byte { return slices.Insert(e, at, more...) }
+	}
+	add := func(more ...[]byte) func([][]byte) [][]byte {
+		return func(e [][]byte) [][]byte { return append(e, more...) }
+	}
+	set := func(at int, to []byte) func([][]byte) [][]byte {
+		return func(e [][]byte) [][]byte { e[at] = to; return e }
+	}
+	for _, test := range []struct {
+		name         string
+		data, single func([][]byte) [][]byte
+		good         bool
+	}{
+		{name: "as it was", good: true},
+		{name: "something before nextUpdate", single: insert(next, derJunk)},
+		{name: "the extensions before nextUpdate", single: insert(next, wrapped(t, 0xa1, extension(0)))},
+		{name: "nextUpdate twice", single: func(e [][]byte) [][]byte { return append(e, e[next]) }},
+		{name: "NULL behind nextUpdate", single: func(e [][]byte) [][]byte {
+			e[next] = wrapped(t, 0xa0, elements(t, e[next])[0].FullBytes, derNull)
+			return e
+		}},
+		{name: "something before critical extensions of its one", single: add(derJunk, wrapped(t, 0xa1, extension(0xff)))},
+		{name: "NULL before critical extensions", data: add(derNull, wrapped(t, 0xa1, extension(0xff)))},
+		{name: "NULL behind the extensions", data: add(wrapped(t, 0xa1, extension(0), derNull))},
+		{name: "extensions that are not critical", data: add(wrapped(t, 0xa1, extension(0))), single: add(wrapped(t, 0xa1, extension(0))), good: true},
+		{name: "good, constructed", single: set(status, []byte{0xa0, 0})},
+		{name: "good, with more in it", single: set(status, []byte{0x80, 1, 0})},
+		{name: "fractions of a second", single: func(e [][]byte) [][]byte {
+			e[this], e[next] = []byte("\x18\x1220200101000000.25Z"), wrapped(t, 0xa0, []byte("\x18\x1220490101000000.25Z"))
+			return e
+		}, good: true},
+		{name: "no nextUpdate", single: func(e [][]byte) [][]byte { return e[:next] }, good: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			staple := changedStaple(t, answers(t, root, server, nil), root.key, test.data, test.single)
+			said, _ := exec.Command(openssl, "ocsp", "-respin", tempFile(t, "staple", staple), "-CAfile", ca, "-issuer", ca, "-cert", tempFile(t, "leaf.pem", server.certPEM()), "-no_nonce").CombinedOutput()
+			isGood := bytes.Contains(said, []byte("Response verify OK")) && bytes.Contains(said, []byte("leaf.pem: good")) && !bytes.Contains(said, []byte("WARNING"))
+			s := listenWith(t, "tcp", server, func(c *tls.Config) { c.Certificates[0].OCSPStaple = staple })
+			_, err := s.outcome(t, &client.TLSOptions{CAFile: ca})
+			if test.good {
+				require.Truef(t, isGood, "%s", said)
+				require.NoError(t, err)
+				return
+			}
+			require.Falsef(t, isGood, "%s", said)
+			require.Truef(t, isRevocation(false)(err), "%v", err)
+			require.ErrorContains(t, err, "malformed")
 		})
 	}
 }
