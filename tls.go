@@ -71,8 +71,9 @@ type TLSOptions struct {
 	// A list must be complete. Delta lists and lists for some kinds of certificates or
 	// some reasons are refused, whether or not their extension is marked critical. A
 	// list for one distribution point counts as complete for the certificates that name
-	// its URI. A certificate in a list that is out of date is revoked; a certificate that
-	// is not in it may be. The issuer's clock may be up to 5 minutes ahead.
+	// its URI for all reasons and for lists of their own issuer. A certificate in a list that
+	// is out of date is revoked; a certificate that is not in it may be. A certificate that is
+	// only held (certificateHold) is revoked if the newest current list has it.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One

@@ -23,6 +23,10 @@ import (
 // one is due.
 const longestStaple = 7 * 24 * time.Hour
 
+// clockSkew is how far the clock of a responder may be ahead. It is the default of
+// openssl-ocsp(1), -validity_period. openssl allows none for the lists.
+const clockSkew = 5 * time.Minute
+
 // checkStaple checks the OCSP answer that came with a certificate, and gives how
 // long it is good; zero if there is none that matters.
 func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, now time.Time) (until time.Time, err error) {
