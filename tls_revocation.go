@@ -6,7 +6,6 @@ import (
 	asn1oid "encoding/asn1"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -136,7 +135,7 @@ func (l *revocationList) inconclusive(c *x509.Certificate, now time.Time) string
 
 // revocationLists reads a CRLFile.
 func revocationLists(file string) ([]*revocationList, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return nil, err
 	}
