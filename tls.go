@@ -300,7 +300,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	c.sock.Take()
 	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
-	// client or a pool has the connection.
+	// client, a pool or a RawConn of Options.Control has the connection.
 	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
 	return nil
 }
