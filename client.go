@@ -188,11 +188,12 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
-	s, err := open(typ, "", opts)
+	a := newAddressing(opts)
+	s, err := open(typ, "", opts, a)
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
-	c := wrap(s, typ, n.name, opts)
+	c := wrap(s, typ, n.name, opts, a)
 	c.security, c.packets = p.tls, p.packets
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindLate); err != nil {
@@ -203,8 +204,9 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	return c, nil
 }
 
-// open makes a socket and gives it the options that do not depend on its address.
-func open(typ Type, address string, opts *Options) (*sock.Socket, error) {
+// open makes a socket and gives it the options that do not depend on its address. The
+// addressing is that of the client to be.
+func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket, error) {
 	kind := unix.SOCK_DGRAM
 	if typ.isStream() {
 		kind = unix.SOCK_STREAM
@@ -226,7 +228,7 @@ func open(typ Type, address string, opts *Options) (*sock.Socket, error) {
 		return nil, err
 	}
 	if opts.Control != nil {
-		if err := opts.Control(typ.String(), address, s.Raw()); err != nil {
+		if err := opts.Control(typ.String(), address, controlConn{s.Raw(), a}); err != nil {
 			return nil, err
 		}
 	}
@@ -234,10 +236,21 @@ func open(typ Type, address string, opts *Options) (*sock.Socket, error) {
 	return s, nil
 }
 
-func wrap(s *sock.Socket, typ Type, network string, opts *Options) *Client {
+// A controlConn is what Options.Control gets and may keep. It holds the addressing, so that
+// the socket is not closed as unreachable (see StartTLS) while there is a controlConn.
+type controlConn struct {
+	sock.RawConn
+	owner *addressing
+}
+
+func newAddressing(opts *Options) *addressing {
+	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr}
+}
+
+func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
 	return &Client{
 		sock: s, typ: typ, network: network, limits: opts.limits(),
-		addressing: &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr},
+		addressing: a,
 	}
 }
 

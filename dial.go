@@ -166,13 +166,14 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
 	}
 	bind := bindLate
+	shared := newAddressing(opts) // by the attempts
 	stop, unwatch := watch(ctx)
 	defer unwatch()
 	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
 			search.starts(a)
 			typ := n.typeOf(a)
-			s, err := open(typ, netAddr(typ, a).String(), opts)
+			s, err := open(typ, netAddr(typ, a).String(), opts, shared)
 			if err != nil {
 				return nil, err
 			}
@@ -197,7 +198,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		addr, err := dialError(ctx, opDial, where, n, tried, search.unanswered())
 		return nil, addr, err
 	}
-	c := wrap(s, n.typeOf(winner), where.network, opts)
+	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()
 	return c, nil, nil
 }

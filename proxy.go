@@ -164,7 +164,11 @@ func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instan
 	}
 	// Whatever is under way, a context that ends has no more use for the connection.
 	unwatch := context.AfterFunc(ctx, func() { _ = c.Close() })
-	err = v.connect(v, &handshake{c.sock, until}, host, port)
+	h := &handshake{sock: c.sock, until: until}
+	err = v.connect(v, h, host, port)
+	if refusal := (*proxyRefusal)(nil); h.unsent != nil && !errors.As(err, &refusal) {
+		err = h.unsent
+	}
 	if !unwatch() {
 		return fail(sock.ErrStopped)
 	}
@@ -228,8 +232,9 @@ func notInNames(r rune) bool {
 // A handshake is the connection to a proxy during its handshake. All calls have one limit.
 // It sets no deadline, which would keep the client from waiting in recv(2) later.
 type handshake struct {
-	sock  *sock.Socket
-	until sock.Instant
+	sock   *sock.Socket
+	until  sock.Instant
+	unsent error // of the first Write that failed
 }
 
 // Recv gives no io.EOF: a proxy that closes in the middle of this is no end. And
@@ -245,8 +250,14 @@ func (h *handshake) Recv(p []byte, flags Flag) (int, error) {
 	return n, err
 }
 
-// Write sends all of p.
-func (h *handshake) Write(p []byte) (int, error) { return h.sock.Send(p, 0, h.until.Timeout()) }
+// Write sends all of p. It never fails: a proxy that refuses early may have reset the
+// connection, and its refusal is still to be read. dial returns unsent if there is none.
+func (h *handshake) Write(p []byte) (int, error) {
+	if h.unsent == nil {
+		_, h.unsent = h.sock.Send(p, 0, h.until.Timeout())
+	}
+	return len(p), nil
+}
 
 // A proxyConn is what the proxies' protocols need of a handshake.
 type proxyConn interface {
@@ -436,7 +447,10 @@ func parseStatus(head []byte) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("malformed reply: %w", err)
 	}
-	_ = resp.Body.Close() // of a reader that has no more
+	_ = resp.Body.Close()                               // of a reader that has no more
+	if resp.StatusCode < 100 || resp.StatusCode > 599 { // net/http accepts "+20" and "000"
+		return nil, errors.New("malformed reply: its status is not one of 100 to 599 (RFC 9110, 15)")
+	}
 	if resp.ProtoMajor != 1 || resp.ProtoMinor > 1 {
 		return nil, fmt.Errorf("its reply is %s, and CONNECT is answered in HTTP/1.0 or HTTP/1.1 (RFC 9112, 2.3)", resp.Proto)
 	}

@@ -210,7 +210,7 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 		"not HTTP":  {fakeProxy{reply: []byte("SSH-2.0-x\r\n\r\n")}, "http", "", "malformed"},
 		"unasked":   {fakeProxy{greeting: []byte{5, 2}, reply: socksGranted}, "socks5", "", "method 2, which was not offered"},
 		"unasked 1": {fakeProxy{greeting: []byte{5, 1}, reply: socksGranted, bytewise: true}, "socks5", "me:secret@", "method 1, which was not offered"},
-		"099":       {fakeProxy{reply: []byte("HTTP/1.1 099 What\r\n\r\n")}, "http", "", "099 What"},
+		"099":       {fakeProxy{reply: []byte("HTTP/1.1 099 What\r\n\r\n")}, "http", "", "malformed"},
 		"flood":     {fakeProxy{reply: bytes.Repeat([]byte("HTTP/1.1 100 Continue\r\n\r\n"), 1000)}, "http", "", "interim"},
 		"controls":  {fakeProxy{reply: []byte("HTTP/1.1 500 a\x1b[31mb" + strings.Repeat("c", 5000) + "\r\n\r\n")}, "http", "", "500 a[31mbccc"},
 		"fields":    {fakeProxy{reply: []byte("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: gzip\r\nno colon\r\n\r\n")}, "http", "", "403 Forbidden"},
@@ -310,7 +310,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 			tests = append(tests, test{version + status, "http://", []string{version + status + "\r\n\r\n"}, 0, 0, "its reply is " + version})
 		}
 	}
-	for _, line := range []string{"HTTP/1.10 200 OK", "HTTP/2 200 OK", "http/1.1 200 OK", "ICY 200 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 OK", "200 OK"} {
+	for _, line := range []string{"HTTP/1.10 200 OK", "HTTP/2 200 OK", "http/1.1 200 OK", "ICY 200 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 OK", "200 OK", "HTTP/1.1 +20 OK", "HTTP/1.1 000 OK", "HTTP/1.1 600 OK", "HTTP/1.1 999 OK"} {
 		tests = append(tests, test{line, "http://", []string{line + "\r\n\r\n"}, 0, 0, "malformed"})
 	}
 	for _, test := range tests {
@@ -334,6 +334,37 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 			require.False(t, timedOut(err))
 			require.True(t, client.SafeToRetry(err))
 			require.Equal(t, strings.Contains(test.text, "EOF"), errors.Is(err, io.ErrUnexpectedEOF))
+		})
+	}
+}
+
+// A proxy that refuses before it has read the request may reset the connection. The write
+// that fails then must not hide the refusal, which has arrived. The request to the HTTP
+// proxy is so long that its write is under way when the reset comes. With SOCKS5 that is up
+// to the kernel, so the case is repeated.
+func TestARefusalBeforeAResetIsRead(t *testing.T) {
+	for _, test := range []struct {
+		scheme, sent string
+		reply        client.SOCKSReply
+		status       int
+		rounds       int
+	}{
+		{"socks5://", "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", 2, 0, 50},
+		{"http://me:" + strings.Repeat("x", 16<<20) + "@", "HTTP/1.1 503 Service Unavailable\r\n\r\n", 0, 503, 3},
+	} {
+		t.Run(test.scheme[:4], func(t *testing.T) {
+			for range test.rounds {
+				address, _ := new(fakeProxy).serve(t, func(conn net.Conn) {
+					_, _ = conn.Read(make([]byte, 3))
+					_, _ = conn.Write([]byte(test.sent))
+					_ = conn.(*net.TCPConn).SetLinger(0)
+				})
+				_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: enough, Proxy: test.scheme + address})
+				var pe *client.ProxyError
+				require.ErrorAs(t, err, &pe)
+				require.Equalf(t, test.reply, pe.Reply, "%v", err)
+				require.Equalf(t, test.status, pe.Status, "%v", err)
+			}
 		})
 	}
 }

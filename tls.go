@@ -71,8 +71,9 @@ type TLSOptions struct {
 	// A list must be complete. Delta lists and lists for some kinds of certificates or
 	// some reasons are refused, whether or not their extension is marked critical. A
 	// list for one distribution point counts as complete for the certificates that name
-	// its URI. A certificate in a list that is out of date is revoked; a certificate that
-	// is not in it may be. The issuer's clock may be up to 5 minutes ahead.
+	// its URI for all reasons and for lists of their own issuer. A certificate in a list that
+	// is out of date is revoked; a certificate that is not in it may be. A certificate that is
+	// only held (certificateHold) is revoked if the newest current list has it.
 	CRLFile string
 
 	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
@@ -299,7 +300,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	c.sock.Take()
 	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
-	// client or a pool has the connection.
+	// client, a pool or a RawConn of Options.Control has the connection.
 	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
 	return nil
 }

@@ -513,3 +513,28 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 		require.Zero(t, sock.Forgotten.Load())
 	})
 }
+
+// A RawConn that Options.Control has kept is a reference to the socket, with TLS and
+// without.
+func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
+	s := listenTLS(t, "tcp", nil)
+	serveEcho(t, s)
+	for _, trust := range []*client.TLSOptions{nil, s.trust(t)} {
+		var raw syscall.RawConn
+		opts := &client.Options{TLS: trust, Timeout: enough, Control: func(_, _ string, c syscall.RawConn) error { raw = c; return nil }}
+		func() {
+			c, err := client.Dial("tcp", s.Addr().String(), opts)
+			require.NoError(t, err)
+			require.True(t, c.IsConnected())
+		}()
+		for range 20 {
+			runtime.GC()
+			time.Sleep(time.Millisecond) // cleanups run in a goroutine
+		}
+		require.NoError(t, raw.Control(func(uintptr) {}))
+		require.Zero(t, sock.Forgotten.Load())
+		raw, opts = nil, nil
+		require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
+		sock.Forgotten.Add(-1) // this one is meant to be
+	}
+}

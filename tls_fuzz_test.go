@@ -84,7 +84,7 @@ func FuzzRevocationLists(f *testing.F) {
 		require.NotEmpty(t, lists)
 		v := &verifier{lists: lists}
 		leaf := &x509.Certificate{SerialNumber: big.NewInt(7), RawIssuer: ca.RawSubject, Subject: ca.Subject, Issuer: ca.Subject}
-		require.Error(t, v.lookUp([]*x509.Certificate{leaf, ca}, ca, time.Unix(2, 0)), "on the one list that is good, and on no other")
+		require.Error(t, v.lookUp([]*x509.Certificate{leaf, ca}, []*x509.Certificate{leaf}, time.Unix(2, 0)), "on the one list that is good, and on no other")
 	})
 }
 

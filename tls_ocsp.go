@@ -8,17 +8,24 @@ import (
 	_ "crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
+	asn1oid "encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // longestStaple is how old an OCSP answer may be that does not say when the next
 // one is due.
 const longestStaple = 7 * 24 * time.Hour
+
+// clockSkew is how far the clock of a responder may be ahead. It is the default of
+// openssl-ocsp(1), -validity_period. openssl allows none for the lists.
+const clockSkew = 5 * time.Minute
 
 // checkStaple checks the OCSP answer that came with a certificate, and gives how
 // long it is good; zero if there is none that matters.
@@ -48,32 +55,33 @@ func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, no
 	if err != nil {
 		return unknown("the stapled OCSP answer cannot be used: %v", err)
 	}
-	// An answer may have a certificate several times, by different hashes. All must be good.
+	// An answer may have a certificate several times, by different hashes or of several days.
+	// Revocation is final. Otherwise those that are valid now count: one that is good is
+	// enough, unless another does not know the certificate.
 	for _, single := range about {
-		if single.Status.Tag == ocspRevoked {
-			on, err := single.revokedAt()
-			if err != nil {
-				return unknown("the stapled OCSP answer cannot be used: %v", err)
-			}
-			return until, &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + on.Format(time.DateOnly) + ", as the stapled OCSP answer says"}
+		if single.status == ocspRevoked {
+			return until, &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + single.revokedAt.Format(time.DateOnly) + ", as the stapled OCSP answer says"}
 		}
 	}
+	var invalid error
 	for _, single := range about {
-		end := single.NextUpdate
+		end := single.nextUpdate
 		if end.IsZero() {
-			end = single.ThisUpdate.Add(longestStaple)
+			end = single.thisUpdate.Add(longestStaple)
 		}
 		switch {
-		case single.Status.Tag != ocspGood:
-			return unknown("the stapled OCSP answer knows nothing of it")
-		case now.Add(clockSkew).Before(single.ThisUpdate):
-			return unknown("the stapled OCSP answer is not valid before %s", single.ThisUpdate)
+		case now.Add(clockSkew).Before(single.thisUpdate):
+			_, invalid = unknown("the stapled OCSP answer is not valid before %s", single.thisUpdate)
 		case now.After(end):
-			return unknown("the stapled OCSP answer is of %s and was valid until %s", single.ThisUpdate, end)
+			_, invalid = unknown("the stapled OCSP answer is of %s and was valid until %s", single.thisUpdate, end)
+		case single.status != ocspGood:
+			return unknown("the stapled OCSP answer knows nothing of it")
+		default:
+			until = later(until, end)
 		}
-		if until.IsZero() || end.Before(until) {
-			until = end
-		}
+	}
+	if until.IsZero() {
+		return until, invalid
 	}
 	return until, nil
 }
@@ -82,110 +90,182 @@ func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, no
 // x/crypto compares the serial number alone, and takes the first certificate in the answer
 // for the signer's.
 type ocspAnswer struct {
-	Data         ocspData
-	Algorithm    pkix.AlgorithmIdentifier
-	Signature    asn1.BitString
-	Certificates []asn1.RawValue `asn1:"explicit,tag:0,optional"`
-}
-
-type ocspData struct {
-	Raw        asn1.RawContent
-	Version    int `asn1:"optional,default:0,explicit,tag:0"`
-	Responder  asn1.RawValue
-	Produced   time.Time `asn1:"generalized"`
-	Responses  []ocspSingle
-	Extensions []pkix.Extension `asn1:"explicit,tag:1,optional"`
+	signed       []byte // ResponseData
+	responderTag asn1.Tag
+	responder    []byte
+	singles      []ocspSingle
+	algorithm    asn1oid.ObjectIdentifier
+	signature    []byte
+	certificates [][]byte
 }
 
 type ocspSingle struct {
-	ID         ocspCertID
-	Status     asn1.RawValue
-	ThisUpdate time.Time        `asn1:"generalized"`
-	NextUpdate time.Time        `asn1:"generalized,explicit,tag:0,optional"`
-	Extensions []pkix.Extension `asn1:"explicit,tag:1,optional"`
+	hash                   asn1oid.ObjectIdentifier
+	issuerName, issuerKey  []byte // hashed
+	serial                 *big.Int
+	status                 asn1.Tag
+	revokedAt              time.Time
+	thisUpdate, nextUpdate time.Time
 }
 
-type ocspCertID struct {
-	Hash       pkix.AlgorithmIdentifier
-	IssuerName []byte
-	IssuerKey  []byte
-	Serial     *big.Int
-}
-
-// The tags of CertStatus.
-const (
-	ocspGood    = 0
-	ocspRevoked = 1
-	ocspUnknown = 2
+// CertStatus: RFC 6960, 4.2.1.
+var (
+	ocspGood    = contextTag(0)
+	ocspRevoked = contextTag(1).Constructed()
+	ocspUnknown = contextTag(2)
 )
 
-// revokedAt reads the time of a RevokedInfo.
-func (s *ocspSingle) revokedAt() (time.Time, error) {
-	var at time.Time
-	_, err := asn1.UnmarshalWithParams(s.Status.Bytes, &at, "generalized")
-	return at, err
-}
+var oidBasicOCSP = asn1oid.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}
 
-var oidBasicOCSP = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}
+var errMalformedOCSP = errors.New("malformed (RFC 6960, 4.2.1)")
 
 // parseOCSP parses an answer, and refuses one that has something not supported here.
 func parseOCSP(der []byte) (*ocspAnswer, error) {
-	var outer struct {
-		Status asn1.Enumerated
-		Answer struct {
-			Type  asn1.ObjectIdentifier
-			Basic []byte
-		} `asn1:"explicit,tag:0,optional"`
+	in := cryptobyte.String(der)
+	var response, answer, typed, basic cryptobyte.String
+	var status int
+	var present bool
+	var kind asn1oid.ObjectIdentifier
+	if !in.ReadASN1(&response, asn1.SEQUENCE) || !in.Empty() ||
+		!response.ReadASN1Enum(&status) ||
+		!response.ReadOptionalASN1(&answer, &present, contextTag(0).Constructed()) || !response.Empty() {
+		return nil, errMalformedOCSP
 	}
-	if err := unmarshalAll(der, &outer); err != nil {
-		return nil, err
+	if status != 0 {
+		return nil, fmt.Errorf("the responder answered with the error %q", ocspError(status))
 	}
-	switch {
-	case outer.Status != 0:
-		return nil, fmt.Errorf("the responder answered with the error %q", ocspError(outer.Status))
-	case !outer.Answer.Type.Equal(oidBasicOCSP):
-		return nil, fmt.Errorf("its type is %v; only the basic type is supported", outer.Answer.Type)
+	if !answer.ReadASN1(&typed, asn1.SEQUENCE) || !answer.Empty() || !typed.ReadASN1ObjectIdentifier(&kind) {
+		return nil, errMalformedOCSP
 	}
-	answer := new(ocspAnswer)
-	if err := unmarshalAll(outer.Answer.Basic, answer); err != nil {
-		return nil, err
+	if !kind.Equal(oidBasicOCSP) {
+		return nil, fmt.Errorf("its type is %v; only the basic type is supported", kind)
 	}
-	critical := func(e pkix.Extension) bool { return e.Critical }
-	switch {
-	case answer.Data.Version != 0:
-		return nil, fmt.Errorf("its version is %d; only version 1 is supported", answer.Data.Version+1)
-	case slices.ContainsFunc(answer.Data.Extensions, critical):
-		return nil, errors.New("it has a critical extension")
+	if !typed.ReadASN1(&basic, asn1.OCTET_STRING) || !typed.Empty() {
+		return nil, errMalformedOCSP
 	}
-	for _, single := range answer.Data.Responses {
-		status := single.Status
-		switch {
-		case slices.ContainsFunc(single.Extensions, critical):
-			return nil, errors.New("it has a critical extension")
-		case status.Class != asn1.ClassContextSpecific || status.Tag > ocspUnknown, status.Tag != ocspRevoked && len(status.Bytes) > 0:
-			return nil, errors.New("it has a malformed status")
-		case !single.NextUpdate.IsZero() && single.NextUpdate.Before(single.ThisUpdate):
-			return nil, errors.New("its nextUpdate is before its thisUpdate")
-		}
-	}
-	return answer, nil
+	return parseBasicOCSP(basic)
 }
 
-func unmarshalAll(der []byte, into any) error {
-	rest, err := asn1.Unmarshal(der, into)
-	if err == nil && len(rest) > 0 {
-		err = errors.New("trailing data")
+func parseBasicOCSP(in cryptobyte.String) (*ocspAnswer, error) {
+	a := new(ocspAnswer)
+	var basic, data, wrapped, certificates cryptobyte.String
+	var present bool
+	if !in.ReadASN1(&basic, asn1.SEQUENCE) || !in.Empty() ||
+		!basic.ReadASN1Element(&data, asn1.SEQUENCE) ||
+		!readAlgorithm(&basic, &a.algorithm) ||
+		!basic.ReadASN1BitStringAsBytes(&a.signature) ||
+		!basic.ReadOptionalASN1(&wrapped, &present, contextTag(0).Constructed()) || !basic.Empty() {
+		return nil, errMalformedOCSP
 	}
-	return err
+	if present && (!wrapped.ReadASN1(&certificates, asn1.SEQUENCE) || !wrapped.Empty()) {
+		return nil, errMalformedOCSP
+	}
+	for !certificates.Empty() {
+		var one cryptobyte.String
+		var tag asn1.Tag
+		if !certificates.ReadAnyASN1Element(&one, &tag) {
+			return nil, errMalformedOCSP
+		}
+		a.certificates = append(a.certificates, one)
+	}
+	a.signed = data
+	return a, a.parseData(data)
+}
+
+func (a *ocspAnswer) parseData(in cryptobyte.String) error {
+	var data, responder, singles cryptobyte.String
+	var produced time.Time
+	var version int
+	if !in.ReadASN1(&data, asn1.SEQUENCE) || !in.Empty() ||
+		!data.ReadOptionalASN1Integer(&version, contextTag(0).Constructed(), 0) {
+		return errMalformedOCSP
+	}
+	if version != 0 {
+		return fmt.Errorf("its version is %d; only version 1 is supported", version+1)
+	}
+	if !data.ReadAnyASN1(&responder, &a.responderTag) ||
+		!readTime(&data, &produced) || !data.ReadASN1(&singles, asn1.SEQUENCE) {
+		return errMalformedOCSP
+	}
+	a.responder = responder
+	if err := readOCSPExtensions(&data); err != nil {
+		return err
+	}
+	for !singles.Empty() {
+		single, err := parseOCSPSingle(&singles)
+		if err != nil {
+			return err
+		}
+		a.singles = append(a.singles, single)
+	}
+	return nil
+}
+
+func parseOCSPSingle(in *cryptobyte.String) (s ocspSingle, err error) {
+	var single, id, status, next, reason cryptobyte.String
+	var code int
+	var present bool
+	s.serial = new(big.Int)
+	if !in.ReadASN1(&single, asn1.SEQUENCE) ||
+		!single.ReadASN1(&id, asn1.SEQUENCE) ||
+		!readAlgorithm(&id, &s.hash) ||
+		!id.ReadASN1Bytes(&s.issuerName, asn1.OCTET_STRING) ||
+		!id.ReadASN1Bytes(&s.issuerKey, asn1.OCTET_STRING) ||
+		!id.ReadASN1Integer(s.serial) || !id.Empty() ||
+		!single.ReadAnyASN1(&status, &s.status) {
+		return s, errMalformedOCSP
+	}
+	whole := status.Empty()
+	switch s.status {
+	case ocspGood, ocspUnknown:
+	case ocspRevoked:
+		whole = readTime(&status, &s.revokedAt) &&
+			status.ReadOptionalASN1(&reason, &present, contextTag(0).Constructed()) && status.Empty() &&
+			(!present || reason.ReadASN1Enum(&code) && reason.Empty())
+	default:
+		whole = false
+	}
+	if !whole {
+		return s, errors.New("it has a malformed status")
+	}
+	if !readTime(&single, &s.thisUpdate) ||
+		!single.ReadOptionalASN1(&next, &present, contextTag(0).Constructed()) ||
+		present && (!readTime(&next, &s.nextUpdate) || !next.Empty()) {
+		return s, errMalformedOCSP
+	}
+	if present && s.nextUpdate.Before(s.thisUpdate) {
+		return s, errors.New("its nextUpdate is before its thisUpdate")
+	}
+	return s, readOCSPExtensions(&single)
+}
+
+// readOCSPExtensions reads the extensions at the end of in, if there are any.
+func readOCSPExtensions(in *cryptobyte.String) error {
+	var wrapped cryptobyte.String
+	var present bool
+	if !in.ReadOptionalASN1(&wrapped, &present, contextTag(1).Constructed()) || !in.Empty() {
+		return errMalformedOCSP
+	}
+	if !present {
+		return nil
+	}
+	extensions, ok := readExtensions(&wrapped)
+	if !ok || !wrapped.Empty() {
+		return errMalformedOCSP
+	}
+	if slices.ContainsFunc(extensions, func(e pkix.Extension) bool { return e.Critical }) {
+		return errors.New("it has a critical extension")
+	}
+	return nil
 }
 
 // ocspError names an OCSPResponseStatus: RFC 6960, 4.2.1.
-func ocspError(status asn1.Enumerated) string {
+func ocspError(status int) string {
 	names := [...]string{1: "malformed request", 2: "internal error", 3: "try later", 5: "signature required", 6: "unauthorized"}
-	if status > 0 && int(status) < len(names) && names[status] != "" {
+	if status > 0 && status < len(names) && names[status] != "" {
 		return names[status]
 	}
-	return fmt.Sprint("status ", int(status))
+	return fmt.Sprint("status ", status)
 }
 
 // about returns the statuses of a certificate. The serial number is not enough to find
@@ -196,16 +276,15 @@ func (a *ocspAnswer) about(leaf, issuer *x509.Certificate) (singles []ocspSingle
 		return nil, err
 	}
 	err = errors.New("it has no status of this certificate")
-	for _, single := range a.Data.Responses {
-		id := single.ID
-		if leaf.SerialNumber.Cmp(id.Serial) != 0 {
+	for _, single := range a.singles {
+		if leaf.SerialNumber.Cmp(single.serial) != 0 {
 			continue
 		}
-		hash := ocspHash(id.Hash.Algorithm)
+		hash := ocspHash(single.hash)
 		switch {
 		case hash == 0:
-			err = fmt.Errorf("its hash algorithm %v is not supported", id.Hash.Algorithm)
-		case !bytes.Equal(id.IssuerName, sum(hash, issuer.RawSubject)) || !bytes.Equal(id.IssuerKey, sum(hash, key)):
+			err = fmt.Errorf("its hash algorithm %v is not supported", single.hash)
+		case !bytes.Equal(single.issuerName, sum(hash, issuer.RawSubject)) || !bytes.Equal(single.issuerKey, sum(hash, key)):
 			err = errors.New("its status is of another issuer's certificate with the same serial number")
 		default:
 			singles = append(singles, single)
@@ -217,7 +296,7 @@ func (a *ocspAnswer) about(leaf, issuer *x509.Certificate) (singles []ocspSingle
 	return nil, err
 }
 
-func ocspHash(oid asn1.ObjectIdentifier) crypto.Hash {
+func ocspHash(oid asn1oid.ObjectIdentifier) crypto.Hash {
 	switch oid.String() {
 	case "1.3.14.3.2.26":
 		return crypto.SHA1
@@ -239,15 +318,13 @@ func sum(hash crypto.Hash, p []byte) []byte {
 
 // keyBits returns the public key of a certificate as OCSP hashes it: the BIT STRING without
 // tag, length and number of unused bits (RFC 6960, 4.1.1).
-func keyBits(c *x509.Certificate) ([]byte, error) {
-	var key struct {
-		Algorithm asn1.RawValue
-		Bits      asn1.BitString
+func keyBits(c *x509.Certificate) (bits []byte, err error) {
+	in := cryptobyte.String(c.RawSubjectPublicKeyInfo)
+	var key cryptobyte.String
+	if !in.ReadASN1(&key, asn1.SEQUENCE) || !in.Empty() || !key.SkipASN1(asn1.SEQUENCE) || !key.ReadASN1BitStringAsBytes(&bits) || !key.Empty() {
+		return nil, errors.New("the issuer's key is malformed")
 	}
-	if err := unmarshalAll(c.RawSubjectPublicKeyInfo, &key); err != nil {
-		return nil, fmt.Errorf("the issuer's key: %w", err)
-	}
-	return key.Bits.RightAlign(), nil
+	return bits, nil
 }
 
 // mayAnswer returns an error unless the answer is signed by the issuer or by a responder
@@ -255,14 +332,14 @@ func keyBits(c *x509.Certificate) ([]byte, error) {
 // responder's certificate is not enough: every server has one. The certificates in the
 // answer may have any order.
 func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now time.Time) error {
-	algorithm, err := ocspAlgorithm(answer.Algorithm.Algorithm)
+	algorithm, err := ocspAlgorithm(answer.algorithm)
 	if err != nil {
 		return err
 	}
 	signers := []*x509.Certificate{issuer}
-	for _, raw := range answer.Certificates {
+	for _, raw := range answer.certificates {
 		// A certificate that cannot be parsed cannot be the signer's.
-		if c, err := x509.ParseCertificate(raw.FullBytes); err == nil {
+		if c, err := x509.ParseCertificate(raw); err == nil {
 			signers = append(signers, c)
 		}
 	}
@@ -271,7 +348,7 @@ func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now t
 		if !answer.isBy(signer) {
 			continue
 		}
-		err := signer.CheckSignature(algorithm, answer.Data.Raw, answer.Signature.RightAlign())
+		err := signer.CheckSignature(algorithm, answer.signed, answer.signature)
 		if err == nil {
 			err = v.isAuthorized(signer, issuer, now)
 		}
@@ -285,16 +362,14 @@ func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now t
 
 // isBy reports whether the ResponderID names the subject of a certificate (RFC 6960, 4.2.2.3).
 func (a *ocspAnswer) isBy(signer *x509.Certificate) bool {
-	const byName, byKey = 1, 2
-	id := a.Data.Responder
-	switch {
-	case id.Class != asn1.ClassContextSpecific:
-	case id.Tag == byName:
-		return bytes.Equal(id.Bytes, signer.RawSubject)
-	case id.Tag == byKey:
+	switch a.responderTag {
+	case contextTag(1).Constructed(): // byName
+		return sameName(a.responder, signer.RawSubject)
+	case contextTag(2).Constructed(): // byKey
+		in := cryptobyte.String(a.responder)
 		var hash []byte
 		key, err := keyBits(signer)
-		return err == nil && unmarshalAll(id.Bytes, &hash) == nil && bytes.Equal(hash, sum(crypto.SHA1, key))
+		return err == nil && in.ReadASN1Bytes(&hash, asn1.OCTET_STRING) && in.Empty() && bytes.Equal(hash, sum(crypto.SHA1, key))
 	}
 	return false
 }
@@ -303,13 +378,13 @@ func (v *verifier) isAuthorized(signer, issuer *x509.Certificate, now time.Time)
 	if signer.Equal(issuer) {
 		return nil
 	}
-	if !bytes.Equal(signer.RawIssuer, issuer.RawSubject) {
+	if !sameName(signer.RawIssuer, issuer.RawSubject) {
 		return fmt.Errorf("its signer %q is not the issuer's, which is %q", signer.Subject, issuer.Subject)
 	}
 	if err := issuer.CheckSignature(signer.SignatureAlgorithm, signer.RawTBSCertificate, signer.Signature); err != nil {
 		return fmt.Errorf("its signer %q is not the issuer's: %w", signer.Subject, err)
 	}
-	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) {
+	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) || len(signer.UnhandledCriticalExtensions) > 0 {
 		return fmt.Errorf("its signer %q may not (RFC 6960, 4.2.2.2)", signer.Subject)
 	}
 	_, err := v.listed(signer, issuer, now) // it may be revoked as well
@@ -317,15 +392,20 @@ func (v *verifier) isAuthorized(signer, issuer *x509.Certificate, now time.Time)
 }
 
 // ocspAlgorithm returns the signature algorithm of an OID, out of those that crypto/x509
-// does not reject as insecure.
-func ocspAlgorithm(oid asn1.ObjectIdentifier) (x509.SignatureAlgorithm, error) {
+// verifies in an OCSP answer. SHA-1 is among them: unlike a certificate, an answer has
+// nothing in it that its requester could choose, but for a nonce, which no staple has.
+func ocspAlgorithm(oid asn1oid.ObjectIdentifier) (x509.SignatureAlgorithm, error) {
 	switch oid.String() {
+	case "1.2.840.113549.1.1.5":
+		return x509.SHA1WithRSA, nil
 	case "1.2.840.113549.1.1.11":
 		return x509.SHA256WithRSA, nil
 	case "1.2.840.113549.1.1.12":
 		return x509.SHA384WithRSA, nil
 	case "1.2.840.113549.1.1.13":
 		return x509.SHA512WithRSA, nil
+	case "1.2.840.10045.4.1":
+		return x509.ECDSAWithSHA1, nil
 	case "1.2.840.10045.4.3.2":
 		return x509.ECDSAWithSHA256, nil
 	case "1.2.840.10045.4.3.3":
@@ -335,10 +415,10 @@ func ocspAlgorithm(oid asn1.ObjectIdentifier) (x509.SignatureAlgorithm, error) {
 	case "1.3.101.112":
 		return x509.PureEd25519, nil
 	}
-	return 0, fmt.Errorf("its signature algorithm %v is not one of RSA (PKCS #1) or ECDSA with SHA-256, SHA-384 or SHA-512, or Ed25519", oid)
+	return 0, fmt.Errorf("its signature algorithm %v is not one of RSA (PKCS #1) or ECDSA with SHA-1, SHA-256, SHA-384 or SHA-512, or Ed25519", oid)
 }
 
-var tlsFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+var tlsFeature = asn1oid.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
 // mustStaple reports whether a certificate promises an OCSP answer (RFC 7633).
 func mustStaple(c *x509.Certificate) bool {
@@ -348,7 +428,7 @@ func mustStaple(c *x509.Certificate) bool {
 		if !e.Id.Equal(tlsFeature) {
 			continue
 		}
-		if _, err := asn1.Unmarshal(e.Value, &features); err != nil || slices.Contains(features, statusRequest) {
+		if _, err := asn1oid.Unmarshal(e.Value, &features); err != nil || slices.Contains(features, statusRequest) {
 			return true
 		}
 	}

@@ -95,6 +95,23 @@ func resigned(t testing.TB, der []byte, key crypto.Signer, change func(*basicAns
 	return der
 }
 
+// signedBySHA1 signs an answer again.
+func signedBySHA1(t testing.TB, der []byte, key crypto.Signer) []byte {
+	t.Helper()
+	return resigned(t, der, nil, func(a *basicAnswer) {
+		a.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}
+		if _, ok := key.(*rsa.PrivateKey); ok {
+			a.Algorithm = pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 5}, Parameters: asn1.NullRawValue}
+		}
+		data, err := asn1.Marshal(a.Data)
+		require.NoError(t, err)
+		digest := sha1.Sum(data)
+		a.Signature.Bytes, err = key.Sign(rand.Reader, digest[:], crypto.SHA1)
+		require.NoError(t, err)
+		a.Signature.BitLength = 8 * len(a.Signature.Bytes)
+	})
+}
+
 func responder(c *x509.Certificate) {
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
 	c.DNSNames, c.IPAddresses = nil, nil
@@ -135,6 +152,10 @@ func TestAStapleIsAboutTheCertificateThatItNames(t *testing.T) {
 		return s
 	}
 	revoked := func(r *ocsp.Response) { r.Status, r.RevokedAt = ocsp.Revoked, time.Now().Add(-time.Minute) }
+	unknown := func(r *ocsp.Response) { r.Status = ocsp.Unknown }
+	yesterday := func(r *ocsp.Response) {
+		r.ThisUpdate, r.NextUpdate = time.Now().Add(-25*time.Hour), time.Now().Add(-24*time.Hour)
+	}
 	several := func(ders ...[]byte) []byte {
 		return resigned(t, good, one.key, func(a *basicAnswer) {
 			a.Data.Responses = nil
@@ -176,6 +197,10 @@ func TestAStapleIsAboutTheCertificateThatItNames(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
 	rsaSigner := one.issueFor(t, "rsa", rsaKey, responder)
+	strictSigner := one.issue(t, "strict responder", func(c *x509.Certificate) {
+		responder(c)
+		c.ExtraExtensions = critical
+	})
 	revokedSigner := one.issue(t, "revoked responder", responder)
 	middle := one.issue(t, "middle", authority)
 	ofMiddle := middle.issue(t, "responder of middle", responder)
@@ -209,6 +234,12 @@ func TestAStapleIsAboutTheCertificateThatItNames(t *testing.T) {
 		{name: "twice", staple: several(good, byHash(crypto.SHA256))},
 		{name: "twice, and once revoked", staple: several(good, answers(t, one, server, revoked)), revoked: true, differs: true}, // openssl takes the first
 
+		{name: "of yesterday, behind that of today", staple: several(good, answers(t, one, server, yesterday))},
+		{name: "of yesterday, before that of today", staple: several(answers(t, one, server, yesterday), good), differs: true}, // openssl takes the first
+		{name: "of yesterday, twice", staple: several(answers(t, one, server, yesterday), answers(t, one, server, yesterday)), refused: "was valid until"},
+		{name: "good and unknown", staple: several(good, answers(t, one, server, unknown)), refused: "knows nothing of it", differs: true},
+		{name: "good, and unknown yesterday", staple: several(good, answers(t, one, server, func(r *ocsp.Response) { yesterday(r); unknown(r) }))},
+
 		{name: "the signer alone", staple: goodBySigner},
 		{name: "the issuer before the signer", staple: withCerts(raw(one, signer)...)},
 		{name: "the issuer behind the signer", staple: withCerts(raw(signer, one)...)},
@@ -227,6 +258,9 @@ func TestAStapleIsAboutTheCertificateThatItNames(t *testing.T) {
 		{name: "by the hash of another's key", staple: changed(func(a *basicAnswer) { a.Data.Responder = byKey(two) }), refused: "neither the issuer nor the subject"},
 		{name: "by nobody", staple: changed(func(a *basicAnswer) { a.Data.Responder = asn1.RawValue{Class: 2, Tag: 3, IsCompound: true} }), refused: "neither the issuer nor the subject"},
 		{name: "by RSA", staple: answers(t, one, server, nil, rsaSigner)},
+		{name: "by RSA with SHA-1", staple: signedBySHA1(t, answers(t, one, server, nil, rsaSigner), rsaKey)},
+		{name: "by ECDSA with SHA-1", staple: signedBySHA1(t, good, one.key)},
+		{name: "a responder with a critical extension that nobody knows", staple: answers(t, one, server, nil, strictSigner), refused: "may not"},
 		{name: "by Ed25519", staple: resigned(t, goodBySigner, edKey, func(a *basicAnswer) { a.Data.Responder, a.Certs = byKey(edSigner), raw(edSigner) })},
 		{name: "by an algorithm that nobody knows", staple: resigned(t, good, nil, func(a *basicAnswer) { a.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 2, 3} }), refused: "signature algorithm 1.2.3"},
 		{name: "changed after it was signed", staple: resigned(t, good, nil, func(a *basicAnswer) { a.Data.Produced = a.Data.Produced.Add(-time.Hour) }), refused: "cannot be used"},
@@ -237,7 +271,7 @@ func TestAStapleIsAboutTheCertificateThatItNames(t *testing.T) {
 		{name: "with an extension of its one", staple: single(func(s *answerSingle) { s.Extensions = nonce })},
 		{name: "of version 2", staple: changed(func(a *basicAnswer) { a.Data.Version = 1 }), refused: "its version is 2", differs: true},
 		{name: "with a status that is none", staple: single(func(s *answerSingle) { s.Status.Tag = 3; s.Status.FullBytes = nil }), refused: "malformed status", differs: true},
-		{name: "with more behind it", staple: append(slices.Clone(good), 5, 0), refused: "trailing data", differs: true},
+		{name: "with more behind it", staple: append(slices.Clone(good), 5, 0), refused: "malformed", differs: true},
 
 		{name: "of a clock that is four minutes ahead", staple: answers(t, one, server, func(r *ocsp.Response) { r.ThisUpdate = time.Now().Add(4 * time.Minute) })},
 		{name: "of a clock that is six minutes ahead", staple: answers(t, one, server, func(r *ocsp.Response) { r.ThisUpdate = time.Now().Add(6 * time.Minute) }), refused: "not valid before"},

@@ -33,6 +33,27 @@ const (
 	pemDash  = "-----"
 )
 
+// markerLike matches a line that is meant to be a BEGIN or END and is not one: in lower case,
+// with other dashes or fewer of them, or with white space or invisible characters between.
+var markerLike = regexp.MustCompile(`(?i)[\p{Pd}\x{2212}\x{ad}]{2}[^\pL\pN]*(BEGIN|END)\b|^[^\pL\pN]*(BEGIN|END)\b.*[\p{Pd}\x{2212}\x{ad}]{2}`)
+
+// base64Line matches a line of the text of a block.
+var base64Line = regexp.MustCompile(`^[A-Za-z0-9+/]{64,}$`)
+
+// readFile reads a regular file. A FIFO or a device could block the call without end.
+func readFile(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s: is a directory: name a file", file)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: is not a regular file (%v): copy it to one", file, info.Mode().Type())
+	}
+	return os.ReadFile(file)
+}
+
 // isDER reports whether data begins with a DER SEQUENCE of 128 bytes or more, as every
 // certificate and revocation list is. PEM does not: the second byte is not ASCII.
 func isDER(data []byte) bool { return len(data) > 1 && data[0] == 0x30 && data[1] >= 0x80 }
@@ -40,7 +61,7 @@ func isDER(data []byte) bool { return len(data) > 1 && data[0] == 0x30 && data[1
 // pemBlocks decodes all PEM blocks, or returns an error with the number of the line.
 // encoding/pem skips what it cannot decode, and a BEGIN that is not at the start of its
 // line. Here lines may end in CR, LF or both, and begin and end with white space. Other
-// text between blocks is explanatory text (RFC 7468, 2).
+// text between blocks is explanatory text (RFC 7468, 2), unless it looks like a damaged block.
 func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.IndexByte(data, 0) >= 0 {
@@ -50,14 +71,20 @@ func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
 	var label string
 	var text []byte // of the block that has begun
-	begin, number := 0, 0
+	begin, number, encoded := 0, 0, 0
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
 		number++
 		line := string(bytes.TrimSpace(line))
 		switch {
 		case begin == 0 && isMarker(line, pemBegin):
 			begin, label, text = number, markerLabel(line, pemBegin), nil
-		case begin == 0 && !strings.Contains(line, pemBegin) && !strings.Contains(line, pemEnd):
+		case begin == 0 && base64Line.MatchString(line):
+			if encoded++; encoded > 1 {
+				return nil, fmt.Errorf("line %d: malformed PEM: base64 without a -----BEGIN label----- before it", number-1)
+			}
+			continue
+		case begin == 0 && !markerLike.MatchString(line):
+			encoded = 0
 			continue // explanatory text
 		case begin == 0:
 			return nil, fmt.Errorf("line %d: malformed PEM: the line must be -----BEGIN label----- or the -----END label----- of the block before it, and nothing else", number)
@@ -68,7 +95,7 @@ func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 				return nil, fmt.Errorf("line %d: PEM block %q is malformed", begin, label)
 			}
 			blocks = append(blocks, pemBlock{b, begin})
-			begin = 0
+			begin, encoded = 0, 0
 			continue
 		case strings.Contains(line, pemDash):
 			return nil, fmt.Errorf("line %d: PEM block %q has no -----END %s----- before line %d", begin, label, label, number)
@@ -133,7 +160,11 @@ func directory(dir string) (all []*x509.Certificate, err error) {
 				continue
 			}
 		}
-		certs, err := certificates(filepath.Join(dir, e.Name()))
+		file := filepath.Join(dir, e.Name())
+		if info, err := os.Stat(file); err == nil && info.IsDir() { // e.Type is the link's
+			continue
+		}
+		certs, err := certificates(file)
 		if err != nil {
 			return nil, err
 		}
@@ -148,7 +179,7 @@ func directory(dir string) (all []*x509.Certificate, err error) {
 // certificates reads what a file has. x509's own AppendCertsFromPEM passes
 // over what it cannot read, and a trust that lacks a root is hard to find.
 func certificates(file string) (certs []*x509.Certificate, err error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +223,7 @@ func (o *TLSOptions) certificate(config *tls.Config) error {
 	case o.CertFile == "":
 		return badTLS("CertFile", errors.New("is missing: KeyFile needs one"))
 	}
-	data, err := os.ReadFile(o.CertFile)
+	data, err := readFile(o.CertFile)
 	if err != nil {
 		return badTLS("CertFile", err)
 	}
@@ -200,7 +231,7 @@ func (o *TLSOptions) certificate(config *tls.Config) error {
 	if err != nil {
 		return badTLS("CertFile", fmt.Errorf("%s: %w", o.CertFile, err))
 	}
-	key, err := os.ReadFile(o.KeyFile)
+	key, err := readFile(o.KeyFile)
 	if err != nil {
 		return badTLS("KeyFile", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // pemChanges are what editors and scripts do to a PEM file: Notepad adds a byte order mark
@@ -44,8 +45,35 @@ var pemChanges = []struct {
 	{"no dashes behind the label", func(s string) string { return strings.Replace(s, "-----\n", "\n", 1) }, "the line must be"},
 	{"another label at its END", func(s string) string { return strings.Replace(s, "-----END ", "-----END OF ", 1) }, "before line"},
 	{"escaped line ends", func(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }, "the line must be"},
+	{"markers in lower case", markers(strings.ToLower), "the line must be"},
+	{"a space before the label of BEGIN", markers(func(m string) string { return "----- " + m[5:] }), "the line must be"},
+	{"a no-break space there", markers(func(m string) string { return "-----\u00a0" + m[5:] }), "the line must be"},
+	{"a zero-width space there", markers(func(m string) string { return "-----\u200b" + m[5:] }), "the line must be"},
+	{"four dashes", markers(func(m string) string { return m[1 : len(m)-1] }), "the line must be"},
+	{"two dashes", markers(func(m string) string { return m[3 : len(m)-3] }), "the line must be"},
+	{"en dashes", markers(func(m string) string { return strings.ReplaceAll(m, "-", "\u2013") }), "the line must be"},
+	{"minus signs", markers(func(m string) string { return strings.ReplaceAll(m, "-", "\u2212") }), "the line must be"},
+	{"no dashes before BEGIN", markers(func(m string) string { return m[5:] }), "the line must be"},
+	{"no markers", markers(func(string) string { return "" }), "base64"},
+	{"text with dashes and words", func(s string) string {
+		return "-- the beginning, to the end --\nCN = send--receive\nappend it at the end - or the beginning\n" + strings.Repeat("=", 70) + "\n" + strings.Repeat("A", 64) + "\n" + s
+	}, ""},
 	{"UTF-16", func(s string) string { return inUTF16(s, true) }, "UTF-16"},
 	{"UTF-16 without a mark", func(s string) string { return inUTF16(s, false) }, "UTF-16"},
+}
+
+// markers edits the BEGIN and the END of the first block.
+func markers(edit func(string) string) func(string) string {
+	return func(s string) string {
+		lines := strings.Split(s, "\n")
+		for n, left := 0, 2; left > 0; n++ {
+			if strings.HasPrefix(lines[n], "-----") {
+				lines[n] = edit(lines[n])
+				left--
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
 }
 
 func inUTF16(s string, mark bool) string {
@@ -208,4 +236,43 @@ func TestFilesThatOpensslWrites(t *testing.T) {
 	rejected := run("x509", "-in", ca, "-addreject", "serverAuth", "-trustout")
 	bad := refusedOption(t, &client.TLSOptions{CAFile: rejected})
 	require.Contains(t, bad.Reason, "may reject it")
+}
+
+// A directory of certificates may have directories in it, with names like those of files. A
+// FIFO or a device is refused by name and not opened: to open a FIFO blocks until somebody
+// writes to it, which no limit of Dial ends.
+func TestOnlyRegularFilesAreRead(t *testing.T) {
+	root := newRoot(t, "root")
+	s := listenWith(t, "tcp", root.issue(t, "server", nil), nil)
+	t.Run("directories in CAPath", func(t *testing.T) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), root.certPEM(), 0o600))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "directory.pem"), 0o700))
+		require.NoError(t, os.Symlink("directory.pem", filepath.Join(dir, "link.crt")))
+		_, err := s.outcome(t, &client.TLSOptions{CAPath: dir})
+		require.NoError(t, err)
+	})
+	fifos := t.TempDir()
+	fifo := filepath.Join(fifos, "fifo.pem")
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	cert, key, _ := s.cert.files(t)
+	for _, test := range []struct {
+		field string
+		opts  client.TLSOptions
+		named string
+	}{
+		{"CAPath", client.TLSOptions{CAPath: fifos}, "fifo.pem"},
+		{"CAFile", client.TLSOptions{CAFile: fifo}, "fifo.pem"},
+		{"CAFile", client.TLSOptions{CAFile: os.DevNull}, os.DevNull},
+		{"CAFile", client.TLSOptions{CAFile: fifos}, "is a directory"},
+		{"CRLFile", client.TLSOptions{CRLFile: fifo}, "fifo.pem"},
+		{"CertFile", client.TLSOptions{CertFile: fifo, KeyFile: key}, "fifo.pem"},
+		{"KeyFile", client.TLSOptions{CertFile: cert, KeyFile: fifo}, "fifo.pem"},
+	} {
+		t.Run(test.field+" "+filepath.Base(test.named), func(t *testing.T) {
+			bad := refusedOption(t, &test.opts)
+			require.Equal(t, "TLS."+test.field, bad.Option)
+			require.Contains(t, bad.Reason, test.named)
+		})
+	}
 }

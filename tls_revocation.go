@@ -1,27 +1,25 @@
 package client
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
+	asn1oid "encoding/asn1"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// clockSkew is how far the clock of an issuer or responder may be ahead. It is the default
-// of openssl-ocsp(1), -validity_period.
-const clockSkew = 5 * time.Minute
-
-// Extensions of revocation lists and of their entries: RFC 5280, 4.2.1.13, 5.2 and 5.3.
+// Extensions of certificates, of revocation lists and of their entries: RFC 5280, 4.2.1.13, 5.2 and 5.3.
 var (
-	oidDeltaCRL          = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidIssuingPoint      = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidCertificateIssuer = asn1.ObjectIdentifier{2, 5, 29, 29}
+	oidDistributionPoints = asn1oid.ObjectIdentifier{2, 5, 29, 31}
+	oidDeltaCRL           = asn1oid.ObjectIdentifier{2, 5, 29, 27}
+	oidIssuingPoint       = asn1oid.ObjectIdentifier{2, 5, 29, 28}
+	oidCertificateIssuer  = asn1oid.ObjectIdentifier{2, 5, 29, 29}
 )
 
 // Reasons of an entry: RFC 5280, 5.3.1.
@@ -37,73 +35,97 @@ type revocationList struct {
 	points []string // the URIs of that point
 }
 
-// lookUp looks the certificates of a chain up in the revocation lists.
-func (v *verifier) lookUp(chain []*x509.Certificate, issuer *x509.Certificate, now time.Time) error {
+// lookUp looks the certificates of a chain up in the revocation lists. sent are the
+// certificates that the server has sent.
+func (v *verifier) lookUp(chain, sent []*x509.Certificate, now time.Time) error {
 	if v.lists == nil {
 		return nil
 	}
-	if len(chain) == 1 { // it is trusted for itself: a list is not needed, but believed
-		_, err := v.listed(chain[0], issuer, now)
-		return err
-	}
-	for i, c := range chain[:len(chain)-1] { // roots are not revoked but removed
+	last := len(chain) - 1
+	for i, c := range chain[:last] {
 		problem, err := v.listed(c, chain[i+1], now)
 		if err != nil {
 			return err
 		}
-		known := slices.ContainsFunc(v.lists, func(l *revocationList) bool { return bytes.Equal(l.RawIssuer, c.RawIssuer) })
+		known := slices.ContainsFunc(v.lists, func(l *revocationList) bool { return sameName(l.RawIssuer, c.RawIssuer) })
 		if problem != "" && (i == 0 || known) {
 			return &RevocationError{Certificate: c, Reason: problem}
 		}
 	}
-	return nil
+	// The last certificate is trusted for itself: a list is not needed, but believed. It may be
+	// an intermediate of CAFile that its issuer has revoked.
+	_, err := v.listed(chain[last], v.issuer(chain[last:], sent), now)
+	return err
 }
 
 // listed returns an error for a certificate that is in a list, and a problem if no list
 // proves that the certificate is not revoked. A list that is out of date, or for another
 // distribution point, still proves that a certificate in it is revoked, since revocation is
-// final. Only certificateHold is not: a current list without the certificate lifts it.
+// final. Only certificateHold is not: the newest current list of a scope decides.
 func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem string, err error) {
 	problem = "CRLFile has no list of " + c.Issuer.String()
 	var held error
-	found := false
+	newest := make(map[string]*revocationList) // current lists by scope
 	for _, list := range v.lists {
-		if issuer == nil || !bytes.Equal(list.RawIssuer, c.RawIssuer) {
+		if issuer == nil || !sameName(list.RawIssuer, c.RawIssuer) {
 			continue
 		}
 		if err := list.CheckSignatureFrom(issuer); err != nil {
 			problem = fmt.Sprintf("the list of %s in CRLFile is not signed by its key: %v", issuer.Subject, err)
 			continue
 		}
-		why := list.inconclusive(c, now)
-		for _, entry := range list.RevokedCertificateEntries {
-			if entry.SerialNumber.Cmp(c.SerialNumber) != 0 || entry.ReasonCode == removeFromCRL {
-				continue
-			}
-			err := &RevocationError{Certificate: c, Revoked: true, Reason: "on " + entry.RevocationTime.Format(time.DateOnly) + ", as CRLFile says"}
-			if why == "" || entry.ReasonCode != certificateHold {
-				return "", err
-			}
-			held = err
+		hold, err := list.entry(c)
+		if err != nil && !hold {
+			return "", err
 		}
-		if why == "" {
-			found = true
-		} else {
+		if why := list.inconclusive(c, now); why != "" {
 			problem = why
+			if err != nil {
+				held = err
+			}
+			continue
+		}
+		scope := strings.Join(list.points, " ")
+		if last := newest[scope]; last == nil || list.isNewer(last) || hold && !last.isNewer(list) {
+			newest[scope] = list
 		}
 	}
-	if found {
+	for _, list := range newest {
+		if _, err := list.entry(c); err != nil {
+			return "", err
+		}
+	}
+	if len(newest) > 0 {
 		return "", nil
 	}
 	return problem, held
 }
 
+// entry returns the error for a certificate that is in the list, and whether it is only held.
+func (l *revocationList) entry(c *x509.Certificate) (hold bool, err error) {
+	for _, entry := range l.RevokedCertificateEntries {
+		if entry.SerialNumber.Cmp(c.SerialNumber) == 0 && entry.ReasonCode != removeFromCRL && (err == nil || hold) {
+			err = &RevocationError{Certificate: c, Revoked: true, Reason: "on " + entry.RevocationTime.Format(time.DateOnly) + ", as CRLFile says"}
+			hold = entry.ReasonCode == certificateHold
+		}
+	}
+	return hold, err
+}
+
+// isNewer reports whether a list replaces another one, as openssl has it: by thisUpdate, and by crlNumber if that is the same.
+func (l *revocationList) isNewer(other *revocationList) bool {
+	if !l.ThisUpdate.Equal(other.ThisUpdate) {
+		return l.ThisUpdate.After(other.ThisUpdate)
+	}
+	return l.Number != nil && (other.Number == nil || l.Number.Cmp(other.Number) > 0)
+}
+
 // inconclusive returns why a certificate that is not in the list may still be revoked.
 func (l *revocationList) inconclusive(c *x509.Certificate, now time.Time) string {
 	switch {
-	case l.scoped && !slices.ContainsFunc(l.points, func(uri string) bool { return slices.Contains(c.CRLDistributionPoints, uri) }):
-		return fmt.Sprintf("the list of %s in CRLFile is for the distribution point %q, which the certificate does not name", l.Issuer, strings.Join(l.points, " "))
-	case now.Add(clockSkew).Before(l.ThisUpdate):
+	case l.scoped && !slices.ContainsFunc(l.points, func(uri string) bool { return slices.Contains(pointsOf(c), uri) }):
+		return fmt.Sprintf("the list of %s in CRLFile is for the distribution point %q, which the certificate does not name, or only for some reasons or another issuer", l.Issuer, strings.Join(l.points, " "))
+	case now.Before(l.ThisUpdate):
 		return fmt.Sprintf("the list of %s in CRLFile is not valid before %s", l.Issuer, l.ThisUpdate)
 	case !l.NextUpdate.IsZero() && now.After(l.NextUpdate):
 		return fmt.Sprintf("the list of %s in CRLFile was to be replaced by %s", l.Issuer, l.NextUpdate)
@@ -113,7 +135,7 @@ func (l *revocationList) inconclusive(c *x509.Certificate, now time.Time) string
 
 // revocationLists reads a CRLFile.
 func revocationLists(file string) ([]*revocationList, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +184,9 @@ func parseList(der []byte) (*revocationList, error) {
 	if len(parsed.Raw) != len(der) { // crypto/x509 ignores it
 		return nil, errors.New("trailing data after the revocation list: use PEM for several lists")
 	}
+	if !isWholeList(der) {
+		return nil, errors.New("malformed revocation list (RFC 5280, 5.1)")
+	}
 	list := &revocationList{RevocationList: parsed}
 	return list, list.understand()
 }
@@ -171,18 +196,18 @@ func parseList(der []byte) (*revocationList, error) {
 // version 2 only, which adds a version number and extensions: parseListV1 inserts the number.
 func parseListV1(der []byte) *x509.RevocationList {
 	var signed struct {
-		List      asn1.RawValue
-		Algorithm asn1.RawValue
-		Signature asn1.BitString
+		List      asn1oid.RawValue
+		Algorithm asn1oid.RawValue
+		Signature asn1oid.BitString
 	}
-	rest, err := asn1.Unmarshal(der, &signed)
-	if err != nil || len(rest) > 0 || signed.List.Tag != asn1.TagSequence || signed.List.Class != asn1.ClassUniversal || !signed.List.IsCompound {
+	rest, err := asn1oid.Unmarshal(der, &signed)
+	if err != nil || len(rest) > 0 || signed.List.Tag != asn1oid.TagSequence || signed.List.Class != asn1oid.ClassUniversal || !signed.List.IsCompound {
 		return nil
 	}
 	original := signed.List.FullBytes
-	version2 := []byte{asn1.TagInteger, 1, 1}
-	signed.List = asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: append(version2, signed.List.Bytes...)}
-	numbered, err := asn1.Marshal(signed)
+	version2 := []byte{asn1oid.TagInteger, 1, 1}
+	signed.List = asn1oid.RawValue{Tag: asn1oid.TagSequence, IsCompound: true, Bytes: append(version2, signed.List.Bytes...)}
+	numbered, err := asn1oid.Marshal(signed)
 	if err != nil {
 		return nil
 	}
@@ -230,47 +255,104 @@ func (l *revocationList) understand() error {
 // partial. A list for one distribution point is complete for the certificates that name
 // the point (RFC 5280, 6.3.3).
 func (l *revocationList) scope(der []byte) (why string) {
-	var point struct {
-		Name           asn1.RawValue  `asn1:"optional,tag:0"`
-		UserCerts      bool           `asn1:"optional,tag:1"`
-		CACerts        bool           `asn1:"optional,tag:2"`
-		SomeReasons    asn1.BitString `asn1:"optional,tag:3"`
-		Indirect       bool           `asn1:"optional,tag:4"`
-		AttributeCerts bool           `asn1:"optional,tag:5"`
-	}
-	rest, err := asn1.Unmarshal(der, &point)
-	switch encoded, again := asn1.Marshal(point); {
-	case err != nil, len(rest) > 0, again != nil, !bytes.Equal(encoded, der), len(der) == 2: // the last is an empty SEQUENCE, which the RFC forbids
+	in := cryptobyte.String(der)
+	var point, name, reasons cryptobyte.String
+	var named, someReasons, users, authorities, indirect, attributes bool
+	if !in.ReadASN1(&point, asn1.SEQUENCE) || !in.Empty() || point.Empty() || // RFC 5280, 5.2.5 forbids an empty one
+		!point.ReadOptionalASN1(&name, &named, contextTag(0).Constructed()) ||
+		!readFlag(&point, 1, &users) || !readFlag(&point, 2, &authorities) ||
+		!point.ReadOptionalASN1(&reasons, &someReasons, contextTag(3)) ||
+		!readFlag(&point, 4, &indirect) || !readFlag(&point, 5, &attributes) || !point.Empty() {
 		return "has a malformed issuing distribution point (RFC 5280, 5.2.5)"
-	case point.UserCerts, point.CACerts, point.AttributeCerts:
+	}
+	switch {
+	case users, authorities, attributes:
 		return "is for one kind of certificates (RFC 5280, 5.2.5)"
-	case point.SomeReasons.BitLength > 0, point.SomeReasons.Bytes != nil:
+	case someReasons:
 		return "is for some reasons (RFC 5280, 5.2.5)"
-	case point.Indirect:
+	case indirect:
 		return "has certificates of other issuers (RFC 5280, 5.2.5)"
 	}
-	l.scoped = true
-	l.points = urisOf(point.Name)
+	l.scoped, l.points = named, urisOf(name)
 	return ""
 }
 
-// urisOf returns the URIs of a DistributionPointName. Other names match no distribution
-// point of a certificate, of which crypto/x509 parses URIs only.
-func urisOf(name asn1.RawValue) (uris []string) {
-	const fullName, uri = 0, 6
-	var full asn1.RawValue
-	if rest, err := asn1.Unmarshal(name.Bytes, &full); err != nil || len(rest) > 0 || full.Class != asn1.ClassContextSpecific || full.Tag != fullName {
+// readFlag reads a BOOLEAN with a tag of its own, false if absent. Some issuers write the
+// default, FALSE, which DER forbids and openssl accepts.
+func readFlag(in *cryptobyte.String, tag int, flag *bool) bool {
+	var value cryptobyte.String
+	var present bool
+	if !in.ReadOptionalASN1(&value, &present, contextTag(tag)) || present && len(value) != 1 {
+		return false
+	}
+	*flag = present && value[0] != 0
+	return true
+}
+
+// urisOf returns the URIs of a DistributionPointName (RFC 5280, 4.2.1.13). Other names are
+// not compared: a list for them matches no certificate.
+func urisOf(name cryptobyte.String) (uris []string) {
+	const uri = 6
+	var full, general cryptobyte.String
+	if !name.ReadASN1(&full, contextTag(0).Constructed()) || !name.Empty() {
 		return nil
 	}
-	for rest := full.Bytes; len(rest) > 0; {
-		var general asn1.RawValue
-		var err error
-		if rest, err = asn1.Unmarshal(rest, &general); err != nil {
+	for !full.Empty() {
+		var tag asn1.Tag
+		if !full.ReadAnyASN1(&general, &tag) {
 			return nil
 		}
-		if general.Class == asn1.ClassContextSpecific && general.Tag == uri {
-			uris = append(uris, string(general.Bytes))
+		if tag == contextTag(uri) {
+			uris = append(uris, string(general))
 		}
 	}
 	return uris
+}
+
+// pointsOf returns the URIs of those distribution points of a certificate whose lists have
+// all its revocations: that are for all reasons, and whose lists its own issuer signs.
+// Certificate.CRLDistributionPoints has the others, too.
+func pointsOf(c *x509.Certificate) (uris []string) {
+	for _, e := range c.Extensions {
+		if !e.Id.Equal(oidDistributionPoints) {
+			continue
+		}
+		in := cryptobyte.String(e.Value)
+		var points, point, name, reasons, issuer cryptobyte.String
+		var named, someReasons, another bool
+		if !in.ReadASN1(&points, asn1.SEQUENCE) || !in.Empty() {
+			return nil
+		}
+		for !points.Empty() {
+			if !points.ReadASN1(&point, asn1.SEQUENCE) ||
+				!point.ReadOptionalASN1(&name, &named, contextTag(0).Constructed()) ||
+				!point.ReadOptionalASN1(&reasons, &someReasons, contextTag(1)) ||
+				!point.ReadOptionalASN1(&issuer, &another, contextTag(2).Constructed()) || !point.Empty() {
+				return nil
+			}
+			if another && hasName(issuer, c.RawIssuer) {
+				another = false
+			}
+			if named && !someReasons && !another {
+				uris = append(uris, urisOf(name)...)
+			}
+		}
+	}
+	return uris
+}
+
+// hasName reports whether a directoryName of GeneralNames is the given name.
+func hasName(names cryptobyte.String, wanted []byte) bool {
+	const directoryName = 4
+	for !names.Empty() {
+		var name cryptobyte.String
+		var tag asn1.Tag
+		if !names.ReadAnyASN1(&name, &tag) {
+			return false
+		}
+		if tag == contextTag(directoryName).Constructed() && sameName(name, wanted) {
+			return true
+		}
+	}
+	return false
 }

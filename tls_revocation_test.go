@@ -44,6 +44,13 @@ func TestAPartialRevocationListIsNotTakenForACompleteOne(t *testing.T) {
 	server := root.issue(t, "server", nil)
 	naming := root.issue(t, "server", func(c *x509.Certificate) { c.CRLDistributionPoints = []string{here} })
 	const idp, delta, freshest = 28, 27, 46
+	namingAt := func(t *testing.T, fields ...[]byte) *cert { // a certificate with one distribution point
+		return root.issue(t, "server", func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 31}, Value: wrapped(t, 0x30, wrapped(t, 0x30, fields...))}}
+		})
+	}
+	someReasons := []byte{0x81, 2, 6, 0x40}
+	crlIssuer := func(c *cert) []byte { return wrapped(t, 0xa2, wrapped(t, 0xa4, c.RawSubject)) }
 	ends := append([]byte{0x30, byte(2 + 2 + len(pointAt(here))), 0x30, byte(2 + len(pointAt(here))), 0xa0, byte(len(pointAt(here)))}, pointAt(here)...)
 	for _, test := range []struct {
 		name    string
@@ -66,6 +73,12 @@ func TestAPartialRevocationListIsNotTakenForACompleteOne(t *testing.T) {
 		{name: "a point with more behind it", arc: idp, value: append(point(pointAt(here)), 5, 0), refused: "malformed"},
 		{name: "a point with more in it", arc: idp, value: point([]byte{0x86, 1, 0xff}), refused: "malformed"},
 		{name: "a point of another type", arc: idp, value: []byte{4, 0}, refused: "malformed"},
+		{name: "for a point, with FALSE written out", arc: idp, value: point(pointAt(here), []byte{0x81, 1, 0}), cert: naming},
+		{name: "for a point, with a flag of two bytes", arc: idp, value: point(pointAt(here), []byte{0x81, 2, 0, 0}), cert: naming, refused: "malformed"},
+		{name: "for a point that the certificate has for some reasons", arc: idp, value: point(pointAt(here)), cert: namingAt(t, pointAt(here), someReasons), unknown: "for the distribution point"},
+		{name: "for a point that the certificate has for another issuer", arc: idp, value: point(pointAt(here)), cert: namingAt(t, pointAt(here), crlIssuer(newRoot(t, "other"))), unknown: "for the distribution point"},
+		{name: "for a point that the certificate has for its issuer", arc: idp, value: point(pointAt(here)), cert: namingAt(t, pointAt(here), crlIssuer(root))},
+		{name: "for a point that the certificate has for all reasons", arc: idp, value: point(pointAt(here)), cert: namingAt(t, pointAt(here))},
 		{name: "for a point, and the certificate has it", arc: idp, value: point(pointAt(here)), cert: naming},
 		{name: "for a point, and the certificate has another", arc: idp, value: point(pointAt(there)), cert: naming, unknown: "for the distribution point"},
 		{name: "for a point, and the certificate has none", arc: idp, value: point(pointAt(here)), unknown: "for the distribution point"},
@@ -167,7 +180,7 @@ func TestAnEntryOfAnOldListCounts(t *testing.T) {
 		{"in no list, which is old", server, false, [][]byte{root.revoke(t, old)}, isRevocation(false)},
 		{"in a list for another distribution point", server, false, [][]byte{root.revoke(t, nil), root.revoke(t, elsewhere, server)}, isRevocation(true)},
 		{"the intermediate is in an old list", below, false, [][]byte{middle.revoke(t, nil), root.revoke(t, old, middle)}, isRevocation(true)},
-		{"a list of a clock that is a minute ahead", server, false, [][]byte{root.revoke(t, ahead)}, nil},
+		{"a list of a clock that is a minute ahead", server, false, [][]byte{root.revoke(t, ahead)}, isRevocation(false)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ca, lists := root.certPEM(), ""
@@ -186,6 +199,49 @@ func TestAnEntryOfAnOldListCounts(t *testing.T) {
 			}
 			require.Truef(t, test.refused(err), "%v", err)
 			require.Empty(t, got)
+		})
+	}
+}
+
+// The newest list of several decides whether a certificate is held, and a list that is not
+// valid yet does not count, not even by a minute. openssl must agree.
+func TestTheNewestListDecides(t *testing.T) {
+	openssl := requireProgram(t, "openssl", "openssl")
+	root := newRoot(t, "root")
+	server := root.issue(t, "server", nil)
+	ca := tempFile(t, "ca.pem", root.certPEM())
+	list := func(age time.Duration, held ...*cert) string {
+		return pemList(root.revoke(t, func(l *x509.RevocationList) {
+			l.ThisUpdate = time.Now().Add(-age)
+			for i := range l.RevokedCertificateEntries {
+				l.RevokedCertificateEntries[i].ReasonCode = 6 // certificateHold
+			}
+		}, held...))
+	}
+	for _, test := range []struct {
+		name    string
+		lists   string
+		refused func(error) bool
+	}{
+		{"held, and released since", list(3*time.Hour, server) + list(2*time.Hour), nil},
+		{"released, and held before", list(2*time.Hour) + list(3*time.Hour, server), nil},
+		{"held since", list(3*time.Hour) + list(2*time.Hour, server), isRevocation(true)},
+		{"held, the older list behind", list(2*time.Hour, server) + list(3*time.Hour), isRevocation(true)},
+		{"held, and released in a list that is not valid yet", list(2*time.Hour, server) + list(-2*time.Minute), isRevocation(true)},
+		{"a list that is not valid yet", list(-2 * time.Minute), isRevocation(false)},
+		{"a list that has just become valid", list(time.Minute), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lists := tempFile(t, "lists.pem", []byte(test.lists))
+			_, err := listenWith(t, "tcp", server, nil).outcome(t, &client.TLSOptions{CAFile: ca, CRLFile: lists})
+			said, opensslErr := exec.Command(openssl, "verify", "-crl_check", "-CAfile", ca, "-CRLfile", lists, tempFile(t, "leaf.pem", server.certPEM())).CombinedOutput()
+			if test.refused == nil {
+				require.NoErrorf(t, opensslErr, "%s", said)
+				require.NoError(t, err)
+				return
+			}
+			require.Errorf(t, opensslErr, "%s", said)
+			require.Truef(t, test.refused(err), "%v", err)
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -159,7 +158,7 @@ func (v *verifier) chains(certs []*x509.Certificate, roots *x509.CertPool, name 
 // signsItself reports whether a certificate is signed by its own key. That it
 // says so proves nothing.
 func signsItself(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawIssuer, c.RawSubject) &&
+	return sameName(c.RawIssuer, c.RawSubject) &&
 		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
@@ -170,7 +169,7 @@ func (v *verifier) accept(chain []*x509.Certificate, state tls.ConnectionState, 
 			x509.CertificateInvalidError{Cert: chain[0], Reason: x509.TooManyIntermediates}, between, max(v.depth, 0))
 	}
 	issuer := v.issuer(chain, state.PeerCertificates)
-	if err := v.lookUp(chain, issuer, now); err != nil {
+	if err := v.lookUp(chain, state.PeerCertificates, now); err != nil {
 		return until, err
 	}
 	until = chain[0].NotAfter
@@ -184,9 +183,9 @@ func (v *verifier) accept(chain []*x509.Certificate, state tls.ConnectionState, 
 	return until, err
 }
 
-// issuer gives who has signed the leaf of a chain. Where the leaf is trusted
-// itself the chain ends with it: then it is whoever is at hand and has signed it,
-// or nil.
+// issuer returns the issuer of the first certificate of a chain. If the chain ends with that
+// certificate the issuer is searched among the certificates that the server has sent and
+// those of CAFile and CAPath. It is nil if it is not among them.
 func (v *verifier) issuer(chain, sent []*x509.Certificate) *x509.Certificate {
 	leaf := chain[0]
 	if len(chain) > 1 {
@@ -196,7 +195,7 @@ func (v *verifier) issuer(chain, sent []*x509.Certificate) *x509.Certificate {
 		return leaf
 	}
 	for _, c := range slices.Concat(sent[1:], v.anchors) {
-		if bytes.Equal(c.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(c) == nil {
+		if sameName(c.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(c) == nil {
 			return c
 		}
 	}
