@@ -397,3 +397,76 @@ func TestSetupLogsInToRedis(t *testing.T) {
 		require.Equal(t, ok, p.Stats().Dials == 1)
 	}
 }
+
+// A context that Setup watches, and does not unwatch, ends no call of the clients after it.
+func TestSetup_AWatchEndsWithIt(t *testing.T) {
+	for name, of := range map[string]func(ctx context.Context) context.Context{
+		"of Setup's context": func(ctx context.Context) context.Context { return ctx },
+		"of another": func(ctx context.Context) context.Context {
+			other, cancel := context.WithCancel(context.Background())
+			context.AfterFunc(ctx, cancel) // when the dial is done
+			return other
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := countedEcho(t, "tcp")
+			var watched context.Context
+			p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
+				watched = of(ctx)
+				c.Watch(watched)
+				return pings(c)
+			}})
+			for range 3 {
+				c := s.from(t, p, &client.Options{ConnectTimeout: enough})
+				<-watched.Done()
+				require.NoError(t, pings(c))
+				require.NoError(t, c.Close())
+			}
+			require.EqualValues(t, 1, p.Stats().Dials)
+		})
+	}
+}
+
+// A context that has ended has failed calls, or would have.
+func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		c.Watch(over)
+		return nil
+	}})
+	_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil)
+	require.ErrorContains(t, err, "watched had ended")
+	ends(t, <-s.new)
+	require.Zero(t, p.Stats().Dialing+p.Stats().Active+p.Stats().Idle)
+}
+
+// At the limit the dial's error is a timeout, whatever Setup makes of the error of its call.
+func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
+	for name, prepare := range map[string]func(ctx context.Context, c *client.Client){
+		"the dial's limit": func(context.Context, *client.Client) {},
+		"a deadline that Setup sets": func(ctx context.Context, c *client.Client) {
+			limit, _ := ctx.Deadline()
+			_ = c.SetDeadline(limit)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := silent(t, "tcp")
+			p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
+				prepare(ctx, c)
+				if _, err := c.Recv(make([]byte, 1), 0); err != nil {
+					return errors.New("login failed")
+				}
+				return nil
+			}})
+			for range 20 {
+				_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{ConnectTimeout: 10 * time.Millisecond})
+				var timeout net.Error
+				require.ErrorAs(t, err, &timeout)
+				require.True(t, timeout.Timeout(), "%v", err)
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			}
+		})
+	}
+}
