@@ -54,7 +54,8 @@ type PoolOptions struct {
 	// all would be the answer to somebody else.
 	//
 	// Of a client with Options.Framing the packets count too: one that has sent more by
-	// SendPacket than it has received by RecvPacket is not kept.
+	// SendPacket than it has received by RecvPacket is not kept. A packet received while
+	// every packet sent has its answer, as a greeting, does not count.
 	KeepUnanswered bool
 
 	// Setup, if not nil, is called with each new connection before anybody gets it: to
@@ -63,9 +64,15 @@ type PoolOptions struct {
 	// reaches nothing any more when Setup has returned. Then the connection counts as
 	// new, whatever was sent and received. An error from Setup closes the connection
 	// and fails the dial; so does a call on c that has failed, an answer of which a part
-	// is left to receive, and Close of c. Setup does not belong to the key: it is one
+	// is left to receive, a question without an answer, and Close of c. Setup does not belong to the key: it is one
 	// function for all connections of the pool, which may be called for several at once.
 	// Default: none.
+	//
+	// A question without an answer is a packet sent by SendPacket for which none was
+	// received, or anything sent after the last receive. With KeepUnanswered there is no
+	// such check. A Setup that receives nothing may send a header that has no answer, as
+	// that of the PROXY protocol, by Send: what the server sends after it is for the
+	// connection's first client. So a Setup that sends a request must receive its answer.
 	Setup func(ctx context.Context, c *Client) error
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -58,11 +59,7 @@ func TestSetupHasEachNewConnectionOnce(t *testing.T) {
 // What Setup has sent without an answer, as a PROXY header, is nothing to its clients.
 func TestAfterSetupAConnectionIsClean(t *testing.T) {
 	for name, setup := range map[string]func(c *client.Client) error{
-		"no answer": func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
-		"a packet without an answer": func(c *client.Client) error {
-			_, err := c.SendPacket([]byte("PROXY"))
-			return err
-		},
+		"no answer":  func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
 		"a deadline": func(c *client.Client) error { return c.SetDeadline(time.Now().Add(time.Hour)) },
 		"the descriptor": func(c *client.Client) error {
 			raw, err := c.SyscallConn()
@@ -468,5 +465,52 @@ func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
 				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			}
 		})
+	}
+}
+
+// The answer to a question of Setup that is still to come would be the first client's. Only
+// a Setup that has received nothing, and sent no packet, may have sent what has no answer.
+func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
+	const answer = "ok\r\n"
+	calls := map[string]func(c *client.Client) error{
+		"Send":       func(c *client.Client) error { _, err := c.Send([]byte("auth\r\n"), 0); return err },
+		"Recv":       func(c *client.Client) error { _, err := c.Recv(make([]byte, len(answer)), client.WaitAll); return err },
+		"SendPacket": func(c *client.Client) error { _, err := c.SendPacket([]byte("auth")); return err },
+		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
+	}
+	for setup, fails := range map[string]bool{
+		"Recv Send":                        true,
+		"SendPacket":                       true,
+		"SendPacket SendPacket RecvPacket": true,
+		"RecvPacket SendPacket SendPacket RecvPacket": true,
+		"Send Recv Send":                   true,
+		"Recv Send Recv":                   false,
+		"RecvPacket SendPacket RecvPacket": false,
+		"Send":                             false, // a PROXY header
+		"Send RecvPacket":                  false,
+	} {
+		for _, unanswered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, KeepUnanswered %v", setup, unanswered), func(t *testing.T) {
+				s := countedServer(t, "tcp", func(conn net.Conn) {
+					_, _ = conn.Write([]byte(strings.Repeat(answer, strings.Count(setup, "Recv"))))
+					_, _ = io.Copy(io.Discard, conn)
+				})
+				p := newPool(t, client.PoolOptions{KeepUnanswered: unanswered, Setup: func(_ context.Context, c *client.Client) error {
+					for call := range strings.FieldsSeq(setup) {
+						if err := calls[call](c); err != nil {
+							return err
+						}
+					}
+					return nil
+				}})
+				c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Framing: lines})
+				if fails && !unanswered {
+					require.ErrorContains(t, err, "still to come")
+					return
+				}
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+			})
+		}
 	}
 }
