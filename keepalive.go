@@ -161,6 +161,7 @@ type shelf struct {
 	stats   KeyStats
 	used    sock.Instant // by a caller
 
+	panicked  any            // of a function of the options, with no caller to panic in; nil: none
 	unawaited []*pendingDial // that nobody waits for
 	patience  time.Duration  // after which one of them makes room for another dial; zero: the first
 	backoff   time.Duration  // between dials for MinIdle that fail
@@ -193,6 +194,10 @@ func (p *Pool) begin(opts PoolOptions) {
 // and 32 in all: a further one ends at once. Where MaxConnsPerKey leaves no other room,
 // one of them ends for the dial of a caller who waits, once it has taken 100 ms (longer,
 // up to a second, if that has been in vain before).
+//
+// If a function of opts or Setup panics, so does Dial. If no caller waits for the dial, as
+// for one of MinIdle, the panic does not end the process: it counts as a DialError, and
+// the next Dial of the key that would begin a dial panics instead.
 func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	return p.dial(ctx, network, address, orDefaults(opts), false)
 }

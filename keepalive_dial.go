@@ -144,18 +144,17 @@ func (p *Pool) dialled(d *pendingDial, k *kept, err error, panicked any) {
 		switch {
 		case w != nil:
 			p.leave(s, w, handed{err: err, panicked: panicked})
-			panicked = nil
-		case !d.canceled:
+		case panicked != nil:
+			s.panicked = panicked
+		}
+		if w == nil && !d.canceled {
 			p.postponeRefill(s, now.mono)
 		}
 	}
 	p.fill(s)
 	p.mu.Unlock()
 	if excess != nil {
-		p.closeAll(excess)
-	}
-	if panicked != nil {
-		panic(panicked) // there is nobody else to hear of it
+		p.closeUnseen(excess)
 	}
 }
 

@@ -262,6 +262,23 @@ func (p *Pool) closeAll(all ...*kept) {
 	k.close()
 }
 
+// closeUnseen is closeAll for a goroutine of the pool's own, which has no caller to panic in.
+func (p *Pool) closeUnseen(all ...*kept) {
+	if len(all) == 0 {
+		return
+	}
+	defer p.closeUnseen(all[1:]...)
+	k := all[0]
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			k.shelf.panicked = panicked
+		}
+	}()
+	p.closeAll(k)
+}
+
 // cleanBy sees to it that the pool is cleaned at a time, or before.
 func (p *Pool) cleanBy(at sock.Instant) {
 	if at == sock.Never || p.cleanAt != sock.Never && at >= p.cleanAt {
@@ -303,5 +320,5 @@ func (p *Pool) cleanUp() {
 			p.keepMinIdle(k.shelf)
 		}
 	}()
-	p.closeAll(old...)
+	p.closeUnseen(old...)
 }
