@@ -17,7 +17,8 @@ import (
 type PoolOptions struct {
 	// MaxIdle is how many connections are kept in all, and MaxIdlePerKey how many
 	// of one key. Where there are more, those go that have not been used for the
-	// longest time. Zero is 100 and 10; negative is none.
+	// longest time. Zero is 100, and for MaxIdlePerKey 10 or MinIdle, the greater;
+	// negative is none.
 	MaxIdle       int
 	MaxIdlePerKey int
 
@@ -29,10 +30,13 @@ type PoolOptions struct {
 	MaxConnsPerKey int
 
 	// MinIdle is how many idle connections of one key the pool dials in advance, from
-	// the first Dial of the key on, but no more than MaxConnsPerKey has room for. They
-	// are dialled in the background, with the options of the first Dial. After a
-	// failure the dial is repeated, first after 100 ms, then at growing intervals of up
-	// to 10 s, for as long as the key was used within the last 10 minutes. IdleTimeout
+	// the first Dial of the key on, but no more than MaxConnsPerKey has room for, and no
+	// more than MaxIdle and, if set, MaxIdlePerKey. They are dialled in the background,
+	// with the options of the first Dial. After a failure the dial is repeated, first
+	// after 100 ms, then at growing intervals of up to 10 s, for as long as the key was
+	// used within the last 10 minutes. A connection that the server closes before its
+	// first use is a failure too: until a client has received an answer, the connections
+	// are then dialled one at a time, at these intervals. IdleTimeout
 	// and MaxLifetime are then a second at least, lest the pool do nothing but dial.
 	// Default: none.
 	MinIdle int
@@ -78,7 +82,7 @@ type PoolOptions struct {
 
 func (o PoolOptions) withDefaults() PoolOptions {
 	o.MaxIdle = max(cmp.Or(o.MaxIdle, 100), 0)
-	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, 10), 0), o.MaxIdle)
+	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, max(o.MinIdle, 10)), 0), o.MaxIdle)
 	if o.MaxConnsPerKey > 0 {
 		o.MaxIdlePerKey = min(o.MaxIdlePerKey, o.MaxConnsPerKey)
 	}
@@ -166,6 +170,7 @@ type shelf struct {
 	patience  time.Duration  // after which one of them makes room for another dial; zero: the first
 	backoff   time.Duration  // between dials for MinIdle that fail
 	refill    sock.Instant   // when to try again to have MinIdle, after a failure
+	wasted    bool           // a connection died before its first use, and none had an answer since
 	filler    *time.Timer    // due when something is to be done without a caller
 	fillAt    sock.Instant   // zero: not set
 }
@@ -257,6 +262,9 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		}
 		p.mu.Lock()
 		s.takesBack(k, cause)
+		if cause == dead && k.uses == 0 {
+			p.diedUnused(s, now.mono)
+		}
 	}
 }
 

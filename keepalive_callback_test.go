@@ -227,7 +227,7 @@ func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
 			p := newPool(t, opts)
 			t.Cleanup(func() {
 				require.EqualValues(t, 1, p.Stats().DialErrors)
-				require.Zero(t, p.Stats().Dialing+p.Stats().Active)
+				require.Eventually(t, func() bool { return p.Stats().Dialing+p.Stats().Active == 0 }, enough, time.Millisecond)
 			})
 			return func(ctx context.Context) error {
 				c, err := p.DialNew(ctx, "tcp", s.Addr().String(), dialOpts)

@@ -19,11 +19,12 @@ type kept struct {
 	network    string
 	addressing *addressing
 
-	uses  int    // how often it was lent
-	begun bool   // Setup has had an answer on it: what comes now is no greeting
-	lent  moment // when it was lent last
-	since moment // when it became idle; zero if it never was
-	until moment // the end of its life; zero is none
+	uses   int    // how often it was lent
+	begun  bool   // Setup has had an answer on it: what comes now is no greeting
+	served bool   // its last client has received something
+	lent   moment // when it was lent last
+	since  moment // when it became idle; zero if it never was
+	until  moment // the end of its life; zero is none
 
 	in [2]links // of the shelf's stack and of the pool's
 }
@@ -93,6 +94,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
 		return dirty
 	}
+	k.served = c.note.has(isAnswered)
 	k.sock.Renew()
 	return causeOf(k.pending(true))
 }
@@ -130,6 +132,9 @@ func (p *Pool) returned(k *kept, cause cause, now moment) {
 		s.closing++
 		excess = k
 	default:
+		if s.wasted && k.served {
+			s.wasted, s.backoff, s.refill = false, 0, sock.Never
+		}
 		excess = p.deliver(k, now)
 	}
 	p.fill(s)
