@@ -36,9 +36,8 @@ type PoolOptions struct {
 	// after 100 ms, then at growing intervals of up to 10 s, for as long as the key was
 	// used within the last 10 minutes. A connection that the server closes before its
 	// first use is a failure too: until a client has received an answer, the connections
-	// are then dialled one at a time, at these intervals. IdleTimeout
-	// and MaxLifetime are then a second at least, lest the pool do nothing but dial.
-	// Default: none.
+	// are then dialled one at a time, at these intervals. With MinIdle, IdleTimeout and
+	// MaxLifetime are a second at least, lest the pool do nothing but dial. Default: none.
 	MinIdle int
 
 	// IdleTimeout is how long a connection is kept that nobody uses. It is better
@@ -67,10 +66,11 @@ type PoolOptions struct {
 	// It is a part of the dial: ctx and all calls on c end with the dial's limit, and c
 	// reaches nothing any more when Setup has returned. Then the connection counts as
 	// new, whatever was sent and received. An error from Setup closes the connection
-	// and fails the dial; so does a call on c that has failed, an answer of which a part
-	// is left to receive, a question without an answer, and Close of c. Setup does not belong to the key: it is one
-	// function for all connections of the pool, which may be called for several at once.
-	// Default: none.
+	// and fails the dial; so does a call on c that has failed, a context that c watches
+	// and that has ended, an answer of which a part is left to receive, a question without
+	// an answer, and Close of c. A Watch ends when Setup returns. Setup does not belong to
+	// the key: it is one function for all connections of the pool, which may be called for
+	// several at once. Default: none.
 	//
 	// A question without an answer is a packet sent by SendPacket for which none was
 	// received, or anything sent after the last receive. With KeepUnanswered there is no
