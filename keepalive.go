@@ -17,7 +17,8 @@ import (
 type PoolOptions struct {
 	// MaxIdle is how many connections are kept in all, and MaxIdlePerKey how many
 	// of one key. Where there are more, those go that have not been used for the
-	// longest time. Zero is 100 and 10; negative is none.
+	// longest time. Zero is 100, and for MaxIdlePerKey 10 or MinIdle, the greater;
+	// negative is none.
 	MaxIdle       int
 	MaxIdlePerKey int
 
@@ -29,12 +30,14 @@ type PoolOptions struct {
 	MaxConnsPerKey int
 
 	// MinIdle is how many idle connections of one key the pool dials in advance, from
-	// the first Dial of the key on, but no more than MaxConnsPerKey has room for. They
-	// are dialled in the background, with the options of the first Dial. After a
-	// failure the dial is repeated, first after 100 ms, then at growing intervals of up
-	// to 10 s, for as long as the key was used within the last 10 minutes. IdleTimeout
-	// and MaxLifetime are then a second at least, lest the pool do nothing but dial.
-	// Default: none.
+	// the first Dial of the key on, but no more than MaxConnsPerKey has room for, and no
+	// more than MaxIdle and, if set, MaxIdlePerKey. They are dialled in the background,
+	// with the options of the first Dial. After a failure the dial is repeated, first
+	// after 100 ms, then at growing intervals of up to 10 s, for as long as the key was
+	// used within the last 10 minutes. A connection that the server closes before its
+	// first use is a failure too: until a client has received an answer, the connections
+	// are then dialled one at a time, at these intervals. With MinIdle, IdleTimeout and
+	// MaxLifetime are a second at least, lest the pool do nothing but dial. Default: none.
 	MinIdle int
 
 	// IdleTimeout is how long a connection is kept that nobody uses. It is better
@@ -54,7 +57,8 @@ type PoolOptions struct {
 	// all would be the answer to somebody else.
 	//
 	// Of a client with Options.Framing the packets count too: one that has sent more by
-	// SendPacket than it has received by RecvPacket is not kept.
+	// SendPacket than it has received by RecvPacket is not kept. A packet received while
+	// every packet sent has its answer, as a greeting, does not count.
 	KeepUnanswered bool
 
 	// Setup, if not nil, is called with each new connection before anybody gets it: to
@@ -62,16 +66,23 @@ type PoolOptions struct {
 	// It is a part of the dial: ctx and all calls on c end with the dial's limit, and c
 	// reaches nothing any more when Setup has returned. Then the connection counts as
 	// new, whatever was sent and received. An error from Setup closes the connection
-	// and fails the dial; so does a call on c that has failed, an answer of which a part
-	// is left to receive, and Close of c. Setup does not belong to the key: it is one
-	// function for all connections of the pool, which may be called for several at once.
-	// Default: none.
+	// and fails the dial; so does a call on c that has failed, a context that c watches
+	// and that has ended, an answer of which a part is left to receive, a question without
+	// an answer, and Close of c. A Watch ends when Setup returns. Setup does not belong to
+	// the key: it is one function for all connections of the pool, which may be called for
+	// several at once. Default: none.
+	//
+	// A question without an answer is a packet sent by SendPacket for which none was
+	// received, or anything sent after the last receive. With KeepUnanswered there is no
+	// such check. A Setup that receives nothing may send a header that has no answer, as
+	// that of the PROXY protocol, by Send: what the server sends after it is for the
+	// connection's first client. So a Setup that sends a request must receive its answer.
 	Setup func(ctx context.Context, c *Client) error
 }
 
 func (o PoolOptions) withDefaults() PoolOptions {
 	o.MaxIdle = max(cmp.Or(o.MaxIdle, 100), 0)
-	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, 10), 0), o.MaxIdle)
+	o.MaxIdlePerKey = min(max(cmp.Or(o.MaxIdlePerKey, max(o.MinIdle, 10)), 0), o.MaxIdle)
 	if o.MaxConnsPerKey > 0 {
 		o.MaxIdlePerKey = min(o.MaxIdlePerKey, o.MaxConnsPerKey)
 	}
@@ -154,10 +165,12 @@ type shelf struct {
 	stats   KeyStats
 	used    sock.Instant // by a caller
 
+	panicked  any            // of a function of the options, with no caller to panic in; nil: none
 	unawaited []*pendingDial // that nobody waits for
 	patience  time.Duration  // after which one of them makes room for another dial; zero: the first
 	backoff   time.Duration  // between dials for MinIdle that fail
 	refill    sock.Instant   // when to try again to have MinIdle, after a failure
+	wasted    bool           // a connection died before its first use, and none had an answer since
 	filler    *time.Timer    // due when something is to be done without a caller
 	fillAt    sock.Instant   // zero: not set
 }
@@ -186,6 +199,10 @@ func (p *Pool) begin(opts PoolOptions) {
 // and 32 in all: a further one ends at once. Where MaxConnsPerKey leaves no other room,
 // one of them ends for the dial of a caller who waits, once it has taken 100 ms (longer,
 // up to a second, if that has been in vain before).
+//
+// If a function of opts or Setup panics, so does Dial. If no caller waits for the dial, as
+// for one of MinIdle, the panic does not end the process: it counts as a DialError, and
+// the next Dial of the key that would begin a dial panics instead.
 func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	return p.dial(ctx, network, address, orDefaults(opts), false)
 }
@@ -245,6 +262,9 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		}
 		p.mu.Lock()
 		s.takesBack(k, cause)
+		if cause == dead && k.uses == 0 {
+			p.diedUnused(s, now.mono)
+		}
 	}
 }
 

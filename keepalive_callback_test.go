@@ -211,3 +211,71 @@ func TestAFunctionThatDoesNotReturnLosesNoPlace(t *testing.T) {
 		}
 	}
 }
+
+// A panic in a dial that no caller waits for does not end the process, as it would because
+// a caller had a short context. The next caller that needs a dial panics instead.
+func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
+	for _, where := range []string{"Control", "Setup"} {
+		prepare := func(t *testing.T, opts client.PoolOptions, call func()) func(ctx context.Context) error {
+			s := countedEcho(t, "tcp")
+			dialOpts := new(client.Options)
+			if where == "Control" {
+				dialOpts.Control = func(string, string, syscall.RawConn) error { call(); return nil }
+			} else {
+				opts.Setup = func(context.Context, *client.Client) error { call(); return nil }
+			}
+			p := newPool(t, opts)
+			t.Cleanup(func() {
+				require.EqualValues(t, 1, p.Stats().DialErrors)
+				require.Eventually(t, func() bool { return p.Stats().Dialing+p.Stats().Active == 0 }, enough, time.Millisecond)
+			})
+			return func(ctx context.Context) error {
+				c, err := p.DialNew(ctx, "tcp", s.Addr().String(), dialOpts)
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = c.Discard() })
+				if opts.MinIdle > 0 {
+					require.Eventually(t, func() bool { return p.Stats().DialErrors > 0 }, enough, time.Millisecond)
+				}
+				return pings(c)
+			}
+		}
+		for name, most := range map[string]int{"its caller has gone": 0, "its caller has gone, and another waits": 1} {
+			t.Run(where+", "+name, func(t *testing.T) {
+				begun, hang := make(chan bool, 10), make(chan struct{})
+				var calls atomic.Int32
+				dial := prepare(t, client.PoolOptions{MaxConnsPerKey: most}, func() {
+					if calls.Add(1) == 1 {
+						begun <- true
+						<-hang
+						panic("out of order")
+					}
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() { <-begun; cancel() }()
+				require.ErrorIs(t, dial(ctx), context.Canceled)
+				if most == 0 { // else this caller has no dial of its own
+					close(hang)
+				} else {
+					time.AfterFunc(10*time.Millisecond, func() { close(hang) })
+				}
+				require.Eventually(t, func() bool {
+					return apart(func() { require.NoError(t, dial(t.Context())) }) == "out of order"
+				}, enough, time.Millisecond)
+				require.NoError(t, dial(t.Context()), "once")
+			})
+		}
+		t.Run(where+", of MinIdle", func(t *testing.T) {
+			var calls atomic.Int32
+			dial := prepare(t, client.PoolOptions{MinIdle: 1}, func() {
+				if calls.Add(1) == 2 {
+					panic("out of order")
+				}
+			})
+			require.NoError(t, dial(t.Context()))
+			require.Equal(t, "out of order", apart(func() { _ = dial(t.Context()) }))
+			require.NoError(t, dial(t.Context()), "once")
+		})
+	}
+}

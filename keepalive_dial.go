@@ -133,7 +133,13 @@ func (p *Pool) dialled(d *pendingDial, k *kept, err error, panicked any) {
 		s.stats.Discarded++
 		s.closing++
 	case k != nil:
-		s.patience, s.backoff, s.refill = 0, 0, sock.Never
+		s.patience = 0
+		switch {
+		case !s.wasted:
+			s.backoff, s.refill = 0, sock.Never
+		case w == nil:
+			p.postponeRefill(s, now.mono) // that it was accepted proves nothing
+		}
 		if w != nil {
 			p.give(s, w, k)
 		} else {
@@ -144,18 +150,17 @@ func (p *Pool) dialled(d *pendingDial, k *kept, err error, panicked any) {
 		switch {
 		case w != nil:
 			p.leave(s, w, handed{err: err, panicked: panicked})
-			panicked = nil
-		case !d.canceled:
+		case panicked != nil:
+			s.panicked = panicked
+		}
+		if w == nil && !d.canceled {
 			p.postponeRefill(s, now.mono)
 		}
 	}
 	p.fill(s)
 	p.mu.Unlock()
 	if excess != nil {
-		p.closeAll(excess)
-	}
-	if panicked != nil {
-		panic(panicked) // there is nobody else to hear of it
+		p.closeUnseen(excess)
 	}
 }
 
@@ -249,6 +254,16 @@ func (p *Pool) keepMinIdle(s *shelf) {
 			return
 		}
 		p.startDial(s, nil, nil)
+	}
+}
+
+// diedUnused counts a connection that the peer has closed before its first use as a dial
+// that has failed: else each caller has all of MinIdle dialled, by a server that accepts
+// and closes.
+func (p *Pool) diedUnused(s *shelf, now sock.Instant) {
+	s.wasted = true
+	if s.refill < now { // once for those that died together
+		p.postponeRefill(s, now)
 	}
 }
 

@@ -379,3 +379,32 @@ func TestMinIdleIsRestoredWithPatience(t *testing.T) {
 	time.Sleep(900 * time.Millisecond) // the next was due
 	require.LessOrEqual(t, dials.Load(), after+1, "one may have been under way")
 }
+
+// A server that accepts connections and closes them, as one whose backend is away, is not
+// dialled MinIdle times for each caller.
+func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
+	const min, callers = 5, 50
+	var works atomic.Bool
+	var closed atomic.Int32
+	s := countedServer(t, "tcp", func(conn net.Conn) {
+		if works.Load() {
+			echo(conn)
+		}
+		_ = conn.Close()
+		closed.Add(1)
+	})
+	p := newPool(t, client.PoolOptions{MinIdle: min})
+	for range callers {
+		if c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil); err == nil {
+			_ = c.Discard()
+		}
+		require.Eventually(t, func() bool { // so that what is idle is dead
+			stats := p.Stats()
+			return stats.Dialing == 0 && uint64(closed.Load()) >= stats.Dials-stats.DialErrors
+		}, enough, 100*time.Microsecond)
+	}
+	require.Less(t, s.count(), 2*callers, "%+v", p.Stats())
+	works.Store(true)
+	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
+	require.Eventually(t, func() bool { return p.Stats().Idle == min }, enough, time.Millisecond, "all at once")
+}

@@ -19,11 +19,12 @@ type kept struct {
 	network    string
 	addressing *addressing
 
-	uses  int    // how often it was lent
-	begun bool   // Setup has had an answer on it: what comes now is no greeting
-	lent  moment // when it was lent last
-	since moment // when it became idle; zero if it never was
-	until moment // the end of its life; zero is none
+	uses   int    // how often it was lent
+	begun  bool   // Setup has had an answer on it: what comes now is no greeting
+	served bool   // its last client has received something
+	lent   moment // when it was lent last
+	since  moment // when it became idle; zero if it never was
+	until  moment // the end of its life; zero is none
 
 	in [2]links // of the shelf's stack and of the pool's
 }
@@ -93,6 +94,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
 		return dirty
 	}
+	k.served = c.note.has(isAnswered)
 	k.sock.Renew()
 	return causeOf(k.pending(true))
 }
@@ -130,6 +132,9 @@ func (p *Pool) returned(k *kept, cause cause, now moment) {
 		s.closing++
 		excess = k
 	default:
+		if s.wasted && k.served {
+			s.wasted, s.backoff, s.refill = false, 0, sock.Never
+		}
 		excess = p.deliver(k, now)
 	}
 	p.fill(s)
@@ -262,6 +267,23 @@ func (p *Pool) closeAll(all ...*kept) {
 	k.close()
 }
 
+// closeUnseen is closeAll for a goroutine of the pool's own, which has no caller to panic in.
+func (p *Pool) closeUnseen(all ...*kept) {
+	if len(all) == 0 {
+		return
+	}
+	defer p.closeUnseen(all[1:]...)
+	k := all[0]
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			k.shelf.panicked = panicked
+		}
+	}()
+	p.closeAll(k)
+}
+
 // cleanBy sees to it that the pool is cleaned at a time, or before.
 func (p *Pool) cleanBy(at sock.Instant) {
 	if at == sock.Never || p.cleanAt != sock.Never && at >= p.cleanAt {
@@ -303,5 +325,5 @@ func (p *Pool) cleanUp() {
 			p.keepMinIdle(k.shelf)
 		}
 	}()
-	p.closeAll(old...)
+	p.closeUnseen(old...)
 }

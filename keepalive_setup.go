@@ -12,23 +12,12 @@ import (
 // setUp has PoolOptions.Setup make of a new connection what the pool's clients expect.
 // If it fails, or does not return, the connection is closed.
 func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until sock.Instant) (err error) {
-	done := false
-	defer func() {
-		if !done {
-			k.close()
-		}
-	}()
 	limited := ctx
 	if until != sock.Never {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, until.Left())
 		defer cancel()
-		// A call under way ends by these; the context alone would have it end by Close.
-		_ = k.sock.SetReadDeadline(until)
-		_ = k.sock.SetWriteDeadline(until)
 	}
-	unwatch := context.AfterFunc(limited, func() { _ = k.sock.Close() })
-	defer unwatch()
 	c := &Client{
 		sock: k.sock, typ: k.typ, network: k.network, addressing: k.addressing,
 		limits: opts.limits(), packets: dialled.packets, kept: k,
@@ -37,13 +26,23 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 		c.tls.Store(k.tls)
 	}
 	c.state.Store(connected)
+	done := false
+	defer func() {
+		if !done { // also if Setup has panicked
+			c.gate.shut()
+			c.endWatches()
+			k.close()
+		}
+	}()
+	c.Watch(limited)
 	err = k.pool.opts.Setup(limited, c)
 	first, inUse := c.gate.shut()
-	k.tls = c.tls.Load() // StartTLS may have made it
+	stopped := c.endWatches() // else the end of a context would stop the connection's later users
+	k.tls = c.tls.Load()      // StartTLS may have made it
 	switch {
-	case !unwatch() && ctx.Err() != nil:
+	case ctx.Err() != nil:
 		return contextual(ctx, sock.ErrStopped)
-	case limited.Err() != nil:
+	case limited.Err() != nil || until.Left() <= 0: // a deadline of Setup's own may be sooner than the context's timer
 		return os.ErrDeadlineExceeded
 	case err != nil:
 		return err
@@ -51,12 +50,17 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 		return errSetupClosed
 	case inUse:
 		return errSetupInUse
+	case stopped:
+		return errSetupStopped
 	case c.note.has(isBroken):
 		return errSetupBroken
 	}
 	k.begun = c.note.has(isAnswered)
 	if c.packets.buffered() > 0 {
 		return errSetupUnread
+	}
+	if !k.pool.opts.KeepUnanswered && (c.packets.unanswered() || k.begun && c.note.has(isAsked)) {
+		return errSetupUnanswered // a peer that has said nothing may have been sent a header, as PROXY's
 	}
 	k.sock.Renew()
 	switch k.pending(true) {
@@ -72,11 +76,13 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 }
 
 var (
-	errSetupClosed = errors.New("it closed the client: return an error instead")
-	errSetupInUse  = errors.New("it returned while another goroutine had a call of the client under way")
-	errSetupBroken = errors.New("it returned no error, and a call on the client had failed")
-	errSetupUnread = errors.New("it left a part of an answer unread: receive all of it")
-	errSetupGone   = errors.New("the peer has closed the connection")
+	errSetupClosed     = errors.New("it closed the client: return an error instead")
+	errSetupInUse      = errors.New("it returned while another goroutine had a call of the client under way")
+	errSetupBroken     = errors.New("it returned no error, and a call on the client had failed")
+	errSetupStopped    = errors.New("it returned no error, and a context that it watched had ended: call unwatch, or return an error")
+	errSetupUnread     = errors.New("it left a part of an answer unread: receive all of it")
+	errSetupUnanswered = errors.New("it left an answer unread that is still to come: receive it, or set PoolOptions.KeepUnanswered if there is none")
+	errSetupGone       = errors.New("the peer has closed the connection")
 )
 
 // A setupError is the error of a dial whose Setup has failed.

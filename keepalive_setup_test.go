@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -58,11 +59,7 @@ func TestSetupHasEachNewConnectionOnce(t *testing.T) {
 // What Setup has sent without an answer, as a PROXY header, is nothing to its clients.
 func TestAfterSetupAConnectionIsClean(t *testing.T) {
 	for name, setup := range map[string]func(c *client.Client) error{
-		"no answer": func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
-		"a packet without an answer": func(c *client.Client) error {
-			_, err := c.SendPacket([]byte("PROXY"))
-			return err
-		},
+		"no answer":  func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
 		"a deadline": func(c *client.Client) error { return c.SetDeadline(time.Now().Add(time.Hour)) },
 		"the descriptor": func(c *client.Client) error {
 			raw, err := c.SyscallConn()
@@ -395,5 +392,125 @@ func TestSetupLogsInToRedis(t *testing.T) {
 			}
 		}
 		require.Equal(t, ok, p.Stats().Dials == 1)
+	}
+}
+
+// A context that Setup watches, and does not unwatch, ends no call of the clients after it.
+func TestSetup_AWatchEndsWithIt(t *testing.T) {
+	for name, of := range map[string]func(ctx context.Context) context.Context{
+		"of Setup's context": func(ctx context.Context) context.Context { return ctx },
+		"of another": func(ctx context.Context) context.Context {
+			other, cancel := context.WithCancel(context.Background())
+			context.AfterFunc(ctx, cancel) // when the dial is done
+			return other
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := countedEcho(t, "tcp")
+			var watched context.Context
+			p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
+				watched = of(ctx)
+				c.Watch(watched)
+				return pings(c)
+			}})
+			for range 3 {
+				c := s.from(t, p, &client.Options{ConnectTimeout: enough})
+				<-watched.Done()
+				require.NoError(t, pings(c))
+				require.NoError(t, c.Close())
+			}
+			require.EqualValues(t, 1, p.Stats().Dials)
+		})
+	}
+}
+
+// A context that has ended has failed calls, or would have.
+func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		c.Watch(over)
+		return nil
+	}})
+	_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil)
+	require.ErrorContains(t, err, "watched had ended")
+	ends(t, <-s.new)
+	require.Zero(t, p.Stats().Dialing+p.Stats().Active+p.Stats().Idle)
+}
+
+// At the limit the dial's error is a timeout, whatever Setup makes of the error of its call.
+func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
+	for name, prepare := range map[string]func(ctx context.Context, c *client.Client){
+		"the dial's limit": func(context.Context, *client.Client) {},
+		"a deadline that Setup sets": func(ctx context.Context, c *client.Client) {
+			limit, _ := ctx.Deadline()
+			_ = c.SetDeadline(limit)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := silent(t, "tcp")
+			p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
+				prepare(ctx, c)
+				if _, err := c.Recv(make([]byte, 1), 0); err != nil {
+					return errors.New("login failed")
+				}
+				return nil
+			}})
+			for range 20 {
+				_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{ConnectTimeout: 10 * time.Millisecond})
+				var timeout net.Error
+				require.ErrorAs(t, err, &timeout)
+				require.True(t, timeout.Timeout(), "%v", err)
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			}
+		})
+	}
+}
+
+// The answer to a question of Setup that is still to come would be the first client's. Only
+// a Setup that has received nothing, and sent no packet, may have sent what has no answer.
+func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
+	const answer = "ok\r\n"
+	calls := map[string]func(c *client.Client) error{
+		"Send":       func(c *client.Client) error { _, err := c.Send([]byte("auth\r\n"), 0); return err },
+		"Recv":       func(c *client.Client) error { _, err := c.Recv(make([]byte, len(answer)), client.WaitAll); return err },
+		"SendPacket": func(c *client.Client) error { _, err := c.SendPacket([]byte("auth")); return err },
+		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
+	}
+	for setup, fails := range map[string]bool{
+		"Recv Send":                        true,
+		"SendPacket":                       true,
+		"SendPacket SendPacket RecvPacket": true,
+		"RecvPacket SendPacket SendPacket RecvPacket": true,
+		"Send Recv Send":                   true,
+		"Recv Send Recv":                   false,
+		"RecvPacket SendPacket RecvPacket": false,
+		"Send":                             false, // a PROXY header
+		"Send RecvPacket":                  false,
+	} {
+		for _, unanswered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, KeepUnanswered %v", setup, unanswered), func(t *testing.T) {
+				s := countedServer(t, "tcp", func(conn net.Conn) {
+					_, _ = conn.Write([]byte(strings.Repeat(answer, strings.Count(setup, "Recv"))))
+					_, _ = io.Copy(io.Discard, conn)
+				})
+				p := newPool(t, client.PoolOptions{KeepUnanswered: unanswered, Setup: func(_ context.Context, c *client.Client) error {
+					for call := range strings.FieldsSeq(setup) {
+						if err := calls[call](c); err != nil {
+							return err
+						}
+					}
+					return nil
+				}})
+				c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Framing: lines})
+				if fails && !unanswered {
+					require.ErrorContains(t, err, "still to come")
+					return
+				}
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+			})
+		}
 	}
 }

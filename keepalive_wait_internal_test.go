@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -323,6 +324,48 @@ func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
 	o = PoolOptions{MinIdle: 1, IdleTimeout: -1}.withDefaults()
 	require.Negative(t, o.IdleTimeout)
 	require.Zero(t, o.MaxLifetime)
+}
+
+// MinIdle is not cut by a default that the caller has not chosen.
+func TestMinIdleRaisesTheDefaultOfMaxIdlePerKey(t *testing.T) {
+	for _, test := range []struct {
+		opts                   PoolOptions
+		minIdle, maxIdlePerKey int
+	}{
+		{PoolOptions{}, 0, 10},
+		{PoolOptions{MinIdle: 2}, 2, 10},
+		{PoolOptions{MinIdle: 20}, 20, 20},
+		{PoolOptions{MinIdle: 20, MaxIdlePerKey: 15}, 15, 15},
+		{PoolOptions{MinIdle: 20, MaxIdlePerKey: -1}, 0, 0},
+		{PoolOptions{MinIdle: 20, MaxConnsPerKey: 15}, 15, 15},
+		{PoolOptions{MinIdle: 20, MaxIdle: 15}, 15, 15},
+		{PoolOptions{MinIdle: 200}, 100, 100},
+	} {
+		o := test.opts.withDefaults()
+		require.Equal(t, test.minIdle, o.MinIdle, "%+v", test.opts)
+		require.Equal(t, test.maxIdlePerKey, o.MaxIdlePerKey, "%+v", test.opts)
+	}
+}
+
+// A callback that panics where the pool closes by itself, as a TLS session cache may, is
+// for the next caller, and the other connections are closed.
+func TestAPanicInAnEndThatNobodyWaitsFor(t *testing.T) {
+	g := gatedPool(t, "unix", PoolOptions{})
+	require.NoError(t, g.open(t).Close())
+	peer := <-g.peers
+	defer peer.Close()
+	g.pool.mu.Lock()
+	all := g.pool.takeIdle()
+	s := all[0].shelf
+	s.closing++
+	g.pool.mu.Unlock()
+	broken := &kept{pool: g.pool, shelf: s} // without a socket, which panics
+	g.pool.closeUnseen(append([]*kept{broken}, all...)...)
+	_, err := peer.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	require.Zero(t, s.closing)
+	require.Panics(t, func() { _, _ = g.pool.dial(t.Context(), g.Addr().Network(), g.Addr().String(), &g.opts, false) })
+	require.NoError(t, g.open(t).Close(), "once")
 }
 
 // A function of the options that panics does so in who called Dial; one that ends

@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"sync/atomic"
 
 	"github.com/blocksock/client/internal/sock"
 )
@@ -26,13 +27,13 @@ type packets struct {
 	full   bool  // the last receive had more to give than there was room for
 	small  int   // how many packets in a row would have done with much less buffer
 	bad    error // the *PacketError after which there are no more packets
-	given  int   // how many were given to RecvPacket's callers
+	given  int64 // how many were given to RecvPacket's callers, that were asked for
 
 	// Of whoever has the turn to send.
 	out     []byte
 	scratch [8]byte
-	torn    bool // a packet was sent in part
-	sent    int  // how many were sent whole
+	torn    bool         // a packet was sent in part
+	sent    atomic.Int64 // how many were sent, or are being sent; whoever receives reads it
 }
 
 const (
@@ -162,6 +163,7 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 	if err != nil {
 		return 0, describe(err, s.framer.longest(), p)
 	}
+	s.sent.Add(1) // before the send: the answer may be received before its return
 	total := len(p) + len(lacks)
 	// What is short goes in one piece, so that it is not two segments; what is
 	// long is not copied for that.
@@ -173,9 +175,6 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 		n, err = c.sendIn(&turn, p[:at], lacks, p[at:])
 	}
 	s.torn = n > 0 && n < total
-	if n == total {
-		s.sent++
-	}
 	return n, err
 }
 
@@ -291,7 +290,9 @@ func (s *packets) whole() (packet []byte, size int, err error) {
 	case size <= len(p):
 		s.from += size
 		s.seen = 0
-		s.given++
+		if s.given < s.sent.Load() { // else it is no answer, as a greeting
+			s.given++
+		}
 		s.tire(size)
 		return p[:size:size], size, nil
 	}
@@ -355,9 +356,9 @@ func (s *packets) buffered() int {
 	return s.to - s.from
 }
 
-// unanswered reports whether more packets were sent than received, so that an answer is
-// still to come. Nobody may be using the client.
-func (s *packets) unanswered() bool { return s != nil && s.sent > s.given }
+// unanswered reports whether fewer packets were received than sent before them, so that
+// an answer is still to come. Nobody may be using the client.
+func (s *packets) unanswered() bool { return s != nil && s.sent.Load() > s.given }
 
 // describe completes the error of a framer.
 func describe(err error, limit int, p []byte) error {

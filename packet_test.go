@@ -748,6 +748,7 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 		name             string
 		asks, takes      int
 		raw              bool // with what is no packet between
+		greeting         bool // with a packet before them
 		unanswered, kept bool
 	}{
 		{name: "all answered", asks: 3, takes: 3, kept: true},
@@ -755,6 +756,8 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 		{name: "all to come", asks: 1},
 		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, kept: true},
 		{name: "one to come, and other bytes answered", asks: 2, takes: 1, raw: true},
+		{name: "one to come, after a greeting", greeting: true, asks: 2, takes: 1},
+		{name: "all answered, after a greeting", greeting: true, asks: 2, takes: 2, kept: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			done := make(chan struct{})
@@ -763,6 +766,10 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 			p := newPool(t, client.PoolOptions{KeepUnanswered: test.unanswered})
 			c := s.from(t, p, &client.Options{Framing: lines})
 			peer := <-s.new
+			if test.greeting {
+				writes(t, peer, "hello\r\n")
+				wantPacket(t, c, "hello\r\n")
+			}
 			for range test.asks {
 				_, err := c.SendPacket([]byte("question"))
 				require.NoError(t, err)
@@ -782,6 +789,27 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 			require.Equal(t, test.kept, stats.Dirty == 0, "%+v", stats)
 		})
 	}
+}
+
+// An answer may be received before the send of its question has returned: it is no greeting.
+func TestAnAnswerDuringTheSendIsCounted(t *testing.T) {
+	rest := make(chan struct{})
+	s := countedServer(t, "tcp", func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1))
+		_, _ = conn.Write([]byte("answer\r\n"))
+		<-rest
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	p := newPool(t, client.PoolOptions{})
+	const size = 16 << 20 // no socket buffers so much
+	c := s.from(t, p, &client.Options{Framing: client.Delimiter{EOF: []byte("\r\n"), Max: 2 * size}})
+	sent := make(chan error)
+	go func() { _, err := c.SendPacket(make([]byte, size)); sent <- err }()
+	wantPacket(t, c, "answer\r\n")
+	close(rest)
+	require.NoError(t, <-sent)
+	require.NoError(t, c.Close())
+	require.Equal(t, 1, p.Stats().Idle, "%+v", p.Stats())
 }
 
 // A length is a promise. Memory is for what has come.
