@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -34,8 +33,9 @@ type search struct {
 	port  uint16
 	until sock.Instant
 
+	ctx     context.Context
 	cancel  context.CancelFunc
-	asked   sync.WaitGroup
+	leave   func()
 	answers chan answer
 	later   sock.Later // of a dial that goes on while the question is open
 
@@ -51,7 +51,6 @@ type answer struct {
 	early bool // it is one family's
 	addrs []sock.Addr
 	err   error
-	ended bool // it is none: the context has ended the question
 }
 
 // lookUp asks for the addresses of a host. The caller closes the search.
@@ -59,20 +58,21 @@ func lookUp(ctx context.Context, n network, host string, port uint16, r *net.Res
 	if r == nil {
 		r = net.DefaultResolver
 	}
-	t := tie(r)
 	// An early answer for each family, and package net's.
 	s := &search{n: n, host: host, port: port, until: until, open: true, answers: make(chan answer, 3)}
 	if until == sock.Never {
-		ctx, s.cancel = context.WithCancel(ctx)
+		s.ctx, s.cancel = context.WithCancel(ctx)
 	} else {
-		ctx, s.cancel = context.WithTimeout(ctx, until.Left())
+		s.ctx, s.cancel = context.WithTimeout(ctx, until.Left())
 	}
 	s.later.Take = s.take
-	s.asked.Go(func() {
-		addrs, err := s.ask(ctx, t)
-		s.answers <- answer{false, addrs, err, ctx.Err() != nil && len(addrs) == 0}
-		s.later.Notify()
-	})
+	family := "ip"
+	if n.v6 == 0 {
+		family = "ip4"
+	} else if n.v4 == 0 {
+		family = "ip6"
+	}
+	s.leave = tie(r).join(ctx, s, family)
 	return s
 }
 
@@ -82,40 +82,29 @@ func (s *search) close() {
 		return
 	}
 	s.cancel()
-	s.asked.Wait() // the resolver heeds its context at once
+	s.leave()
 	s.later.Close()
 }
 
-// ask asks package net.
-func (s *search) ask(ctx context.Context, t *tiedResolver) ([]sock.Addr, error) {
-	var q question
-	family := "ip"
-	switch {
-	case s.n.v6 == 0:
-		family = "ip4"
-	case s.n.v4 == 0:
-		family = "ip6"
-	case !t.StrictErrors: // which has one family fail with the other
-		q.of = t.join(s)
-		defer func() { t.leave(q.of, s, ctx.Err() == nil) }()
+// hear takes an early answer.
+func (s *search) hear(ips []netip.Addr) {
+	if addrs := s.n.addrs(ips, s.port); len(addrs) > 0 {
+		s.tell(answer{early: true, addrs: addrs})
 	}
-	ips, err := t.LookupNetIP(context.WithValue(ctx, asking{}, &q), family, s.host)
-	switch {
-	case err == nil:
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, &limitError{cause: err}
-	case ctx.Err() != nil:
-		return nil, err
-	case q.cause.Load() != nil:
-		return nil, dnsError(s.host, *q.cause.Load())
-	default:
-		return nil, outOfDescriptors(s.host, q.of.mostTelling(s.host, err))
-	}
+}
+
+// hearAll takes package net's answer.
+func (s *search) hearAll(ips []netip.Addr, err error) {
 	addrs := s.n.addrs(ips, s.port)
-	if len(addrs) == 0 {
-		return nil, &net.AddrError{Err: "no address for " + s.n.name, Addr: s.host}
+	if err == nil && len(addrs) == 0 {
+		err = &net.AddrError{Err: "no address for " + s.n.name, Addr: s.host}
 	}
-	return addrs, nil
+	s.tell(answer{addrs: addrs, err: err})
+}
+
+func (s *search) tell(a answer) {
+	s.answers <- a // there is room
+	s.later.Notify()
 }
 
 // first waits until there is an address to begin with: package net's answer, or those of
@@ -136,15 +125,16 @@ func (s *search) first() ([]sock.Addr, error) {
 				timer := time.NewTimer(min(delay, max(s.until.Left(), 0)/4))
 				defer timer.Stop()
 				enough = timer.C
-			case a.ended && len(s.waits) == 0:
-				return nil, s.failed
-			case a.ended:
-				return s.begin(), nil
 			case a.err == nil:
 				s.waits = a.addrs // all of them, in the order of RFC 6724
 			}
 		case <-enough:
 			return s.begin(), nil
+		case <-s.ctx.Done():
+			if len(s.waits) > 0 {
+				return s.begin(), nil
+			}
+			return nil, s.unanswered()
 		}
 	}
 	if len(s.waits) == 0 {
@@ -165,14 +155,13 @@ func (s *search) drain() {
 	}
 }
 
-// add takes an answer. A question that the context has ended stays open: the dial, which
-// it ends as well, tells.
+// add takes an answer.
 func (s *search) add(to []sock.Addr, a answer) []sock.Addr {
 	if a.early {
 		s.early = append(s.early, a.addrs...)
 		return append(to, a.addrs...)
 	}
-	s.open, s.failed = a.ended, a.err
+	s.open, s.failed = false, a.err
 	for _, addr := range a.addrs {
 		if !slices.Contains(s.early, addr) {
 			to = append(to, addr)
@@ -244,14 +233,6 @@ func interleave(v4, v6 []sock.Addr, v4First bool) []sock.Addr {
 	return out
 }
 
-// A question has a context of its own, in which the tied resolver finds it.
-type question struct {
-	cause atomic.Pointer[error] // why the resolver could not ask
-	of    *lookup               // nil: nobody waits for one family of two
-}
-
-type asking struct{}
-
 // outOfDescriptors gives a failed lookup its cause where that is a process or a system
 // that has no descriptor left: package net says the same of a name list that cannot be
 // opened as of a name that is not in it.
@@ -272,50 +253,4 @@ func isOutOfDescriptors(err error) bool {
 
 func dnsError(name string, cause error) error {
 	return &net.DNSError{Err: cause.Error(), Name: name, IsTemporary: true, UnwrapErr: cause}
-}
-
-// A tied resolver closes its connections when the lookup that they are for is
-// given up. Left to itself a net.Resolver keeps one that waits for a silent
-// server, and the goroutine with it, for the resolver's own 5 s: a
-// context does not reach a read that is under way (net/dnsclient_unix.go). A
-// lookup by the system's library, where Go uses that, cannot be ended at all.
-type tiedResolver struct {
-	*net.Resolver
-	of *net.Resolver
-
-	mu      sync.Mutex
-	lookups map[string]*lookup // that are under way, by host
-}
-
-// lastTied is kept because a net.Resolver asks once for all who look up the
-// same name at the same time, as long as they share it.
-var lastTied atomic.Pointer[tiedResolver]
-
-func tie(of *net.Resolver) *tiedResolver {
-	if t := lastTied.Load(); t != nil && t.of == of && t.PreferGo == of.PreferGo && t.StrictErrors == of.StrictErrors {
-		return t
-	}
-	r := &net.Resolver{PreferGo: of.PreferGo, StrictErrors: of.StrictErrors}
-	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		dial := of.Dial
-		if dial == nil {
-			dial = new(net.Dialer).DialContext
-		}
-		q, _ := ctx.Value(asking{}).(*question)
-		conn, err := dialResolver(ctx, dial, network, address)
-		if err != nil {
-			if q != nil && isOutOfDescriptors(err) {
-				q.cause.Store(&err)
-			}
-			return nil, err
-		}
-		context.AfterFunc(ctx, func() { _ = conn.Close() })
-		if q != nil && q.of != nil {
-			return q.of.observe(conn), nil
-		}
-		return conn, nil
-	}
-	t := &tiedResolver{Resolver: r, of: of, lookups: make(map[string]*lookup)}
-	lastTied.Store(t)
-	return t
 }

@@ -5,65 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
-
-// A lookup is a question of package net for both families of a host, which it asks once
-// for all who have it at the same time. Net's Go resolver asks for one name of the search list after
-// another, and the first that has an address of either family is the host. So the
-// addresses that come in the first answer are among those that net is going to give,
-// however long the other answer takes. Of a lookup by the system's library nothing is
-// learnt before it ends.
-type lookup struct {
-	mu       sync.Mutex
-	searches map[*search]struct{}
-	answered map[dnsmessage.Type][]netip.Addr
-	failed   map[dnsmessage.Type]*net.DNSError // if the last answer to the question is none
-}
-
-// join has a search told of the early answers of the lookup that it is going to be part of.
-func (t *tiedResolver) join(s *search) *lookup {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.lookups[s.host]
-	if l == nil {
-		l = &lookup{
-			searches: make(map[*search]struct{}),
-			answered: make(map[dnsmessage.Type][]netip.Addr),
-			failed:   make(map[dnsmessage.Type]*net.DNSError),
-		}
-		t.lookups[s.host] = l
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.searches[s] = struct{}{}
-	for _, ips := range l.answered {
-		s.hear(ips)
-	}
-	return l
-}
-
-// leave ends that. The lookup goes on for others unless it is over.
-func (t *tiedResolver) leave(l *lookup, s *search, over bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.searches, s)
-	if (over || len(l.searches) == 0) && t.lookups[s.host] == l {
-		delete(t.lookups, s.host)
-	}
-}
-
-// hear takes an early answer.
-func (s *search) hear(ips []netip.Addr) {
-	if addrs := s.n.addrs(ips, s.port); len(addrs) > 0 {
-		s.answers <- answer{early: true, addrs: addrs} // there is room
-		s.later.Notify()
-	}
-}
 
 // answer takes an answer to a question, or none.
 func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
@@ -84,9 +28,9 @@ func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSEr
 
 // mostTelling is the error of a lookup: that there is no such host has to be said by both
 // answers, and package net gives the error of the one that comes first.
-func (l *lookup) mostTelling(host string, err error) error {
+func (l *lookup) mostTelling(err error) error {
 	var dns *net.DNSError
-	if l == nil || !errors.As(err, &dns) || !dns.IsNotFound {
+	if !errors.As(err, &dns) || !dns.IsNotFound {
 		return err
 	}
 	l.mu.Lock()
@@ -101,7 +45,7 @@ func (l *lookup) mostTelling(host string, err error) error {
 		return err
 	}
 	named := *most
-	named.Name = host
+	named.Name = l.host
 	return &named
 }
 
