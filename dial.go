@@ -20,7 +20,8 @@ import (
 // looked up for both families of addresses at once, and tried on all its addresses, in
 // the order and with the staggered starts of RFC 8305; see Options.FallbackDelay. A
 // question that is not answered does not keep Dial from the addresses that are
-// known. For unix and unixgram it is a path, or on Linux "@" and an abstract name.
+// known, unless package net leaves the lookup to the system's library (cgo), of which
+// nothing is known before it ends. For unix and unixgram it is a path, or on Linux "@" and an abstract name.
 //
 // Options.ConnectTimeout bounds all of it, looking the name up included. The
 // error is a *net.OpError: around *os.SyscallError for the kernel's reason,
@@ -165,8 +166,9 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 	if addrs = reachedFrom(local, addrs); len(addrs) == 0 {
 		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
 	}
-	bind := bindLate
 	shared := newAddressing(opts) // by the attempts
+	hasPort := local != nil && ownPort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
+	var bound []*sock.Socket // to the one port of a dial, if so
 	stop, unwatch := watch(ctx)
 	defer unwatch()
 	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
@@ -179,10 +181,14 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			}
 			switch {
 			case local != nil:
-				err = bindSocket(s, typ, *local, opts.ReuseAddr, bind)
-				if err == nil && ownPort(typ, *local, opts.ReuseAddr) {
-					err = s.AllowReuse(true) // the attempts use one port
-					bind = bindAnother
+				how := bindLate
+				for _, other := range bound { // it connects, and another dial sees that
+					_ = other.AllowReuse(true)
+					how = bindAnother
+				}
+				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
+				if err == nil && hasPort {
+					bound = append(bound, s)
 				}
 			case n.local == UnixDgram:
 				err = bindAnywhere(s)
@@ -197,6 +203,9 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 	if s == nil {
 		addr, err := dialError(ctx, opDial, where, n, tried, search.unanswered())
 		return nil, addr, err
+	}
+	if hasPort {
+		_ = s.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()

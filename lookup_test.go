@@ -301,6 +301,112 @@ func TestTheErrorOfTwoQuestionsIsTheOneThatSaysMost(t *testing.T) {
 	}
 }
 
+// net.Resolver.StrictErrors: a temporary error of one family is the lookup's.
+func TestAStrictResolverFailsWithOneFamily(t *testing.T) {
+	_, _, port := samePort(t)
+	known := map[string]family{"v4": {addrs: []string{"127.0.0.1"}}, "v6": {addrs: []string{"::1"}}}
+	broken := family{rcode: dnsmessage.RCodeServerFailure}
+	for _, zone := range []*zoneServer{serveZone(t, known["v4"], broken), serveZone(t, broken, known["v6"])} {
+		for _, strict := range []bool{true, false} {
+			zone.StrictErrors = strict
+			c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: enough})
+			if !strict {
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				continue
+			}
+			_, theirs := zone.LookupNetIP(t.Context(), "ip", "host.test.")
+			require.Error(t, theirs)
+			require.ErrorContains(t, err, theirs.Error())
+		}
+	}
+	zone := serveZone(t, known["v4"], family{silent: true})
+	zone.StrictErrors = true
+	var tried attempts
+	_, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: 200 * time.Millisecond, Control: tried.record})
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Empty(t, tried.addresses, "who is strict waits for both")
+}
+
+// Of a short limit a part is for the attempts, though a family is not answered: the whole
+// of it went by waiting for the other.
+func TestAShortLimitLeavesTimeForAnAttempt(t *testing.T) {
+	_, _, port := samePort(t)
+	for name, zone := range map[string]*zoneServer{
+		"IPv6": serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true}),
+		"IPv4": serveZone(t, family{silent: true}, family{addrs: []string{"::1"}}),
+	} {
+		for _, limit := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 49 * time.Millisecond} {
+			if name == "IPv4" {
+				limit /= 10
+			}
+			for tries := 1; ; tries++ { // so little can go by in a busy machine
+				c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, ConnectTimeout: limit})
+				if err == nil {
+					require.NoError(t, c.Close())
+					break
+				}
+				require.Less(t, tries, 200, "%s, %v: %v", name, limit, err)
+			}
+		}
+	}
+}
+
+// One lookup serves all dials of a name that are under way. A dial that comes when one
+// family has been answered already has that answer, too.
+func TestADialThatJoinsALookupHasItsEarlyAnswers(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	ln := listen(t, "tcp")
+	zone := serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	started := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		_, err := client.DialContext(ctx, "tcp", "host.test.:"+portOf(t, hole), &client.Options{
+			Resolver: zone.Resolver, Timeout: -1,
+			Control: func(string, string, syscall.RawConn) error { close(started); return nil },
+		})
+		result <- err
+	}()
+	<-started
+	dial := func() {
+		begin := time.Now()
+		c, err := client.Dial("tcp", "host.test.:"+portOf(t, ln.Addr().String()), &client.Options{Resolver: zone.Resolver, Timeout: -1})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Less(t, time.Since(begin), 4*time.Second, "the resolver's own limit is 5 s and more")
+	}
+	for range 3 {
+		dial()
+	}
+	require.Equal(t, 1, zone.questions(dnsmessage.TypeA), "it is asked once for all")
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+	dial() // and a lookup of its own
+	require.Equal(t, 2, zone.questions(dnsmessage.TypeA))
+}
+
+// Package net sorts the addresses of both families by RFC 6724, and the dial begins as it does.
+func TestTheFirstAddressIsPackageNets(t *testing.T) {
+	for _, test := range [][2]string{{"127.0.0.1", "::1"}, {"127.0.0.1", "2001:db8::1"}, {"192.0.2.1", "::1"}, {"127.0.0.1", "fd77::1"}} {
+		r := names(t, map[string][]string{"host.test.": test[:]})
+		ips, err := r.LookupNetIP(t.Context(), "ip", "host.test.")
+		require.NoError(t, err)
+		require.Len(t, ips, 2)
+		var tried attempts
+		_, err = client.Dial("tcp", "host.test.:1", &client.Options{Resolver: r, Control: func(network, address string, raw syscall.RawConn) error {
+			_ = tried.record(network, address, raw)
+			return unix.EPERM // nothing is sent
+		}})
+		require.ErrorIs(t, err, unix.EPERM)
+		want := make([]string, 2)
+		for i, ip := range ips {
+			want[i] = netip.AddrPortFrom(ip.Unmap(), 1).String()
+		}
+		require.Equal(t, want, tried.addresses, "each once")
+	}
+}
+
 func TestFallbackDelayIsTheTimeBetweenTwoAttempts(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)

@@ -46,6 +46,8 @@ func TestMain(m *testing.M) {
 		fail(roundTrips(argument, 10_000))
 	case "nodescriptors":
 		fail(noDescriptors(argument))
+	case "searchlist":
+		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
 	case "crowd":

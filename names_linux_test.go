@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -389,6 +390,35 @@ func TestThePortOfALiveConnectionIsTaken(t *testing.T) {
 				require.NoError(t, peer.Close())
 			}
 		})
+	}
+}
+
+// Of two dials at the same time one gets the port, whoever their peers are. Between bind(2)
+// and connect(2) the one did not see the other, and both had it.
+func TestTwoDialsDoNotGetOnePort(t *testing.T) {
+	for _, network := range []string{"tcp", "tcp6"} {
+		peers := []string{listen(t, network).Addr().String(), listen(t, network).Addr().String()}
+		local := unusedOn(t, network)
+		for range 150 {
+			clients := make([]*client.Client, len(peers))
+			begin := make(chan struct{})
+			var wg sync.WaitGroup
+			for i, peer := range peers {
+				wg.Go(func() {
+					<-begin
+					clients[i], _ = client.Dial(network, peer, &client.Options{LocalAddr: local, Linger: -1})
+				})
+			}
+			close(begin)
+			wg.Wait()
+			both := clients[0] != nil && clients[1] != nil
+			for _, c := range clients {
+				if c != nil {
+					require.NoError(t, c.Close())
+				}
+			}
+			require.False(t, both)
+		}
 	}
 }
 

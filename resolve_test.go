@@ -168,9 +168,9 @@ func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
 	a, b := new(net.Resolver), &net.Resolver{PreferGo: true}
 	require.Same(t, tie(a), tie(a))
 	require.NotSame(t, tie(a), tie(b))
-	require.True(t, tie(b).PreferGo)
+	require.True(t, tie(b).preferGo)
 	b.StrictErrors = true
-	require.True(t, tie(b).StrictErrors)
+	require.True(t, tie(b).strictErrors)
 }
 
 func TestTheDefaultsOfLimits(t *testing.T) {

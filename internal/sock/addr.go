@@ -64,23 +64,3 @@ func (s *Socket) zoneName(index uint32) string {
 func IsInterfaceName(name string) bool {
 	return name != "" && len(name) < unix.IFNAMSIZ && strings.IndexByte(name, 0) < 0
 }
-
-// Source is the address that this machine would send to another from, if it has a way
-// there. Nothing is sent.
-func Source(to Addr) (netip.Addr, bool) {
-	domain := unix.AF_INET
-	if to.IP.Addr().Is6() {
-		domain = unix.AF_INET6
-	}
-	s, err := Open(domain, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	defer s.Close()
-	var n name
-	if n.set(s, to) != nil || s.sysConnect(&n) != 0 {
-		return netip.Addr{}, false
-	}
-	from := s.Local().IP.Addr()
-	return from, from.IsValid()
-}

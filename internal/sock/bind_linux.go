@@ -44,6 +44,9 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 	if off := s.AllowReuse(false); err == nil {
 		err = off
 	}
+	if err == nil && !shared && inUse(a.IP) { // by one that has connected since
+		err = os.NewSyscallError("bind", unix.EADDRINUSE)
+	}
 	return err
 }
 
