@@ -251,7 +251,7 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 			}()
 		}
 	}()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for i := range n {
 		conn, err := new(client.Dialer).Dial("tcp", ln.Addr().String())

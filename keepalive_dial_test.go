@@ -383,7 +383,7 @@ func TestMinIdleIsRestoredWithPatience(t *testing.T) {
 // A server that accepts connections and closes them, as one whose backend is away, is not
 // dialled MinIdle times for each caller.
 func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
-	const min, callers = 5, 50
+	const least, callers = 5, 50
 	var works atomic.Bool
 	var closed atomic.Int32
 	s := countedServer(t, "tcp", func(conn net.Conn) {
@@ -393,7 +393,7 @@ func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
 		_ = conn.Close()
 		closed.Add(1)
 	})
-	p := newPool(t, client.PoolOptions{MinIdle: min})
+	p := newPool(t, client.PoolOptions{MinIdle: least})
 	for range callers {
 		if c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil); err == nil {
 			_ = c.Discard()
@@ -406,5 +406,5 @@ func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
 	require.Less(t, s.count(), 2*callers, "%+v", p.Stats())
 	works.Store(true)
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
-	require.Eventually(t, func() bool { return p.Stats().Idle == min }, enough, time.Millisecond, "all at once")
+	require.Eventually(t, func() bool { return p.Stats().Idle == least }, enough, time.Millisecond, "all at once")
 }
