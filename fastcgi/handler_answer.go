@@ -25,7 +25,7 @@ func (q *request) run(t target) {
 	}
 	req, err := newRequest(q.r, params)
 	if err != nil {
-		q.fail(q.w, q.r, http.StatusBadRequest, err)
+		q.fail(http.StatusBadRequest, err)
 		return
 	}
 	ctx, cancel := context.WithCancel(q.r.Context())
@@ -33,7 +33,7 @@ func (q *request) run(t target) {
 	in := &clientBody{Reader: q.r.Body, link: q.link}
 	body, err := q.body(req, in)
 	if err != nil {
-		q.fail(q.w, q.r, statusFor(err), err)
+		q.fail(statusFor(err), err)
 		return
 	}
 	defer body.close()
@@ -50,7 +50,7 @@ func (q *request) run(t target) {
 		}
 	}
 	if err != nil {
-		q.fail(q.w, q.r, statusFor(err), err)
+		q.fail(statusFor(err), err)
 		return
 	}
 	defer resp.Body.Close()
@@ -65,7 +65,6 @@ func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
 	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
 		return keptBody{}, nil
 	case length < 0 && most < 0:
-		in.link.reading() // for what the server reads before it answers
 		return keptBody{}, ErrLengthRequired
 	case length > shortBody && (q.StreamBody || most < 0):
 		req.Body, req.ContentLength = in, length

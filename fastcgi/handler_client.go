@@ -27,6 +27,7 @@ type link struct {
 
 	mu      sync.Mutex
 	stopped bool // the body is not to be read any more
+	ended   bool // the body has come whole
 }
 
 func (h *Handler) newLink(w http.ResponseWriter, r *http.Request) *link {
@@ -51,18 +52,16 @@ func (l *link) within(until time.Time) time.Time {
 	return until
 }
 
-// reading begins the limit of a read. Where a ResponseWriter does not have deadlines,
-// there is none. At the end of a body net/http takes the deadline back itself: it then
-// waits for the client to go.
-func (l *link) reading() {
-	if l.limit <= 0 {
-		return
-	}
+// reading begins the limit of a read, and reports whether there is more to read. Where a
+// ResponseWriter does not have deadlines, there is no limit. At the end of a body net/http
+// takes the deadline back itself: it then waits for the client to go.
+func (l *link) reading() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.stopped {
+	if l.limit > 0 && !l.stopped && !l.ended {
 		_ = l.control.SetReadDeadline(l.within(l.readUntil))
 	}
+	return !l.ended
 }
 
 // stopReading ends a read that is under way, and all later ones.
@@ -71,6 +70,13 @@ func (l *link) stopReading() {
 	defer l.mu.Unlock()
 	l.stopped = true
 	_ = l.control.SetReadDeadline(time.Unix(1, 0))
+}
+
+// atEnd says that the body has come whole.
+func (l *link) atEnd() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
 }
 
 func (l *link) isStopped() bool {
@@ -97,11 +103,16 @@ type clientBody struct {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.link.reading()
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's own, which comes bare
-		// The limit stays: the server reads on before it answers.
+	if err == io.EOF { //nolint:errorlint // io.Reader's own, which comes bare
+		b.link.atEnd()
+	} else if err != nil {
+		late := isTimeout(err)
 		err = &BodyError{err}
 		if !b.link.isStopped() {
 			b.err = err
+		}
+		if late {
+			b.link.stopReading() // and the server does not wait once more
 		}
 	}
 	return n, err
@@ -172,7 +183,6 @@ func (b keptBody) close() {
 // bytes the first 16 KiB are kept in memory.
 func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	if length > most {
-		in.link.reading() // for what the server reads before it answers
 		return keptBody{}, ErrBodyTooLong
 	}
 	size := int64(shortBody)

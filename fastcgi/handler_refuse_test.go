@@ -1,0 +1,74 @@
+package fastcgi
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// net/http reads of a body that nobody has read before it writes the answer's header: a
+// client that sent one byte of it had no answer, and its connection had no limit.
+func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
+	h, _, ups := bigAnswers(t, 2)
+	h.Root = files(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
+	h.ClientTimeout = 500 * time.Millisecond
+	h.Client.MaxSpool = 900
+	s := serving(t, h)
+	var wg sync.WaitGroup
+	for _, length := range []string{"Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nx", "Content-Length: 10000000\r\n\r\nx"} {
+		for target, want := range map[string]int{
+			"POST /missing": 404, "GET /missing": 404, "POST /missing.php": 404, "POST /a.txt": 405, "GET /a.txt": 200,
+			"POST /dir": 301, "GET /dir/": 200, "POST /.env": 404, "POST /%00": 400, "POST /up.php": 413,
+		} {
+			if want == 413 && strings.Contains(length, "chunked") {
+				continue // it is not yet too long
+			}
+			wg.Go(func() {
+				conn := dialed(t, s, target+" HTTP/1.1\r\nHost: x\r\n"+length)
+				_ = conn.SetDeadline(time.Now().Add(enough))
+				r := bufio.NewReader(conn)
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != want {
+					t.Errorf("%s %s: %v %v", target, length, resp, err)
+					return
+				}
+				defer resp.Body.Close()
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if _, err = r.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%s %s: the connection stays: %v", target, length, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	require.Zero(t, ups.Load())
+}
+
+// An error of the application is no reason to end the client's connection.
+func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
+	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), Log: logTo(io.Discard)}
+	s := serving(t, h)
+	for _, n := range []int{10, shortBody + 1} {
+		conn := dialed(t, s, "")
+		r := bufio.NewReader(conn)
+		for range 2 {
+			_, err := io.WriteString(conn, "POST /a.php HTTP/1.1\r\nHost: x\r\nContent-Length: "+strconv.Itoa(n)+"\r\n\r\n"+strings.Repeat("x", n))
+			require.NoError(t, err)
+			resp, err := http.ReadResponse(r, nil)
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusBadGateway, resp.StatusCode)
+		}
+	}
+}
