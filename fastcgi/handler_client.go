@@ -14,12 +14,19 @@ import (
 // DefaultClientTimeout is nginx's client_body_timeout and send_timeout.
 const DefaultClientTimeout = 60 * time.Second
 
-// pieceLen is how much is written to an HTTP client within one limit.
-const pieceLen = 32 << 10
+// pieceLen is how much is written to an HTTP client within one limit. Over HTTP/2 it is
+// shortPiece, what net/http buffers there: a client's window may be 64 KiB, and no
+// socket's buffer takes more.
+const (
+	pieceLen   = 32 << 10
+	shortPiece = 4 << 10
+)
 
 // A link is the HTTP client's side of a request: each Read and each piece written has
-// the whole of a limit, which the server's own limits still bound.
+// the whole of a limit, which the server's own limits still bound. The limit is taken
+// back after each: over HTTP/2 it would end the stream at its time, Read or write or not.
 type link struct {
+	piece      int // pieceLen or shortPiece
 	control    *http.ResponseController
 	limit      time.Duration // negative: none
 	readUntil  time.Time     // http.Server.ReadTimeout; zero: never
@@ -31,7 +38,10 @@ type link struct {
 }
 
 func (h *Handler) newLink(w http.ResponseWriter, r *http.Request) *link {
-	l := &link{control: http.NewResponseController(w), limit: cmp.Or(h.ClientTimeout, DefaultClientTimeout)}
+	l := &link{piece: pieceLen, control: http.NewResponseController(w), limit: cmp.Or(h.ClientTimeout, DefaultClientTimeout)}
+	if r.ProtoMajor > 1 {
+		l.piece = shortPiece
+	}
 	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
 		now := time.Now()
 		if s.ReadTimeout > 0 {
@@ -64,6 +74,15 @@ func (l *link) reading() bool {
 	return !l.ended
 }
 
+// hasRead ends the limit of a read that was not the last.
+func (l *link) hasRead() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit > 0 && !l.stopped {
+		_ = l.control.SetReadDeadline(l.readUntil)
+	}
+}
+
 // stopReading ends a read that is under way, and all later ones.
 func (l *link) stopReading() {
 	l.mu.Lock()
@@ -85,11 +104,17 @@ func (l *link) isStopped() bool {
 	return l.stopped
 }
 
-// writing begins the limit of a write. What the server has not written when the handler
-// returns is within the last one; then the server sets its own.
+// writing begins the limit of a write.
 func (l *link) writing() {
 	if l.limit > 0 {
 		_ = l.control.SetWriteDeadline(l.within(l.writeUntil))
+	}
+}
+
+// written ends the limit of a write.
+func (l *link) written() {
+	if l.limit > 0 {
+		_ = l.control.SetWriteDeadline(l.writeUntil)
 	}
 }
 
@@ -103,9 +128,12 @@ type clientBody struct {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.link.reading()
 	n, err := b.Reader.Read(p)
-	if err == io.EOF { //nolint:errorlint // io.Reader's own, which comes bare
+	switch {
+	case err == nil:
+		b.link.hasRead()
+	case err == io.EOF: //nolint:errorlint // io.Reader's own, which comes bare
 		b.link.atEnd()
-	} else if err != nil {
+	default:
 		late := isTimeout(err)
 		err = &BodyError{err}
 		if !b.link.isStopped() {
@@ -125,9 +153,10 @@ type clientWriter struct {
 }
 
 func (w *clientWriter) Write(p []byte) (n int, err error) {
+	defer w.link.written()
 	for {
 		w.link.writing()
-		m, err := w.ResponseWriter.Write(p[:min(len(p), pieceLen)])
+		m, err := w.ResponseWriter.Write(p[:min(len(p), w.link.piece)])
 		if n += m; err != nil {
 			return n, err
 		}
@@ -139,6 +168,10 @@ func (w *clientWriter) Write(p []byte) (n int, err error) {
 
 // ReadFrom has files sent by the kernel, which net/http does for what is one.
 func (w *clientWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	if w.link.piece < pieceLen {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	defer w.link.written()
 	whole, ok := r.(*io.LimitedReader)
 	if !ok {
 		whole = &io.LimitedReader{R: r, N: 1<<63 - 1}
@@ -158,6 +191,7 @@ func (w *clientWriter) ReadFrom(r io.Reader) (n int64, err error) {
 func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *clientWriter) flush() error {
+	defer w.link.written()
 	w.link.writing()
 	if err := w.link.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
 		return err
