@@ -231,11 +231,10 @@ func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	if err != nil { // the end
 		return kept(bytes.NewReader(head[:n]), nil, int64(n), length, most)
 	}
-	f, err := os.CreateTemp("", "fastcgi-body-")
+	f, err := temporaryFile()
 	if err != nil {
 		return keptBody{}, &SpoolError{err}
 	}
-	_ = os.Remove(f.Name()) // it is gone with its descriptor, whatever happens
 	total, err := io.Copy(f, io.LimitReader(io.MultiReader(bytes.NewReader(head), in), most+1))
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
