@@ -89,7 +89,7 @@ type Handler struct {
 	MaxBufferedResponse int64
 
 	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
-	// than 32 KiB of an answer. It ends the connection, or the stream over HTTP/2.
+	// than 32 KiB of an answer (4 KiB over HTTP/2). It ends the connection, or the stream over HTTP/2.
 	// http.Server's ReadTimeout and WriteTimeout bound the whole as ever. Default:
 	// 60 s. Negative: no limit.
 	ClientTimeout time.Duration
@@ -240,7 +240,8 @@ func (q *request) directory(p string) bool {
 		if !q.root.isFile(full) {
 			continue
 		}
-		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(requestPath(q.r), "/") {
+		target, _, _ := strings.Cut(requestPath(q.r), "?")
+		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(target, "/") {
 			q.redirect(p)
 			return true
 		}

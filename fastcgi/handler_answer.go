@@ -28,6 +28,9 @@ func (q *request) run(t target) {
 		q.fail(http.StatusBadRequest, err)
 		return
 	}
+	req.Stderr = func(p []byte) {
+		q.said = append(q.said, p[:min(len(p), maxStderr-len(q.said))]...)
+	}
 	ctx, cancel := context.WithCancel(q.r.Context())
 	defer cancel()
 	in := &clientBody{Reader: q.r.Body, link: q.link}
@@ -50,6 +53,7 @@ func (q *request) run(t target) {
 		}
 	}
 	if err != nil {
+		q.logStderr()
 		q.fail(statusFor(err), err)
 		return
 	}
@@ -101,12 +105,12 @@ func (q *request) answer(resp *Response, cancel func()) {
 		if gone = out.flush(); gone == nil {
 			_, err = io.Copy(stream{out}, resp.Body)
 		}
-		q.logStderr(resp)
+		q.logStderr()
 	} else {
 		b := newBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
 		_, err = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // the worker is free
-		q.logStderr(resp)
+		q.logStderr()
 		gone = b.end() // which may take as long as the client does
 	}
 	if err == nil && gone == nil {
@@ -120,9 +124,9 @@ func (q *request) answer(resp *Response, cancel func()) {
 	panic(http.ErrAbortHandler)
 }
 
-func (q *request) logStderr(resp *Response) {
-	if said := resp.Stderr(); len(said) > 0 {
-		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, said)
+func (q *request) logStderr() {
+	if len(q.said) > 0 {
+		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, q.said)
 	}
 }
 
@@ -132,7 +136,7 @@ func (q *request) header(resp *Response) {
 	h := q.w.Header()
 	for name, values := range resp.Header {
 		switch {
-		case ofConnection[name], name == accelBuffering:
+		case ofConnection[name], strings.HasPrefix(name, accel):
 		case isList[name]:
 			h[name] = append(h[name], values...)
 		default:
@@ -158,7 +162,11 @@ var isList = map[string]bool{
 	"Content-Security-Policy": true, "Content-Security-Policy-Report-Only": true,
 }
 
-const accelBuffering = "X-Accel-Buffering"
+// accel begins the names of fields that are for the server in front, which this is.
+const (
+	accel          = "X-Accel-"
+	accelBuffering = accel + "Buffering"
+)
 
 // isStreamed reports whether an application means what it writes to be passed on at
 // once: nginx has the field, and browsers the type.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,5 +71,58 @@ func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			require.Equal(t, http.StatusBadGateway, resp.StatusCode)
 		}
+	}
+}
+
+// What PHP said of the cause was lost with a response that had no header.
+func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: the ")), appendRecord(nil, stderr, requestID, []byte("cause\n")))
+		switch a.params["QUERY_STRING"] {
+		case "malformed":
+			a.write(t, appendRecord(nil, stdout, requestID, []byte("<html>\n\n")))
+		case "nothing":
+			a.write(t, end(255, 0))
+		case "silent":
+			_, _ = io.Copy(io.Discard, a.conn)
+		case "part":
+			a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+		}
+		return false
+	})
+	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
+	var said lockedBuilder
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
+		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, i+1, strings.Count(said.String(), "GET /a.php: PHP message: the cause\n"), query)
+	}
+}
+
+// X-Accel-Redirect is the path of a file that the server in front is to send, and no
+// client's business. nginx hides all of these.
+func TestFieldsForTheServerInFrontReachNoClient(t *testing.T) {
+	p := startPHP(t, "unix")
+	h := &Handler{Client: p.client(t), Root: files(t, map[string]string{"a.php": `<?php
+		foreach (['Redirect: /secret', 'Expires: 0', 'Limit-Rate: 1', 'Charset: x', 'Buffering: yes'] as $field) header("x-accel-$field");
+		header("X-Accelerate: yes");`})}
+	resp, _ := get(t, serving(t, h), "/a.php")
+	for name := range resp.Header {
+		require.False(t, strings.HasPrefix(name, "X-Accel-"), name)
+	}
+	require.Equal(t, "yes", resp.Header.Get("X-Accelerate"))
+}
+
+// The target of "GET http://host?q" has no path, which is that of the root.
+func TestAnAbsoluteTargetWithAQueryAloneIsNotRedirected(t *testing.T) {
+	h := &Handler{Client: &Client{}, Root: files(t, map[string]string{"index.html": "the index"})}
+	s := serving(t, h)
+	for _, target := range []string{"http://x?q", "http://x", "http://x/?q", "/?q"} {
+		resp, body := exchanged(t, "tcp", s.Listener.Addr().String(), "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		require.Equal(t, http.StatusOK, resp.StatusCode, target)
+		require.Equal(t, "the index", body)
 	}
 }
