@@ -128,10 +128,10 @@ type clientBody struct {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.link.reading()
 	n, err := b.Reader.Read(p)
-	switch {
-	case err == nil:
+	switch err { //nolint:errorlint // io.Reader's own, which comes bare
+	case nil:
 		b.link.hasRead()
-	case err == io.EOF: //nolint:errorlint // io.Reader's own, which comes bare
+	case io.EOF:
 		b.link.atEnd()
 	default:
 		late := isTimeout(err)
