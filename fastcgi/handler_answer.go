@@ -43,12 +43,14 @@ func (q *request) run(t target) {
 	resp, err := q.Client.Do(ctx, req)
 	if req.interrupt != nil {
 		defer q.endBody(req, resp, err)
+	}
+	if req.Body == in {
 		if q.r.ProtoMajor == 1 && (err != nil || !resp.x.sent()) {
 			// Lest what is left of the body be taken for the next request. Over HTTP/2
 			// this would end all streams.
 			q.w.Header().Set("Connection", "close")
 		}
-		if err != nil && in.err != nil {
+		if err != nil && req.interrupt != nil && in.err != nil {
 			err = in.err // net/http cancels the request's context as well
 		}
 	}
@@ -76,7 +78,9 @@ func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
 		// returned. It is closed by endBody: what the server reads itself, after a
 		// handler that was allowed this, has it panic (Go 1.26).
 		_ = q.link.control.EnableFullDuplex()
-		req.interrupt = q.link.stopReading
+		if q.link.hasDeadlines() {
+			req.interrupt = q.link.stopReading
+		}
 		return keptBody{}, nil
 	case most < 0:
 		most = shortBody

@@ -83,6 +83,12 @@ func (l *link) hasRead() {
 	}
 }
 
+// hasDeadlines reports whether a Read can be ended. It cannot behind a ResponseWriter
+// that has no Unwrap.
+func (l *link) hasDeadlines() bool {
+	return !errors.Is(l.control.SetReadDeadline(l.readUntil), http.ErrNotSupported)
+}
+
 // stopReading ends a read that is under way, and all later ones.
 func (l *link) stopReading() {
 	l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -125,4 +126,24 @@ func TestAnAbsoluteTargetWithAQueryAloneIsNotRedirected(t *testing.T) {
 		require.Equal(t, http.StatusOK, resp.StatusCode, target)
 		require.Equal(t, "the index", body)
 	}
+}
+
+// Behind a ResponseWriter that has no Unwrap a Read of the body cannot be ended, and the
+// answer to a client that stalled waited for it.
+func TestBodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
+	h, _, ups := bigAnswers(t, 2)
+	h.StreamBody, h.Client.BodyTimeout = true, 200*time.Millisecond
+	serving(t, h)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+	}))
+	defer s.Close()
+	conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx")
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
+	require.Zero(t, ups.Load())
 }
