@@ -89,9 +89,9 @@ type Handler struct {
 	MaxBufferedResponse int64
 
 	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
-	// than 32 KiB of an answer (4 KiB over HTTP/2). It ends the connection, or the stream over HTTP/2.
-	// http.Server's ReadTimeout and WriteTimeout bound the whole as ever. Default:
-	// 60 s. Negative: no limit.
+	// than 32 KiB of an answer, 4 KiB over HTTP/2. It ends the connection, or the stream
+	// over HTTP/2. http.Server's ReadTimeout and WriteTimeout bound the whole as ever.
+	// Default: 60 s. Negative: no limit.
 	ClientTimeout time.Duration
 
 	// Params, if not nil, gives parameters that a script gets beside those of the
