@@ -89,9 +89,9 @@ type Handler struct {
 	MaxBufferedResponse int64
 
 	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
-	// than 32 KiB of an answer. It ends the connection, or the stream over HTTP/2.
-	// http.Server's ReadTimeout and WriteTimeout bound the whole as ever. Default:
-	// 60 s. Negative: no limit.
+	// than 32 KiB of an answer, 4 KiB over HTTP/2. It ends the connection, or the stream
+	// over HTTP/2. http.Server's ReadTimeout and WriteTimeout bound the whole as ever.
+	// Default: 60 s. Negative: no limit.
 	ClientTimeout time.Duration
 
 	// Params, if not nil, gives parameters that a script gets beside those of the
@@ -159,22 +159,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		root, err = h.acquire()
 	}
+	name, prefix := unstripped(r)
+	q := &request{Handler: h, root: root, w: w, r: r, prefix: prefix, link: h.newLink(w, r)}
+	defer q.link.writing() // for what the server writes after this
 	if err != nil {
-		h.fail(w, r, http.StatusInternalServerError, err)
+		q.fail(http.StatusInternalServerError, err)
 		return
 	}
 	defer h.release(root)
-	name, prefix := unstripped(r)
 	p, refused := clean(name)
 	if refused != 0 {
-		http.Error(w, http.StatusText(refused), refused)
+		q.refuse(refused)
 		return
 	}
-	q := &request{h, root, w, r, prefix, h.newLink(w, r)}
 	t, script := split(p, h.Extensions)
 	switch {
 	case !h.DotFiles && hidden(t.name):
-		http.Error(w, http.StatusText(http.StatusNotFound), http.StatusNotFound)
+		q.refuse(http.StatusNotFound)
 		return
 	case script && root.isFile(t.name):
 		q.run(t)
@@ -195,7 +196,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.logf("%s %s: no Fallback %s in %s", r.Method, r.URL.Path, h.front.name, root.path)
 	}
-	http.NotFound(w, r)
+	q.notFound()
 }
 
 // A request is one that a Handler has received.
@@ -206,6 +207,30 @@ type request struct {
 	r      *http.Request
 	prefix string // what a middleware has taken off the path
 	link   *link
+	said   []byte // by the application, on its stderr
+}
+
+// refuse answers with a status alone.
+func (q *request) refuse(status int) {
+	q.unread()
+	http.Error(q.w, http.StatusText(status), status)
+}
+
+func (q *request) notFound() {
+	q.unread()
+	http.NotFound(q.w, q.r)
+}
+
+// unread is called before an answer to a request whose body has not been read. Over
+// HTTP/1 net/http reads some of it: before it writes the header, unless it closes the
+// connection, and then after the answer. Neither has a limit of its own.
+func (q *request) unread() {
+	if q.r.Body == nil || q.r.Body == http.NoBody || !q.link.reading() {
+		return
+	}
+	if q.r.ProtoMajor == 1 {
+		q.w.Header().Set("Connection", "close")
+	}
 }
 
 // directory shows a directory's index, if it has one.
@@ -215,7 +240,8 @@ func (q *request) directory(p string) bool {
 		if !q.root.isFile(full) {
 			continue
 		}
-		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(requestPath(q.r), "/") {
+		target, _, _ := strings.Cut(requestPath(q.r), "?")
+		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(target, "/") {
 			q.redirect(p)
 			return true
 		}
@@ -234,26 +260,28 @@ func (q *request) directory(p string) bool {
 func (q *request) redirect(p string) {
 	u := url.URL{RawQuery: q.r.URL.RawQuery, ForceQuery: q.r.URL.ForceQuery}
 	u.Path = "/" + strings.Trim(q.prefix+p, "/") + "/" // two slashes would be another host's
+	q.unread()
 	http.Redirect(q.w, q.r, u.String(), http.StatusMovedPermanently)
 }
 
 func (q *request) file(p string) {
 	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
 		q.w.Header().Set("Allow", "GET, HEAD")
-		http.Error(q.w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		q.refuse(http.StatusMethodNotAllowed)
 		return
 	}
 	f, err := q.root.open(p)
 	if err != nil {
-		http.NotFound(q.w, q.r)
+		q.notFound()
 		return
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		http.NotFound(q.w, q.r)
+		q.notFound()
 		return
 	}
+	q.unread()
 	http.ServeContent(&clientWriter{q.w, q.link}, q.r, path.Base(p), info.ModTime(), f)
 }
 

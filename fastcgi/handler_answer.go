@@ -25,32 +25,38 @@ func (q *request) run(t target) {
 	}
 	req, err := newRequest(q.r, params)
 	if err != nil {
-		q.fail(q.w, q.r, http.StatusBadRequest, err)
+		q.fail(http.StatusBadRequest, err)
 		return
+	}
+	req.Stderr = func(p []byte) {
+		q.said = append(q.said, p[:min(len(p), maxStderr-len(q.said))]...)
 	}
 	ctx, cancel := context.WithCancel(q.r.Context())
 	defer cancel()
 	in := &clientBody{Reader: q.r.Body, link: q.link}
 	body, err := q.body(req, in)
 	if err != nil {
-		q.fail(q.w, q.r, statusFor(err), err)
+		q.fail(statusFor(err), err)
 		return
 	}
 	defer body.close()
 	resp, err := q.Client.Do(ctx, req)
 	if req.interrupt != nil {
 		defer q.endBody(req, resp, err)
+	}
+	if req.Body == in {
 		if q.r.ProtoMajor == 1 && (err != nil || !resp.x.sent()) {
 			// Lest what is left of the body be taken for the next request. Over HTTP/2
 			// this would end all streams.
 			q.w.Header().Set("Connection", "close")
 		}
-		if err != nil && in.err != nil {
+		if err != nil && req.interrupt != nil && in.err != nil {
 			err = in.err // net/http cancels the request's context as well
 		}
 	}
 	if err != nil {
-		q.fail(q.w, q.r, statusFor(err), err)
+		q.logStderr()
+		q.fail(statusFor(err), err)
 		return
 	}
 	defer resp.Body.Close()
@@ -65,7 +71,6 @@ func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
 	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
 		return keptBody{}, nil
 	case length < 0 && most < 0:
-		in.link.reading() // for what the server reads before it answers
 		return keptBody{}, ErrLengthRequired
 	case length > shortBody && (q.StreamBody || most < 0):
 		req.Body, req.ContentLength = in, length
@@ -73,7 +78,9 @@ func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
 		// returned. It is closed by endBody: what the server reads itself, after a
 		// handler that was allowed this, has it panic (Go 1.26).
 		_ = q.link.control.EnableFullDuplex()
-		req.interrupt = q.link.stopReading
+		if q.link.hasDeadlines() {
+			req.interrupt = q.link.stopReading
+		}
 		return keptBody{}, nil
 	case most < 0:
 		most = shortBody
@@ -102,12 +109,12 @@ func (q *request) answer(resp *Response, cancel func()) {
 		if gone = out.flush(); gone == nil {
 			_, err = io.Copy(stream{out}, resp.Body)
 		}
-		q.logStderr(resp)
+		q.logStderr()
 	} else {
 		b := newBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
 		_, err = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // the worker is free
-		q.logStderr(resp)
+		q.logStderr()
 		gone = b.end() // which may take as long as the client does
 	}
 	if err == nil && gone == nil {
@@ -121,9 +128,9 @@ func (q *request) answer(resp *Response, cancel func()) {
 	panic(http.ErrAbortHandler)
 }
 
-func (q *request) logStderr(resp *Response) {
-	if said := resp.Stderr(); len(said) > 0 {
-		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, said)
+func (q *request) logStderr() {
+	if len(q.said) > 0 {
+		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, q.said)
 	}
 }
 
@@ -133,7 +140,7 @@ func (q *request) header(resp *Response) {
 	h := q.w.Header()
 	for name, values := range resp.Header {
 		switch {
-		case ofConnection[name], name == accelBuffering:
+		case ofConnection[name], strings.HasPrefix(name, accel):
 		case isList[name]:
 			h[name] = append(h[name], values...)
 		default:
@@ -159,7 +166,11 @@ var isList = map[string]bool{
 	"Content-Security-Policy": true, "Content-Security-Policy-Report-Only": true,
 }
 
-const accelBuffering = "X-Accel-Buffering"
+// accel begins the names of fields that are for the server in front, which this is.
+const (
+	accel          = "X-Accel-"
+	accelBuffering = accel + "Buffering"
+)
 
 // isStreamed reports whether an application means what it writes to be passed on at
 // once: nginx has the field, and browsers the type.

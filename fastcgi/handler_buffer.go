@@ -108,11 +108,10 @@ func (b *buffer) addLocked(p []byte) int {
 
 func (b *buffer) writeFileLocked(p []byte) (int, error) {
 	if b.file == nil {
-		f, err := os.CreateTemp("", "fastcgi-answer-")
+		f, err := temporaryFile()
 		if err != nil {
 			return 0, err
 		}
-		_ = os.Remove(f.Name()) // it is gone with its descriptor, whatever happens
 		b.file = f
 	}
 	return b.file.WriteAt(p, b.size)

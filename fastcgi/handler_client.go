@@ -14,12 +14,19 @@ import (
 // DefaultClientTimeout is nginx's client_body_timeout and send_timeout.
 const DefaultClientTimeout = 60 * time.Second
 
-// pieceLen is how much is written to an HTTP client within one limit.
-const pieceLen = 32 << 10
+// pieceLen is how much is written to an HTTP client within one limit. Over HTTP/2 it is
+// shortPiece, what net/http buffers there: a client's window may be 64 KiB, and no
+// socket's buffer takes more.
+const (
+	pieceLen   = 32 << 10
+	shortPiece = 4 << 10
+)
 
 // A link is the HTTP client's side of a request: each Read and each piece written has
-// the whole of a limit, which the server's own limits still bound.
+// the whole of a limit, which the server's own limits still bound. The limit is taken
+// back after each: over HTTP/2 it would end the stream at its time, Read or write or not.
 type link struct {
+	piece      int // pieceLen or shortPiece
 	control    *http.ResponseController
 	limit      time.Duration // negative: none
 	readUntil  time.Time     // http.Server.ReadTimeout; zero: never
@@ -27,10 +34,14 @@ type link struct {
 
 	mu      sync.Mutex
 	stopped bool // the body is not to be read any more
+	ended   bool // the body has come whole
 }
 
 func (h *Handler) newLink(w http.ResponseWriter, r *http.Request) *link {
-	l := &link{control: http.NewResponseController(w), limit: cmp.Or(h.ClientTimeout, DefaultClientTimeout)}
+	l := &link{piece: pieceLen, control: http.NewResponseController(w), limit: cmp.Or(h.ClientTimeout, DefaultClientTimeout)}
+	if r.ProtoMajor > 1 {
+		l.piece = shortPiece
+	}
 	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
 		now := time.Now()
 		if s.ReadTimeout > 0 {
@@ -51,18 +62,31 @@ func (l *link) within(until time.Time) time.Time {
 	return until
 }
 
-// reading begins the limit of a read. Where a ResponseWriter does not have deadlines,
-// there is none. At the end of a body net/http takes the deadline back itself: it then
-// waits for the client to go.
-func (l *link) reading() {
-	if l.limit <= 0 {
-		return
-	}
+// reading begins the limit of a read, and reports whether there is more to read. Where a
+// ResponseWriter does not have deadlines, there is no limit. At the end of a body net/http
+// takes the deadline back itself: it then waits for the client to go.
+func (l *link) reading() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.stopped {
+	if l.limit > 0 && !l.stopped && !l.ended {
 		_ = l.control.SetReadDeadline(l.within(l.readUntil))
 	}
+	return !l.ended
+}
+
+// hasRead ends the limit of a read that was not the last.
+func (l *link) hasRead() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit > 0 && !l.stopped {
+		_ = l.control.SetReadDeadline(l.readUntil)
+	}
+}
+
+// hasDeadlines reports whether a Read can be ended. It cannot behind a ResponseWriter
+// that has no Unwrap.
+func (l *link) hasDeadlines() bool {
+	return !errors.Is(l.control.SetReadDeadline(l.readUntil), http.ErrNotSupported)
 }
 
 // stopReading ends a read that is under way, and all later ones.
@@ -73,17 +97,30 @@ func (l *link) stopReading() {
 	_ = l.control.SetReadDeadline(time.Unix(1, 0))
 }
 
+// atEnd says that the body has come whole.
+func (l *link) atEnd() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+}
+
 func (l *link) isStopped() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stopped
 }
 
-// writing begins the limit of a write. What the server has not written when the handler
-// returns is within the last one; then the server sets its own.
+// writing begins the limit of a write.
 func (l *link) writing() {
 	if l.limit > 0 {
 		_ = l.control.SetWriteDeadline(l.within(l.writeUntil))
+	}
+}
+
+// written ends the limit of a write.
+func (l *link) written() {
+	if l.limit > 0 {
+		_ = l.control.SetWriteDeadline(l.writeUntil)
 	}
 }
 
@@ -97,11 +134,19 @@ type clientBody struct {
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.link.reading()
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's own, which comes bare
-		// The limit stays: the server reads on before it answers.
+	switch err { //nolint:errorlint // io.Reader's own, which comes bare
+	case nil:
+		b.link.hasRead()
+	case io.EOF:
+		b.link.atEnd()
+	default:
+		late := isTimeout(err)
 		err = &BodyError{err}
 		if !b.link.isStopped() {
 			b.err = err
+		}
+		if late {
+			b.link.stopReading() // and the server does not wait once more
 		}
 	}
 	return n, err
@@ -114,9 +159,10 @@ type clientWriter struct {
 }
 
 func (w *clientWriter) Write(p []byte) (n int, err error) {
+	defer w.link.written()
 	for {
 		w.link.writing()
-		m, err := w.ResponseWriter.Write(p[:min(len(p), pieceLen)])
+		m, err := w.ResponseWriter.Write(p[:min(len(p), w.link.piece)])
 		if n += m; err != nil {
 			return n, err
 		}
@@ -128,6 +174,10 @@ func (w *clientWriter) Write(p []byte) (n int, err error) {
 
 // ReadFrom has files sent by the kernel, which net/http does for what is one.
 func (w *clientWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	if w.link.piece < pieceLen {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	defer w.link.written()
 	whole, ok := r.(*io.LimitedReader)
 	if !ok {
 		whole = &io.LimitedReader{R: r, N: 1<<63 - 1}
@@ -147,6 +197,7 @@ func (w *clientWriter) ReadFrom(r io.Reader) (n int64, err error) {
 func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *clientWriter) flush() error {
+	defer w.link.written()
 	w.link.writing()
 	if err := w.link.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -172,7 +223,6 @@ func (b keptBody) close() {
 // bytes the first 16 KiB are kept in memory.
 func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	if length > most {
-		in.link.reading() // for what the server reads before it answers
 		return keptBody{}, ErrBodyTooLong
 	}
 	size := int64(shortBody)
@@ -187,11 +237,10 @@ func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	if err != nil { // the end
 		return kept(bytes.NewReader(head[:n]), nil, int64(n), length, most)
 	}
-	f, err := os.CreateTemp("", "fastcgi-body-")
+	f, err := temporaryFile()
 	if err != nil {
 		return keptBody{}, &SpoolError{err}
 	}
-	_ = os.Remove(f.Name()) // it is gone with its descriptor, whatever happens
 	total, err := io.Copy(f, io.LimitReader(io.MultiReader(bytes.NewReader(head), in), most+1))
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)

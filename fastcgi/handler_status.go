@@ -42,14 +42,14 @@ func statusFor(err error) int {
 	return http.StatusBadGateway
 }
 
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, status int, err error) {
-	if !isGone(r) {
-		h.logf("%s %s: %d: %v", r.Method, r.URL.Path, status, err)
+func (q *request) fail(status int, err error) {
+	if !isGone(q.r) {
+		q.logf("%s %s: %d: %v", q.r.Method, q.r.URL.Path, status, err)
 	}
 	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", retryAfter)
+		q.w.Header().Set("Retry-After", retryAfter)
 	}
-	http.Error(w, http.StatusText(status), status)
+	q.refuse(status)
 }
 
 // isGone reports whether the HTTP client has gone, which is no fault to be logged.

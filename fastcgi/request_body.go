@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -141,12 +140,11 @@ func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
 		return content{}, ErrLengthRequired
 	}
 	most := cmp.Or(cl.MaxSpool, DefaultMaxSpool)
-	f, err := os.CreateTemp("", "fastcgi-body-")
+	f, err := temporaryFile()
 	if err != nil {
 		s.release()
 		return content{}, &SpoolError{err}
 	}
-	_ = os.Remove(f.Name()) // the kernel frees it with its descriptor
 	var length int64
 	err = s.readNow(ctx, func() (err error) {
 		length, err = spool(f, s, most)

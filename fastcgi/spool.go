@@ -6,6 +6,19 @@ import (
 	"os"
 )
 
+// temporaryFile makes a file that is gone with its descriptor: also when this process
+// is killed, where the system can make one without a name.
+func temporaryFile() (*os.File, error) {
+	if f, err := openUnnamed(os.TempDir()); err == nil {
+		return f, nil
+	}
+	f, err := os.CreateTemp("", "fastcgi-")
+	if err == nil {
+		_ = os.Remove(f.Name())
+	}
+	return f, err
+}
+
 // spool copies a body of unknown length to a file and seeks to its beginning.
 func spool(f *os.File, body io.Reader, most int64) (length int64, err error) {
 	length, err = io.Copy(f, io.LimitReader(body, most+1))

@@ -1,0 +1,92 @@
+package fastcgi
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// over2 is a handler behind a server of HTTP/2.
+func over2(t testing.TB, h *Handler) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = logTo(io.Discard)
+	s.StartTLS()
+	t.Cleanup(func() {
+		s.Close()
+		_ = h.Close()
+	})
+	return s
+}
+
+// The limit of a write ran on when the write was over, and reset the stream of a client
+// that takes everything, while the application was quiet.
+func TestOverHTTP2AnApplicationMayBeQuiet(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	p := startPHP(t, "unix")
+	for name, kind := range map[string]string{"buffered": "", "streamed": `header("X-Accel-Buffering: no");`, "events": `header("Content-Type: text/event-stream");`} {
+		t.Run(name, func(t *testing.T) {
+			h := &Handler{Client: p.client(t), ClientTimeout: limit, Root: files(t, map[string]string{
+				"a.php": `<?php ` + kind + ` echo "one\n"; flush(); usleep(1000000); echo "two\n";`,
+			})}
+			resp, body := get(t, over2(t, h), "/a.php")
+			require.Equal(t, 2, resp.ProtoMajor)
+			require.Equal(t, "one\ntwo\n", body)
+		})
+	}
+}
+
+// The limit of a read ran on when the read was over, and a client was told 408 because
+// the application was not reading.
+func TestOverHTTP2AnApplicationMayReadABodyLate(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	p := startPHP(t, "unix")
+	h := &Handler{Client: p.client(t), ClientTimeout: limit, StreamBody: true, Root: files(t, map[string]string{
+		"a.php": `<?php usleep(1000000); echo strlen(file_get_contents('php://input'));`,
+	})}
+	s := over2(t, h)
+	req, err := http.NewRequest(http.MethodPut, s.URL+"/a.php", strings.NewReader(strings.Repeat("x", 8<<20)))
+	require.NoError(t, err)
+	resp, err := s.Client().Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, "200 OK 8388608", resp.Status+" "+string(b))
+}
+
+// A client whose windows are small takes little at a time: 32 KiB within one limit were
+// too much for it, though it took some all the time.
+func TestOverHTTP2AClientThatIsSlowIsNotEnded(t *testing.T) {
+	h, _, _ := bigAnswers(t, 2)
+	h.ClientTimeout = 500 * time.Millisecond
+	h.Root = files(t, map[string]string{"big.php": "", "a.bin": strings.Repeat("x", bigLen)})
+	s := over2(t, h)
+	for _, path := range []string{"/big.php", "/a.bin"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			transport := s.Client().Transport.(*http.Transport).Clone()
+			defer transport.CloseIdleConnections()
+			transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+			resp, err := (&http.Client{Transport: transport}).Get(s.URL + path)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			require.Equal(t, 2, resp.ProtoMajor)
+			total := 0
+			begin := time.Now()
+			for total < 160<<10 { // more than what has come before the stream is reset
+				// 2 KiB in each 50 ms are 20 KiB in each limit.
+				n, err := io.ReadFull(resp.Body, make([]byte, 2<<10))
+				total += n
+				require.NoError(t, err, "after %v and %d bytes", time.Since(begin), total)
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+	}
+}

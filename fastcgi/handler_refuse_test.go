@@ -1,0 +1,149 @@
+package fastcgi
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// net/http reads of a body that nobody has read before it writes the answer's header: a
+// client that sent one byte of it had no answer, and its connection had no limit.
+func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
+	h, _, ups := bigAnswers(t, 2)
+	h.Root = files(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
+	h.ClientTimeout = 500 * time.Millisecond
+	h.Client.MaxSpool = 900
+	s := serving(t, h)
+	var wg sync.WaitGroup
+	for _, length := range []string{"Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nx", "Content-Length: 10000000\r\n\r\nx"} {
+		for target, want := range map[string]int{
+			"POST /missing": 404, "GET /missing": 404, "POST /missing.php": 404, "POST /a.txt": 405, "GET /a.txt": 200,
+			"POST /dir": 301, "GET /dir/": 200, "POST /.env": 404, "POST /%00": 400, "POST /up.php": 413,
+		} {
+			if want == 413 && strings.Contains(length, "chunked") {
+				continue // it is not yet too long
+			}
+			wg.Go(func() {
+				conn := dialed(t, s, target+" HTTP/1.1\r\nHost: x\r\n"+length)
+				_ = conn.SetDeadline(time.Now().Add(enough))
+				r := bufio.NewReader(conn)
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != want {
+					t.Errorf("%s %s: %v %v", target, length, resp, err)
+					return
+				}
+				defer resp.Body.Close()
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if _, err = r.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%s %s: the connection stays: %v", target, length, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	require.Zero(t, ups.Load())
+}
+
+// An error of the application is no reason to end the client's connection.
+func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
+	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), Log: logTo(io.Discard)}
+	s := serving(t, h)
+	for _, n := range []int{10, shortBody + 1} {
+		conn := dialed(t, s, "")
+		r := bufio.NewReader(conn)
+		for range 2 {
+			_, err := io.WriteString(conn, "POST /a.php HTTP/1.1\r\nHost: x\r\nContent-Length: "+strconv.Itoa(n)+"\r\n\r\n"+strings.Repeat("x", n))
+			require.NoError(t, err)
+			resp, err := http.ReadResponse(r, nil)
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusBadGateway, resp.StatusCode)
+		}
+	}
+}
+
+// What PHP said of the cause was lost with a response that had no header.
+func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: the ")), appendRecord(nil, stderr, requestID, []byte("cause\n")))
+		switch a.params["QUERY_STRING"] {
+		case "malformed":
+			a.write(t, appendRecord(nil, stdout, requestID, []byte("<html>\n\n")))
+		case "nothing":
+			a.write(t, end(255, 0))
+		case "silent":
+			_, _ = io.Copy(io.Discard, a.conn)
+		case "part":
+			a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+		}
+		return false
+	})
+	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
+	var said lockedBuilder
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
+		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, i+1, strings.Count(said.String(), "GET /a.php: PHP message: the cause\n"), query)
+	}
+}
+
+// X-Accel-Redirect is the path of a file that the server in front is to send, and no
+// client's business. nginx hides all of these.
+func TestFieldsForTheServerInFrontReachNoClient(t *testing.T) {
+	p := startPHP(t, "unix")
+	h := &Handler{Client: p.client(t), Root: files(t, map[string]string{"a.php": `<?php
+		foreach (['Redirect: /secret', 'Expires: 0', 'Limit-Rate: 1', 'Charset: x', 'Buffering: yes'] as $field) header("x-accel-$field");
+		header("X-Accelerate: yes");`})}
+	resp, _ := get(t, serving(t, h), "/a.php")
+	for name := range resp.Header {
+		require.False(t, strings.HasPrefix(name, "X-Accel-"), name)
+	}
+	require.Equal(t, "yes", resp.Header.Get("X-Accelerate"))
+}
+
+// The target of "GET http://host?q" has no path, which is that of the root.
+func TestAnAbsoluteTargetWithAQueryAloneIsNotRedirected(t *testing.T) {
+	h := &Handler{Client: &Client{}, Root: files(t, map[string]string{"index.html": "the index"})}
+	s := serving(t, h)
+	for _, target := range []string{"http://x?q", "http://x", "http://x/?q", "/?q"} {
+		resp, body := exchanged(t, "tcp", s.Listener.Addr().String(), "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		require.Equal(t, http.StatusOK, resp.StatusCode, target)
+		require.Equal(t, "the index", body)
+	}
+}
+
+// Behind a ResponseWriter that has no Unwrap a Read of the body cannot be ended, and the
+// answer to a client that stalled waited for it.
+func TestBodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
+	h, _, ups := bigAnswers(t, 2)
+	h.StreamBody, h.Client.BodyTimeout = true, 200*time.Millisecond
+	serving(t, h)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+	}))
+	defer s.Close()
+	conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx")
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
+	require.Zero(t, ups.Load())
+}
