@@ -49,7 +49,7 @@ func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 // fit into the socket came to nobody.
 func TestALongHeadDoesNotWaitForAScriptThatStillWrites(t *testing.T) {
 	root := scripts(t, map[string]string{
-		"late.php": `<?php echo "answered"; fastcgi_finish_request(); for ($i = 0; $i < 200; $i++) { echo str_repeat("late", 4000); flush(); }`,
+		"late.php": `<?php echo "answered"; fastcgi_finish_request(); usleep(200000); echo str_repeat("late", 2000000);`,
 		"next.php": `<?php echo strlen(implode('', array_filter($_SERVER, fn($k) => str_starts_with($k, 'HTTP_LONG'), ARRAY_FILTER_USE_KEY)));`,
 	})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
@@ -71,20 +71,31 @@ func TestALongHeadDoesNotWaitForAScriptThatStillWrites(t *testing.T) {
 }
 
 // goesOn is a Client whose application ends a request only when it is told to, after a
-// whole response, and then says which requests it has ended.
-func goesOn(t *testing.T, head string) (cl *Client, proceed chan bool) {
-	proceed = make(chan bool)
-	cl = application(t, func(a *asked) bool {
+// whole response. Told not to, it says when the connection is closed.
+func goesOn(t *testing.T, head string) (*Client, chan bool) {
+	t.Helper()
+	proceed, over := make(chan bool), make(chan struct{})
+	cl := application(t, func(a *asked) bool {
 		a.write(t, appendStream(nil, stdout, []byte(head)))
-		if !<-proceed {
+		select {
+		case ends := <-proceed:
+			if ends {
+				break
+			}
 			_, _ = io.Copy(io.Discard, a.conn) // until it is closed
-			proceed <- true
+			select {
+			case proceed <- true:
+			case <-over:
+			}
+			return false
+		case <-over:
 			return false
 		}
 		a.write(t, appendStream(nil, stderr, []byte("later")), end(3, 0))
 		return true
 	})
-	cl.MaxConns = 1
+	t.Cleanup(func() { close(over) })
+	cl.MaxConns, cl.Options = 1, &client.Options{Timeout: enough / 4}
 	return cl, proceed
 }
 
@@ -146,7 +157,7 @@ func TestAScriptThatGoesOnHasItsLimit(t *testing.T) {
 		cl, proceed := goesOn(t, "Content-Length: 5\n\nhello")
 		limit := 300 * time.Millisecond
 		if closes {
-			limit = -1
+			limit = enough
 		}
 		cl.Options = &client.Options{RecvTimeout: limit}
 		_, body, err := whole(cl, &Request{})
