@@ -212,8 +212,8 @@ func (cl *Client) Stats() client.KeyStats {
 // so does the connection, and with it the request.
 //
 // Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
-// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, and io.ErrUnexpectedEOF for
-// an answer that has no end, here or where the body is read.
+// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, a *ParamError, and
+// io.ErrUnexpectedEOF for an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	cl.begin()
 	body, err := cl.contentOf(ctx, r)
@@ -241,7 +241,21 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	if again {
 		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
+	if err != nil && len(head) > maxPiece && isEnd(err) {
+		err = withParam(err, r.Params)
+	}
 	return resp, err
+}
+
+// withParam makes a *ParamError of the end of a connection if there is a parameter that
+// does not fit into a record.
+func withParam(err error, all map[string]string) error {
+	for name, value := range all {
+		if len(appendPair(nil, name, value)) > maxPiece {
+			return &ParamError{Name: name, Length: len(value), Err: err}
+		}
+	}
+	return err
 }
 
 // isIdempotent reports whether a request may go out on an idle connection, which the

@@ -225,3 +225,26 @@ func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
 		})
 	}
 }
+
+// php-fpm closes the connection where a parameter does not fit into a record. The error
+// names it; the connection's end alone says nothing of a request that is too long.
+func TestAParameterThatPHPDoesNotTakeIsNamed(t *testing.T) {
+	root := scripts(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		for _, length := range []int{65_000, 65_600, 200_000} {
+			r := asking(filepath.Join(root, "a.php"))
+			r.Params["QUERY_STRING"] = strings.Repeat("q", length)
+			_, body, err := whole(cl, r)
+			if length == 65_000 {
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprint(length), body)
+				continue
+			}
+			var long *ParamError
+			require.ErrorAs(t, err, &long)
+			require.Equal(t, "QUERY_STRING", long.Name)
+			require.Equal(t, length, long.Length)
+		}
+	})
+}
