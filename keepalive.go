@@ -25,8 +25,9 @@ type PoolOptions struct {
 	// MaxConnsPerKey is how many connections of one key are open at a time: those in
 	// use, those being dialled, those that are idle and those being closed. Further
 	// callers wait in FIFO order, within the limits of the Dial. For a DialNew an idle
-	// connection is closed if there is no other room, the one that has not been used
-	// for the longest time. Default: no limit.
+	// connection is closed first, if there is one, and for the second run of a Do if
+	// there is no other room: the one that has not been used for the longest time.
+	// Default: no limit.
 	MaxConnsPerKey int
 
 	// MinIdle is how many idle connections of one key the pool dials in advance, from
@@ -208,13 +209,21 @@ func (p *Pool) Dial(ctx context.Context, network, address string, opts *Options)
 }
 
 // DialNew is Dial for who does not want what was there: it gives a new connection, as
-// Do does for its second run, and counts and keeps it like any other.
+// Do does for its second run, and counts and keeps it like any other. With
+// PoolOptions.MaxConnsPerKey it takes the place of an idle one, if there is one: a
+// server with fewer workers than that may not come to a new connection before an old one
+// has ended.
 func (p *Pool) DialNew(ctx context.Context, network, address string, opts *Options) (*Client, error) {
-	return p.dial(ctx, network, address, orDefaults(opts), true)
+	return p.get(ctx, network, address, orDefaults(opts), true, true)
 }
 
 // dial dials through the pool; fresh is for who does not want what was there.
 func (p *Pool) dial(ctx context.Context, network, address string, opts *Options, fresh bool) (*Client, error) {
+	return p.get(ctx, network, address, opts, fresh, false)
+}
+
+// get is dial; instead is for who wants a fresh connection in the place of an idle one.
+func (p *Pool) get(ctx context.Context, network, address string, opts *Options, fresh, instead bool) (*Client, error) {
 	if ctx.Err() != nil {
 		return nil, poolError(network, address, contextual(ctx, sock.ErrStopped))
 	}
@@ -244,6 +253,7 @@ func (p *Pool) dial(ctx context.Context, network, address string, opts *Options,
 		} else {
 			if w == nil {
 				w = newWaiter(ctx, opts, fresh)
+				w.instead = instead && p.opts.MaxConnsPerKey > 0
 			}
 			p.queue(s, w, again)
 		}

@@ -566,3 +566,31 @@ func TestAnotherClientsFailureDoesNotDiscardMine(t *testing.T) {
 	require.Equal(t, was, local(c))
 	require.NoError(t, c.Close())
 }
+
+// A server with fewer workers than MaxConnsPerKey does not come to a new connection while
+// the pool keeps an idle one: DialNew has that closed first, the oldest, also if there is
+// room. Without MaxConnsPerKey the others stay.
+func TestDialNewTakesThePlaceOfAnIdleConnection(t *testing.T) {
+	for most, idle := range map[int]int{0: 2, 5: 1} {
+		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
+		var all [2]*client.Client
+		var peers [2]net.Conn
+		for i := range all {
+			all[i] = s.from(t, p, nil)
+			peers[i] = <-s.new
+		}
+		for _, c := range all {
+			require.NoError(t, c.Close())
+		}
+		c, err := p.DialNew(t.Context(), "tcp", s.Addr().String(), nil)
+		require.NoError(t, err)
+		<-s.new
+		require.False(t, c.Reused())
+		require.Equal(t, idle, p.Stats().Idle)
+		if most > 0 {
+			gone(t, peers[0])
+		}
+		require.NoError(t, c.Close())
+		require.Equal(t, idle+1, p.Stats().Idle)
+	}
+}

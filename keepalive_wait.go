@@ -17,6 +17,8 @@ type waiter struct {
 	fresh bool         // wants one that nobody has had
 	limit sock.Instant // without what the context adds
 
+	instead bool // if fresh: has an idle one closed first, also if there is room
+
 	place *list.Element // in the queue; nil when it has left
 	dial  *pendingDial  // that it has begun; nil: none, or none any more
 	waits bool          // it has been counted among those who had to wait
@@ -74,9 +76,9 @@ func (p *Pool) queue(s *shelf, w *waiter, again bool) {
 
 // settle gives to those who wait, in their order, what there is: k, if not nil, or
 // another connection that is idle, or a dial for which there is room. Who wants a new
-// one and finds no room has a connection closed that it does not want. It returns k if
-// nobody took it. There is to be no time with room, somebody who waits, and nothing on
-// its way to them.
+// one and finds no room, or wants it instead of an idle one, has a connection closed that
+// it does not want. It returns k if nobody took it. There is to be no time with room,
+// somebody who waits, and nothing on its way to them.
 func (p *Pool) settle(s *shelf, k *kept) *kept {
 	if p.closed {
 		return k
@@ -92,10 +94,14 @@ func (p *Pool) settle(s *shelf, k *kept) *kept {
 		case s.idle.n > 0 && !w.fresh:
 			p.give(s, w, p.takeNewest(s))
 		case w.dial != nil, s.ending >= mostEnding:
+<<<<<<< HEAD
 		case s.panicked != nil:
 			p.leave(s, w, handed{panicked: s.panicked})
 			s.panicked = nil
 		case k != nil && p.hasRoom(s, 1), k == nil && p.hasRoom(s, 0):
+=======
+		case (!w.instead || s.idle.n == 0) && (k != nil && p.hasRoom(s, 1) || k == nil && p.hasRoom(s, 0)):
+>>>>>>> h-fcgi
 			p.startDial(s, w, nil)
 		case s.idle.n > 0:
 			victim := s.idle.oldest

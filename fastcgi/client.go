@@ -41,6 +41,7 @@ const (
 const (
 	maxStderr = 64 << 10
 	shortBody = 16 << 10 // goes with the request, in one piece
+	shortHead = 64 << 10 // fits into a socket, with a short body
 )
 
 // A Client sends requests to one application. Its fields are not to be changed once it
@@ -107,6 +108,9 @@ type Client struct {
 	opts       *client.Options
 	uploadOpts *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
 	recvLimit  time.Duration   // opts.RecvTimeout; negative: no limit
+
+	life context.Context // of requests that go on after their responses
+	end  context.CancelFunc
 }
 
 // A Request is what an application is asked.
@@ -131,11 +135,13 @@ type Request struct {
 	//
 	// Repeatable requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
 	// go out on an idle connection, if there is one. Others, and those with a longer
-	// Body, get a new connection; see Client.ReuseNotIdempotent.
+	// Body or with Params of more than 64 KiB, get a new connection; see
+	// Client.ReuseNotIdempotent.
 	Repeatable bool
 
 	// Stderr is called with what the application says there, as it comes, while the
-	// response is read. The bytes are its own for the time of the call alone.
+	// response is read; Response.Stderr has what comes later too. The bytes are its own for
+	// the time of the call alone.
 	Stderr func(p []byte)
 
 	// interrupt, if not nil, ends a Read of Body. Do then waits for a Read in progress:
@@ -149,6 +155,7 @@ type Request struct {
 
 func (cl *Client) begin() {
 	cl.once.Do(func() {
+		cl.life, cl.end = context.WithCancel(context.Background())
 		if cl.Options != nil {
 			o := *cl.Options
 			cl.opts = &o
@@ -177,10 +184,12 @@ func (cl *Client) begin() {
 	})
 }
 
-// Close closes the connections that nobody uses; those in use are when their response
-// has been read. It leaves a Pool of the caller's alone.
+// Close closes the connections that nobody uses, also those whose script goes on after a
+// response that has come whole; those in use are when their response has been read. It
+// leaves a Pool of the caller's alone.
 func (cl *Client) Close() error {
 	cl.begin()
+	cl.end()
 	if cl.own == cl.Pool {
 		return nil
 	}
@@ -203,8 +212,8 @@ func (cl *Client) Stats() client.KeyStats {
 // so does the connection, and with it the request.
 //
 // Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
-// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, and io.ErrUnexpectedEOF for
-// an answer that has no end, here or where the body is read.
+// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, a *ParamError, and
+// io.ErrUnexpectedEOF for an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	cl.begin()
 	body, err := cl.contentOf(ctx, r)
@@ -223,14 +232,30 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	if body.long != nil {
 		opts = cl.uploadOpts
 	}
-	if body.long != nil || !r.isIdempotent() && !cl.ReuseNotIdempotent {
+	// Before it reads the head, a worker may have to write what its last script has left:
+	// it would wait for us while we wait for it, if the head does not fit into the socket.
+	if body.long != nil || len(head) > shortHead || !r.isIdempotent() && !cl.ReuseNotIdempotent {
 		dial = cl.own.DialNew
 	}
 	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
 	if again {
 		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
 	}
+	if err != nil && len(head) > maxPiece && isEnd(err) {
+		err = withParam(err, r.Params)
+	}
 	return resp, err
+}
+
+// withParam makes a *ParamError of the end of a connection if there is a parameter that
+// does not fit into a record.
+func withParam(err error, all map[string]string) error {
+	for name, value := range all {
+		if len(appendPair(nil, name, value)) > maxPiece {
+			return &ParamError{Name: name, Length: len(value), Err: err}
+		}
+	}
+	return err
 }
 
 // isIdempotent reports whether a request may go out on an idle connection, which the
@@ -252,7 +277,7 @@ func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content
 		body.close()
 		return nil, false, cl.dialError(ctx, err)
 	}
-	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, stderrTo: r.Stderr, left: -1}
+	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, life: cl.life, stderrTo: r.Stderr, left: -1}
 	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
 	setID(head, x.id)
 	if _, err = c.Send(head, 0); err != nil {

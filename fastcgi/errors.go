@@ -102,6 +102,23 @@ func (e *BusyError) Unwrap() error { return e.Err }
 // Timeout is true.
 func (e *BusyError) Timeout() bool { return true }
 
+// A ParamError is the error of a request whose connection the application has closed
+// before the response's header had come, and one of whose parameters does not fit into a
+// record: php-fpm takes none that is longer than 65,500 bytes or so. It wraps the end of
+// the connection.
+type ParamError struct {
+	Name   string
+	Length int // of its value, in bytes
+	Err    error
+}
+
+func (e *ParamError) Error() string {
+	return fmt.Sprintf("fastcgi: the application has closed the connection, maybe because %.40q has %d bytes: php-fpm takes up to 65,500: %v", e.Name, e.Length, e.Err)
+}
+
+// Unwrap gives the end of the connection.
+func (e *ParamError) Unwrap() error { return e.Err }
+
 // isTimeout reports whether err is a timeout: of a limit, or of a context.
 func isTimeout(err error) bool {
 	var late interface{ Timeout() bool }

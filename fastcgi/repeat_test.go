@@ -56,10 +56,10 @@ func TestARequestThatIsNotTakenIsNotSentAgain(t *testing.T) {
 		return false
 	})
 	defer close(busy)
-	cl.Options = &client.Options{SendTimeout: 200 * time.Millisecond}
+	cl.Options = &client.Options{SendTimeout: 200 * time.Millisecond, SendBuffer: 4096}
 	_, _, err := whole(cl, &Request{})
 	require.NoError(t, err)
-	_, _, err = whole(cl, &Request{Repeatable: true, Params: map[string]string{"LONG": strings.Repeat("x", 4<<20)}})
+	_, _, err = whole(cl, &Request{Repeatable: true, Params: map[string]string{"LONG": strings.Repeat("x", 60_000)}})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.EqualValues(t, 1, conns.Load())
 }
@@ -104,6 +104,7 @@ func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
 		"repeatable, with a body that turns out to be long": {Request{
 			Repeatable: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: -1,
 		}, false},
+		"repeatable, with long parameters": {Request{Repeatable: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
 		"repeatable, with a body that turns out to be short": {Request{
 			Repeatable: true, Body: strings.NewReader("x"), ContentLength: -1,
 		}, true},

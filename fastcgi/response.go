@@ -26,6 +26,11 @@ type Response struct {
 	// longer, the rest is dropped with the connection, as by nginx; so is the body of a
 	// response that has none (to HEAD, 204, 304). Close before the end closes the
 	// connection. Close ends a Read in progress.
+	//
+	// A script may go on after its last byte. If the body has its length, and the request
+	// was sent whole, neither Read nor Close waits for that for more than 10 ms. The
+	// connection is in use until the request ends, within RecvTimeout from record to
+	// record; neither Close nor ctx cut the script off. Client.Close does.
 	Body io.ReadCloser
 
 	x *exchange
@@ -38,7 +43,8 @@ func (r *Response) Stderr() []byte {
 	return r.x.stderr
 }
 
-// AppStatus is the application's exit status. It is 0 before the body's end.
+// AppStatus is the application's exit status. It is 0 before the end of the request,
+// which may come after that of a body of known length.
 func (r *Response) AppStatus() uint32 {
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
@@ -49,23 +55,27 @@ func (r *Response) AppStatus() uint32 {
 type exchange struct {
 	ctx      context.Context
 	c        *client.Client
-	id       uint16        // of the request, on this connection
-	limit    time.Duration // RecvTimeout; negative: no limit
-	uncancel func() bool   // has ctx not end the connection any more
-	up       *upload       // the body, if it was not sent with the request
-	stderrTo func([]byte)  // of the request
+	id       uint16          // of the request, on this connection
+	limit    time.Duration   // RecvTimeout; negative: no limit
+	uncancel func() bool     // has ctx not end the connection any more
+	up       *upload         // the body, if it was not sent with the request
+	life     context.Context // of the Client, for after the end of the body
 
 	answered bool // a record of the answer has come
 	stale    int  // how many records of other requests have come
 	timed    bool // limit is kept by deadlines, as it is during an upload
 
-	reading  sync.Mutex // held by a Read or WriteTo of the body; guards the fields below
-	closed   atomic.Bool
-	rest     []byte // of the body, received and not read
-	left     int64  // how much of the body is to come; negative if that is not known
-	outEnded bool   // STDOUT was
-	errEnded bool   // STDERR was
-	err      error  // why there is no more
+	outEnded bool // STDOUT was
+	errEnded bool // STDERR was
+
+	reading sync.Mutex // held by a Read or WriteTo of the body; guards the fields below
+	closed  atomic.Bool
+	rest    []byte // of the body, received and not read
+	left    int64  // how much of the body is to come; negative if that is not known
+	err     error  // why there is no more
+
+	saying   sync.Mutex   // held by a call of stderrTo
+	stderrTo func([]byte) // of the request; nil after the end of the body
 
 	mu        sync.Mutex // of what Response gives
 	stderr    []byte
@@ -76,7 +86,7 @@ type exchange struct {
 func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 	var head []byte
 	for {
-		err := x.next()
+		p, err := x.next()
 		if errors.Is(err, io.EOF) { // the end of the request, with no response
 			return nil, &HeaderError{Reason: "it does not end", Line: short(head)}
 		}
@@ -84,7 +94,7 @@ func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 			return nil, err
 		}
 		had := len(head)
-		head = append(head, x.rest...)
+		head = append(head, p...)
 		end := headerEnd(head, had)
 		if end < 0 && len(head) <= limit {
 			continue
@@ -102,7 +112,7 @@ func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 		if isHead || status == http.StatusNoContent || status == http.StatusNotModified {
 			x.left = 0 // RFC 9110, 6.4.1
 		}
-		x.take(x.rest[end-had:])
+		x.take(p[end-had:])
 		return &Response{StatusCode: status, Reason: reason, Header: h, Body: body{x}, x: x}, nil
 	}
 }
@@ -122,19 +132,19 @@ func (x *exchange) take(p []byte) {
 	}
 }
 
-// next receives until there is more of the response. At the end of the request the
-// connection is given back, and next is io.EOF.
-func (x *exchange) next() error {
+// next receives until there is more of the response, which is good until the next call.
+// At the end of the request the connection is given back, and the error is io.EOF.
+func (x *exchange) next() ([]byte, error) {
 	x.arm()
 	begin := time.Now()
 	for {
 		p, err := x.c.RecvPacket()
 		if err != nil {
-			return x.failure(err)
+			return nil, x.failure(err)
 		}
 		r, err := parse(p)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if r.id != x.id {
 			x.skip(begin)
@@ -144,22 +154,21 @@ func (x *exchange) next() error {
 		switch r.typ {
 		case stdout:
 			if x.outEnded {
-				return &ProtocolError{Reason: "STDOUT after its end", Head: clip(p)}
+				return nil, &ProtocolError{Reason: "STDOUT after its end", Head: clip(p)}
 			}
 			if x.outEnded = len(r.content) == 0; !x.outEnded {
-				x.rest = r.content
-				return nil
+				return r.content, nil
 			}
 		case stderr:
 			if x.errEnded {
-				return &ProtocolError{Reason: "STDERR after its end", Head: clip(p)}
+				return nil, &ProtocolError{Reason: "STDERR after its end", Head: clip(p)}
 			}
 			x.errEnded = len(r.content) == 0
 			x.said(r.content)
 		case endRequest:
-			return x.ended(r.content)
+			return nil, x.ended(r.content)
 		default:
-			return &ProtocolError{Reason: fmt.Sprintf("%v in an answer", r.typ), Head: clip(p)}
+			return nil, &ProtocolError{Reason: fmt.Sprintf("%v in an answer", r.typ), Head: clip(p)}
 		}
 		x.arm()
 		begin = time.Now()
@@ -218,6 +227,8 @@ func (x *exchange) said(p []byte) {
 	x.mu.Lock()
 	x.stderr = append(x.stderr, p[:min(len(p), maxStderr-len(x.stderr))]...)
 	x.mu.Unlock()
+	x.saying.Lock()
+	defer x.saying.Unlock()
 	if x.stderrTo != nil {
 		x.stderrTo(p)
 	}
@@ -332,10 +343,14 @@ func (b body) Read(p []byte) (int, error) {
 
 // receive gets more of the body, or notes why there is no more.
 func (x *exchange) receive() {
-	err := x.next()
+	if x.left == 0 && x.sent() {
+		x.finish()
+		return
+	}
+	p, err := x.next()
 	switch {
 	case err == nil:
-		x.take(x.rest)
+		x.take(p)
 	case errors.Is(err, io.EOF) && x.left > 0:
 		x.err = io.ErrUnexpectedEOF // less than Content-Length
 	case errors.Is(err, io.EOF):
@@ -418,11 +433,33 @@ func (x *exchange) settle() {
 	x.reading.Unlock()
 }
 
-// finish waits 10 ms for END_REQUEST after the whole body: with it the connection can be
-// used again, and the script is not cut off.
+// finish ends a body that has its length. What the script does then is no longer of
+// the response: its end is awaited in the background, but mostly comes at once, and then
+// the connection is there for the next request.
 func (x *exchange) finish() {
-	x.limit, x.timed = 10*time.Millisecond, true
-	x.receive()
+	if !x.uncancel() {
+		x.err = x.abandon(x.ctx.Err())
+		return
+	}
+	x.err, x.rest = io.EOF, nil
+	x.uncancel = context.AfterFunc(x.life, func() { _ = x.c.Discard() })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// More of the body is too much, whose end would not come while nobody reads it.
+		if _, err := x.next(); !errors.Is(err, io.EOF) {
+			_ = x.abandon(err)
+		}
+	}()
+	soon := time.NewTimer(10 * time.Millisecond)
+	defer soon.Stop()
+	select {
+	case <-ended:
+	case <-soon.C:
+	}
+	x.saying.Lock()
+	x.stderrTo = nil
+	x.saying.Unlock()
 }
 
 var errBodyClosed = errors.New("fastcgi: the response's body was closed")

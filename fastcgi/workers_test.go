@@ -1,0 +1,250 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// Where there are fewer workers than MaxConns, a connection that is idle holds a worker:
+// a request on a new connection waited in the backlog until IdleTimeout ended the idle
+// one. Here that would be beyond every limit.
+func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
+	root := scripts(t, map[string]string{"a.php": `<?php echo $_SERVER['REQUEST_METHOD'], strlen(file_get_contents('php://input'));`})
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			cl := startPHP(t, network, "pm.max_children = 1").client(t)
+			cl.Options.Timeout, cl.IdleTimeout = enough/4, 10*enough
+			for _, method := range []string{"GET", "POST", "GET", "POST", "POST", "GET"} {
+				for _, size := range []int{0, 100, 100_000} {
+					r := asking(filepath.Join(root, "a.php"))
+					r.Repeatable, r.Params["REQUEST_METHOD"] = false, method
+					if size > 0 {
+						r.Body, r.ContentLength = bytes.NewReader(make([]byte, size)), int64(size)
+					}
+					_, body, err := whole(cl, r)
+					require.NoError(t, err)
+					require.Equal(t, fmt.Sprint(method, size), body)
+				}
+			}
+			_, err := cl.Values(context.Background())
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A worker that has still to write what its last script left reads nothing of the next
+// request, and what it writes is not read before the request is out: one that does not
+// fit into the socket came to nobody.
+func TestALongHeadDoesNotWaitForAScriptThatStillWrites(t *testing.T) {
+	root := scripts(t, map[string]string{
+		"late.php": `<?php echo "answered"; fastcgi_finish_request(); usleep(200000); echo str_repeat("late", 2000000);`,
+		"next.php": `<?php echo strlen(implode('', array_filter($_SERVER, fn($k) => str_starts_with($k, 'HTTP_LONG'), ARRAY_FILTER_USE_KEY)));`,
+	})
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		cl.MaxConns, cl.Options.Timeout = 1, enough/4
+		for _, pieces := range []int{1, 10, 20, 50} {
+			_, body, err := whole(cl, asking(filepath.Join(root, "late.php")))
+			require.NoError(t, err)
+			require.Equal(t, "answered", body)
+			r := asking(filepath.Join(root, "next.php"))
+			for i := range pieces {
+				r.Params[fmt.Sprint("HTTP_LONG_", i)] = strings.Repeat("l", 60_000)
+			}
+			_, body, err = whole(cl, r)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(pieces*60_000), body)
+		}
+	})
+}
+
+// goesOn is a Client whose application ends a request only when it is told to, after a
+// whole response. Told not to, it says when the connection is closed.
+func goesOn(t *testing.T, head string) (*Client, chan bool) {
+	t.Helper()
+	proceed, over := make(chan bool), make(chan struct{})
+	cl := application(t, func(a *asked) bool {
+		a.write(t, appendStream(nil, stdout, []byte(head)))
+		select {
+		case ends := <-proceed:
+			if ends {
+				break
+			}
+			_, _ = io.Copy(io.Discard, a.conn) // until it is closed
+			select {
+			case proceed <- true:
+			case <-over:
+			}
+			return false
+		case <-over:
+			return false
+		}
+		a.write(t, appendStream(nil, stderr, []byte("later")), end(3, 0))
+		return true
+	})
+	t.Cleanup(func() { close(over) })
+	cl.MaxConns, cl.Options = 1, &client.Options{Timeout: enough / 4}
+	return cl, proceed
+}
+
+// A response ends with the last byte of its Content-Length, as by net/http's Transport,
+// and not when the script has done what it does afterwards. The script is not cut off,
+// by Close or by the request's context, and its connection is kept if it ends well.
+func TestAResponseEndsBeforeItsScript(t *testing.T) {
+	for name, test := range map[string]struct{ method, head, body string }{
+		"a body":    {"GET", "Content-Length: 5\n\nhello", "hello"},
+		"HEAD":      {"HEAD", "Content-Length: 5\n\n", ""},
+		"HEAD, too": {"HEAD", "A: b\n\n", ""},
+		"204":       {"GET", "Status: 204 Nothing\n\n", ""},
+		"304":       {"GET", "Status: 304 Same\n\n", ""},
+		"empty":     {"GET", "Content-Length: 0\n\n", ""},
+	} {
+		for _, give := range []string{"read", "copied", "closed"} {
+			t.Run(name+" "+give, func(t *testing.T) {
+				cl, proceed := goesOn(t, test.head)
+				var said []string
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				r := &Request{Params: map[string]string{"REQUEST_METHOD": test.method}, Stderr: func(p []byte) { said = append(said, string(p)) }}
+				resp, err := cl.Do(ctx, r)
+				require.NoError(t, err)
+				var body bytes.Buffer
+				switch give {
+				case "read":
+					_, err = body.ReadFrom(struct{ io.Reader }{resp.Body})
+				case "copied":
+					_, err = io.Copy(&body, resp.Body)
+				}
+				require.NoError(t, err)
+				if give != "closed" {
+					require.Equal(t, test.body, body.String())
+					n, err := resp.Body.Read(make([]byte, 1))
+					require.Zero(t, n)
+					require.Equal(t, io.EOF, err)
+				}
+				require.NoError(t, resp.Body.Close())
+				cancel()
+				require.EqualValues(t, 1, cl.Stats().Active, "the worker is not free")
+				proceed <- true
+				require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, enough, time.Millisecond)
+				require.Equal(t, "later", string(resp.Stderr()))
+				require.EqualValues(t, 3, resp.AppStatus())
+				require.Empty(t, said, "after the end of the body")
+				go func() { proceed <- true }()
+				_, again, err := whole(cl, r)
+				require.NoError(t, err)
+				require.Equal(t, test.body, again)
+			})
+		}
+	}
+}
+
+// A script that does not end has RecvTimeout, and Client.Close ends it before.
+func TestAScriptThatGoesOnHasItsLimit(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		cl, proceed := goesOn(t, "Content-Length: 5\n\nhello")
+		limit := 300 * time.Millisecond
+		if closes {
+			limit = enough
+		}
+		cl.Options = &client.Options{RecvTimeout: limit}
+		_, body, err := whole(cl, &Request{})
+		require.NoError(t, err)
+		require.Equal(t, "hello", body)
+		begin := time.Now()
+		proceed <- false
+		if closes {
+			require.NoError(t, cl.Close())
+		}
+		<-proceed
+		require.Less(t, time.Since(begin), enough/2)
+		require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond)
+	}
+}
+
+// With php-fpm, by all ways to a client: the header and the body come while the script
+// sleeps, which then does what it has to.
+func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
+	root := scripts(t, map[string]string{
+		"a.php": `<?php header('Content-Length: 5'); echo "hello"; flush(); usleep(1500000); file_put_contents($_GET['f'], 'done');`,
+		"b.php": `<?php echo "next";`,
+	})
+	cl := startPHP(t, "unix").client(t)
+	tr := &Transport{Client: cl, Root: root}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
+		Transport: tr,
+	}
+	handler := &Handler{Client: cl, Root: root}
+	defer handler.Close()
+	for name, by := range map[string]http.Handler{"Transport": nil, "ReverseProxy": proxy, "Handler": handler} {
+		hc, url := &http.Client{Transport: tr, Timeout: enough}, "http://php"
+		if by != nil {
+			s := httptest.NewServer(by)
+			defer s.Close()
+			hc, url = s.Client(), s.URL
+		}
+		t.Run(name, func(t *testing.T) {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				f := filepath.Join(t.TempDir(), "f")
+				begin := time.Now()
+				req, err := http.NewRequest(method, url+"/a.php?f="+f, nil)
+				require.NoError(t, err)
+				resp, err := hc.Do(req)
+				require.NoError(t, err)
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.EqualValues(t, 5, resp.ContentLength)
+				if method == http.MethodGet {
+					require.Equal(t, "hello", string(body))
+					require.Less(t, time.Since(begin), 1400*time.Millisecond)
+					require.NoFileExists(t, f)
+					require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond)
+					require.FileExists(t, f)
+				}
+				resp, err = hc.Get(url + "/b.php")
+				require.NoError(t, err)
+				body, err = io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.Equal(t, "next", string(body))
+			}
+		})
+	}
+}
+
+// php-fpm closes the connection where a parameter does not fit into a record. The error
+// names it; the connection's end alone says nothing of a request that is too long.
+func TestAParameterThatPHPDoesNotTakeIsNamed(t *testing.T) {
+	root := scripts(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
+	eachNetwork(t, func(t *testing.T, p *phpFPM) {
+		cl := p.client(t)
+		for _, length := range []int{65_000, 65_600, 200_000} {
+			r := asking(filepath.Join(root, "a.php"))
+			r.Params["QUERY_STRING"] = strings.Repeat("q", length)
+			_, body, err := whole(cl, r)
+			if length == 65_000 {
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprint(length), body)
+				continue
+			}
+			var long *ParamError
+			require.ErrorAs(t, err, &long)
+			require.Equal(t, "QUERY_STRING", long.Name)
+			require.Equal(t, length, long.Length)
+		}
+	})
+}
