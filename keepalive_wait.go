@@ -94,14 +94,10 @@ func (p *Pool) settle(s *shelf, k *kept) *kept {
 		case s.idle.n > 0 && !w.fresh:
 			p.give(s, w, p.takeNewest(s))
 		case w.dial != nil, s.ending >= mostEnding:
-<<<<<<< HEAD
 		case s.panicked != nil:
 			p.leave(s, w, handed{panicked: s.panicked})
 			s.panicked = nil
-		case k != nil && p.hasRoom(s, 1), k == nil && p.hasRoom(s, 0):
-=======
 		case (!w.instead || s.idle.n == 0) && (k != nil && p.hasRoom(s, 1) || k == nil && p.hasRoom(s, 0)):
->>>>>>> h-fcgi
 			p.startDial(s, w, nil)
 		case s.idle.n > 0:
 			victim := s.idle.oldest

@@ -208,6 +208,8 @@ func TestWithoutATemporaryFile(t *testing.T) {
 
 	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
 	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{syscall.EDQUOT}))
+	require.Equal(t, http.StatusRequestURITooLong, statusFor(&ParamError{Name: "QUERY_STRING", Err: io.ErrUnexpectedEOF}))
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, statusFor(&ParamError{Name: "HTTP_COOKIE", Err: io.ErrUnexpectedEOF}))
 }
 
 // A lockedBuilder is written to by a server's goroutines.

@@ -21,7 +21,12 @@ func statusFor(err error) int {
 	var file *SpoolError
 	var busy *BusyError
 	var refusal Refusal
+	var param *ParamError
 	switch {
+	case errors.As(err, &param) && (param.Name == "QUERY_STRING" || param.Name == "REQUEST_URI"):
+		return http.StatusRequestURITooLong
+	case errors.As(err, &param):
+		return http.StatusRequestHeaderFieldsTooLarge
 	case errors.Is(err, ErrLengthRequired):
 		return http.StatusLengthRequired
 	case errors.Is(err, ErrBodyTooLong), errors.As(err, &tooLarge):
