@@ -156,7 +156,7 @@ func (o *Options) keepAlive() net.KeepAliveConfig {
 }
 
 func notAnInterface(option, name string) error {
-	return &OptionError{Option: option, Reason: fmt.Sprintf("%q is no name of an interface: those have 1 to %d bytes and none of them zero", name, unix.IFNAMSIZ-1)}
+	return &OptionError{Option: option, Reason: fmt.Sprintf("%q cannot be the name of an interface, which has 1 to %d bytes and no zero byte", name, unix.IFNAMSIZ-1)}
 }
 
 // protocol is what socket(2) is asked for.
