@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -30,7 +31,7 @@ func (s *script) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func dnsMessage(t *testing.T, change func(*dnsmessage.Message)) []byte {
+func dnsMessage(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	t.Helper()
 	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7}, Questions: []dnsmessage.Question{
 		{Name: dnsmessage.MustNewName("Host.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET},
@@ -42,7 +43,7 @@ func dnsMessage(t *testing.T, change func(*dnsmessage.Message)) []byte {
 }
 
 // aReply is the answer that counts, after some change.
-func aReply(t *testing.T, change func(*dnsmessage.Message)) []byte {
+func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return dnsMessage(t, func(m *dnsmessage.Message) {
 		m.Response = true
 		m.Questions[0].Name = dnsmessage.MustNewName("host.TEST.")
@@ -146,4 +147,30 @@ func TestThatThereIsNoSuchHostIsSaidByBothAnswers(t *testing.T) {
 	l.answer(dnsmessage.TypeA, nil, nil)
 	l.answer(dnsmessage.TypeAAAA, nil, nil)
 	require.Equal(t, missing, l.mostTelling(missing))
+}
+
+// A stranger's datagrams are read along before package net has judged them: whatever is in
+// one, an address is taken only from an answer with the question's ID, and once.
+func FuzzAnswer(f *testing.F) {
+	same := func(*dnsmessage.Message) {}
+	f.Add(aReply(f, same))
+	f.Add(dnsMessage(f, same))
+	f.Add([]byte("hello"))
+	question := dnsMessage(f, same)
+	f.Fuzz(func(t *testing.T, message []byte) {
+		l := newLookup(asked{"ip", "host.test"})
+		c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{message}}, of: l}}
+		if _, err := c.Write(question); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, len(message)+1)
+		if n, err := c.Read(buf); err == nil && n != len(message) {
+			t.Fatalf("%d bytes of %d", n, len(message))
+		}
+		for typ, ips := range l.answered {
+			if len(message) < 12 || !bytes.Equal(message[:2], question[:2]) || typ != dnsmessage.TypeA || len(ips) == 0 {
+				t.Fatalf("%v for %v from %q", ips, typ, message)
+			}
+		}
+	})
 }
