@@ -83,7 +83,7 @@ func pemBlocks(data []byte) (blocks []pemBlock, err error) {
 				return nil, fmt.Errorf("line %d: malformed PEM: base64 without a -----BEGIN label----- before it", number-1)
 			}
 			continue
-		case begin == 0 && !markerLike.MatchString(line):
+		case begin == 0 && !markerLike.MatchString(line) && !strings.Contains(line, pemBegin) && !strings.Contains(line, pemEnd):
 			encoded = 0
 			continue // explanatory text
 		case begin == 0:
