@@ -239,8 +239,8 @@ func answer(question []byte, known map[string][]string) []byte {
 }
 
 // inKernel waits until a call of the library waits: parked, or in a thread of this process
-// that sleeps in one of the system calls that the library waits in. Elsewhere than on Linux nobody can see that, and a test
-// that wants it is not certain to test what it says.
+// that sleeps in one of the system calls that the library waits in. Elsewhere than on Linux
+// nobody can see that, and a test that wants it is not certain to test what it says.
 func inKernel(t testing.TB) {
 	t.Helper()
 	if runtime.GOOS != "linux" {

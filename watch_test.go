@@ -138,26 +138,31 @@ func TestWatch_TheClientGoesOnAfterIt(t *testing.T) {
 	}
 }
 
+// canceledSend has a context end a Send that waits, and gives how much was sent.
+func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer c.Watch(ctx)()
+	result := make(chan error, 1)
+	go func() {
+		var err error
+		n, err = c.Send(tooMuch(network), 0)
+		result <- err
+	}()
+	inKernel(t)
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+	return n
+}
+
 // A Send that a context ends tells how much was sent, and over TLS the rest of the record
 // goes out first when the next begins.
 func TestWatch_ASendIsCounted(t *testing.T) {
 	for _, network := range append(tlsNetworks, "tcp", "unix") {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
-			ctx, cancel := context.WithCancel(context.Background())
-			unwatch := c.Watch(ctx)
-			type sent struct {
-				n   int
-				err error
-			}
-			result := make(chan sent, 1)
-			go func() { n, err := c.Send(tooMuch(network), 0); result <- sent{n, err} }()
-			inKernel(t)
-			cancel()
-			r := <-result
-			require.ErrorIs(t, r.err, context.Canceled)
-			unwatch()
-			require.Equal(t, r.n, readAfterEnd(t, network, c, peer))
+			n := canceledSend(t, c, network)
+			require.Equal(t, n, readAfterEnd(t, network, c, peer))
 		})
 	}
 }
@@ -318,21 +323,9 @@ func TestWatch_TheRestOfARecordGoesOut(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
-			ctx, cancel := context.WithCancel(context.Background())
-			unwatch := c.Watch(ctx)
-			type sent struct {
-				n   int
-				err error
-			}
-			result := make(chan sent, 1)
-			go func() { n, err := c.Send(tooMuch(network), 0); result <- sent{n, err} }()
-			inKernel(t)
-			cancel()
-			r := <-result
-			require.ErrorIs(t, r.err, context.Canceled)
-			unwatch()
+			n := canceledSend(t, c, network)
 			require.NoError(t, peer.SetReadDeadline(time.Now().Add(enough)))
-			_, err := io.CopyN(io.Discard, peer, int64(r.n))
+			_, err := io.CopyN(io.Discard, peer, int64(n))
 			require.NoError(t, err, "all that was counted, and the client does nothing more for it")
 			go func() { _, _ = peer.Write([]byte("answer")) }()
 			_, err = c.Recv(make([]byte, 6), client.WaitAll)
