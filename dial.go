@@ -183,7 +183,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			case local != nil:
 				how := bindLate
 				for _, other := range bound { // it connects, and another dial sees that
-					_ = other.AllowReuse(true)
+					_ = other.SetReuseAddr(true)
 					how = bindAnother
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
@@ -205,7 +205,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		return nil, addr, err
 	}
 	if hasPort {
-		_ = s.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = s.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()
@@ -313,7 +313,7 @@ func (c *Client) learnEnds() {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
-		_ = c.sock.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = c.sock.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 }
 
