@@ -102,7 +102,7 @@ func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rep
 }
 
 // dialWatched is dialDirect with the resolver watched.
-func dialWatched(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func dialWatched(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	ctx, repeat := watchResolver(ctx, p.opts.Resolver)
 	c, addr, err := dialDirect(ctx, where, p, until)
 	if c != nil {

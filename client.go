@@ -117,10 +117,10 @@ type Client struct {
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
 
-	kept   *kept // of a client that comes from a pool
-	gate   gate  // shut when it has been given back
-	note   note  // of how it was used
-	old    bool  // the connection was there before the client asked for one
+	kept   *pooledConn // of a client that comes from a pool
+	gate   gate        // shut when it has been given back
+	note   note        // of how it was used
+	old    bool        // the connection was there before the client asked for one
 	reuses int
 }
 
@@ -181,7 +181,7 @@ func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, o
 func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
-	p, err := opts.plan(n)
+	p, err := opts.dialConfig(n)
 	if err == nil && p.via != nil {
 		err = &OptionError{Option: "Proxy", Reason: "only Dial goes through one"}
 	}
@@ -435,7 +435,7 @@ func (c *Client) Close() error {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
 	if c.kept != nil {
-		return c.closed(c.kept.giveBack(c, false))
+		return c.closed(c.kept.release(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
 	var err error

@@ -124,7 +124,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if !ok {
 		return nil, where, net.UnknownNetworkError(network)
 	}
-	p, err := opts.plan(n)
+	p, err := opts.dialConfig(n)
 	if err != nil {
 		return nil, where, err
 	}
@@ -156,7 +156,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	return c, nil, nil
 }
 
-func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
 	addrs, search, err := addresses(ctx, n, local, where.address, opts.Resolver, until)
 	defer search.close()

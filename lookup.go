@@ -72,7 +72,7 @@ func lookUp(ctx context.Context, n network, host string, port uint16, r *net.Res
 	} else if n.v4 == 0 {
 		family = "ip6"
 	}
-	s.leave = tie(r).join(ctx, s, family)
+	s.leave = newCancelableResolver(r).join(ctx, s, family)
 	return s
 }
 

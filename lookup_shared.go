@@ -15,7 +15,7 @@ import (
 // server, and the goroutine with it, for the resolver's own 5 s: a
 // context does not reach a read that is under way (net/dnsclient_unix.go). A
 // lookup by the system's library, where Go uses that, cannot be ended at all.
-type tiedResolver struct {
+type cancelableResolver struct {
 	of                     *net.Resolver
 	preferGo, strictErrors bool
 
@@ -25,18 +25,18 @@ type tiedResolver struct {
 
 // lastTied is kept because those who look up the same name at the same time share the
 // lookup, as long as they share the resolver.
-var lastTied atomic.Pointer[tiedResolver]
+var lastResolver atomic.Pointer[cancelableResolver]
 
-func tie(of *net.Resolver) *tiedResolver {
-	if t := lastTied.Load(); t != nil && t.of == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
+func newCancelableResolver(of *net.Resolver) *cancelableResolver {
+	if t := lastResolver.Load(); t != nil && t.of == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
 		return t
 	}
-	t := &tiedResolver{of: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[asked]*lookup)}
-	lastTied.Store(t)
+	t := &cancelableResolver{of: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[asked]*lookup)}
+	lastResolver.Store(t)
 	return t
 }
 
-func (t *tiedResolver) dial(ctx context.Context, l *lookup, network, address string) (net.Conn, error) {
+func (t *cancelableResolver) dial(ctx context.Context, l *lookup, network, address string) (net.Conn, error) {
 	dial := t.of.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -89,7 +89,7 @@ func newLookup(what asked) *lookup {
 
 // join makes a search part of the lookup of its host, which begins if there is none. The
 // last one to leave ends it.
-func (t *tiedResolver) join(ctx context.Context, s *search, families string) (leave func()) {
+func (t *cancelableResolver) join(ctx context.Context, s *search, families string) (leave func()) {
 	what := asked{families, s.host}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +109,7 @@ func (t *tiedResolver) join(ctx context.Context, s *search, families string) (le
 	return func() { t.leave(l, s) }
 }
 
-func (t *tiedResolver) leave(l *lookup, s *search) {
+func (t *cancelableResolver) leave(l *lookup, s *search) {
 	t.mu.Lock()
 	l.mu.Lock()
 	delete(l.searches, s)
@@ -125,7 +125,7 @@ func (t *tiedResolver) leave(l *lookup, s *search) {
 	}
 }
 
-func (t *tiedResolver) run(ctx context.Context, l *lookup) {
+func (t *cancelableResolver) run(ctx context.Context, l *lookup) {
 	defer close(l.ended)
 	defer l.cancel()
 	r := &net.Resolver{PreferGo: t.preferGo, StrictErrors: t.strictErrors}

@@ -205,7 +205,7 @@ func orElse(d, other time.Duration) time.Duration {
 
 // A plan is what Options ask of one network: read, checked, and with the files
 // loaded that they name, before there is a socket.
-type plan struct {
+type dialConfig struct {
 	opts  *Options
 	net   network
 	local *sock.Addr // nil: the system's choice
@@ -216,7 +216,7 @@ type plan struct {
 }
 
 // plan refuses what n's sockets do not have.
-func (o *Options) plan(n network) (*plan, error) {
+func (o *Options) dialConfig(n network) (*dialConfig, error) {
 	if o.TLS != nil && !n.isStream() {
 		return nil, &OptionError{Option: "TLS", Reason: "only streams have it"}
 	}
@@ -227,7 +227,7 @@ func (o *Options) plan(n network) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{opts: o, net: n}
+	p := &dialConfig{opts: o, net: n}
 	if p.via, err = o.proxy(n); err != nil {
 		return nil, err
 	}

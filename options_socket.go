@@ -310,24 +310,6 @@ func truth(b bool) int {
 	return 0
 }
 
-// sameSocket reports whether the options make the same of a socket, for a Pool.
-func (o *Options) sameSocket(p *Options) bool {
-	return o.NoDelay == p.NoDelay && o.QuickAck == p.QuickAck && o.ReuseAddr == p.ReuseAddr &&
-		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors &&
-		o.TOS == p.TOS && o.TTL == p.TTL && o.Mark == p.Mark && o.Device == p.Device &&
-		o.RecvBuffer == p.RecvBuffer && o.SendBuffer == p.SendBuffer &&
-		o.UserTimeout == p.UserTimeout && o.Linger == p.Linger && o.BusyPoll == p.BusyPoll &&
-		(o.KeepAlive == p.KeepAlive || o.KeepAlive != nil && p.KeepAlive != nil && *o.KeepAlive == *p.KeepAlive) &&
-		o.Multicast.same(p.Multicast)
-}
-
-func (m *Multicast) same(as *Multicast) bool {
-	if m == nil || as == nil {
-		return m == as
-	}
-	return m.Interface == as.Interface && m.TTL == as.TTL && m.Loopback == as.Loopback && slices.Equal(m.Groups, as.Groups)
-}
-
 func (m *Multicast) clone() *Multicast {
 	if m == nil {
 		return nil

@@ -148,7 +148,7 @@ func (o *Options) proxy(n network) (*via, error) {
 }
 
 // dial connects to the proxy and has it connect to where, all before until.
-func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func (v *via) dial(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	host, port, err := p.net.proxyTarget(where.address)
 	if err != nil {
 		return nil, where, err

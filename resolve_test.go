@@ -166,11 +166,11 @@ func FuzzParseUnix(f *testing.F) {
 
 func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
 	a, b := new(net.Resolver), &net.Resolver{PreferGo: true}
-	require.Same(t, tie(a), tie(a))
-	require.NotSame(t, tie(a), tie(b))
-	require.True(t, tie(b).preferGo)
+	require.Same(t, newCancelableResolver(a), newCancelableResolver(a))
+	require.NotSame(t, newCancelableResolver(a), newCancelableResolver(b))
+	require.True(t, newCancelableResolver(b).preferGo)
 	b.StrictErrors = true
-	require.True(t, tie(b).strictErrors)
+	require.True(t, newCancelableResolver(b).strictErrors)
 }
 
 func TestTheDefaultsOfLimits(t *testing.T) {

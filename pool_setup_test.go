@@ -156,8 +156,8 @@ func TestASetupThatFailsFailsTheDial(t *testing.T) {
 			}
 			return nil
 		}, nil, "has closed"},
-		"Close":      {func(c *client.Client) error { return c.Close() }, nil, "closed the client"},
-		"Discard":    {func(c *client.Client) error { return c.Discard() }, nil, "closed the client"},
+		"Close":      {func(c *client.Client) error { return c.Close() }, nil, "the client was closed"},
+		"Discard":    {func(c *client.Client) error { return c.Discard() }, nil, "the client was closed"},
 		"CloseWrite": {func(c *client.Client) error { return c.CloseWrite() }, nil, "had failed"},
 		"a call under way": {func(c *client.Client) error {
 			go func() { _, _ = c.Recv(make([]byte, 1), 0) }()
@@ -434,7 +434,7 @@ func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
 		return nil
 	}})
 	_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil)
-	require.ErrorContains(t, err, "watched had ended")
+	require.ErrorContains(t, err, "a watched context had ended")
 	ends(t, <-s.new)
 	require.Zero(t, p.Stats().Dialing+p.Stats().Active+p.Stats().Idle)
 }
@@ -505,7 +505,7 @@ func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
 				}})
 				c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Framing: lines})
 				if fails && !unanswered {
-					require.ErrorContains(t, err, "still to come")
+					require.ErrorContains(t, err, "had not arrived")
 					return
 				}
 				require.NoError(t, err)

@@ -71,10 +71,10 @@ type dialed struct {
 	err error
 }
 
-func (g *gated) dial(ctx context.Context, fresh bool) chan dialed {
+func (g *gated) dial(ctx context.Context, mode acquireMode) chan dialed {
 	ch := make(chan dialed, 1)
 	go func() {
-		c, err := g.pool.dial(ctx, g.Addr().Network(), g.Addr().String(), &g.opts, fresh)
+		c, err := g.pool.acquire(ctx, g.Addr().Network(), g.Addr().String(), &g.opts, mode)
 		ch <- dialed{c, err}
 	}()
 	return ch
@@ -83,7 +83,7 @@ func (g *gated) dial(ctx context.Context, fresh bool) chan dialed {
 // open dials, and lets the dial pass.
 func (g *gated) open(t *testing.T) *Client {
 	t.Helper()
-	got := g.dial(context.Background(), false)
+	got := g.dial(context.Background(), reuseOrDial)
 	(<-g.dials) <- nil
 	d := <-got
 	require.NoError(t, d.err)
@@ -96,10 +96,10 @@ func (g *gated) becomes(t *testing.T, is func(PoolStats) bool) {
 }
 
 // waiting has one more wait.
-func (g *gated) waiting(t *testing.T, fresh bool) chan dialed {
+func (g *gated) waiting(t *testing.T, mode acquireMode) chan dialed {
 	t.Helper()
 	before := g.pool.Stats().Waits
-	ch := g.dial(context.Background(), fresh)
+	ch := g.dial(context.Background(), mode)
 	g.becomes(t, func(s PoolStats) bool { return s.Waits == before+1 })
 	return ch
 }
@@ -112,12 +112,12 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 	(<-g.dials) <- nil
 	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
 	require.Zero(t, g.pool.Stats().Dialing)
-	c2 := g.dial(context.Background(), false)
+	c2 := g.dial(context.Background(), reuseOrDial)
 	d := <-c2
 	require.NoError(t, d.err)
 	require.False(t, d.c.Reused())
 	require.Zero(t, d.c.ReuseCount())
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Close())
 	d2 := <-got
 	require.NoError(t, d2.err)
@@ -126,7 +126,7 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 	require.Equal(t, 2, g.pool.Stats().Idle)
 	require.EqualValues(t, 2, g.pool.Stats().Dials)
 
-	fresh := g.dial(context.Background(), true)
+	fresh := g.dial(context.Background(), newOnly)
 	pass := <-g.dials
 	s := g.pool.Stats()
 	require.Equal(t, 1, s.Idle)
@@ -142,8 +142,8 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
-	fresh := g.waiting(t, true)
-	later := g.waiting(t, false)
+	fresh := g.waiting(t, newOnly)
+	later := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Close())
 	(<-g.dials) <- nil
 	d := <-fresh
@@ -163,10 +163,10 @@ func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	require.NoError(t, g.open(t).Close())
-	d := <-g.dial(context.Background(), false)
+	d := <-g.dial(context.Background(), reuseOrDial)
 	require.NoError(t, d.err)
-	d.c.kept.since = bothClocks().add(-time.Hour)
-	got := g.waiting(t, false)
+	d.c.kept.idleSince = bothClocks().add(-time.Hour)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, d.c.Close())
 	d = <-got
 	require.NoError(t, d.err)
@@ -177,21 +177,21 @@ func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 
 func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
 	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
-	s := p.shelf(place{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
+	s := p.bucketLocked(connKey{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
-	w, behind := newWaiter(context.Background(), s.opts, false), newWaiter(context.Background(), s.opts, false)
-	p.queue(s, w, false)
-	p.queue(s, behind, false)
+	w, behind := newWaiter(context.Background(), s.opts, reuseOrDial), newWaiter(context.Background(), s.opts, reuseOrDial)
+	p.enqueueLocked(s, w, false)
+	p.enqueueLocked(s, behind, false)
 	require.EqualValues(t, 2, s.stats.Waits)
 	const long = time.Hour
-	w.asked = w.asked.Add(-long)
-	p.leave(s, w, handed{})
+	w.waitingSince = w.waitingSince.Add(-long)
+	p.finishLocked(s, w, acquireResult{})
 	<-w.ready
 	require.GreaterOrEqual(t, s.stats.WaitTime, long)
-	p.queue(s, w, true)
+	p.enqueueLocked(s, w, true)
 	require.EqualValues(t, 2, s.stats.Waits)
 	require.Same(t, w, s.waiters.Front().Value)
-	p.leave(s, w, handed{})
+	p.finishLocked(s, w, acquireResult{})
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
 
@@ -199,9 +199,9 @@ func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
 // hangs.
 func TestADialIsFirstForWhoBeganIt(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
-	first := g.dial(context.Background(), false)
+	first := g.dial(context.Background(), reuseOrDial)
 	held := <-g.dials
-	second := g.dial(context.Background(), false)
+	second := g.dial(context.Background(), reuseOrDial)
 	(<-g.dials) <- nil
 	d := <-second
 	require.NoError(t, d.err)
@@ -219,11 +219,11 @@ func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 2})
 	c := g.open(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	goes := g.dial(ctx, false)
+	goes := g.dial(ctx, reuseOrDial)
 	held := <-g.dials
 	cancel()
 	require.ErrorIs(t, (<-goes).err, context.Canceled)
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Discard())
 	(<-g.dials) <- nil
 	d := <-got
@@ -242,7 +242,7 @@ func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	(<-g.dials) <- nil
 	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
-	d := <-g.dial(context.Background(), false)
+	d := <-g.dial(context.Background(), reuseOrDial)
 	require.NoError(t, d.err)
 	require.NoError(t, d.c.Close())
 	require.EqualValues(t, 1, g.pool.Stats().Dials)
@@ -278,10 +278,10 @@ func TestADialThatNobodyWaitsForEnds(t *testing.T) {
 	require.NoError(t, err)
 	begin, now := time.Now(), bothClocks()
 	g.pool.mu.Lock() // as if it came back
-	s := g.pool.shelf(place{"", "tcp", address}, opts)
-	k := g.pool.keep(s, c, now)
+	s := g.pool.bucketLocked(connKey{"", "tcp", address}, opts)
+	k := g.pool.newConn(s, c, now)
 	k.uses = 1
-	require.Nil(t, g.pool.deliver(k, now))
+	require.Nil(t, g.pool.putConnLocked(k, now))
 	g.pool.mu.Unlock()
 	d := <-got
 	require.NoError(t, d.err)
@@ -296,10 +296,10 @@ func TestWhatThePoolClosesIsCounted(t *testing.T) {
 	require.NoError(t, c.Close())
 	g.pool.CloseIdle()
 	require.NoError(t, c2.Close())
-	late := g.dial(context.Background(), false) // takes c2
+	late := g.dial(context.Background(), reuseOrDial) // takes c2
 	require.NoError(t, (<-late).c.Close())
 	ctx, cancel := context.WithCancel(context.Background())
-	goes := g.dial(ctx, true)
+	goes := g.dial(ctx, newOnly)
 	held := <-g.dials
 	cancel()
 	require.ErrorIs(t, (<-goes).err, context.Canceled)
@@ -355,16 +355,18 @@ func TestAPanicInAnEndThatNobodyWaitsFor(t *testing.T) {
 	peer := <-g.peers
 	defer peer.Close()
 	g.pool.mu.Lock()
-	all := g.pool.takeIdle()
-	s := all[0].shelf
+	all := g.pool.takeAllIdleLocked()
+	s := all[0].bucket
 	s.closing++
 	g.pool.mu.Unlock()
-	broken := &kept{pool: g.pool, shelf: s} // without a socket, which panics
-	g.pool.closeUnseen(append([]*kept{broken}, all...)...)
+	broken := &pooledConn{pool: g.pool, bucket: s} // without a socket, which panics
+	g.pool.closeConnsRecover(append([]*pooledConn{broken}, all...)...)
 	_, err := peer.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 	require.Zero(t, s.closing)
-	require.Panics(t, func() { _, _ = g.pool.dial(t.Context(), g.Addr().Network(), g.Addr().String(), &g.opts, false) })
+	require.Panics(t, func() {
+		_, _ = g.pool.acquire(t.Context(), g.Addr().Network(), g.Addr().String(), &g.opts, reuseOrDial)
+	})
 	require.NoError(t, g.open(t).Close(), "once")
 }
 
@@ -423,7 +425,7 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 	for err = nil; err == nil; {
 		_, err = c.Send(make([]byte, 1<<20), DontWait)
 	}
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	begin := time.Now()
 	discarded := make(chan error, 1)
 	go func() { discarded <- c.Discard() }()
@@ -460,7 +462,7 @@ func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
 				g.pool.CloseIdle()
 			}()
 			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.OverLimit+s.Discarded == 1 })
-			got := g.dial(context.Background(), false)
+			got := g.dial(context.Background(), reuseOrDial)
 			if name == "a closed pool" {
 				require.ErrorIs(t, (<-got).err, net.ErrClosed)
 				<-closed
