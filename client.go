@@ -196,7 +196,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	c := wrap(s, typ, n.name, opts, a)
 	c.security, c.packets = p.tls, p.packets
 	if p.local != nil {
-		if err := c.bindTo(*p.local, bindLate); err != nil {
+		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
 			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
 		}
@@ -213,7 +213,7 @@ func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket,
 	}
 	s, err := sock.Open(typ.domain(), kind, opts.protocol())
 	if err != nil && opts.MPTCP {
-		err = optionFailed("MPTCP", err)
+		err = optionError("MPTCP", err)
 	}
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket,
 			_ = s.Close()
 		}
 	}()
-	if err := opts.prepare(s, typ); err != nil {
+	if err := opts.applyTo(s, typ); err != nil {
 		return nil, err
 	}
 	if opts.Control != nil {

@@ -36,11 +36,11 @@ func Dial(network, address string, opts *Options) (*Client, error) {
 // ctx's. Once it has returned, ctx has no effect on the client.
 func DialContext(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
-	return dialBy(ctx, network, address, opts, deadline(ctx, opts.limits().connect))
+	return dialUntil(ctx, network, address, opts, deadline(ctx, opts.limits().connect))
 }
 
 // dialBy is DialContext with a limit that began before.
-func dialBy(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, error) {
+func dialUntil(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, error) {
 	c, addr, err := dial(ctx, network, address, opts, until)
 	if err != nil {
 		return nil, &net.OpError{Op: opDial, Net: network, Addr: addr, Err: err}
@@ -140,7 +140,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if p.via != nil {
 		c, addr, err = p.via.dial(ctx, where, p, until)
 	} else {
-		c, addr, err = dialWatched(ctx, where, p, until)
+		c, addr, err = dialDirect(ctx, where, p, until)
 	}
 	if err != nil {
 		return nil, addr, err
@@ -156,24 +156,24 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	return c, nil, nil
 }
 
-func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
 	addrs, search, err := addresses(ctx, n, local, where.address, opts.Resolver, until)
 	defer search.close()
 	if err != nil {
 		return nil, where, err
 	}
-	if addrs = reachedFrom(local, addrs); len(addrs) == 0 {
+	if addrs = sameFamily(local, addrs); len(addrs) == 0 {
 		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
 	}
 	shared := newAddressing(opts) // by the attempts
-	hasPort := local != nil && ownPort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
+	hasPort := local != nil && hasExclusivePort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
 	var bound []*sock.Socket // to the one port of a dial, if so
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
+	s, winner, tried := sock.First(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
-			search.starts(a)
+			search.noteAttempt(a)
 			typ := n.typeOf(a)
 			s, err := open(typ, netAddr(typ, a).String(), opts, shared)
 			if err != nil {
@@ -181,17 +181,17 @@ func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Ins
 			}
 			switch {
 			case local != nil:
-				how := bindLate
+				how := bindAtConnect
 				for _, other := range bound { // it connects, and another dial sees that
 					_ = other.AllowReuse(true)
-					how = bindAnother
+					how = bindShared
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
 				if err == nil && hasPort {
 					bound = append(bound, s)
 				}
 			case n.local == UnixDgram:
-				err = bindAnywhere(s)
+				err = autobind(s)
 			}
 			if err != nil {
 				_ = s.Close()
@@ -201,7 +201,7 @@ func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Ins
 		},
 		func(s *sock.Socket) { _ = s.Close() })
 	if s == nil {
-		addr, err := dialError(ctx, opDial, where, n, tried, search.unanswered())
+		addr, err := dialError(ctx, opDial, where, n, tried, search.timeoutError())
 		return nil, addr, err
 	}
 	if hasPort {
@@ -239,7 +239,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		if c.sock.Closed() || c.sock.Stopped() { // before it could be known what to abort
 			err = sock.ErrStopped
 		} else {
-			lookup, repeat := watchResolver(ctx, c.resolver)
+			lookup, repeat := guardResolver(ctx, c.resolver)
 			addr, err = c.connect(lookup, address)
 			repeat(c.sock)
 		}
@@ -281,7 +281,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	if err := c.bindToBeAnswered(); err != nil {
+	if err := c.ensureNamed(); err != nil {
 		return where, err
 	}
 	stop, unwatch := watch(ctx)
@@ -341,7 +341,7 @@ func watch(ctx context.Context) (stop *sock.Stop, done func()) {
 }
 
 // addresses resolves the address, unless the context has ended already.
-func addresses(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
+func addresses(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextual(ctx, sock.ErrStopped)
 	}

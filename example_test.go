@@ -218,7 +218,7 @@ func ExampleType() {
 func ExampleSwitch() {
 	_, err := client.Dial("udp", "127.0.0.1:53", &client.Options{NoDelay: client.SwitchOn})
 	fmt.Println(err)
-	// Output: dial udp 127.0.0.1:53: option NoDelay: only tcp has it
+	// Output: dial udp 127.0.0.1:53: option NoDelay: only for tcp, not for udp
 }
 
 // A Dialer is the dial function that drivers ask for.

@@ -10,7 +10,7 @@ import (
 )
 
 // answer takes an answer to a question, or none.
-func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
+func (l *sharedLookup) recordAnswer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.failed, typ)
@@ -21,14 +21,14 @@ func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSEr
 		return
 	}
 	l.answered[typ] = ips
-	for s := range l.searches {
-		s.hear(ips)
+	for s := range l.members {
+		s.addEarly(ips)
 	}
 }
 
 // mostTelling is the error of a lookup: that there is no such host has to be said by both
 // answers, and package net gives the error of the one that comes first.
-func (l *lookup) mostTelling(err error) error {
+func (l *sharedLookup) bestError(err error) error {
 	var dns *net.DNSError
 	if !errors.As(err, &dns) || !dns.IsNotFound {
 		return err
@@ -52,7 +52,7 @@ func (l *lookup) mostTelling(err error) error {
 // An observedConn reads along on a resolver's connection, which is for one question.
 type observedConn struct {
 	net.Conn
-	of       *lookup
+	lookup   *sharedLookup
 	stream   bool
 	id       uint16
 	question dnsmessage.Question
@@ -65,8 +65,8 @@ type observedPacketConn struct {
 	net.PacketConn
 }
 
-func (l *lookup) observe(conn net.Conn) net.Conn {
-	c := &observedConn{Conn: conn, of: l}
+func (l *sharedLookup) observe(conn net.Conn) net.Conn {
+	c := &observedConn{Conn: conn, lookup: l}
 	if pc, ok := conn.(net.PacketConn); ok {
 		return observedPacketConn{c, pc}
 	}
@@ -90,7 +90,7 @@ func (c *observedConn) Write(b []byte) (int, error) {
 func (c *observedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		c.of.answer(c.question.Type, nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, IsTimeout: isTimeout(err), IsTemporary: true})
+		c.lookup.recordAnswer(c.question.Type, nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, IsTimeout: isTimeout(err), IsTemporary: true})
 		return n, err
 	}
 	if !c.stream {
@@ -121,10 +121,10 @@ func (c *observedConn) parse(message []byte) {
 	switch h.RCode {
 	case dnsmessage.RCodeSuccess:
 	case dnsmessage.RCodeNameError:
-		c.of.answer(q.Type, nil, nil)
+		c.lookup.recordAnswer(q.Type, nil, nil)
 		return
 	default:
-		c.of.answer(q.Type, nil, &net.DNSError{Err: "server misbehaving", Server: c.RemoteAddr().String(), IsTemporary: true})
+		c.lookup.recordAnswer(q.Type, nil, &net.DNSError{Err: "server misbehaving", Server: c.RemoteAddr().String(), IsTemporary: true})
 		return
 	}
 	if p.SkipAllQuestions() != nil {
@@ -154,7 +154,7 @@ func (c *observedConn) parse(message []byte) {
 			break
 		}
 	}
-	c.of.answer(q.Type, ips, nil)
+	c.lookup.recordAnswer(q.Type, ips, nil)
 }
 
 // sameQuestion compares as RFC 4343 has it: without case, in ASCII.

@@ -87,8 +87,8 @@ func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
 		"half of an answer": {reply[:len(reply)-2], false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookup(asked{"ip", "host.test"})
-			c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{test.message, reply}}, of: l}}
+			l := newLookup(lookupKey{"ip", "host.test"})
+			c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{test.message, reply}}, lookup: l}}
 			_, err := c.Write(dnsMessage(t, same))
 			require.NoError(t, err)
 			buf := make([]byte, 1500)
@@ -112,7 +112,7 @@ func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
 	framed := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
 	whole := framed(reply)
 	for at := range len(whole) {
-		l := newLookup(asked{"ip", "host.test"})
+		l := newLookup(lookupKey{"ip", "host.test"})
 		c := l.observe(&script{pieces: [][]byte{whole[:at], whole[at:]}})
 		_, isPacket := c.(net.PacketConn)
 		require.False(t, isPacket, "package net would not send the length")
@@ -135,18 +135,18 @@ func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
 func TestThatThereIsNoSuchHostIsSaidByBothAnswers(t *testing.T) {
 	missing := &net.DNSError{Err: "no such host", Name: "host.test", IsNotFound: true}
 	other := errors.New("other")
-	l := newLookup(asked{"ip", "host.test"})
-	require.Equal(t, missing, l.mostTelling(missing))
-	l.answer(dnsmessage.TypeA, nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true})
-	require.Equal(t, other, l.mostTelling(other))
-	require.EqualError(t, l.mostTelling(missing), "lookup host.test: server misbehaving")
-	l.answer(dnsmessage.TypeAAAA, nil, &net.DNSError{Err: "i/o timeout", IsTimeout: true})
+	l := newLookup(lookupKey{"ip", "host.test"})
+	require.Equal(t, missing, l.bestError(missing))
+	l.recordAnswer(dnsmessage.TypeA, nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true})
+	require.Equal(t, other, l.bestError(other))
+	require.EqualError(t, l.bestError(missing), "lookup host.test: server misbehaving")
+	l.recordAnswer(dnsmessage.TypeAAAA, nil, &net.DNSError{Err: "i/o timeout", IsTimeout: true})
 	for range 20 {
-		require.EqualError(t, l.mostTelling(missing), "lookup host.test: i/o timeout")
+		require.EqualError(t, l.bestError(missing), "lookup host.test: i/o timeout")
 	}
-	l.answer(dnsmessage.TypeA, nil, nil)
-	l.answer(dnsmessage.TypeAAAA, nil, nil)
-	require.Equal(t, missing, l.mostTelling(missing))
+	l.recordAnswer(dnsmessage.TypeA, nil, nil)
+	l.recordAnswer(dnsmessage.TypeAAAA, nil, nil)
+	require.Equal(t, missing, l.bestError(missing))
 }
 
 // A stranger's datagrams are read along before package net has judged them: whatever is in
@@ -158,8 +158,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("hello"))
 	question := dnsMessage(f, same)
 	f.Fuzz(func(t *testing.T, message []byte) {
-		l := newLookup(asked{"ip", "host.test"})
-		c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{message}}, of: l}}
+		l := newLookup(lookupKey{"ip", "host.test"})
+		c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{message}}, lookup: l}}
 		if _, err := c.Write(question); err != nil {
 			t.Fatal(err)
 		}

@@ -16,11 +16,11 @@ import (
 // context does not reach a read that is under way (net/dnsclient_unix.go). A
 // lookup by the system's library, where Go uses that, cannot be ended at all.
 type cancelableResolver struct {
-	of                     *net.Resolver
+	resolver               *net.Resolver
 	preferGo, strictErrors bool
 
 	mu      sync.Mutex
-	lookups map[asked]*lookup // that are under way
+	lookups map[lookupKey]*sharedLookup // that are under way
 }
 
 // lastTied is kept because those who look up the same name at the same time share the
@@ -28,23 +28,23 @@ type cancelableResolver struct {
 var lastResolver atomic.Pointer[cancelableResolver]
 
 func newCancelableResolver(of *net.Resolver) *cancelableResolver {
-	if t := lastResolver.Load(); t != nil && t.of == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
+	if t := lastResolver.Load(); t != nil && t.resolver == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
 		return t
 	}
-	t := &cancelableResolver{of: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[asked]*lookup)}
+	t := &cancelableResolver{resolver: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[lookupKey]*sharedLookup)}
 	lastResolver.Store(t)
 	return t
 }
 
-func (t *cancelableResolver) dial(ctx context.Context, l *lookup, network, address string) (net.Conn, error) {
-	dial := t.of.Dial
+func (t *cancelableResolver) dial(ctx context.Context, l *sharedLookup, network, address string) (net.Conn, error) {
+	dial := t.resolver.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	conn, err := dialResolver(ctx, dial, network, address)
+	conn, err := callResolverDial(ctx, dial, network, address)
 	if err != nil {
 		if isOutOfDescriptors(err) {
-			l.cause.Store(&err)
+			l.dialErr.Store(&err)
 		}
 		return nil, err
 	}
@@ -63,34 +63,34 @@ func (t *cancelableResolver) dial(ctx context.Context, l *lookup, network, addre
 // that has an address of either family is the host. So the addresses that come in the
 // first answer are among those that net is going to give, however long the other answer
 // takes. Of a lookup by the system's library nothing is learnt before it ends.
-type lookup struct {
-	asked
-	cancel context.CancelFunc
-	ended  chan struct{}
-	cause  atomic.Pointer[error] // why the resolver could not ask
+type sharedLookup struct {
+	lookupKey
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	dialErr atomic.Pointer[error] // why the resolver could not ask
 
 	mu       sync.Mutex
-	searches map[*search]struct{}
+	members  map[*addrLookup]struct{}
 	answered map[dnsmessage.Type][]netip.Addr
 	failed   map[dnsmessage.Type]*net.DNSError // if the last answer to the question is none
 }
 
-type asked struct{ families, host string }
+type lookupKey struct{ families, host string }
 
-func newLookup(what asked) *lookup {
-	return &lookup{
-		asked:    what,
-		ended:    make(chan struct{}),
-		searches: make(map[*search]struct{}),
-		answered: make(map[dnsmessage.Type][]netip.Addr),
-		failed:   make(map[dnsmessage.Type]*net.DNSError),
+func newLookup(what lookupKey) *sharedLookup {
+	return &sharedLookup{
+		lookupKey: what,
+		ended:     make(chan struct{}),
+		members:   make(map[*addrLookup]struct{}),
+		answered:  make(map[dnsmessage.Type][]netip.Addr),
+		failed:    make(map[dnsmessage.Type]*net.DNSError),
 	}
 }
 
 // join makes a search part of the lookup of its host, which begins if there is none. The
 // last one to leave ends it.
-func (t *cancelableResolver) join(ctx context.Context, s *search, families string) (leave func()) {
-	what := asked{families, s.host}
+func (t *cancelableResolver) join(ctx context.Context, s *addrLookup, families string) (leave func()) {
+	what := lookupKey{families, s.host}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.lookups[what]
@@ -102,20 +102,20 @@ func (t *cancelableResolver) join(ctx context.Context, s *search, families strin
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.searches[s] = struct{}{}
+	l.members[s] = struct{}{}
 	for _, ips := range l.answered {
-		s.hear(ips)
+		s.addEarly(ips)
 	}
 	return func() { t.leave(l, s) }
 }
 
-func (t *cancelableResolver) leave(l *lookup, s *search) {
+func (t *cancelableResolver) leave(l *sharedLookup, s *addrLookup) {
 	t.mu.Lock()
 	l.mu.Lock()
-	delete(l.searches, s)
-	last := len(l.searches) == 0
-	if last && t.lookups[l.asked] == l {
-		delete(t.lookups, l.asked)
+	delete(l.members, s)
+	last := len(l.members) == 0
+	if last && t.lookups[l.lookupKey] == l {
+		delete(t.lookups, l.lookupKey)
 	}
 	l.mu.Unlock()
 	t.mu.Unlock()
@@ -125,7 +125,7 @@ func (t *cancelableResolver) leave(l *lookup, s *search) {
 	}
 }
 
-func (t *cancelableResolver) run(ctx context.Context, l *lookup) {
+func (t *cancelableResolver) run(ctx context.Context, l *sharedLookup) {
 	defer close(l.ended)
 	defer l.cancel()
 	r := &net.Resolver{PreferGo: t.preferGo, StrictErrors: t.strictErrors}
@@ -133,21 +133,21 @@ func (t *cancelableResolver) run(ctx context.Context, l *lookup) {
 		return t.dial(ctx, l, network, address)
 	}
 	ips, err := r.LookupNetIP(ctx, l.families, l.host)
-	switch cause := l.cause.Load(); {
+	switch cause := l.dialErr.Load(); {
 	case err == nil || ctx.Err() != nil:
 	case cause != nil:
 		err = dnsError(l.host, *cause)
 	default:
-		err = outOfDescriptors(l.host, l.mostTelling(err))
+		err = descriptorError(l.host, l.bestError(err))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.lookups[l.asked] == l {
-		delete(t.lookups, l.asked)
+	if t.lookups[l.lookupKey] == l {
+		delete(t.lookups, l.lookupKey)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s := range l.searches {
-		s.hearAll(ips, err)
+	for s := range l.members {
+		s.addFinal(ips, err)
 	}
 }

@@ -274,7 +274,7 @@ func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
 				var bad *client.OptionError
 				require.ErrorAs(t, err, &bad, "%q", wrong)
 				require.Equal(t, option, bad.Option)
-				require.ErrorContains(t, err, "cannot be the name of an interface")
+				require.ErrorContains(t, err, "is not an interface name")
 			}
 			_, err := c.SendToAddrPort(nil, netip.AddrPortFrom(netip.MustParseAddr("fe80::71").WithZone(wrong), 9))
 			var unknown *net.AddrError

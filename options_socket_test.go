@@ -100,35 +100,35 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 		opts     client.Options
 		says     string
 	}{
-		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.SwitchOn}, "only tcp has it"},
-		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only tcp has it"},
-		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only tcp has it"},
-		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only tcp has it"},
-		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.SwitchOff}, "only tcp has it"},
-		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only tcp has it"},
-		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only tcp has it"},
-		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.SwitchOn}, "only tcp and udp has it"},
-		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only tcp and udp has it"},
-		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only tcp and udp has it"},
-		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only tcp and udp has it"},
-		"Device":      {"unix unixgram", client.Options{Device: "lo"}, "only tcp and udp has it"},
-		"BusyPoll":    {"unix unixgram", client.Options{BusyPoll: 1}, "only tcp and udp has it"},
-		"Broadcast":   {"tcp udp6 unix unixgram", client.Options{Broadcast: true}, "only udp over IPv4 has it"},
-		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only udp has it"},
-		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only udp has it"},
+		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.SwitchOn}, "only for tcp"},
+		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only for tcp"},
+		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only for tcp"},
+		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only for tcp"},
+		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.SwitchOff}, "only for tcp"},
+		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only for tcp"},
+		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only for tcp"},
+		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.SwitchOn}, "only for tcp and udp"},
+		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only for tcp and udp"},
+		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only for tcp and udp"},
+		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only for tcp and udp"},
+		"Device":      {"unix unixgram", client.Options{Device: "lo"}, "only for tcp and udp"},
+		"BusyPoll":    {"unix unixgram", client.Options{BusyPoll: 1}, "only for tcp and udp"},
+		"Broadcast":   {"tcp udp6 unix unixgram", client.Options{Broadcast: true}, "only for udp over IPv4"},
+		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only for udp"},
+		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only for udp"},
 
-		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is neither SwitchDefault nor SwitchOn nor SwitchOff"},
-		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is neither"},
-		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is neither"},
+		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is not a Switch"},
+		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is not a Switch"},
+		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is not a Switch"},
 		"RecvBuffer ":  {"tcp unix", client.Options{RecvBuffer: -1}, "-1 is negative"},
 		"SendBuffer ":  {"tcp unix", client.Options{SendBuffer: -1}, "-1 is negative"},
 		"UserTimeout ": {"tcp", client.Options{UserTimeout: -1}, "-1 is negative"},
 		"BusyPoll ":    {"tcp", client.Options{BusyPoll: -1}, "-1 is negative"},
 
-		"Multicast ":   {"udp", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, "127.0.0.1 is not the address of a group"},
+		"Multicast ":   {"udp", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, "127.0.0.1 is not a multicast address"},
 		"Multicast  ":  {"udp", client.Options{Multicast: &client.Multicast{Interface: "nowhere"}}, "nowhere"},
-		"Multicast   ": {"udp6", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{group}}}, "another family"},
-		"Multicast -":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: 7}}, "7 is neither"},
+		"Multicast   ": {"udp6", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{group}}}, "not of the socket's address family"},
+		"Multicast -":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: 7}}, "7 is not a Switch"},
 	} {
 		option := strings.Trim(name, " -")
 		for network := range strings.FieldsSeq(test.networks) {
@@ -195,7 +195,7 @@ func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
 			var bad *client.OptionError
 			require.ErrorAs(t, err, &bad, "%+v", test.opts)
 			require.Equal(t, test.option, bad.Option)
-			require.ErrorContains(t, err, "is more than")
+			require.ErrorContains(t, err, "the maximum is")
 		}
 	}
 	// What fits is taken.

@@ -88,7 +88,7 @@ func (p *Pool) startDialLocked(b *bucket, w *waiter, victim *pooledConn) {
 
 // dialConn dials a connection and runs Setup on it.
 func (p *Pool) dialConn(ctx context.Context, b *bucket, opts *Options, until sock.Instant) (*pooledConn, error) {
-	c, err := dialBy(ctx, b.key.network, b.key.address, opts, until)
+	c, err := dialUntil(ctx, b.key.network, b.key.address, opts, until)
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,7 @@ func (v *via) dial(ctx context.Context, where target, p *dialConfig, until sock.
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialWatched(ctx, target{"tcp", v.address}, &toProxy, until)
+	c, _, err := dialDirect(ctx, target{"tcp", v.address}, &toProxy, until)
 	if err != nil {
 		return nil, where, v.failed(err)
 	}
@@ -219,7 +219,7 @@ func (n network) proxyTarget(address string) (host string, port uint16, err erro
 	case ip.Zone() != "":
 		return fail("a zone means nothing to a proxy")
 	}
-	a, err := n.suitable(ip, port)
+	a, err := n.sockAddr(ip, port)
 	return a.IP.Addr().String(), port, err
 }
 

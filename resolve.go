@@ -65,12 +65,12 @@ func (n network) parseLocal(address string) (sock.Addr, error) {
 	if err != nil {
 		return sock.Addr{}, &net.AddrError{Err: "not an IP address", Addr: host}
 	}
-	return n.suitable(ip, port)
+	return n.sockAddr(ip, port)
 }
 
 // wildcard gives an address to bind that names no host the host that stands for
 // all of the machine's, in the family of the socket's type.
-func wildcard(typ Type, a sock.Addr) sock.Addr {
+func withWildcard(typ Type, a sock.Addr) sock.Addr {
 	if typ.isUnix() || a.IP.Addr().IsValid() {
 		return a
 	}
@@ -82,7 +82,7 @@ func wildcard(typ Type, a sock.Addr) sock.Addr {
 }
 
 // suitable makes an address of an IP address that the network's sockets can use.
-func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
+func (n network) sockAddr(ip netip.Addr, port uint16) (sock.Addr, error) {
 	if err := checkZone(ip); err != nil {
 		return sock.Addr{}, err
 	}
@@ -132,7 +132,7 @@ func (n network) port(service string) (uint16, error) {
 	}
 	number, err := (&net.Resolver{PreferGo: true}).LookupPort(context.Background(), n.name, service)
 	if err != nil {
-		return 0, outOfDescriptors(n.name+"/"+service, err)
+		return 0, descriptorError(n.name+"/"+service, err)
 	}
 	return uint16(number), nil
 }
@@ -147,7 +147,7 @@ var loopback = map[int]netip.Addr{
 // them. Of a name these may be not all: who wants the rest takes them from the
 // search, which is nil if nothing was to be looked up, and closes it in any case. Only
 // such are looked up as can be reached from the local address, if that is not nil.
-func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
+func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if n.local != 0 {
 		a, err := parseUnix(address)
 		return []sock.Addr{a}, nil, err
@@ -168,7 +168,7 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 			// over IPv4 alone; package net tries both (golang.org/issue/18806).
 			ips = []netip.Addr{ip, netip.IPv4Unspecified()}
 		case err == nil:
-			a, err := n.suitable(ip, port)
+			a, err := n.sockAddr(ip, port)
 			return []sock.Addr{a}, nil, err
 		default:
 			if local != nil && local.IP.Addr().Is4() {
@@ -176,8 +176,8 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 			} else if local != nil && local.IP.Addr().Is6() {
 				n.v4 = 0
 			}
-			s := lookUp(ctx, n, host, port, r, until)
-			addrs, err := s.first()
+			s := startLookup(ctx, n, host, port, r, until)
+			addrs, err := s.firstAddrs()
 			return addrs, s, err
 		}
 	}
@@ -189,11 +189,11 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 }
 
 // reachedFrom gives those addresses that a socket with a local address can connect to.
-func reachedFrom(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
+func sameFamily(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
 	if local == nil || !local.IP.Addr().IsValid() {
 		return addrs
 	}
-	v4, v6 := families(addrs)
+	v4, v6 := splitFamilies(addrs)
 	if local.IP.Addr().Is4() {
 		return v4
 	}
@@ -204,7 +204,7 @@ func reachedFrom(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
 func (n network) addrs(ips []netip.Addr, port uint16) []sock.Addr {
 	addrs := make([]sock.Addr, 0, len(ips))
 	for _, ip := range ips {
-		if a, err := n.suitable(ip, port); err == nil {
+		if a, err := n.sockAddr(ip, port); err == nil {
 			addrs = append(addrs, a)
 		}
 	}

@@ -62,7 +62,7 @@ func TestRFC8305Order(t *testing.T) {
 		"127.0.0.1 127.0.0.2 127.0.0.3":   "127.0.0.1 127.0.0.2 127.0.0.3",
 		"::3 127.0.0.1 ::1 ::2 127.0.0.2": "::3 127.0.0.1 ::1 127.0.0.2 ::2",
 	} {
-		v4, v6 := families(addrs(in))
+		v4, v6 := splitFamilies(addrs(in))
 		require.Equal(t, addrs(want), interleave(v4, v6, !strings.Contains(strings.Fields(in)[0], ":")))
 	}
 }

@@ -43,17 +43,17 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 	until := sock.In(timeout)
 	s := selections.Get().(*selection)
 	defer selections.Put(s)
-	defer s.end()
+	defer s.release()
 	s.sets = [...]set{
 		{"read", read, unix.POLLIN, unix.POLLIN | unix.POLLERR | unix.POLLHUP},
 		{"write", write, unix.POLLOUT, unix.POLLOUT | unix.POLLERR | unix.POLLHUP},
 		{"except", except, unix.POLLPRI, unix.POLLPRI | unix.POLLERR | unix.POLLHUP},
 	}
-	if err := s.begin(); err != nil {
+	if err := s.add(); err != nil {
 		return Ready{}, err
 	}
 	limit := until
-	if slices.ContainsFunc(read, func(c *Client) bool { return c.gives(false) }) {
+	if slices.ContainsFunc(read, func(c *Client) bool { return c.hasInput(false) }) {
 		limit = sock.Now() // the others are looked at, and not waited for
 	}
 	for {
@@ -82,19 +82,19 @@ type selection struct {
 }
 
 type set struct {
-	name    string
-	clients []*Client
-	asked   int16 // poll(2)'s events
-	events  int16 // those that make a client ready
+	name        string
+	clients     []*Client
+	pollEvents  int16 // poll(2)'s events
+	readyEvents int16 // those that make a client ready
 }
 
 var selections = sync.Pool{New: func() any { return new(selection) }}
 
-func (s *selection) begin() error {
+func (s *selection) add() error {
 	for _, set := range s.sets {
 		for i, c := range set.clients {
-			if err := c.join(&s.poll, set.asked); err != nil {
-				return set.failed(i, err)
+			if err := c.addToPoll(&s.poll, set.pollEvents); err != nil {
+				return set.error(i, err)
 			}
 			s.held++
 		}
@@ -106,7 +106,7 @@ func (s *selection) begin() error {
 }
 
 // join has a poll wait for the client too, which then has to end.
-func (c *Client) join(p *sock.Poll, events int16) error {
+func (c *Client) addToPoll(p *sock.Poll, events int16) error {
 	if c == nil {
 		return errNoClient
 	}
@@ -122,7 +122,7 @@ func (c *Client) join(p *sock.Poll, events int16) error {
 
 var errNoClient = fmt.Errorf("no client: %w", unix.EINVAL)
 
-func (s *selection) end() {
+func (s *selection) release() {
 	for _, set := range s.sets {
 		n := min(s.held, len(set.clients))
 		for _, c := range set.clients[:n] {
@@ -144,11 +144,11 @@ func (s *selection) ready() (found bool, err error) {
 		for i, c := range set.clients {
 			events, err := s.poll.Ready(c.sock)
 			if err != nil {
-				return false, set.failed(i, err)
+				return false, set.error(i, err)
 			}
-			is := events&set.events != 0
-			if set.asked == unix.POLLIN {
-				is = c.gives(is)
+			is := events&set.readyEvents != 0
+			if set.pollEvents == unix.POLLIN {
+				is = c.hasInput(is)
 			}
 			if is {
 				s.out[k] = append(s.out[k], c)
@@ -165,7 +165,7 @@ func (s *selection) result() Ready {
 
 // gives reports whether a receive has something to give at once; came is whether
 // the socket has.
-func (c *Client) gives(came bool) bool {
+func (c *Client) hasInput(came bool) bool {
 	t := c.tls.Load()
 	if t == nil && c.packets == nil {
 		return came
@@ -190,7 +190,7 @@ func (e *SelectError) Error() string { return fmt.Sprintf("%s[%d]: %v", e.Set, e
 // Unwrap gives the cause.
 func (e *SelectError) Unwrap() error { return e.Err }
 
-func (s *set) failed(i int, err error) error {
+func (s *set) error(i int, err error) error {
 	c := s.clients[i]
 	if c == nil {
 		return &net.OpError{Op: opSelect, Err: &SelectError{Set: s.name, Index: i, Err: err}}

@@ -37,7 +37,7 @@ func (c *Client) Bind(address string) error {
 	return nil
 }
 
-func (c *Client) bindTo(addr sock.Addr, how binding) error {
+func (c *Client) bindTo(addr sock.Addr, how bindMode) error {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	switch state := c.state.Load(); {
@@ -52,39 +52,39 @@ func (c *Client) bindTo(addr sock.Addr, how binding) error {
 		return err
 	}
 	c.bound = true
-	c.ownPort = ownPort(c.typ, addr, c.reuse)
+	c.ownPort = hasExclusivePort(c.typ, addr, c.reuse)
 	return nil
 }
 
 // A binding is when a TCP socket needs its port.
-type binding int
+type bindMode int
 
 const (
-	bindNow     binding = iota // by bind(2)
-	bindLate                   // when it connects, if the port is the system's choice
-	bindAnother                // late, and another attempt of the same dial has the port
+	bindNow       bindMode = iota // by bind(2)
+	bindAtConnect                 // when it connects, if the port is the system's choice
+	bindShared                    // late, and another attempt of the same dial has the port
 )
 
-func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how binding) error {
-	addr = wildcard(typ, addr)
+func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bindMode) error {
+	addr = withWildcard(typ, addr)
 	switch {
 	case inFileSystem(addr):
 		return s.Bind(addr, func() func() { return remover(addr.Path) })
 	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
 		return s.BindLate(addr)
-	case ownPort(typ, addr, reuse):
-		return s.BindPort(addr, how == bindAnother)
+	case hasExclusivePort(typ, addr, reuse):
+		return s.BindPort(addr, how == bindShared)
 	}
 	return s.Bind(addr, nil)
 }
 
 // ownPort reports whether addr is to be had unless something alive has it.
-func ownPort(typ Type, addr sock.Addr, reuse Switch) bool {
+func hasExclusivePort(typ Type, addr sock.Addr, reuse Switch) bool {
 	return typ.isTCP() && addr.IP.Port() != 0 && reuse == SwitchDefault
 }
 
 // bindToBeAnswered gives a unix datagram client a name if it has none yet.
-func (c *Client) bindToBeAnswered() error {
+func (c *Client) ensureNamed() error {
 	if c.typ != UnixDgram {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (c *Client) bindToBeAnswered() error {
 	if c.bound {
 		return nil
 	}
-	if err := bindAnywhere(c.sock); err != nil {
+	if err := autobind(c.sock); err != nil {
 		return err
 	}
 	c.bound = true
@@ -118,7 +118,7 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	if err := checkZone(to.Addr()); err != nil {
 		return 0, c.sentSome(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
 	}
-	return c.sendTo(p, sock.Addr{IP: unmap(to)})
+	return c.sendTo(p, sock.Addr{IP: unmapped(to)})
 }
 
 func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
@@ -126,10 +126,10 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	err := c.begin(0, 0, false)
 	if err == nil {
 		defer c.end()
-		err = c.unconnectedDatagrams()
+		err = c.checkSendTo()
 	}
 	if err == nil {
-		err = c.bindToBeAnswered()
+		err = c.ensureNamed()
 	}
 	if err == nil {
 		n, err = c.sock.SendTo(p, to, c.limits.send)
@@ -140,7 +140,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	return n, c.sentSome(opSendTo, nil, n, nil)
 }
 
-func (c *Client) unconnectedDatagrams() error {
+func (c *Client) checkSendTo() error {
 	switch {
 	case c.typ.isStream():
 		return os.NewSyscallError("sendto", unix.EOPNOTSUPP)
@@ -203,7 +203,7 @@ func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 		return sock.Addr{}, &net.AddrError{Err: "no address to send to"}
 	default:
 		if ap, err := netip.ParseAddrPort(to.String()); err == nil && !c.typ.isUnix() {
-			return sock.Addr{IP: unmap(ap)}, checkZone(ap.Addr())
+			return sock.Addr{IP: unmapped(ap)}, checkZone(ap.Addr())
 		}
 	}
 	return sock.Addr{}, &net.AddrError{Err: "wrong kind of address for " + c.network, Addr: to.String()}
@@ -226,11 +226,11 @@ func (c *Client) udpAddr(a *net.UDPAddr) (sock.Addr, error) {
 		return bad("zone of an address that is not link-local")
 	}
 	ip = ip.WithZone(a.Zone)
-	return sock.Addr{IP: unmap(netip.AddrPortFrom(ip, uint16(a.Port)))}, checkZone(ip)
+	return sock.Addr{IP: unmapped(netip.AddrPortFrom(ip, uint16(a.Port)))}, checkZone(ip)
 }
 
 // unmap gives an IPv4 address that is written as an IPv6 one its own form.
-func unmap(ap netip.AddrPort) netip.AddrPort {
+func unmapped(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 

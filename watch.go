@@ -34,11 +34,11 @@ func (c *Client) Watch(ctx context.Context) (unwatch func()) {
 		c.watchers.CompareAndSwap(nil, new(watchers))
 		all = c.watchers.Load()
 	}
-	w := &watcher{c: weak.Make(c), of: all, ctx: ctx, over: make(chan struct{})}
+	w := &watcher{c: weak.Make(c), watchers: all, ctx: ctx, over: make(chan struct{})}
 	if ctx.Err() != nil {
-		w.fire()
+		w.contextEnded()
 	} else {
-		w.cancel = context.AfterFunc(ctx, w.fire)
+		w.cancel = context.AfterFunc(ctx, w.contextEnded)
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -56,19 +56,19 @@ type watchers struct {
 
 // A watcher is one context that a client's calls end with.
 type watcher struct {
-	c      weak.Pointer[Client] // a context that lives long is not to keep a client
-	of     *watchers
-	ctx    context.Context
-	cancel func() bool   // keeps fire from being called; nil if it has been
-	over   chan struct{} // closed when fire has returned
-	once   sync.Once
+	c        weak.Pointer[Client] // a context that lives long is not to keep a client
+	watchers *watchers
+	ctx      context.Context
+	cancel   func() bool   // keeps fire from being called; nil if it has been
+	over     chan struct{} // closed when fire has returned
+	once     sync.Once
 }
 
-func (w *watcher) fire() {
+func (w *watcher) contextEnded() {
 	defer close(w.over)
-	w.of.mu.Lock()
-	w.of.ended = append(w.of.ended, w)
-	w.of.mu.Unlock()
+	w.watchers.mu.Lock()
+	w.watchers.ended = append(w.watchers.ended, w)
+	w.watchers.mu.Unlock()
 	c := w.c.Value()
 	if c == nil {
 		return
@@ -88,12 +88,12 @@ func (w *watcher) end() {
 				c.sock.Resume()
 			}
 		}
-		w.of.mu.Lock()
-		defer w.of.mu.Unlock()
+		w.watchers.mu.Lock()
+		defer w.watchers.mu.Unlock()
 		isThis := func(other *watcher) bool { return other == w }
-		w.of.last = w.of.cause()
-		w.of.list = slices.DeleteFunc(w.of.list, isThis)
-		w.of.ended = slices.DeleteFunc(w.of.ended, isThis)
+		w.watchers.last = w.watchers.cause()
+		w.watchers.list = slices.DeleteFunc(w.watchers.list, isThis)
+		w.watchers.ended = slices.DeleteFunc(w.watchers.ended, isThis)
 	})
 }
 
