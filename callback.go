@@ -48,7 +48,7 @@ func runCallback(f func()) (o callbackResult) {
 
 func (o callbackResult) returned() bool { return o.panicked == nil && !o.exited }
 
-// repeat panics or exits as the callback did.
+// rethrow panics or exits as the callback did.
 func (o callbackResult) rethrow() {
 	if o.panicked != nil {
 		panic(o.panicked)
@@ -73,7 +73,7 @@ func (k *keyLog) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// A lookupCalls keeps the first call of Resolver.Dial in one lookup that did not return.
+// A resolverPanic keeps the first call of Resolver.Dial in one lookup that did not return.
 // Package net makes several calls at a time, each with the lookup's context.
 type resolverPanic struct {
 	ended atomic.Pointer[callbackResult]
@@ -81,10 +81,11 @@ type resolverPanic struct {
 
 type resolverPanicKey struct{}
 
-// watchResolver returns the context for lookups. When they are over repeat closes the
-// socket, if there is one, and panics or exits, if the resolver's Dial did. Package net may
-// have asked again, so there can be a connection all the same.
-func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func(*sock.Socket)) {
+// guardResolver returns the context for lookups. The caller calls rethrow when they are
+// over: if Resolver.Dial panicked or ended its goroutine, rethrow closes the socket, if
+// there is one, and does the same. There may be a connection in spite of the panic,
+// because package net may have asked again.
+func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rethrow func(*sock.Socket)) {
 	if r == nil || r.Dial == nil {
 		return ctx, func(*sock.Socket) {}
 	}
@@ -101,19 +102,19 @@ func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rep
 	}
 }
 
-// dialWatched is dialDirect with the resolver watched.
+// dialDirect is dialAddrs with a guarded resolver.
 func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
-	ctx, repeat := guardResolver(ctx, p.opts.Resolver)
+	ctx, rethrow := guardResolver(ctx, p.opts.Resolver)
 	c, addr, err := dialAddrs(ctx, where, p, until)
 	if c != nil {
-		repeat(c.sock)
+		rethrow(c.sock)
 	} else {
-		repeat(nil)
+		rethrow(nil)
 	}
 	return c, addr, err
 }
 
-// dialResolver calls Resolver.Dial.
+// callResolverDial calls Resolver.Dial.
 func callResolverDial(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
 	ended := runCallback(func() { conn, err = dial(ctx, network, address) })
 	if ended.returned() {

@@ -325,7 +325,7 @@ func TestErrors(t *testing.T) {
 				require.ErrorContains(t, err, peer.LocalAddr().String(), "who sent it")
 				return err
 			},
-			is: io.ErrShortBuffer, text: "recvfrom udp4 127.0.0.1:*->127.0.0.1:*: datagram of 4 bytes cut to 1",
+			is: io.ErrShortBuffer, text: "recvfrom udp4 127.0.0.1:*->127.0.0.1:*: datagram of 4 bytes truncated to 1: use a larger buffer",
 		},
 		{
 			name: "urgent datagram", fail: func(t *testing.T) error {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// answer takes an answer to a question, or none.
+// recordAnswer records the answer to a query, or why there is none.
 func (l *sharedLookup) recordAnswer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -26,8 +26,8 @@ func (l *sharedLookup) recordAnswer(typ dnsmessage.Type, ips []netip.Addr, faile
 	}
 }
 
-// mostTelling is the error of a lookup: that there is no such host has to be said by both
-// answers, and package net gives the error of the one that comes first.
+// bestError returns the error of a lookup. The host does not exist only if both answers
+// say so; package net returns the error of the answer that arrives first.
 func (l *sharedLookup) bestError(err error) error {
 	var dns *net.DNSError
 	if !errors.As(err, &dns) || !dns.IsNotFound {
@@ -49,17 +49,18 @@ func (l *sharedLookup) bestError(err error) error {
 	return &named
 }
 
-// An observedConn reads along on a resolver's connection, which is for one question.
+// An observedConn parses the messages on a resolver's connection, which is for one query.
 type observedConn struct {
 	net.Conn
 	lookup   *sharedLookup
 	stream   bool
 	id       uint16
 	question dnsmessage.Question
-	received []byte // of a stream
+	received []byte // from a stream
 }
 
-// An observedPacketConn is one that package net sees is for datagrams.
+// An observedPacketConn is an observedConn that package net recognizes as one for
+// datagrams.
 type observedPacketConn struct {
 	*observedConn
 	net.PacketConn
@@ -77,7 +78,7 @@ func (l *sharedLookup) observe(conn net.Conn) net.Conn {
 func (c *observedConn) Write(b []byte) (int, error) {
 	message := b
 	if c.stream {
-		message = b[min(2, len(b)):] // its length comes first
+		message = b[min(2, len(b)):] // after the length
 	}
 	var p dnsmessage.Parser
 	if h, err := p.Start(message); err == nil {
@@ -106,8 +107,8 @@ func (c *observedConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// parse takes from a message what package net would take. A datagram that does not
-// answer the question can be anybody's.
+// parse reads from a message what package net reads. It ignores a message that does not
+// answer the query: anyone can send such a datagram.
 func (c *observedConn) parse(message []byte) {
 	var p dnsmessage.Parser
 	h, err := p.Start(message)
@@ -157,7 +158,7 @@ func (c *observedConn) parse(message []byte) {
 	c.lookup.recordAnswer(q.Type, ips, nil)
 }
 
-// sameQuestion compares as RFC 4343 has it: without case, in ASCII.
+// sameQuestion compares names without regard to ASCII case (RFC 4343).
 func sameQuestion(a, b dnsmessage.Name) bool {
 	if a.Length != b.Length {
 		return false

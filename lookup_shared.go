@@ -10,24 +10,23 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A tiedResolver closes the connections of a lookup that is
-// given up. Left to itself a net.Resolver keeps one that waits for a silent
-// server, and the goroutine with it, for the resolver's own 5 s: a
-// context does not reach a read that is under way (net/dnsclient_unix.go). A
-// lookup by the system's library, where Go uses that, cannot be ended at all.
+// A cancelableResolver is a net.Resolver whose lookups end at once. A net.Resolver keeps
+// the connection to a silent server, and its goroutine, for 5 s: the end of a context does
+// not interrupt a read under way (net/dnsclient_unix.go). A cancelableResolver closes the
+// connection. A lookup by the system's library (cgo) cannot be interrupted at all.
 type cancelableResolver struct {
 	resolver               *net.Resolver
 	preferGo, strictErrors bool
 
 	mu      sync.Mutex
-	lookups map[lookupKey]*sharedLookup // that are under way
+	lookups map[lookupKey]*sharedLookup // the lookups under way
 }
 
-// lastTied is kept because those who look up the same name at the same time share the
-// lookup, as long as they share the resolver.
+// lastResolver is kept for the next dial: dials that share a resolver share its lookups
+// under way.
 var lastResolver atomic.Pointer[cancelableResolver]
 
-func newCancelableResolver(of *net.Resolver) *cancelableResolver {
+func cancelableResolverFor(of *net.Resolver) *cancelableResolver {
 	if t := lastResolver.Load(); t != nil && t.resolver == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
 		return t
 	}
@@ -49,30 +48,31 @@ func (t *cancelableResolver) dial(ctx context.Context, l *sharedLookup, network,
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if l.families == "ip" && !t.strictErrors { // which has one family fail with the other
+	if l.families == "ip" && !t.strictErrors { // StrictErrors: one family fails with the other
 		return l.observe(conn), nil
 	}
 	return conn, nil
 }
 
-// A lookup asks package net for the addresses of a host, once for all who want them at
-// the same time. Net has that too, but there a lookup that was shared goes on when all have
-// gone, and who comes then shares it and does not have its early answers.
+// A sharedLookup asks package net for the addresses of a host, once for all dials that
+// need them at the same time. Package net shares lookups too. But its shared lookup goes
+// on after all callers have gone, and a later caller that joins it misses its early
+// answers.
 //
-// Net's Go resolver asks for one name of the search list after another, and the first
-// that has an address of either family is the host. So the addresses that come in the
-// first answer are among those that net is going to give, however long the other answer
-// takes. Of a lookup by the system's library nothing is learnt before it ends.
+// The Go resolver of package net tries one name of the search list after another. The
+// first that has an address of either family is the host. So the addresses in the first
+// answer are among those that package net will return, however long the other answer
+// takes. A lookup by the system's library (cgo) has no early answers.
 type sharedLookup struct {
 	lookupKey
 	cancel  context.CancelFunc
 	ended   chan struct{}
-	dialErr atomic.Pointer[error] // why the resolver could not ask
+	dialErr atomic.Pointer[error] // the resolver had no descriptor for a query
 
 	mu       sync.Mutex
 	members  map[*addrLookup]struct{}
 	answered map[dnsmessage.Type][]netip.Addr
-	failed   map[dnsmessage.Type]*net.DNSError // if the last answer to the question is none
+	failed   map[dnsmessage.Type]*net.DNSError // of queries whose last try has failed
 }
 
 type lookupKey struct{ families, host string }
@@ -87,8 +87,8 @@ func newLookup(what lookupKey) *sharedLookup {
 	}
 }
 
-// join makes a search part of the lookup of its host, which begins if there is none. The
-// last one to leave ends it.
+// join adds a dial to the lookup of its host, and starts that if none is under way. The
+// last dial that leaves ends the lookup.
 func (t *cancelableResolver) join(ctx context.Context, s *addrLookup, families string) (leave func()) {
 	what := lookupKey{families, s.host}
 	t.mu.Lock()
@@ -121,7 +121,7 @@ func (t *cancelableResolver) leave(l *sharedLookup, s *addrLookup) {
 	t.mu.Unlock()
 	if last {
 		l.cancel()
-		<-l.ended // the resolver heeds its context at once
+		<-l.ended // at once: its connections are closed
 	}
 }
 

@@ -166,11 +166,11 @@ func FuzzParseUnix(f *testing.F) {
 
 func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
 	a, b := new(net.Resolver), &net.Resolver{PreferGo: true}
-	require.Same(t, newCancelableResolver(a), newCancelableResolver(a))
-	require.NotSame(t, newCancelableResolver(a), newCancelableResolver(b))
-	require.True(t, newCancelableResolver(b).preferGo)
+	require.Same(t, cancelableResolverFor(a), cancelableResolverFor(a))
+	require.NotSame(t, cancelableResolverFor(a), cancelableResolverFor(b))
+	require.True(t, cancelableResolverFor(b).preferGo)
 	b.StrictErrors = true
-	require.True(t, newCancelableResolver(b).strictErrors)
+	require.True(t, cancelableResolverFor(b).strictErrors)
 }
 
 func TestTheDefaultsOfLimits(t *testing.T) {

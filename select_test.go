@@ -334,9 +334,9 @@ func TestSelectSaysWhomItCannotWaitFor(t *testing.T) {
 		is    error
 		text  string
 	}{
-		"nobody":         {is: unix.EINVAL, text: "select: nobody to wait for: invalid argument"},
+		"nobody":         {is: unix.EINVAL, text: "select: all sets are empty: invalid argument"},
 		"empty":          {sets: [3]clients{{}, {}, {}}, is: unix.EINVAL},
-		"nil":            {[3]clients{{good, nil}}, "read", 1, unix.EINVAL, "select: read[1]: no client: invalid argument"},
+		"nil":            {[3]clients{{good, nil}}, "read", 1, unix.EINVAL, "select: read[1]: the client is nil: invalid argument"},
 		"closed":         {[3]clients{{good}, {good, good, closed}}, "write", 2, net.ErrClosed, "write[2]: use of closed network connection"},
 		"unconnected":    {[3]clients{{good}, nil, {unconnected}}, "except", 0, unix.ENOTCONN, "except[0]: transport endpoint is not connected"},
 		"zero":           {[3]clients{{{}}}, "read", 0, unix.ENOTCONN, "read[0]"},
