@@ -176,7 +176,7 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 	var bound []*sock.Socket // if hasPort: the attempts that are bound to it
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	s, winner, tried := sock.First(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
+	s, winner, tried := sock.DialParallel(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
 			search.noteAttempt(a)
 			typ := n.typeOf(a)
@@ -188,7 +188,7 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 			case local != nil:
 				how := bindAtConnect
 				for _, other := range bound { // connecting by now, so no other dial can bind to the port
-					_ = other.AllowReuse(true)
+					_ = other.SetReuseAddr(true)
 					how = bindShared
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
@@ -210,7 +210,7 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 		return nil, addr, err
 	}
 	if hasPort {
-		_ = s.AllowReuse(true) // so that its TIME_WAIT does not block the port
+		_ = s.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()
@@ -292,9 +292,9 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	}
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	tried := make([]sock.Tried, len(addrs))
+	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
-		tried[i] = sock.Tried{Addr: a, Err: c.sock.Connect(a, until.Share(len(addrs)-i), stop)}
+		tried[i] = sock.AttemptResult{Addr: a, Err: c.sock.Connect(a, until.Partial(len(addrs)-i), stop)}
 		if tried[i].Err != nil {
 			continue
 		}
@@ -311,14 +311,14 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 // learnEnds records the addresses of a socket that has just been connected.
 func (c *Client) learnEnds() {
 	if !c.typ.isStream() {
-		c.sock.Discard()
+		c.sock.DiscardQueued()
 	}
-	local, peer := c.sock.Ends()
+	local, peer := c.sock.Addrs()
 	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
-		_ = c.sock.AllowReuse(true) // so that its TIME_WAIT does not block the port
+		_ = c.sock.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
 }
 
@@ -333,11 +333,11 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 
 // watch returns a Stop that the end of ctx triggers, or nil if ctx never ends. The caller
 // must call done.
-func watch(ctx context.Context) (stop *sock.Stop, done func()) {
+func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
 	if ctx.Done() == nil {
 		return nil, func() {}
 	}
-	stop = new(sock.Stop)
+	stop = new(sock.Stopper)
 	unwatch := context.AfterFunc(ctx, stop.Stop)
 	return stop, func() {
 		unwatch() // stop.Stop may still be running: it does nothing after Close
@@ -359,7 +359,7 @@ func addresses(ctx context.Context, n network, local *sock.Addr, address string,
 
 // dialError joins the errors of all addresses, and returns the address that the result is
 // about. unanswered, if not nil, is why not all addresses of the name are known.
-func dialError(ctx context.Context, op string, where target, n network, tried []sock.Tried, unanswered error) (net.Addr, error) {
+func dialError(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:

@@ -38,7 +38,7 @@ type addrLookup struct {
 	cancel  context.CancelFunc
 	leave   func()
 	answers chan lookupAnswer
-	late    sock.Later // hands addresses that arrive during the dial to the dial
+	late    sock.MoreAddrs // hands addresses that arrive during the dial to the dial
 
 	// For the goroutine that dials.
 	pending bool        // package net has not answered
@@ -66,7 +66,7 @@ func startLookup(ctx context.Context, n network, host string, port uint16, r *ne
 	} else {
 		s.ctx, s.cancel = context.WithTimeout(ctx, until.Left())
 	}
-	s.late.Take = s.takeLate
+	s.late.Update = s.takeLate
 	family := "ip"
 	if n.v6 == 0 {
 		family = "ip4"
@@ -177,7 +177,7 @@ func (s *addrLookup) ordered() []sock.Addr {
 	return interleave(v4, v6, s.queued[0].IP.Addr().Is4())
 }
 
-// takeLate is Later.Take: it orders the addresses not tried yet, alternating families.
+// takeLate is MoreAddrs.Update: it orders the addresses not tried yet, alternating families.
 func (s *addrLookup) takeLate(waiting []sock.Addr) (now []sock.Addr, more bool) {
 	s.queued = waiting
 	s.drain()
@@ -193,7 +193,7 @@ func (s *addrLookup) noteAttempt(a sock.Addr) {
 }
 
 // lateAddrs is what the dial has to wait for besides its attempts; nil: nothing.
-func (s *addrLookup) lateAddrs() *sock.Later {
+func (s *addrLookup) lateAddrs() *sock.MoreAddrs {
 	if s == nil || !s.pending {
 		return nil
 	}

@@ -91,7 +91,7 @@ func (k *pooledConn) check(now moment) closeReason {
 		return reasonExpired
 	}
 	found := k.probe(false)
-	if found == sock.Bytes && k.uses == 0 && !k.setupAnswered {
+	if found == sock.Readable && k.uses == 0 && !k.setupAnswered {
 		return reasonNone // the server's greeting, for the first client
 	}
 	return reasonOf(found)
@@ -99,11 +99,11 @@ func (k *pooledConn) check(now moment) closeReason {
 
 // probe looks for unread data and the end of the connection; see tlsStream.pending for
 // afresh.
-func (k *pooledConn) probe(afresh bool) sock.Sight {
+func (k *pooledConn) probe(afresh bool) sock.ProbeResult {
 	if k.tls != nil {
 		return k.tls.pending(afresh)
 	}
-	return k.sock.Pending()
+	return k.sock.Probe()
 }
 
 // expiry is when an idle connection expires; zero: never.
@@ -140,11 +140,11 @@ const (
 )
 
 // reasonOf judges what a probe found.
-func reasonOf(found sock.Sight) closeReason {
+func reasonOf(found sock.ProbeResult) closeReason {
 	switch found {
-	case sock.Quiet:
+	case sock.Idle:
 		return reasonNone
-	case sock.Bytes:
+	case sock.Readable:
 		return reasonDirty
 	}
 	return reasonDead

@@ -50,7 +50,7 @@ func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
 		return reasonDirty
 	}
 	k.answered = c.note.has(isAnswered)
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	return reasonOf(k.probe(true))
 }
 

@@ -62,11 +62,11 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	if !k.pool.opts.ReuseUnanswered && (c.packets.unanswered() || k.setupAnswered && c.note.has(isAsked)) {
 		return errSetupUnanswered // without an answer it may have sent a header, such as the PROXY protocol's
 	}
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	switch k.probe(true) {
-	case sock.Gone:
+	case sock.Closed:
 		return errSetupGone
-	case sock.Bytes:
+	case sock.Readable:
 		if k.setupAnswered { // otherwise they are a greeting, for the first client
 			return errSetupUnread
 		}

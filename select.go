@@ -66,7 +66,7 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 			return s.result(), nil
 		}
 		limit = until
-		s.poll.Rest(until)
+		s.poll.Backoff(until)
 	}
 }
 
@@ -167,11 +167,11 @@ func (c *Client) hasInput(readable bool) bool {
 	if t == nil && c.packets == nil {
 		return readable
 	}
-	turn, ok := c.sock.TryReceiving()
+	turn, ok := c.sock.TryLockRecv()
 	if !ok {
 		return readable // another goroutine is receiving
 	}
-	defer turn.Leave()
+	defer turn.Unlock()
 	return c.packets.buffered() > 0 || t == nil && readable || t != nil && t.there(&turn, readable)
 }
 

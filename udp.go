@@ -69,7 +69,7 @@ func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bind
 	case inFileSystem(addr):
 		return s.Bind(addr, func() func() { return remover(addr.Path) })
 	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
-		return s.BindLate(addr)
+		return s.BindNoPort(addr)
 	case hasExclusivePort(typ, addr, reuse):
 		return s.BindPort(addr, how == bindShared)
 	}

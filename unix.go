@@ -30,7 +30,7 @@ func parseUnix(address string) (sock.Addr, error) {
 
 // inFileSystem reports whether bind(2) to a creates a file.
 func inFileSystem(a sock.Addr) bool {
-	return a.Path != "" && (a.Path[0] != '@' || !sock.Abstract)
+	return a.Path != "" && (a.Path[0] != '@' || !sock.HasAbstractNames)
 }
 
 // remover returns a function that removes the file of a socket that has just been bound
