@@ -21,7 +21,7 @@ import (
 // Every failure, as a caller sees it: the type, what errors.Is finds, whether it
 // is a timeout, whether the request may be repeated, and a text that names the
 // operation, the network and the address.
-func TestErrors(t *testing.T) {
+func TestErrors_TextAndCause(t *testing.T) {
 	const brief = 20 * time.Millisecond
 	short := &client.Options{RecvTimeout: brief, SendTimeout: brief}
 	dial := func(network, address string, opts *client.Options) error {
@@ -502,7 +502,7 @@ func unreachable(t *testing.T) error {
 	return err
 }
 
-func TestSafeToRetryIsSureOrSaysNo(t *testing.T) {
+func TestSafeToRetry_IsSureOrFalse(t *testing.T) {
 	refusedErr := func() error { _, err := client.Dial("tcp", refused(t, "tcp"), nil); return err }()
 	for _, err := range []error{
 		nil, io.EOF, errors.New("x"), os.ErrDeadlineExceeded,
@@ -516,7 +516,7 @@ func TestSafeToRetryIsSureOrSaysNo(t *testing.T) {
 }
 
 // A program that wants to hear of SIGPIPE gets it from its pipes, not from us.
-func TestNoSIGPIPE(t *testing.T) {
+func TestSend_RaisesNoSIGPIPE(t *testing.T) {
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)

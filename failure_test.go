@@ -77,7 +77,7 @@ var whoMeetsIt = map[string]func(t *testing.T, c *client.Client) error{
 	},
 }
 
-func TestAfterAResetNoReceiveEndsCleanly(t *testing.T) {
+func TestReset_NoReceiveReturnsEOF(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix", "tls", "tls12"} {
 		for who, meet := range whoMeetsIt {
 			t.Run(network+", "+who, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestAfterAResetNoReceiveEndsCleanly(t *testing.T) {
 }
 
 // What had arrived before the reset is received first, whole, and with a framing too.
-func TestAResetLosesNothingThatHadArrived(t *testing.T) {
+func TestReset_ArrivedDataIsReceived(t *testing.T) {
 	for _, who := range []string{"nobody", "Send", "Peek"} {
 		for _, network := range []string{"tcp", "tcp6", "tls"} {
 			t.Run(network+", "+who, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestAResetLosesNothingThatHadArrived(t *testing.T) {
 
 // The sender and the receiver wait when the reset comes: one of them is told by the
 // kernel, and the other gets 0.
-func TestAResetThatTwoThreadsMeetIsTheEndForNeither(t *testing.T) {
+func TestReset_SeenByTwoThreadsIsEOFForNeither(t *testing.T) {
 	for _, network := range []string{"tcp", "tls"} {
 		for _, polled := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, a deadline was set: %v", network, polled), func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestAResetThatTwoThreadsMeetIsTheEndForNeither(t *testing.T) {
 
 // An orderly end stays one, also if what is sent after it is answered by a reset: all that
 // the peer had to say has been received.
-func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
+func TestEOF_StaysEOFAfterAFailedSend(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -203,7 +203,7 @@ func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
 // A part of what was waited for is given with the error that kept the rest from coming, and
 // the error is there for the next receive too. On a unix stream the kernel itself forgets it
 // after a receive with MSG_WAITALL that got a part.
-func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
+func TestReset_DuringAnExactReceive(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix", "tls"} {
 		for _, flags := range []client.Flag{client.WaitAll, client.WaitAll | client.Peek} {
 			for _, waiting := range []bool{false, true} {
@@ -243,7 +243,7 @@ func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
 }
 
 // What fails after the end of the stream does not undo that it was an orderly one.
-func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
+func TestEOF_StaysEOFOnceReturned(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		c, peer := stream(t, network, nil)
 		fill(c)
@@ -267,7 +267,7 @@ func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
 
 // Code that is given the descriptor may meet the error as well, as drivers do that look
 // whether a connection is alive.
-func TestAnErrorMetThroughTheDescriptorIsNotForgotten(t *testing.T) {
+func TestReset_SeenThroughTheDescriptorIsKept(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		for name, meet := range map[string]func(raw syscall.RawConn) error{
 			"Read": func(raw syscall.RawConn) error {
@@ -301,7 +301,7 @@ func TestAnErrorMetThroughTheDescriptorIsNotForgotten(t *testing.T) {
 }
 
 // CloseRead does not make an orderly end of a failure that is known.
-func TestCloseReadAfterAResetLeavesItOne(t *testing.T) {
+func TestReset_StaysAfterCloseRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix", "tls"} {
 		c, peer := stream(t, network, nil)
 		reset(t, c, peer)

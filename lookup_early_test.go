@@ -63,7 +63,7 @@ func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 
 // What is taken from a resolver's connection is what package net takes from it: the answer
 // to the question, and not what somebody else sends (golang.org/issue/13281).
-func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
+func TestLookup_EarlyAnswerMustMatchItsQuery(t *testing.T) {
 	same := func(*dnsmessage.Message) {}
 	reply := aReply(t, same)
 	for name, test := range map[string]struct {
@@ -106,7 +106,7 @@ func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
 }
 
 // A stream brings a message after its length (RFC 1035, 4.2.2), in any pieces.
-func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
+func TestLookup_EarlyAnswerFromAStreamInPieces(t *testing.T) {
 	question := dnsMessage(t, func(*dnsmessage.Message) {})
 	reply := aReply(t, func(*dnsmessage.Message) {})
 	framed := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
@@ -132,7 +132,7 @@ func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
 }
 
 // An error is that of the question that failed, and only as long as no other server has answered it.
-func TestThatThereIsNoSuchHostIsSaidByBothAnswers(t *testing.T) {
+func TestLookup_NotFoundNeedsBothAnswers(t *testing.T) {
 	missing := &net.DNSError{Err: "no such host", Name: "host.test", IsNotFound: true}
 	other := errors.New("other")
 	l := newLookup(lookupKey{"ip", "host.test"})

@@ -83,7 +83,7 @@ func veth(name, address string) []string {
 
 // An interface that was renamed, or was removed and made again, was known for up to a
 // minute by what it had been, and so was one of another namespace with the same name.
-func TestAZoneIsLookedUpEachTime(t *testing.T) {
+func TestZone_IsLookedUpEachTime(t *testing.T) {
 	path := requireProgram(t, "ip", "iproute2")
 	inNamespace(t, func() {
 		buf := make([]byte, 10)
@@ -132,7 +132,7 @@ func TestAZoneIsLookedUpEachTime(t *testing.T) {
 }
 
 // A socket's zones are those of the namespace that it was made in, wherever it is used.
-func TestAZoneIsOfTheSocketsNamespace(t *testing.T) {
+func TestZone_IsOfTheSocketsNamespace(t *testing.T) {
 	var c *client.Client
 	inNamespace(t, func() {
 		var err error
@@ -149,7 +149,7 @@ func TestAZoneIsOfTheSocketsNamespace(t *testing.T) {
 	require.Equal(t, self.String(), from.String())
 }
 
-func TestADatagramFromALinkLocalAddressAllocatesNothing(t *testing.T) {
+func TestZone_RecvFromLinkLocalAllocatesNothing(t *testing.T) {
 	inNamespace(t, func() {
 		c, err := client.NewUDP6(&client.Options{LocalAddr: "[fe80::71%d0]:0"})
 		require.NoError(t, err)
@@ -170,7 +170,7 @@ func TestADatagramFromALinkLocalAddressAllocatesNothing(t *testing.T) {
 
 // A socket on the wildcard address got what was sent to any group that any socket of the
 // machine was a member of: ip(7), IP_MULTICAST_ALL.
-func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
+func TestMulticast_OnlyJoinedGroupsAreReceived(t *testing.T) {
 	inNamespace(t, func() {
 		for _, test := range []struct {
 			open        func(*client.Options) (*client.Client, error)
@@ -217,7 +217,7 @@ func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
 }
 
 // The zone of a group names the interface to join it on; it was ignored.
-func TestTheZoneOfAGroupIsTheInterfaceToJoinItOn(t *testing.T) {
+func TestMulticast_ZoneIsTheInterfaceToJoinOn(t *testing.T) {
 	inNamespace(t, func() {
 		group := netip.MustParseAddr("ff02::1:5")
 		for _, on := range []string{"d0", "e0"} {
@@ -256,7 +256,7 @@ func TestTheZoneOfAGroupIsTheInterfaceToJoinItOn(t *testing.T) {
 
 // A name cut to what the kernel has room for is another interface's: with 16 bytes,
 // SO_BINDTODEVICE took the one that has the first 15.
-func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
+func TestDevice_NameIsNeverTruncated(t *testing.T) {
 	const name = "abcdefghijklmno" // as long as they get
 	inNamespace(t, func() {
 		if c, err := client.NewUDP(&client.Options{Device: name}); err == nil { // or not allowed to
@@ -285,7 +285,7 @@ func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
 
 // Connections to several peers can have the same port of ours; bind(2) takes one for all
 // of them. ip(7), IP_BIND_ADDRESS_NO_PORT.
-func TestALocalAddressWithoutAPortTakesNoneFromOtherPeers(t *testing.T) {
+func TestLocalAddr_PortZeroIsSharedBetweenPeers(t *testing.T) {
 	inNamespace(t, func() {
 		const ports, peers = 4, 3
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40003"), 0))
@@ -329,7 +329,7 @@ func TestALocalAddressWithoutAPortTakesNoneFromOtherPeers(t *testing.T) {
 
 // EADDRINUSE is what Bind says of an address that is taken; SO_REUSEADDR had it succeed
 // beside a live connection.
-func TestThePortOfALiveConnectionIsTaken(t *testing.T) {
+func TestBind_PortOfALiveConnectionIsInUse(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			host, family := "127.0.0.1", "tcp4"
@@ -395,7 +395,7 @@ func TestThePortOfALiveConnectionIsTaken(t *testing.T) {
 
 // Of two dials at the same time one gets the port, whoever their peers are. Between bind(2)
 // and connect(2) the one did not see the other, and both had it.
-func TestTwoDialsDoNotGetOnePort(t *testing.T) {
+func TestLocalAddr_TwoDialsDoNotGetOnePort(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		peers := []string{listen(t, network).Addr().String(), listen(t, network).Addr().String()}
 		local := unusedOn(t, network)
@@ -430,7 +430,7 @@ func unusedOn(t *testing.T, network string) string {
 }
 
 // Package net's own Control is told the family, which is what options depend on.
-func TestControlIsToldTheFamily(t *testing.T) {
+func TestControl_NetworkHasTheFamily(t *testing.T) {
 	told := func(use func(opts *client.Options)) (network string) {
 		use(&client.Options{Control: func(n, _ string, _ syscall.RawConn) error {
 			network = n
@@ -456,7 +456,7 @@ func TestControlIsToldTheFamily(t *testing.T) {
 
 // Connected to the unspecified address a socket is connected to this machine, and that
 // is who answers.
-func TestThePeerOfTheUnspecifiedAddressIsWhoAnswers(t *testing.T) {
+func TestDial_RemoteAddrOfUnspecifiedAddress(t *testing.T) {
 	for _, network := range []string{"udp", "udp6", "tcp", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			var address string
@@ -484,7 +484,7 @@ func TestThePeerOfTheUnspecifiedAddressIsWhoAnswers(t *testing.T) {
 }
 
 // A service has a name wherever an address is read, as in package net.
-func TestAServiceHasAName(t *testing.T) {
+func TestDial_ServiceName(t *testing.T) {
 	inNamespace(t, func() {
 		ln, err := net.Listen("tcp", "127.0.0.1:http")
 		require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestOptionsThatOnlyLinuxHas(t *testing.T) {
+func TestOptions_LinuxSocketOptionsAreSet(t *testing.T) {
 	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}
 	for name, test := range map[string]struct {
 		networks      string
@@ -102,7 +102,7 @@ func lacking(t *testing.T, network string, opts client.Options) string {
 
 // FastOpen says that it is connected before anybody has answered; what is wrong
 // comes with the first call, within its limit.
-func TestFastOpenIsAConnectionLikeAnyOther(t *testing.T) {
+func TestFastOpen_IsAConnectionLikeAnyOther(t *testing.T) {
 	ln := listen(t, "tcp")
 	for range 3 { // the first gets the cookie, if the server gives any
 		c, peer := accepted(t, ln, &client.Options{FastOpen: true})
@@ -124,7 +124,7 @@ func TestFastOpenIsAConnectionLikeAnyOther(t *testing.T) {
 
 // Who has no peer learns which of those it has sent to is not there, and no send
 // pays for what became of another.
-func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
+func TestICMPErrors_NameTheDestination(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			host, open := "127.0.0.1", client.NewUDP
@@ -187,7 +187,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 }
 
 // A receive that waits in the kernel is woken.
-func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
+func TestICMPErrors_EndAWaitingReceive(t *testing.T) {
 	for _, limit := range []time.Duration{-1, testTimeout, 90 * time.Millisecond} {
 		nobody := packetPeer(t, "udp")
 		gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
@@ -214,7 +214,7 @@ func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
 	}
 }
 
-func TestTCPInfoTellsOfTheConnection(t *testing.T) {
+func TestTCPInfo_DescribesTheConnection(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -279,7 +279,7 @@ func TestTCPInfoTellsOfTheConnection(t *testing.T) {
 // However many errors of other datagrams are queued, and whoever takes them from the queue
 // meanwhile, a send fails for a reason of its own alone: several goroutines share one
 // client, as in a resolver or a prober that asks many hosts of which some are gone.
-func TestASendTellsOnlyItsOwnError(t *testing.T) {
+func TestICMPErrors_SendReturnsOnlyItsOwnError(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			open := client.NewUDP
@@ -330,7 +330,7 @@ func TestASendTellsOnlyItsOwnError(t *testing.T) {
 }
 
 // What is the matter with a datagram itself is told at once.
-func TestASendTellsItsOwnError(t *testing.T) {
+func TestICMPErrors_SendReturnsItsOwnError(t *testing.T) {
 	c, err := client.NewUDP(&client.Options{ICMPErrors: true})
 	require.NoError(t, err)
 	defer c.Close()
@@ -344,7 +344,7 @@ func TestASendTellsItsOwnError(t *testing.T) {
 }
 
 // A datagram that the send itself refuses is told by the send, and by no receive.
-func TestADatagramThatIsTooLongIsToldOnce(t *testing.T) {
+func TestICMPErrors_TooLongDatagramIsReportedOnce(t *testing.T) {
 	inANetworkOfItsOwn(t, func(func()) error {
 		if err := onLoopback(func(request *unix.Ifreq) uint {
 			request.SetUint32(1500)

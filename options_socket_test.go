@@ -45,7 +45,7 @@ func seen(t *testing.T, network string, opts client.Options, f func(raw syscall.
 }
 
 // Options that only Linux has are in options_socket_linux_test.go.
-func TestOptionsOfTheSocketAreSetBeforeItConnects(t *testing.T) {
+func TestOptions_SocketOptionsAreSetBeforeConnect(t *testing.T) {
 	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 2500 * time.Millisecond, Count: 4}
 	for name, test := range map[string]struct {
 		networks      string
@@ -93,7 +93,7 @@ func is(want int) func(int) bool      { return func(n int) bool { return n == wa
 func isnt(other int) func(int) bool   { return func(n int) bool { return n != other } }
 func atLeast(want int) func(int) bool { return func(n int) bool { return n >= want } }
 
-func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
+func TestOptions_UnavailableAreRefusedByName(t *testing.T) {
 	group := netip.MustParseAddr("239.1.2.3")
 	for name, test := range map[string]struct {
 		networks string
@@ -155,7 +155,7 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 
 // The kernel takes an int, and what did not fit into one was cut off in silence: 2^32+5
 // bytes of buffer were 5, and a keepalive of that many probes too.
-func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
+func TestOptions_TooLargeNumbersAreRefusedByName(t *testing.T) {
 	const far = math.MaxInt64
 	on := func(k net.KeepAliveConfig) client.Options { k.Enable = true; return client.Options{KeepAlive: &k} }
 	tests := []struct {
@@ -208,7 +208,7 @@ func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
 }
 
 // Linger: a reset throws away what was sent, and a time waits for it.
-func TestLingerDecidesWhatCloseDoes(t *testing.T) {
+func TestLinger_DecidesHowCloseEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Linger: -1})
 	_, err := c.Send([]byte("x"), 0)
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestLingerDecidesWhatCloseDoes(t *testing.T) {
 }
 
 // Members of a group get what is sent to it.
-func TestMulticastReachesTheGroup(t *testing.T) {
+func TestMulticast_ReachesTheGroup(t *testing.T) {
 	loopback, err := net.InterfaceByIndex(1)
 	require.NoError(t, err)
 	group := netip.MustParseAddr("239.255.77.7")
@@ -250,7 +250,7 @@ func TestMulticastReachesTheGroup(t *testing.T) {
 	require.Equal(t, sender.LocalAddr().String(), from.String())
 }
 
-func TestBroadcastHasToBeAllowed(t *testing.T) {
+func TestBroadcast_NeedsTheOption(t *testing.T) {
 	where := netip.MustParseAddrPort("255.255.255.255:9")
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)
@@ -265,7 +265,7 @@ func TestBroadcastHasToBeAllowed(t *testing.T) {
 }
 
 // What is dialled through a pool has the options too, and a Pool tells them apart.
-func TestAPoolsConnectionsHaveTheirOptions(t *testing.T) {
+func TestPool_ConnectionsHaveTheirOptions(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	for range 2 {
 		for _, ttl := range []uint8{11, 12} {

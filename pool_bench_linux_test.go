@@ -86,7 +86,7 @@ func barePeek(fd uintptr, p []byte) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 }
 
-func TestACheckoutAllocatesNothing(t *testing.T) {
+func TestPool_CheckoutAllocatesNothing(t *testing.T) {
 	for _, network := range streamNetworks {
 		p, address := echoPool(t, network)
 		opts := &client.Options{PoolKey: "k", RecvTimeout: 1}

@@ -13,7 +13,7 @@ import (
 
 // A pool that sees ever new keys does not remember them for ever, and what it has
 // counted it still knows.
-func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
+func TestPool_UnusedKeysAreRemoved(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()

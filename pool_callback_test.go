@@ -61,7 +61,7 @@ func apart(f func()) (panicked any) {
 // The look through TLS, and the end of it, may call the caller's session cache. If that
 // panics or ends the goroutine, the connection is closed, its place is free, and all else
 // that was to be done is done.
-func TestACacheThatDoesNotReturnLosesNothing(t *testing.T) {
+func TestPool_SessionCachePanicLeaksNothing(t *testing.T) {
 	ways := map[string]func(){"panic": func() { panic("out of order") }, "Goexit": runtime.Goexit}
 	for _, test := range []struct {
 		name string
@@ -154,7 +154,7 @@ func TestACacheThatDoesNotReturnLosesNothing(t *testing.T) {
 }
 
 // The functions that a dial calls, and those of who has the client, lose no place either.
-func TestAFunctionThatDoesNotReturnLosesNoPlace(t *testing.T) {
+func TestPool_CallbackPanicFreesItsPlace(t *testing.T) {
 	ways := map[string]func(){"panic": func() { panic("out of order") }, "Goexit": runtime.Goexit}
 	var leave atomic.Pointer[func()] // taken by the first call
 	call := func() {
@@ -214,7 +214,7 @@ func TestAFunctionThatDoesNotReturnLosesNoPlace(t *testing.T) {
 
 // A panic in a dial that no caller waits for does not end the process, as it would because
 // a caller had a short context. The next caller that needs a dial panics instead.
-func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
+func TestPool_PanicInDetachedDialReachesNextCaller(t *testing.T) {
 	for _, where := range []string{"Control", "Setup"} {
 		prepare := func(t *testing.T, opts client.PoolOptions, call func()) func(ctx context.Context) error {
 			s := countedEcho(t, "tcp")

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMoments(t *testing.T) {
+func TestPoolClock_EitherClockEndsALimit(t *testing.T) {
 	now := moment{mono: 100, wall: 1000}
 	require.False(t, moment{}.isOver(now), "never")
 	require.False(t, now.isOver(now))
@@ -25,7 +25,7 @@ func TestMoments(t *testing.T) {
 
 // While a machine sleeps, its monotonic clock stands still; the server's limit for
 // what is idle does not.
-func TestWhatWasIdleWhileTheMachineSleptIsNotGiven(t *testing.T) {
+func TestPool_IdleTimeIncludesSuspend(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{IdleTimeout: time.Hour})
 	c := g.open(t)
 	k := c.kept
@@ -42,7 +42,7 @@ func TestWhatWasIdleWhileTheMachineSleptIsNotGiven(t *testing.T) {
 	require.EqualValues(t, 1, g.pool.Stats().Expired)
 }
 
-func TestAMomentIsOfNow(t *testing.T) {
+func TestPoolClock_ReadsBothClocks(t *testing.T) {
 	before, now, after := sock.Now(), bothClocks(), time.Now()
 	require.GreaterOrEqual(t, now.mono, before)
 	require.LessOrEqual(t, now.mono, sock.Now())

@@ -16,7 +16,7 @@ import (
 
 // Whatever callers do, a server never sees more connections than MaxConnsPerKey, not for
 // a moment: at each that it accepts it asks the kernel how many others are open.
-func TestAServerNeverSeesMoreThanMaxConnsOfAnyKind(t *testing.T) {
+func TestPool_MaxConnsPerKeyHoldsWithEveryLimit(t *testing.T) {
 	const most = 3
 	ln := listen(t, "tcp")
 	var mu sync.Mutex

@@ -32,7 +32,7 @@ func givesUp(t *testing.T, p *client.Pool, network, address string, opts *client
 
 // golang/go#76784: a server that does not answer, and callers that have little time: each
 // left a dial behind, with a thread and a descriptor, until the limit of the dial.
-func TestOfDialsThatWereGivenUpFewGoOn(t *testing.T) {
+func TestPool_DetachedDialsAreBounded(t *testing.T) {
 	const callers, each = 10, 10
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -86,7 +86,7 @@ func openFiles(t *testing.T) int {
 
 // What hangs and does not hear of the end of the dial, as a lookup by the system's
 // library, is not begun anew by each caller either.
-func TestOfLookupsThatCannotBeEndedThereAreFew(t *testing.T) {
+func TestPool_LookupsThatIgnoreCancelAreBounded(t *testing.T) {
 	var lookups atomic.Int32
 	hang := make(chan struct{})
 	opts := &client.Options{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -105,7 +105,7 @@ func TestOfLookupsThatCannotBeEndedThereAreFew(t *testing.T) {
 	require.LessOrEqual(t, most, int32(2*(4+2))) // each for A and for AAAA
 }
 
-func TestOfDialsInAFunctionThatDoesNotReturnThereAreFew(t *testing.T) {
+func TestPool_DialsInABlockedCallbackAreBounded(t *testing.T) {
 	const most = 4 + 32 // that nobody waits for, and that are to end
 	s := silent(t, "tcp")
 	var calls atomic.Int32
@@ -133,7 +133,7 @@ func TestOfDialsInAFunctionThatDoesNotReturnThereAreFew(t *testing.T) {
 
 // The only place is taken by a dial that nobody waits for, and that will not come to
 // anything before its limit. The server is well by now.
-func TestADialThatWasGivenUpMakesRoomForTheNextCaller(t *testing.T) {
+func TestPool_DetachedDialMakesRoomForNextCaller(t *testing.T) {
 	once := func() func() bool {
 		var done atomic.Bool
 		return func() bool { return !done.Swap(true) }
@@ -207,7 +207,7 @@ func TestADialThatWasGivenUpMakesRoomForTheNextCaller(t *testing.T) {
 
 // A server that needs more time for a dial than any caller has is reached all the same,
 // also where the callers' dials take each other's place.
-func TestASlowServerIsReachedByCallersInAHurry(t *testing.T) {
+func TestPool_SlowServerIsReachedDespiteShortTimeouts(t *testing.T) {
 	const slow = 250 * time.Millisecond
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		time.Sleep(slow)
@@ -229,7 +229,7 @@ func TestASlowServerIsReachedByCallersInAHurry(t *testing.T) {
 }
 
 // The limit of a Dial holds whatever a function of the options does.
-func TestADialEndsAtItsLimitThoughAFunctionDoesNot(t *testing.T) {
+func TestPool_DialEndsAtLimitDuringBlockedCallback(t *testing.T) {
 	s := silent(t, "tcp")
 	hang := make(chan struct{})
 	p := newPool(t, client.PoolOptions{})
@@ -248,7 +248,7 @@ func TestADialEndsAtItsLimitThoughAFunctionDoesNot(t *testing.T) {
 
 // A server with as many workers as MaxConnsPerKey, each of which has one connection to its
 // end, as php-fpm and prefork have it: one connection more, idle or not, waits for ever.
-func TestAServerWithAsManyWorkersAsMaxConns(t *testing.T) {
+func TestPool_DialNewWithAsManyWorkersAsMaxConns(t *testing.T) {
 	for _, most := range []int{1, 2} {
 		for name, dial := range map[string]func(p *client.Pool, address string, opts *client.Options) (*client.Client, error){
 			"Dial": func(p *client.Pool, address string, opts *client.Options) (*client.Client, error) {
@@ -299,7 +299,7 @@ func TestAServerWithAsManyWorkersAsMaxConns(t *testing.T) {
 	}
 }
 
-func TestMinIdleIsNoMoreThanThereIsRoomFor(t *testing.T) {
+func TestPoolMinIdle_IsBoundedByMaxConnsPerKey(t *testing.T) {
 	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 5, MaxConnsPerKey: 3})
 	c := s.from(t, p, nil)
 	require.Eventually(t, func() bool { return p.Stats().Idle == 2 }, enough, time.Millisecond)
@@ -310,7 +310,7 @@ func TestMinIdleIsNoMoreThanThereIsRoomFor(t *testing.T) {
 }
 
 // A server that was away gets its connections again, though nobody asks for one.
-func TestMinIdleIsRestoredWithoutACaller(t *testing.T) {
+func TestPoolMinIdle_IsRestoredWithoutACaller(t *testing.T) {
 	for name, first := range map[string]bool{"the server was there before": true, "the server comes later": false} {
 		t.Run(name, func(t *testing.T) {
 			ln := listen(t, "tcp")
@@ -364,7 +364,7 @@ func TestMinIdleIsRestoredWithoutACaller(t *testing.T) {
 }
 
 // A server that stays away is asked ever less often.
-func TestMinIdleIsRestoredWithPatience(t *testing.T) {
+func TestPoolMinIdle_BacksOffAfterFailedDials(t *testing.T) {
 	var dials atomic.Int32
 	p := newPool(t, client.PoolOptions{MinIdle: 10})
 	opts := &client.Options{Control: func(string, string, syscall.RawConn) error { dials.Add(1); return errors.New("no") }}
@@ -382,7 +382,7 @@ func TestMinIdleIsRestoredWithPatience(t *testing.T) {
 
 // A server that accepts connections and closes them, as one whose backend is away, is not
 // dialled MinIdle times for each caller.
-func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
+func TestPoolMinIdle_BacksOffWhenUnusedConnectionsDie(t *testing.T) {
 	const least, callers = 5, 50
 	var works atomic.Bool
 	var closed atomic.Int32

@@ -14,7 +14,7 @@ import (
 
 // Every field of Options and of TLSOptions is a part of a pool's key, but for those
 // that are about the use of a connection. Who adds one decides.
-func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
+func TestPoolKey_IncludesEveryConnectionOption(t *testing.T) {
 	use := map[string]bool{
 		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true, "FallbackDelay": true,
 		"PoolKey": true, // a part of the place

@@ -33,7 +33,7 @@ func silent(t *testing.T, network string) *counted {
 	return s
 }
 
-func TestTheZeroPoolHasTheDefaults(t *testing.T) {
+func TestPool_ZeroValueHasDefaults(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var unused, p client.Pool
 	require.Zero(t, unused.Stats().Idle)
@@ -51,7 +51,7 @@ func TestTheZeroPoolHasTheDefaults(t *testing.T) {
 	require.ErrorIs(t, p.Close(), net.ErrClosed)
 }
 
-func TestMoreIdleThanAllowedAreClosedTheOldestFirst(t *testing.T) {
+func TestPool_ExcessIdleConnectionsCloseOldestFirst(t *testing.T) {
 	for name, opts := range map[string]client.PoolOptions{
 		"of one key": {MaxIdlePerKey: 2},
 		"in all":     {MaxIdle: 2},
@@ -115,7 +115,7 @@ type result struct {
 	err error
 }
 
-func TestWaitersGetWhatComesBackInTheirOrder(t *testing.T) {
+func TestPool_WaitersAreServedInOrder(t *testing.T) {
 	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx := context.Background()
@@ -141,7 +141,7 @@ func TestWaitersGetWhatComesBackInTheirOrder(t *testing.T) {
 }
 
 // What is thrown away leaves room for a new one.
-func TestWaitersAreWokenByADiscardToo(t *testing.T) {
+func TestPool_DiscardServesAWaiter(t *testing.T) {
 	for name, end := range map[string]func(*client.Client) error{
 		"Discard": (*client.Client).Discard,
 		"dirty": func(c *client.Client) error {
@@ -163,7 +163,7 @@ func TestWaitersAreWokenByADiscardToo(t *testing.T) {
 	}
 }
 
-func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
+func TestPool_WaitersEndAtContextAndTimeout(t *testing.T) {
 	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -195,7 +195,7 @@ func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
+func TestPool_MaxConnsPerKeyHoldsUnderLoad(t *testing.T) {
 	const most = 3
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
 	inUse := make(chan struct{}, most)
@@ -235,7 +235,7 @@ func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(1000))
 }
 
-func TestIdleConnectionsEndAtTheirTime(t *testing.T) {
+func TestPool_IdleConnectionsExpire(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	for name, opts := range map[string]client.PoolOptions{
 		"IdleTimeout": {IdleTimeout: limit},
@@ -275,7 +275,7 @@ func TestIdleConnectionsEndAtTheirTime(t *testing.T) {
 }
 
 // Jitter that is cut to whole seconds is none where lives are shorter.
-func TestLivesOfLessThanASecondDifferToo(t *testing.T) {
+func TestPool_JitterOfShortLifetimes(t *testing.T) {
 	s := silent(t, "tcp")
 	p := newPool(t, client.PoolOptions{MaxLifetime: 300 * time.Millisecond, LifetimeJitter: 250 * time.Millisecond, MaxIdlePerKey: 30})
 	const n = 20
@@ -304,7 +304,7 @@ func TestLivesOfLessThanASecondDifferToo(t *testing.T) {
 	require.Greater(t, last-first, 50*time.Millisecond) // 20 of 250 ms: one in 10^12 times less
 }
 
-func TestMinIdleAreThereInAdvance(t *testing.T) {
+func TestPoolMinIdle_DialsInAdvance(t *testing.T) {
 	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 2, MaxConnsPerKey: 4})
 	idle := func(n int) {
 		t.Helper()
@@ -326,7 +326,7 @@ func TestMinIdleAreThereInAdvance(t *testing.T) {
 
 // What a pool dials by itself is what was asked for then, whatever has become of
 // the options.
-func TestOptionsMayBeChangedAfterDial(t *testing.T) {
+func TestPool_OptionsMayChangeAfterDial(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	names := make(chan string, 10)
 	go func() {
@@ -364,7 +364,7 @@ func TestOptionsMayBeChangedAfterDial(t *testing.T) {
 
 // A server that speaks first has said hello by the time somebody wants the
 // connection, which nobody has had before.
-func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
+func TestPool_GreetingIsForTheFirstClient(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = conn.Write([]byte("hello"))
 		_, _ = conn.Read(make([]byte, 1))
@@ -388,7 +388,7 @@ func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
 }
 
 // The dial of somebody who has no more time is for the next who comes.
-func TestADialWhoseCallerHasGoneIsKept(t *testing.T) {
+func TestPool_DialOfACanceledCallerIsKept(t *testing.T) {
 	s := silent(t, "tcp")
 	gate := make(chan struct{})
 	resolver := slowly(t, gate, map[string][]string{"name.test.": {"127.0.0.1"}})
@@ -429,7 +429,7 @@ func slowly(t *testing.T, gate <-chan struct{}, known map[string][]string) *net.
 }
 
 // A connection that comes back is as good as the one that is being dialled.
-func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
+func TestPool_DiallingCallerTakesAReleasedConnection(t *testing.T) {
 	s := silent(t, "tcp")
 	gate := make(chan struct{})
 	p := newPool(t, client.PoolOptions{})
@@ -458,7 +458,7 @@ func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
 	require.Equal(t, 1, p.Stats().Dialing)
 }
 
-func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
+func TestPool_FailedDialIsItsCallersError(t *testing.T) {
 	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	nobody := refused(t, "tcp")
 	for range 3 {
@@ -477,7 +477,7 @@ func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
 	require.ErrorAs(t, err, &bad)
 }
 
-func TestCloseOfAPoolWaitsForNobodyAndEndsWhoWaits(t *testing.T) {
+func TestPool_CloseEndsWaitersAndDoesNotBlock(t *testing.T) {
 	s := silent(t, "tcp")
 	p := client.NewPool(client.PoolOptions{MaxConnsPerKey: 2})
 	used, idle := s.from(t, p, nil), s.from(t, p, nil)
@@ -509,7 +509,7 @@ func TestCloseOfAPoolWaitsForNobodyAndEndsWhoWaits(t *testing.T) {
 	require.Zero(t, p.Stats().Idle)
 }
 
-func TestCloseOfAPoolEndsItsDials(t *testing.T) {
+func TestPool_CloseEndsDials(t *testing.T) {
 	for _, limit := range []time.Duration{0, -1} {
 		hole := blackHole(t, "tcp", "127.0.0.1")
 		p := client.NewPool(client.PoolOptions{})
@@ -526,7 +526,7 @@ func TestCloseOfAPoolEndsItsDials(t *testing.T) {
 }
 
 // puddle's Get and Close could wait for each other.
-func TestDialWithAnEndedContextWhileThePoolCloses(t *testing.T) {
+func TestPool_DialWithCanceledContextDuringClose(t *testing.T) {
 	s := silent(t, "tcp")
 	for range 200 {
 		p := client.NewPool(client.PoolOptions{})
@@ -549,7 +549,7 @@ func TestDialWithAnEndedContextWhileThePoolCloses(t *testing.T) {
 	}
 }
 
-func TestAnotherClientsFailureDoesNotDiscardMine(t *testing.T) {
+func TestPool_FailureOfOtherClientsDiscardsNothing(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	mine := s.from(t, p, nil)
 	asks(t, mine, "hello")
@@ -570,7 +570,7 @@ func TestAnotherClientsFailureDoesNotDiscardMine(t *testing.T) {
 // A server with fewer workers than MaxConnsPerKey does not come to a new connection while
 // the pool keeps an idle one: DialNew has that closed first, the oldest, also if there is
 // room. Without MaxConnsPerKey the others stay.
-func TestDialNewTakesThePlaceOfAnIdleConnection(t *testing.T) {
+func TestPoolDialNew_ReplacesAnIdleConnection(t *testing.T) {
 	for most, idle := range map[int]int{0: 2, 5: 1} {
 		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
 		var all [2]*client.Client

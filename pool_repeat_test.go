@@ -44,7 +44,7 @@ func runsOf(t *testing.T, s *counted, opts *client.Options, runs int, fn func(c 
 
 // go-sql-driver/mysql#657: what was sent is not to be carried out twice. That another
 // connection could not even be dialled says nothing about this one.
-func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
+func TestPoolDo_JudgesOnlyItsOwnConnection(t *testing.T) {
 	elsewhere := func(t *testing.T) error {
 		t.Helper()
 		_, err := client.Dial("tcp", refused(t, "tcp"), nil)
@@ -67,7 +67,7 @@ func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
 }
 
 // Each call that sends counts, and a part of a request is enough.
-func TestDoKnowsOfEveryWayToSend(t *testing.T) {
+func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 	file, err := os.Open(tempFile(t, "request", []byte("ping")))
 	require.NoError(t, err)
 	defer file.Close()
@@ -122,7 +122,7 @@ func TestDoKnowsOfEveryWayToSend(t *testing.T) {
 
 // A connection that turns out dead before anything was sent is as if it had never been
 // given: no mark is asked for, and whatever fn makes of the error.
-func TestDoRepeatsWhatWasNeverSent(t *testing.T) {
+func TestPoolDo_RetriesUnsentRequests(t *testing.T) {
 	for name, tell := range map[string]func(error) error{
 		"the call's error": func(err error) error { return err },
 		"another error":    func(error) error { return errors.New("the shop is closed") },
@@ -145,7 +145,7 @@ func TestDoRepeatsWhatWasNeverSent(t *testing.T) {
 
 // A server that is slow is not to be asked twice, nor is the caller to wait twice as
 // long.
-func TestDoTakesNoTimeoutForADeadConnection(t *testing.T) {
+func TestPoolDo_NoRetryAfterTimeout(t *testing.T) {
 	for name, wait := range map[string]func(c *client.Client) error{
 		"RecvTimeout": func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err },
 		"a read deadline": func(c *client.Client) error {
@@ -172,7 +172,7 @@ func TestDoTakesNoTimeoutForADeadConnection(t *testing.T) {
 }
 
 // What the caller itself has done to the connection is no failure of it.
-func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
+func TestPoolDo_NoRetryAfterTheCallersOwnActs(t *testing.T) {
 	recv := func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err }
 	for name, fn := range map[string]func(c *client.Client) error{
 		"Close":   func(c *client.Client) error { require.NoError(t, c.Close()); return recv(c) },
@@ -208,7 +208,7 @@ func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
 }
 
 // Of a call that is under way when fn returns nobody knows what it has sent.
-func TestDoDoesNotRepeatUnderACall(t *testing.T) {
+func TestPoolDo_NoRetryDuringACall(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.CopyN(conn, conn, 4)
 		_, _ = io.ReadFull(conn, make([]byte, 1))
@@ -226,7 +226,7 @@ func TestDoDoesNotRepeatUnderACall(t *testing.T) {
 	require.ErrorIs(t, <-sent, net.ErrClosed)
 }
 
-func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
+func TestPoolDo_NoRetryAfterContextEnds(t *testing.T) {
 	s, p := staleEcho(t), newPool(t, client.PoolOptions{})
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -243,7 +243,7 @@ func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
 
 // Half a packet and half a record are a part of an answer, though no call has given a
 // byte of it.
-func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
+func TestPoolDo_NoRetryAfterPartOfAPacketOrRecord(t *testing.T) {
 	t.Run("of a packet", func(t *testing.T) {
 		s := countedServer(t, "tcp", func(conn net.Conn) {
 			_, _ = io.CopyN(conn, conn, 4)
@@ -279,7 +279,7 @@ func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
 }
 
 // In a Do around another one only its own function permits to repeat.
-func TestTheMarkDoesNotLeaveDo(t *testing.T) {
+func TestPoolDo_RetryableMarkDoesNotLeaveDo(t *testing.T) {
 	for name, wrap := range map[string]func(error) error{
 		"as it is": func(err error) error { return err },
 		"wrapped":  func(err error) error { return fmt.Errorf("get: %w", err) },
@@ -307,7 +307,7 @@ func TestTheMarkDoesNotLeaveDo(t *testing.T) {
 }
 
 // Nobody may take the failure of the second run for one before which nothing was sent.
-func TestWhatWasRepeatedInVainIsNotSafeToRetry(t *testing.T) {
+func TestPoolDo_FailedRetryIsNotSafeToRetry(t *testing.T) {
 	for name, second := range map[string]func(s *counted){
 		"the server is down":    func(s *counted) { _ = s.Close() },
 		"nothing could be sent": func(*counted) {},
@@ -344,7 +344,7 @@ func TestWhatWasRepeatedInVainIsNotSafeToRetry(t *testing.T) {
 
 // What MinIdle has dialled may have been idle for as long as any, though nobody has
 // used it.
-func TestDoRepeatsOnAConnectionThatWasDialledInAdvance(t *testing.T) {
+func TestPoolDo_RetriesAfterAConnectionOfMinIdle(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		p := make([]byte, 4)
 		if n, _ := io.ReadFull(conn, p); n == 4 && string(p) == "last" {

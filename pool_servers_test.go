@@ -43,7 +43,7 @@ func increments(key string, n *atomic.Int64) func(c *client.Client) error {
 
 // All connections of the pool are dead when the server is back, and nobody is to
 // notice.
-func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
+func TestPoolDo_RedisRestartFailsNoRequest(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, addrs := startRedis(t)
@@ -91,7 +91,7 @@ func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
 }
 
 // memcached closes who has been idle for a second, and the pool keeps for longer.
-func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
+func TestPool_DetectsMemcachedIdleTimeout(t *testing.T) {
 	s := startMemcached(t, "-o", "idle_timeout=1")
 	p := newPool(t, client.PoolOptions{})
 	version := func(c *client.Client) error {
@@ -113,7 +113,7 @@ func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
 
 // nginx says in its last answer that it was the last, and then closes. Who does
 // not listen to that finds a connection that is dead.
-func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
+func TestPool_DetectsNginxKeepaliveRequests(t *testing.T) {
 	root := newRoot(t, "root")
 	dir, _ := nginxFiles(t)
 	c := root.issue(t, "server", nil)
@@ -147,7 +147,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 }
 
 // OpenSSL's tickets lie in the kernel from the handshake on.
-func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
+func TestPool_OpenSSLSessionTicketsDoNotDiscard(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
@@ -179,7 +179,7 @@ func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
 
 // Every request has an id, and every answer is looked at: nothing is mixed up,
 // nothing is left.
-func TestManyGoroutinesOverFewConnections(t *testing.T) {
+func TestPool_ManyGoroutinesOverFewConnections(t *testing.T) {
 	goroutines, checkouts := 64, 500
 	if os.Getenv("CLIENT_LOAD") == "full" { // a minute or two
 		checkouts = 20_000

@@ -28,7 +28,7 @@ func ends(t *testing.T, peer net.Conn) {
 }
 
 // Setup has each connection before anybody else, and once, whoever it was dialled for.
-func TestSetupHasEachNewConnectionOnce(t *testing.T) {
+func TestPoolSetup_RunsOncePerConnection(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var setups atomic.Int32
 	p := newPool(t, client.PoolOptions{MinIdle: 1, Setup: func(ctx context.Context, c *client.Client) error {
@@ -57,7 +57,7 @@ func TestSetupHasEachNewConnectionOnce(t *testing.T) {
 }
 
 // What Setup has sent without an answer, as a PROXY header, is nothing to its clients.
-func TestAfterSetupAConnectionIsClean(t *testing.T) {
+func TestPoolSetup_ConnectionCountsAsNewAfterIt(t *testing.T) {
 	for name, setup := range map[string]func(c *client.Client) error{
 		"no answer":  func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
 		"a deadline": func(c *client.Client) error { return c.SetDeadline(time.Now().Add(time.Hour)) },
@@ -98,7 +98,7 @@ func TestAfterSetupAConnectionIsClean(t *testing.T) {
 }
 
 // STARTTLS belongs to Setup: the connection is kept, and is TLS for all who get it.
-func TestSetupTurnsConnectionsToTLS(t *testing.T) {
+func TestPoolSetup_MayStartTLS(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()
 	trust := m.trust(t)
@@ -127,7 +127,7 @@ func TestSetupTurnsConnectionsToTLS(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestASetupThatFailsFailsTheDial(t *testing.T) {
+func TestPoolSetup_FailureFailsTheDial(t *testing.T) {
 	no := errors.New("no such user")
 	send := func(c *client.Client, s string) { _, _ = c.Send([]byte(s), 0) }
 	for name, test := range map[string]struct {
@@ -220,7 +220,7 @@ func TestASetupThatFailsFailsTheDial(t *testing.T) {
 
 // What the server says of itself after a Setup that has heard nothing is for the first
 // who gets the connection.
-func TestAGreetingAfterSetupIsForTheFirst(t *testing.T) {
+func TestPoolSetup_LaterGreetingIsForTheFirstClient(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.ReadFull(conn, make([]byte, 7))
 		_, _ = conn.Write([]byte("hello"))
@@ -240,7 +240,7 @@ func TestAGreetingAfterSetupIsForTheFirst(t *testing.T) {
 
 // The limit of the dial is Setup's too, whatever limits the calls in it have; the caller
 // who goes is not kept, and Close of the pool ends it.
-func TestSetupEndsWithTheDial(t *testing.T) {
+func TestPoolSetup_EndsWithTheDial(t *testing.T) {
 	hangs := func(_ context.Context, c *client.Client) error {
 		_, err := c.Recv(make([]byte, 1), 0)
 		return err
@@ -284,7 +284,7 @@ func TestSetupEndsWithTheDial(t *testing.T) {
 }
 
 // A reference that Setup has kept reaches nothing, like that of a client given back.
-func TestAClientOfSetupReachesNobodyAfterIt(t *testing.T) {
+func TestPoolSetup_ItsClientIsClosedAfterwards(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var old *client.Client
 	var raw syscall.RawConn
@@ -311,7 +311,7 @@ func TestAClientOfSetupReachesNobodyAfterIt(t *testing.T) {
 }
 
 // A Setup that does not return loses neither place nor connection.
-func TestASetupThatDoesNotReturnLosesNothing(t *testing.T) {
+func TestPoolSetup_PanicLeaksNothing(t *testing.T) {
 	for name, test := range map[string]struct{ leave func() }{
 		"panic":  {func() { panic("no") }},
 		"Goexit": {runtime.Goexit},
@@ -358,7 +358,7 @@ func TestASetupThatDoesNotReturnLosesNothing(t *testing.T) {
 }
 
 // Redis' own AUTH and SELECT: each connection is set up once, and used by many.
-func TestSetupLogsInToRedis(t *testing.T) {
+func TestPoolSetup_LogsInToRedis(t *testing.T) {
 	_, addrs := startRedis(t)
 	says := func(c *client.Client, request, want string) error {
 		if _, err := c.SendPacket([]byte(request)); err != nil {
@@ -396,7 +396,7 @@ func TestSetupLogsInToRedis(t *testing.T) {
 }
 
 // A context that Setup watches, and does not unwatch, ends no call of the clients after it.
-func TestSetup_AWatchEndsWithIt(t *testing.T) {
+func TestPoolSetup_EndsItsWatches(t *testing.T) {
 	for name, of := range map[string]func(ctx context.Context) context.Context{
 		"of Setup's context": func(ctx context.Context) context.Context { return ctx },
 		"of another": func(ctx context.Context) context.Context {
@@ -425,7 +425,7 @@ func TestSetup_AWatchEndsWithIt(t *testing.T) {
 }
 
 // A context that has ended has failed calls, or would have.
-func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
+func TestPoolSetup_FailsIfAWatchedContextEnded(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
 		over, cancel := context.WithCancel(context.Background())
@@ -440,7 +440,7 @@ func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
 }
 
 // At the limit the dial's error is a timeout, whatever Setup makes of the error of its call.
-func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
+func TestPoolSetup_ErrorAtTheLimitIsATimeout(t *testing.T) {
 	for name, prepare := range map[string]func(ctx context.Context, c *client.Client){
 		"the dial's limit": func(context.Context, *client.Client) {},
 		"a deadline that Setup sets": func(ctx context.Context, c *client.Client) {
@@ -470,7 +470,7 @@ func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
 
 // The answer to a question of Setup that is still to come would be the first client's. Only
 // a Setup that has received nothing, and sent no packet, may have sent what has no answer.
-func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
+func TestPoolSetup_FailsIfAnAnswerIsOutstanding(t *testing.T) {
 	const answer = "ok\r\n"
 	calls := map[string]func(c *client.Client) error{
 		"Send":       func(c *client.Client) error { _, err := c.Send([]byte("auth\r\n"), 0); return err },

@@ -99,7 +99,7 @@ func pingPong(t *testing.T) func(c *client.Client, peer *tls.Conn) {
 	}
 }
 
-func TestThePoolLooksThroughTLS(t *testing.T) {
+func TestPoolTLS_ChecksIdleConnections(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, use := range map[string]func(c *client.Client, peer *tls.Conn){"fresh": nil, "used": pingPong(t)} {
 			t.Run(name, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestThePoolLooksThroughTLS(t *testing.T) {
 
 // Tickets come when the server likes. They are no reply, and taking one is not
 // to cost the bytes that come after it.
-func TestTicketsAreNoReasonToDiscard(t *testing.T) {
+func TestPoolTLS_SessionTicketsDoNotDiscard(t *testing.T) {
 	i := idles(t, tls.VersionTLS13, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }, nil) // has them come by themselves
 	i.isKept(t)
 	i.pool.CloseIdle()
@@ -166,7 +166,7 @@ func TestTicketsAreNoReasonToDiscard(t *testing.T) {
 }
 
 // What an exact read has left of a record is in no kernel's buffer.
-func TestWhatIsLeftOfARecordIsDirt(t *testing.T) {
+func TestPoolTLS_UnreadPartOfARecordDiscards(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, peek := range map[string]bool{"in TLS": false, "peeked at": true} {
 			t.Run(name, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestWhatIsLeftOfARecordIsDirt(t *testing.T) {
 }
 
 // A connection that was turned to TLS is none for who wants a plain one.
-func TestWhatWasTurnedToTLSIsNotGivenBack(t *testing.T) {
+func TestPoolTLS_StartTLSDiscards(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()
 	p := newPool(t, client.PoolOptions{})
@@ -216,7 +216,7 @@ func TestWhatWasTurnedToTLSIsNotGivenBack(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestThePoolLooksAtDatagramsToo(t *testing.T) {
+func TestPool_ChecksIdleDatagramClients(t *testing.T) {
 	for _, network := range datagramNetworks {
 		t.Run(network, func(t *testing.T) {
 			peer := packetPeer(t, network)

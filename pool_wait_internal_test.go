@@ -106,7 +106,7 @@ func (g *gated) waiting(t *testing.T, mode acquireMode) chan dialed {
 
 // What is idle counts too: with one in use and one idle there is no room for another,
 // neither for MinIdle nor for who wants a new one, who gets the place of the idle one.
-func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
+func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{MaxConnsPerKey: 2, MinIdle: 2})
 	c := g.open(t)
 	(<-g.dials) <- nil
@@ -139,7 +139,7 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 }
 
 // Who needs a new connection has its turn before those who asked later.
-func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
+func TestPool_NewOnlyWaiterIsServedInOrder(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	fresh := g.waiting(t, newOnly)
@@ -160,7 +160,7 @@ func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 }
 
 // The time that a connection was lent is no time in which nobody used it.
-func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
+func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	require.NoError(t, g.open(t).Close())
 	d := <-g.dial(context.Background(), reuseOrDial)
@@ -175,7 +175,7 @@ func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 	require.Zero(t, g.pool.Stats().Expired)
 }
 
-func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
+func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
 	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
 	s := p.bucketLocked(connKey{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
@@ -197,7 +197,7 @@ func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
 
 // What somebody has dialled is not given to who asked before and whose own dial
 // hangs.
-func TestADialIsFirstForWhoBeganIt(t *testing.T) {
+func TestPool_DialGoesFirstToItsOwnCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	first := g.dial(context.Background(), reuseOrDial)
 	held := <-g.dials
@@ -215,7 +215,7 @@ func TestADialIsFirstForWhoBeganIt(t *testing.T) {
 }
 
 // A dial that nobody waits for any more is no reason for others not to dial.
-func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
+func TestPool_DetachedDialDelaysNoOtherCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 2})
 	c := g.open(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -233,7 +233,7 @@ func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
+func TestPool_DialOutlivesItsCallersDeadline(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -249,7 +249,7 @@ func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
 }
 
 // A dial without a limit has one as soon as nobody waits for it.
-func TestADialThatNobodyWaitsForEnds(t *testing.T) {
+func TestPool_DetachedDialHasATimeLimit(t *testing.T) {
 	var lookups atomic.Int32 // the resolver may begin another when one has ended
 	defer func() {
 		require.Eventually(t, func() bool { return lookups.Load() == 0 }, 20*time.Second, time.Millisecond)
@@ -290,7 +290,7 @@ func TestADialThatNobodyWaitsForEnds(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-func TestWhatThePoolClosesIsCounted(t *testing.T) {
+func TestPoolStats_CountsClosedConnections(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	c, c2, c3 := g.open(t), g.open(t), g.open(t)
 	require.NoError(t, c.Close())
@@ -313,7 +313,7 @@ func TestWhatThePoolClosesIsCounted(t *testing.T) {
 	require.Zero(t, s.Idle+s.Active)
 }
 
-func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
+func TestPoolOptions_ExtremeLimits(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxLifetime: math.MaxInt64, LifetimeJitter: math.MaxInt64, IdleTimeout: math.MaxInt64})
 	require.NoError(t, g.open(t).Close())
 	require.Equal(t, 1, g.pool.Stats().Idle)
@@ -327,7 +327,7 @@ func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
 }
 
 // MinIdle is not cut by a default that the caller has not chosen.
-func TestMinIdleRaisesTheDefaultOfMaxIdlePerKey(t *testing.T) {
+func TestPoolOptions_MinIdleRaisesDefaultMaxIdlePerKey(t *testing.T) {
 	for _, test := range []struct {
 		opts                   PoolOptions
 		minIdle, maxIdlePerKey int
@@ -349,7 +349,7 @@ func TestMinIdleRaisesTheDefaultOfMaxIdlePerKey(t *testing.T) {
 
 // A callback that panics where the pool closes by itself, as a TLS session cache may, is
 // for the next caller, and the other connections are closed.
-func TestAPanicInAnEndThatNobodyWaitsFor(t *testing.T) {
+func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{})
 	require.NoError(t, g.open(t).Close())
 	peer := <-g.peers
@@ -372,7 +372,7 @@ func TestAPanicInAnEndThatNobodyWaitsFor(t *testing.T) {
 
 // A function of the options that panics does so in who called Dial; one that ends
 // its goroutine hangs nobody.
-func TestFunctionsThatDoNotReturn(t *testing.T) {
+func TestPool_CallbackPanicReachesDial(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	address := g.Addr().String()
 	opts := &Options{Control: func(string, string, syscall.RawConn) error { panic("out of order") }}
@@ -386,7 +386,7 @@ func TestFunctionsThatDoNotReturn(t *testing.T) {
 }
 
 // An answer may be received before the call that asked has returned.
-func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
+func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	c := g.open(t)
 	peer := <-g.peers
@@ -414,7 +414,7 @@ func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
 
 // What is thrown away is closed before there is another in its place, also if that
 // takes its time, as it does here where the peer does not read.
-func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
+func TestPool_ClosesBeforeItReplaces(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	raw, err := c.SyscallConn()
@@ -439,7 +439,7 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 }
 
 // What nobody uses any more counts until it is closed, too.
-func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
+func TestPool_ClosingConnectionsCount(t *testing.T) {
 	for name, opts := range map[string]PoolOptions{
 		"CloseIdle":     {MaxConnsPerKey: 1, ReuseUnanswered: true},
 		"over MaxIdle":  {MaxConnsPerKey: 1, ReuseUnanswered: true, MaxIdle: -1},
@@ -478,7 +478,7 @@ func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
 	}
 }
 
-func TestWhatWasGivenBackCannotBeConnectedOrBound(t *testing.T) {
+func TestPool_ReleasedClientCannotConnectOrBind(t *testing.T) {
 	ln, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()

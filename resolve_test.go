@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSplitHostPort(t *testing.T) {
+func TestAddress_SplitHostPort(t *testing.T) {
 	for address, want := range map[string]struct {
 		host string
 		port uint16
@@ -48,7 +48,7 @@ func TestSplitHostPort(t *testing.T) {
 	}
 }
 
-func TestRFC8305Order(t *testing.T) {
+func TestLookup_RFC8305Order(t *testing.T) {
 	addrs := func(list string) (out []sock.Addr) {
 		for s := range strings.FieldsSeq(list) {
 			out = append(out, sock.Addr{IP: netip.AddrPortFrom(netip.MustParseAddr(s), 1)})
@@ -67,7 +67,7 @@ func TestRFC8305Order(t *testing.T) {
 	}
 }
 
-func TestAddressesOfANetwork(t *testing.T) {
+func TestNetwork_AddressesItCanReach(t *testing.T) {
 	resolved := func(network, address string) (string, error) {
 		addrs, search, err := resolve(t.Context(), networks[network], nil, address, nil, sock.In(time.Second))
 		search.close()
@@ -164,7 +164,7 @@ func FuzzParseUnix(f *testing.F) {
 	})
 }
 
-func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
+func TestLookup_SharedWhileTheResolverIsTheSame(t *testing.T) {
 	a, b := new(net.Resolver), &net.Resolver{PreferGo: true}
 	require.Same(t, cancelableResolverFor(a), cancelableResolverFor(a))
 	require.NotSame(t, cancelableResolverFor(a), cancelableResolverFor(b))
@@ -173,7 +173,7 @@ func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
 	require.True(t, cancelableResolverFor(b).strictErrors)
 }
 
-func TestTheDefaultsOfLimits(t *testing.T) {
+func TestOptions_DefaultLimits(t *testing.T) {
 	five := DefaultTimeout
 	require.Equal(t, limits{five, five, five}, (&Options{}).limits())
 	require.Equal(t, limits{-1, -1, -1}, (&Options{Timeout: -1}).limits())

@@ -50,7 +50,7 @@ func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byt
 	})
 }
 
-func TestSelectFindsWhoIsReady(t *testing.T) {
+func TestSelect_FindsReadyClients(t *testing.T) {
 	each(t, func(t *testing.T, c *client.Client, send func(p []byte)) {
 		one := clients{c}
 		selectsNobody(t, one, nil, one)
@@ -81,7 +81,7 @@ func lean(r client.Ready) client.Ready {
 
 // The original polled only as many as the longest set had, and wrote behind its
 // array, if the sets had different members.
-func TestSelectOfDisjointSets(t *testing.T) {
+func TestSelect_DisjointSets(t *testing.T) {
 	var all clients
 	for range 3 {
 		c, _ := stream(t, "tcp", nil)
@@ -99,7 +99,7 @@ func TestSelectOfDisjointSets(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{u}}, lean(ready))
 }
 
-func TestSelectOfTheSameClientInSeveralSets(t *testing.T) {
+func TestSelect_SameClientInSeveralSets(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	d, _ := stream(t, "unix", nil)
 	_, err := peer.Write([]byte("x"))
@@ -110,7 +110,7 @@ func TestSelectOfTheSameClientInSeveralSets(t *testing.T) {
 }
 
 // A stream's end, a reset, and an urgent byte.
-func TestSelectFindsTheEndAndWhatIsExceptional(t *testing.T) {
+func TestSelect_FindsEndAndExceptionalConditions(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		one := clients{c}
@@ -144,7 +144,7 @@ func TestSelectFindsTheEndAndWhatIsExceptional(t *testing.T) {
 }
 
 // What is received with something else is there at once; poll(2) knows nothing of it.
-func TestSelectKnowsWhatIsBuffered(t *testing.T) {
+func TestSelect_FindsBufferedData(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -197,7 +197,7 @@ func TestSelectKnowsWhatIsBuffered(t *testing.T) {
 }
 
 // The socket has bytes, and a Recv would wait all the same.
-func TestSelectLooksThroughTLS(t *testing.T) {
+func TestSelect_OverTLS(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	one := clients{c}
 	selectsNobody(t, one, nil, nil) // session tickets have come with the handshake
@@ -233,7 +233,7 @@ func TestSelectLooksThroughTLS(t *testing.T) {
 	require.Equal(t, clients{c}, selects(t, clients{c}, nil, nil).Read)
 }
 
-func TestSelectEndsAtItsLimit(t *testing.T) {
+func TestSelect_Timeout(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	each(t, func(t *testing.T, c *client.Client, _ func(p []byte)) {
 		one := clients{c}
@@ -253,7 +253,7 @@ func TestSelectEndsAtItsLimit(t *testing.T) {
 	})
 }
 
-func TestSelectWaitsAsLongAsItTakes(t *testing.T) {
+func TestSelect_NegativeTimeoutWaits(t *testing.T) {
 	each(t, func(t *testing.T, c *client.Client, send func(p []byte)) {
 		found := make(chan client.Ready, 1)
 		go func() {
@@ -270,7 +270,7 @@ func TestSelectWaitsAsLongAsItTakes(t *testing.T) {
 	})
 }
 
-func TestCloseOfAMemberEndsSelect(t *testing.T) {
+func TestSelect_CloseOfAClientEndsIt(t *testing.T) {
 	ends := func(t *testing.T, others clients, open func() *client.Client) {
 		t.Helper()
 		for k, name := range []string{"read", "except"} {
@@ -317,7 +317,7 @@ func TestCloseOfAMemberEndsSelect(t *testing.T) {
 	selectsNobody(t, others, nil, others)
 }
 
-func TestSelectSaysWhomItCannotWaitFor(t *testing.T) {
+func TestSelectError_NamesTheClient(t *testing.T) {
 	good, _ := stream(t, "tcp", nil)
 	closed, _ := stream(t, "tcp", nil)
 	require.NoError(t, closed.Close())
@@ -383,7 +383,7 @@ func manyUDP(t testing.TB, n int) clients {
 }
 
 // There is no FD_SETSIZE here.
-func TestSelectOfFiveThousand(t *testing.T) {
+func TestSelect_FiveThousandClients(t *testing.T) {
 	all := manyUDP(t, 5000)
 	selectsNobody(t, all, nil, all)
 	ready := selects(t, all, all, all)
@@ -394,7 +394,7 @@ func TestSelectOfFiveThousand(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{late}}, lean(selects(t, all, nil, all)))
 }
 
-func TestSelectAllocatesNothingForItsMembers(t *testing.T) {
+func TestSelect_AllocatesNothingPerClient(t *testing.T) {
 	allocs := func(n int) (nobody, one float64) {
 		all := manyUDP(t, n)
 		for range 3 {
@@ -415,7 +415,7 @@ func TestSelectAllocatesNothingForItsMembers(t *testing.T) {
 }
 
 // Several goroutines may wait for the same clients.
-func TestSelectOfTheSameClientsAtOnce(t *testing.T) {
+func TestSelect_ConcurrentOnTheSameClients(t *testing.T) {
 	all := clients{}
 	var peers []net.Conn
 	for i := range 8 {
@@ -459,7 +459,7 @@ func TestSelectOfTheSameClientsAtOnce(t *testing.T) {
 }
 
 // One goroutine, a hundred connections to one Redis.
-func TestSelectOverAHundredConnectionsToRedis(t *testing.T) {
+func TestSelect_HundredRedisConnections(t *testing.T) {
 	_, addrs := startRedis(t)
 	var all clients
 	for i := range 100 {

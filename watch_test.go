@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWatch_TheEndOfTheContextEndsEveryCallThatWaits(t *testing.T) {
+func TestWatch_ContextEndsEveryWaitingCall(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		for name, call := range blockedCalls(t, network) {
 			t.Run(network+", "+name, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestWatch_TheEndOfTheContextEndsEveryCallThatWaits(t *testing.T) {
 	}
 }
 
-func TestWatch_RecvPacketSelectAndStartTLSEndToo(t *testing.T) {
+func TestWatch_EndsRecvPacketSelectAndStartTLS(t *testing.T) {
 	for name, call := range map[string]func(c *client.Client) error{
 		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
 		"Packets": func(c *client.Client) (err error) {
@@ -70,7 +70,7 @@ func TestWatch_RecvPacketSelectAndStartTLSEndToo(t *testing.T) {
 }
 
 // The deadline of a context is a time limit, to whatever asks.
-func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
+func TestWatch_ContextDeadlineIsATimeout(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		const limit = 30 * time.Millisecond
 		c := connectedTo(t, network, &client.Options{Timeout: -1})
@@ -89,7 +89,7 @@ func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
 }
 
 // A context that has ended already ends what begins after it, also what need not wait.
-func TestWatch_OfAContextThatHasEnded(t *testing.T) {
+func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, network := range append(tlsNetworks, streamNetworks...) {
@@ -111,7 +111,7 @@ func TestWatch_OfAContextThatHasEnded(t *testing.T) {
 
 // Afterwards the client goes on where it was: nothing that had arrived is lost, in the
 // middle of an exact receive, of a packet or of a TLS record.
-func TestWatch_TheClientGoesOnAfterIt(t *testing.T) {
+func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
@@ -157,7 +157,7 @@ func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
 
 // A Send that a context ends tells how much was sent, and over TLS the rest of the record
 // goes out first when the next begins.
-func TestWatch_ASendIsCounted(t *testing.T) {
+func TestWatch_EndedSendReturnsItsCount(t *testing.T) {
 	for _, network := range append(tlsNetworks, "tcp", "unix") {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
@@ -167,7 +167,7 @@ func TestWatch_ASendIsCounted(t *testing.T) {
 	}
 }
 
-func TestWatch_OfSeveralContexts(t *testing.T) {
+func TestWatch_SeveralContexts(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	one, cancelOne := context.WithCancelCause(context.Background())
 	two, cancelTwo := context.WithTimeout(context.Background(), time.Millisecond)
@@ -189,7 +189,7 @@ func TestWatch_OfSeveralContexts(t *testing.T) {
 }
 
 // unwatch that comes at the moment when the context ends leaves no trace.
-func TestWatch_ThatEndsWithItsContext(t *testing.T) {
+func TestWatch_UnwatchWhileTheContextEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	go echo(peer)
 	for range 2000 {
@@ -201,7 +201,7 @@ func TestWatch_ThatEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
+func TestWatch_BackgroundContextCostsNothing(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	go echo(peer)
 	buf := make([]byte, 8)
@@ -223,7 +223,7 @@ func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
 }
 
 // The end of Do's context ends what its function waits for, and the connection is not kept.
-func TestWatch_DoEndsWithItsContext(t *testing.T) {
+func TestWatch_PoolDoEndsWithItsContext(t *testing.T) {
 	ln := listen(t, "tcp")
 	pool := client.NewPool(client.PoolOptions{})
 	defer pool.Close()
@@ -254,7 +254,7 @@ func TestWatch_DoEndsWithItsContext(t *testing.T) {
 }
 
 // A watch that its user forgot ends with the lease: the next user's calls are their own.
-func TestWatch_EndsWithTheLease(t *testing.T) {
+func TestWatch_EndsWithTheLeaseOfAPooledClient(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -286,7 +286,7 @@ func TestWatch_EndsWithTheLease(t *testing.T) {
 
 // A connection that a call holds when it is given back is closed before another is dialled
 // in its place.
-func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
+func TestPool_CallUnderWayHoldsNoPlaceAfterClose(t *testing.T) {
 	ln := listen(t, "tcp")
 	var open atomic.Int64
 	go func() {
@@ -319,7 +319,7 @@ func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
 
 // A record of TLS that a Send has begun goes out to its end, as after a time limit: the
 // receiver may wait for the answer to it, and nothing else can be sent before.
-func TestWatch_TheRestOfARecordGoesOut(t *testing.T) {
+func TestWatch_RestOfATLSRecordIsSent(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
