@@ -91,7 +91,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 }
 
 // spareHandleLocked returns an unused Client. A Client is never used again after its
-// release: whoever still has it must not reach the connection of another caller.
+// release: a goroutine that still has it must not reach the connection of another caller.
 func (p *Pool) spareHandleLocked() *Client {
 	const batch = 17 // allocated together, so that not every checkout allocates
 	if len(p.spareHandles) == 0 {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A pool that sees ever new keys does not remember them for ever, and what it has
-// counted it still knows.
+// A pool that is given ever new keys removes unused ones. Their counters stay in the
+// sums.
 func TestPool_UnusedKeysAreRemoved(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

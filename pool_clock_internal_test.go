@@ -23,8 +23,8 @@ func TestPoolClock_EitherClockEndsALimit(t *testing.T) {
 	require.Equal(t, moment{}, now.add(math.MaxInt64), "too far away to be represented")
 }
 
-// While a machine sleeps, its monotonic clock stands still; the server's limit for
-// what is idle does not.
+// While a machine is suspended its monotonic clock stands still. The idle limit of the
+// server goes on.
 func TestPool_IdleTimeIncludesSuspend(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{IdleTimeout: time.Hour})
 	c := g.open(t)

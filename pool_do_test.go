@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// staleEcho is an echo whose first connection, once it was used, ends the moment
-// it gets the next question: the pool cannot have seen that coming.
+// staleEcho is an echo server that closes its first connection when it receives the
+// second request: the pool cannot detect that in advance.
 func staleEcho(t *testing.T) *counted {
 	t.Helper()
 	first := make(chan struct{}, 1)
@@ -95,7 +95,8 @@ func TestPoolDo_NoRetryAfterPartOfAnAnswer(t *testing.T) {
 	require.Equal(t, 2, runs)
 }
 
-// Not even if it could be: a server that fails each time gets no flood.
+// Do does not retry even if it would be safe: a server that fails each time must not be
+// flooded.
 func TestPoolDo_NoRetryForANewConnection(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4)) })
 	p := newPool(t, client.PoolOptions{})
@@ -112,8 +113,8 @@ func TestPoolDo_NoRetryForANewConnection(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-// The new connection is a new one, also if there are others that are idle: they
-// may be as stale as the first.
+// The second run gets a new connection even if others are idle: they may be as stale as
+// the first.
 func TestPoolDo_SecondRunGetsANewConnection(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.CopyN(conn, conn, 4)
@@ -152,7 +153,7 @@ func TestPoolDo_PanicLeaksNothing(t *testing.T) {
 	}))
 }
 
-// A late reply must reach nobody, however it comes about.
+// A late reply must not reach another caller, whatever made it late.
 func TestPoolDo_LateReplyReachesNoOtherCaller(t *testing.T) {
 	release := make(chan struct{})
 	s := countedServer(t, "tcp", func(conn net.Conn) {
@@ -183,7 +184,7 @@ func TestPoolDo_LateReplyReachesNoOtherCaller(t *testing.T) {
 			require.NoError(t, err)
 			use(c)
 			require.NoError(t, c.Close())
-			next := s.from(t, p, &client.Options{Timeout: enough})
+			next := s.from(t, p, &client.Options{Timeout: testTimeout})
 			_, err = next.Send([]byte("mine"), 0)
 			require.NoError(t, err)
 			release <- struct{}{}

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pings is a request with an answer of the same length.
+// pings sends a request and receives an answer of the same length.
 func pings(c *client.Client) error {
 	if _, err := c.Send([]byte("ping"), 0); err != nil {
 		return err
@@ -25,8 +25,8 @@ func pings(c *client.Client) error {
 	return err
 }
 
-// runsOf uses a connection once and then has Do run fn on it, which is to run so many
-// times. It gives Do's error.
+// runsOf uses a connection once and then lets Do run fn on it. fn must run the given
+// number of times. It returns Do's error.
 func runsOf(t *testing.T, s *counted, opts *client.Options, runs int, fn func(c *client.Client) error) error {
 	t.Helper()
 	p := newPool(t, client.PoolOptions{})
@@ -42,8 +42,8 @@ func runsOf(t *testing.T, s *counted, opts *client.Options, runs int, fn func(c 
 	return err
 }
 
-// go-sql-driver/mysql#657: what was sent is not to be carried out twice. That another
-// connection could not even be dialled says nothing about this one.
+// go-sql-driver/mysql#657: a request that was sent must not be carried out twice. A
+// failed dial of another connection says nothing about this one.
 func TestPoolDo_JudgesOnlyItsOwnConnection(t *testing.T) {
 	elsewhere := func(t *testing.T) error {
 		t.Helper()
@@ -66,7 +66,7 @@ func TestPoolDo_JudgesOnlyItsOwnConnection(t *testing.T) {
 	}
 }
 
-// Each call that sends counts, and a part of a request is enough.
+// Every call that sends counts, and a part of a request is testTimeout.
 func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 	file, err := os.Open(tempFile(t, "request", []byte("ping")))
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 					}
 					return err
 				})
-				if name != "a part" || !marked { // of which the new connection's server has not enough
+				if name != "a part" || !marked { // of which the new connection's server has not testTimeout
 					require.Equal(t, marked, err == nil, "%v", err)
 				}
 			})
@@ -120,8 +120,8 @@ func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 	}
 }
 
-// A connection that turns out dead before anything was sent is as if it had never been
-// given: no mark is asked for, and whatever fn makes of the error.
+// A connection that is dead before anything was sent is replaced without a mark,
+// whatever fn does with the error.
 func TestPoolDo_RetriesUnsentRequests(t *testing.T) {
 	for name, tell := range map[string]func(error) error{
 		"the call's error": func(err error) error { return err },
@@ -143,8 +143,8 @@ func TestPoolDo_RetriesUnsentRequests(t *testing.T) {
 	}
 }
 
-// A server that is slow is not to be asked twice, nor is the caller to wait twice as
-// long.
+// A slow server must not receive the request twice, and the caller must not wait twice
+// as long.
 func TestPoolDo_NoRetryAfterTimeout(t *testing.T) {
 	for name, wait := range map[string]func(c *client.Client) error{
 		"RecvTimeout": func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err },
@@ -171,7 +171,7 @@ func TestPoolDo_NoRetryAfterTimeout(t *testing.T) {
 	}
 }
 
-// What the caller itself has done to the connection is no failure of it.
+// What fn itself did to the connection is not a failure of the connection.
 func TestPoolDo_NoRetryAfterTheCallersOwnActs(t *testing.T) {
 	recv := func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err }
 	for name, fn := range map[string]func(c *client.Client) error{
@@ -207,7 +207,7 @@ func TestPoolDo_NoRetryAfterTheCallersOwnActs(t *testing.T) {
 	}
 }
 
-// Of a call that is under way when fn returns nobody knows what it has sent.
+// It is unknown what a call has sent that is under way when fn returns.
 func TestPoolDo_NoRetryDuringACall(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.CopyN(conn, conn, 4)
@@ -241,8 +241,8 @@ func TestPoolDo_NoRetryAfterContextEnds(t *testing.T) {
 	require.Equal(t, 1, runs)
 }
 
-// Half a packet and half a record are a part of an answer, though no call has given a
-// byte of it.
+// Part of a packet or of a record is part of an answer, even though no call has returned
+// a byte of it.
 func TestPoolDo_NoRetryAfterPartOfAPacketOrRecord(t *testing.T) {
 	t.Run("of a packet", func(t *testing.T) {
 		s := countedServer(t, "tcp", func(conn net.Conn) {
@@ -278,7 +278,7 @@ func TestPoolDo_NoRetryAfterPartOfAPacketOrRecord(t *testing.T) {
 	})
 }
 
-// In a Do around another one only its own function permits to repeat.
+// With nested calls of Do, only the function of the outer one permits its retry.
 func TestPoolDo_RetryableMarkDoesNotLeaveDo(t *testing.T) {
 	for name, wrap := range map[string]func(error) error{
 		"as it is": func(err error) error { return err },
@@ -306,7 +306,7 @@ func TestPoolDo_RetryableMarkDoesNotLeaveDo(t *testing.T) {
 	}
 }
 
-// Nobody may take the failure of the second run for one before which nothing was sent.
+// The failure of the second run must not look like one before which nothing was sent.
 func TestPoolDo_FailedRetryIsNotSafeToRetry(t *testing.T) {
 	for name, second := range map[string]func(s *counted){
 		"the server is down":    func(s *counted) { _ = s.Close() },
@@ -342,8 +342,7 @@ func TestPoolDo_FailedRetryIsNotSafeToRetry(t *testing.T) {
 	}
 }
 
-// What MinIdle has dialled may have been idle for as long as any, though nobody has
-// used it.
+// A connection dialled for MinIdle may be stale, although no client has used it.
 func TestPoolDo_RetriesAfterAConnectionOfMinIdle(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		p := make([]byte, 4)
@@ -356,7 +355,7 @@ func TestPoolDo_RetriesAfterAConnectionOfMinIdle(t *testing.T) {
 	p := newPool(t, client.PoolOptions{MinIdle: 1})
 	c := s.from(t, p, nil)
 	defer func() { _ = c.Discard() }()
-	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	runs := 0
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, func(c *client.Client) error {
 		runs++

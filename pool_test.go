@@ -82,7 +82,7 @@ func (s *counted) from(t testing.TB, p *client.Pool, opts *client.Options) *clie
 	return c
 }
 
-// asks has an echo answer over a client.
+// asks makes an echo server answer over a client.
 func asks(t testing.TB, c *client.Client, question string) {
 	t.Helper()
 	_, err := c.Send([]byte(question), 0)
@@ -93,7 +93,7 @@ func asks(t testing.TB, c *client.Client, question string) {
 	require.Equal(t, question, string(p))
 }
 
-// local tells connections apart.
+// local identifies a connection.
 func local(c *client.Client) string { return c.LocalAddr().String() }
 
 func TestPool_ReusesAConnection(t *testing.T) {
@@ -138,7 +138,7 @@ func TestPool_ReusesTheMostRecentlyUsed(t *testing.T) {
 	}
 }
 
-// Who has given a connection back has nothing to do with it any more.
+// A released client has no access to its connection any more.
 func TestPool_ReleasedClientReachesNoConnection(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	old := s.from(t, p, nil)
@@ -439,7 +439,8 @@ func TestPoolKey_DifferentOptionsShareNoConnection(t *testing.T) {
 	})
 }
 
-// The time limits and deadlines are of who has the client, not of who dialled it.
+// Time limits and deadlines are those of the current client, not of the one that
+// dialled.
 func TestPool_TimeoutsAreThoseOfTheCurrentCaller(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)

@@ -22,7 +22,7 @@ type idleTLS struct {
 	local string
 }
 
-// idles makes one, after use of it if use is given.
+// idles makes an idle connection, after use of it if use is not nil.
 func idles(t *testing.T, version uint16, change func(*tls.Config), use func(c *client.Client, peer *tls.Conn)) *idleTLS {
 	t.Helper()
 	i := &idleTLS{s: listenTLS(t, "tcp", func(c *tls.Config) {
@@ -156,8 +156,8 @@ func TestPoolTLS_ChecksIdleConnections(t *testing.T) {
 	})
 }
 
-// Tickets come when the server likes. They are no reply, and taking one is not
-// to cost the bytes that come after it.
+// Session tickets arrive at any time. They are not an answer, and taking one must not
+// lose the bytes after it.
 func TestPoolTLS_SessionTicketsDoNotDiscard(t *testing.T) {
 	i := idles(t, tls.VersionTLS13, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }, nil) // has them come by themselves
 	i.isKept(t)
@@ -165,7 +165,7 @@ func TestPoolTLS_SessionTicketsDoNotDiscard(t *testing.T) {
 	require.True(t, i.again(t).ConnectionState().DidResume, "the ticket was taken")
 }
 
-// What an exact read has left of a record is in no kernel's buffer.
+// The rest of a record after an exact receive is not in the kernel's buffer.
 func TestPoolTLS_UnreadPartOfARecordDiscards(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, peek := range map[string]bool{"in TLS": false, "peeked at": true} {
@@ -197,7 +197,7 @@ func TestPoolTLS_UnreadPartOfARecordDiscards(t *testing.T) {
 	})
 }
 
-// A connection that was turned to TLS is none for who wants a plain one.
+// A caller that wants a plain connection must not get one with TLS.
 func TestPoolTLS_StartTLSDiscards(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()

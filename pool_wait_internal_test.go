@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const soon = 20 * time.Second // that something happens at all
+const testTimeout = 20 * time.Second // that something happens at all
 
 // A gated server takes every connection; a dial to it has to pass a gate.
 type gated struct {
@@ -39,7 +39,7 @@ func gatedPool(t *testing.T, network string, opts PoolOptions) *gated {
 	ln, err := net.Listen(network, address)
 	require.NoError(t, err)
 	g := &gated{Listener: ln, pool: NewPool(opts), dials: make(chan chan error, 100), peers: make(chan net.Conn, 100)}
-	g.opts = Options{Timeout: soon, Control: func(string, string, syscall.RawConn) error {
+	g.opts = Options{Timeout: testTimeout, Control: func(string, string, syscall.RawConn) error {
 		pass := make(chan error)
 		g.dials <- pass
 		return <-pass
@@ -80,7 +80,7 @@ func (g *gated) dial(ctx context.Context, mode acquireMode) chan dialed {
 	return ch
 }
 
-// open dials, and lets the dial pass.
+// open dials and lets the dial pass.
 func (g *gated) open(t *testing.T) *Client {
 	t.Helper()
 	got := g.dial(context.Background(), reuseOrDial)
@@ -92,10 +92,10 @@ func (g *gated) open(t *testing.T) *Client {
 
 func (g *gated) becomes(t *testing.T, is func(PoolStats) bool) {
 	t.Helper()
-	require.Eventually(t, func() bool { return is(g.pool.Stats()) }, soon, 100*time.Microsecond)
+	require.Eventually(t, func() bool { return is(g.pool.Stats()) }, testTimeout, 100*time.Microsecond)
 }
 
-// waiting has one more wait.
+// waiting starts one more caller that waits.
 func (g *gated) waiting(t *testing.T, mode acquireMode) chan dialed {
 	t.Helper()
 	before := g.pool.Stats().Waits
@@ -104,8 +104,8 @@ func (g *gated) waiting(t *testing.T, mode acquireMode) chan dialed {
 	return ch
 }
 
-// What is idle counts too: with one in use and one idle there is no room for another,
-// neither for MinIdle nor for who wants a new one, who gets the place of the idle one.
+// With one connection in use and one idle there is no room for a third, neither for
+// MinIdle nor for a caller that needs a new one: that caller replaces the idle one.
 func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{MaxConnsPerKey: 2, MinIdle: 2})
 	c := g.open(t)
@@ -138,7 +138,7 @@ func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-// Who needs a new connection has its turn before those who asked later.
+// A caller that needs a new connection is served before later callers.
 func TestPool_NewOnlyWaiterIsServedInOrder(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
@@ -159,7 +159,7 @@ func TestPool_NewOnlyWaiterIsServedInOrder(t *testing.T) {
 	require.EqualValues(t, 2, g.pool.Stats().Dials)
 }
 
-// The time that a connection was lent is no time in which nobody used it.
+// The time of a lease is not idle time.
 func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	require.NoError(t, g.open(t).Close())
@@ -195,8 +195,8 @@ func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
 
-// What somebody has dialled is not given to who asked before and whose own dial
-// hangs.
+// The connection that a caller has dialled does not go to an earlier caller whose own
+// dial hangs.
 func TestPool_DialGoesFirstToItsOwnCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	first := g.dial(context.Background(), reuseOrDial)
@@ -214,7 +214,7 @@ func TestPool_DialGoesFirstToItsOwnCaller(t *testing.T) {
 	require.NoError(t, d2.c.Close())
 }
 
-// A dial that nobody waits for any more is no reason for others not to dial.
+// A detached dial does not keep others from dialling.
 func TestPool_DetachedDialDelaysNoOtherCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 2})
 	c := g.open(t)
@@ -248,7 +248,7 @@ func TestPool_DialOutlivesItsCallersDeadline(t *testing.T) {
 	require.EqualValues(t, 1, g.pool.Stats().Dials)
 }
 
-// A dial without a limit has one as soon as nobody waits for it.
+// A dial without a limit gets one when its caller has left.
 func TestPool_DetachedDialHasATimeLimit(t *testing.T) {
 	var lookups atomic.Int32 // the resolver may begin another when one has ended
 	defer func() {
@@ -326,7 +326,7 @@ func TestPoolOptions_ExtremeLimits(t *testing.T) {
 	require.Zero(t, o.MaxLifetime)
 }
 
-// MinIdle is not cut by a default that the caller has not chosen.
+// A default that the caller has not chosen must not reduce MinIdle.
 func TestPoolOptions_MinIdleRaisesDefaultMaxIdlePerKey(t *testing.T) {
 	for _, test := range []struct {
 		opts                   PoolOptions
@@ -347,8 +347,8 @@ func TestPoolOptions_MinIdleRaisesDefaultMaxIdlePerKey(t *testing.T) {
 	}
 }
 
-// A callback that panics where the pool closes by itself, as a TLS session cache may, is
-// for the next caller, and the other connections are closed.
+// If a callback, such as a TLS session cache, panics while the pool closes in the
+// background, the next caller panics instead, and the other connections are closed.
 func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{})
 	require.NoError(t, g.open(t).Close())
@@ -370,8 +370,7 @@ func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	require.NoError(t, g.open(t).Close(), "once")
 }
 
-// A function of the options that panics does so in who called Dial; one that ends
-// its goroutine hangs nobody.
+// A callback that panics makes Dial panic. One that ends its goroutine makes Dial fail.
 func TestPool_CallbackPanicReachesDial(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	address := g.Addr().String()
@@ -385,7 +384,7 @@ func TestPool_CallbackPanicReachesDial(t *testing.T) {
 	require.Zero(t, s.Active+s.Dialing)
 }
 
-// An answer may be received before the call that asked has returned.
+// An answer may be received before the Send of its request has returned.
 func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	c := g.open(t)
@@ -397,7 +396,7 @@ func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 		_, err := c.Send(make([]byte, long), 0)
 		sent <- err
 	}()
-	require.Eventually(t, func() bool { return c.note.has(isAsked) }, soon, 100*time.Microsecond)
+	require.Eventually(t, func() bool { return c.note.has(isAsked) }, testTimeout, 100*time.Microsecond)
 	_, err := peer.Write([]byte("!"))
 	require.NoError(t, err)
 	_, err = c.Recv(make([]byte, 1), 0)
@@ -412,8 +411,8 @@ func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 	require.Equal(t, 1, g.pool.Stats().Idle)
 }
 
-// What is thrown away is closed before there is another in its place, also if that
-// takes its time, as it does here where the peer does not read.
+// A discarded connection is closed before another replaces it, even if closing takes
+// time, as it does here because the peer does not read.
 func TestPool_ClosesBeforeItReplaces(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
@@ -438,7 +437,7 @@ func TestPool_ClosesBeforeItReplaces(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-// What nobody uses any more counts until it is closed, too.
+// An idle connection counts until it is closed.
 func TestPool_ClosingConnectionsCount(t *testing.T) {
 	for name, opts := range map[string]PoolOptions{
 		"CloseIdle":     {MaxConnsPerKey: 1, ReuseUnanswered: true},

@@ -310,7 +310,7 @@ func TestSelect_CloseOfAClientEndsIt(t *testing.T) {
 		})
 	}
 	t.Run("from a pool", func(t *testing.T) {
-		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{})
+		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{})
 		ends(t, others, func() *client.Client { return s.from(t, p, nil) })
 		require.EqualValues(t, 2, p.Stats().Broken)
 	})
@@ -324,7 +324,7 @@ func TestSelectError_NamesTheClient(t *testing.T) {
 	unconnected, err := client.NewTCP(nil)
 	require.NoError(t, err)
 	defer unconnected.Close()
-	p, s := newPool(t, client.PoolOptions{}), silent(t, "tcp")
+	p, s := newPool(t, client.PoolOptions{}), silentServer(t, "tcp")
 	back := s.from(t, p, nil)
 	require.NoError(t, back.Close())
 	for name, test := range map[string]struct {
