@@ -33,8 +33,8 @@ func TestDial_EveryNetwork(t *testing.T) {
 	})
 }
 
-// It is what a listener on ":0" says of itself, and package net finds it over both
-// families too.
+// The unspecified address is the Addr of a listener on ":0". Package net tries both
+// families for it too.
 func TestDial_UnspecifiedAddressTriesBothFamilies(t *testing.T) {
 	ln, err := net.Listen("tcp", ":0")
 	require.NoError(t, err)
@@ -90,8 +90,8 @@ func TestDialer_DialTimeoutShorterLimitCounts(t *testing.T) {
 	}
 }
 
-// A driver that finds a descriptor peeks at it, and takes a session ticket for an answer
-// that nobody has asked for. go-redis then reads, without a limit, what is not there.
+// A driver that finds a descriptor peeks at it and takes a session ticket for an
+// unexpected answer. go-redis then reads without a limit for data that never arrives.
 func TestDialer_NoSyscallConnOverTLS(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	go func() {
@@ -306,7 +306,7 @@ func TestDialContext_ContextEndsItAtOnce(t *testing.T) {
 	})
 }
 
-// net.Resolver would keep the question, a goroutine and a descriptor for 5 s.
+// net.Resolver would keep the query, a goroutine and a descriptor for 5 s.
 func TestDialContext_CanceledLookupLeaksNothing(t *testing.T) {
 	silent := names(t, nil)
 	before := runtime.NumGoroutine()
@@ -382,7 +382,7 @@ func TestDialContext_CanceledWithManyAddresses(t *testing.T) {
 	require.NotErrorAs(t, err, &all)
 }
 
-// What does not end the limit of one address must not lift that of the call.
+// The end of one address's share must not extend the limit of the call.
 func TestConnect_OneLimitForAllAddresses(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	holes := slices.Repeat([]string{"127.0.0.1"}, 10)
@@ -406,7 +406,7 @@ func TestConnect_OneLimitForAllAddresses(t *testing.T) {
 	require.ErrorIs(t, c.Connect(ctx, hole), context.DeadlineExceeded)
 }
 
-// A peer that resets at once has had an address all the same.
+// A peer that resets the connection at once still has an address.
 func TestDial_RemoteAddrKnownDespiteReset(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
@@ -428,8 +428,7 @@ func TestDial_RemoteAddrKnownDespiteReset(t *testing.T) {
 	}
 }
 
-// A context that ends after, or just as, the connect succeeds must not leave a
-// client that is poisoned by it.
+// A context that ends after or during a successful connect must not affect the client.
 func TestDialContext_ContextHasNoEffectAfterwards(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
@@ -519,8 +518,8 @@ func TestConnect_EndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, <-result, context.Canceled)
 }
 
-// TCP may connect a socket to itself, when it picks as its own the port that it
-// is to connect to. What answers then is not a server.
+// TCP can connect a socket to itself if it chooses the destination port as its local
+// port. There is no server then.
 func TestDial_SelfConnectIsRefused(t *testing.T) {
 	address := unused(t)
 	_, err := client.Dial("tcp", address, &client.Options{LocalAddr: address})

@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every failure, as a caller sees it: the type, what errors.Is finds, whether it
-// is a timeout, whether the request may be repeated, and a text that names the
-// operation, the network and the address.
+// Every failure as a caller sees it: the type, what errors.Is finds, whether it is a
+// timeout, whether the request may be sent again, and a text that names the operation,
+// the network and the address.
 func TestErrors_TextAndCause(t *testing.T) {
 	const brief = 20 * time.Millisecond
 	short := &client.Options{RecvTimeout: brief, SendTimeout: brief}
@@ -459,7 +459,7 @@ func TestErrors_TextAndCause(t *testing.T) {
 	}
 }
 
-// escape keeps filepath.Match from seeing path separators and ranges.
+// escape keeps filepath.Match from interpreting path separators and ranges.
 func escape(s string) string {
 	out := []rune(s)
 	for i, r := range out {
@@ -478,9 +478,8 @@ func timedOut(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// unreachable dials in a network namespace of its own, whose loopback is down,
-// on the thread that it has to itself: that it works is one more proof that a
-// dial stays on the thread that calls it.
+// unreachable dials in a network namespace of its own whose loopback is down, on a
+// locked thread. This also shows that a dial stays on the thread that calls it.
 func unreachable(t *testing.T) error {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs a network namespace")
@@ -515,7 +514,7 @@ func TestSafeToRetry_IsSureOrFalse(t *testing.T) {
 	require.True(t, client.SafeToRetry(fmt.Errorf("asking: %w", refusedErr)))
 }
 
-// A program that wants to hear of SIGPIPE gets it from its pipes, not from us.
+// A program that handles SIGPIPE gets it from its pipes, not from this package.
 func TestSend_RaisesNoSIGPIPE(t *testing.T) {
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)

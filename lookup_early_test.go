@@ -42,7 +42,7 @@ func dnsMessage(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return b
 }
 
-// aReply is the answer that counts, after some change.
+// aReply is the valid answer after a change.
 func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return dnsMessage(t, func(m *dnsmessage.Message) {
 		m.Response = true
@@ -61,8 +61,8 @@ func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	})
 }
 
-// What is taken from a resolver's connection is what package net takes from it: the answer
-// to the question, and not what somebody else sends (golang.org/issue/13281).
+// Only what package net accepts is taken from a resolver's connection: the answer to the
+// query, not a datagram of someone else (golang.org/issue/13281).
 func TestLookup_EarlyAnswerMustMatchItsQuery(t *testing.T) {
 	same := func(*dnsmessage.Message) {}
 	reply := aReply(t, same)
@@ -105,7 +105,7 @@ func TestLookup_EarlyAnswerMustMatchItsQuery(t *testing.T) {
 	}
 }
 
-// A stream brings a message after its length (RFC 1035, 4.2.2), in any pieces.
+// On a stream a message follows its length (RFC 1035, 4.2.2), in any number of pieces.
 func TestLookup_EarlyAnswerFromAStreamInPieces(t *testing.T) {
 	question := dnsMessage(t, func(*dnsmessage.Message) {})
 	reply := aReply(t, func(*dnsmessage.Message) {})
@@ -131,7 +131,7 @@ func TestLookup_EarlyAnswerFromAStreamInPieces(t *testing.T) {
 	}
 }
 
-// An error is that of the question that failed, and only as long as no other server has answered it.
+// A failed query decides the error, as long as no other server has answered it.
 func TestLookup_NotFoundNeedsBothAnswers(t *testing.T) {
 	missing := &net.DNSError{Err: "no such host", Name: "host.test", IsNotFound: true}
 	other := errors.New("other")
@@ -149,8 +149,8 @@ func TestLookup_NotFoundNeedsBothAnswers(t *testing.T) {
 	require.Equal(t, missing, l.bestError(missing))
 }
 
-// A stranger's datagrams are read along before package net has judged them: whatever is in
-// one, an address is taken only from an answer with the question's ID, and once.
+// Datagrams are parsed before package net has judged them. Whatever one contains, an
+// address is taken only from an answer with the query's ID, and once.
 func FuzzAnswer(f *testing.F) {
 	same := func(*dnsmessage.Message) {}
 	f.Add(aReply(f, same))

@@ -89,9 +89,9 @@ func dialSearchList(string) error {
 	return nil
 }
 
-// A name stands for one host of the search list of resolv.conf(5), that which package net
-// finds. Each family was looked for by itself, and what was not in one domain was taken
-// from the next: the dial reached the database of another environment.
+// A name means one host of the search list of resolv.conf(5): the one that package net
+// finds. Each family used to be looked up separately, so a family missing in one domain
+// was taken from the next. The dial then reached the database of another environment.
 func TestLookup_AddressesAreOfOneHost(t *testing.T) {
 	cmd := helperCommand(t, "searchlist")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}

@@ -101,7 +101,7 @@ func (z *zoneServer) questions(typ dnsmessage.Type) int {
 	return z.asked[typ]
 }
 
-// samePort gives listeners of both families on one port.
+// samePort makes listeners of both families on one port.
 func samePort(t testing.TB) (v4, v6 net.Listener, port string) {
 	t.Helper()
 	for range 100 {
@@ -117,9 +117,9 @@ func samePort(t testing.TB) (v4, v6 net.Listener, port string) {
 	return nil, nil, ""
 }
 
-// A DNS server, or a firewall before it, that answers questions for A and drops those for
-// AAAA: the dial waited for the second answer until its limit was over, with the
-// address in hand. RFC 8305, section 3.
+// A DNS server, or a firewall before it, may answer A queries and drop AAAA queries. The
+// dial waited for the second answer until its limit, although it had an address. RFC
+// 8305, section 3.
 func TestLookup_UnansweredFamilyDoesNotDelayTheOther(t *testing.T) {
 	_, _, port := samePort(t)
 	for name, zone := range map[string]*zoneServer{
@@ -147,7 +147,7 @@ func TestLookup_UnansweredFamilyDoesNotDelayTheOther(t *testing.T) {
 	}
 }
 
-// The proxy's own name is looked up in the same way.
+// The name of the proxy is looked up in the same way.
 func TestLookup_ProxyNameWithAnUnansweredFamily(t *testing.T) {
 	zone := serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true})
 	p := &fakeProxy{reply: socksGranted}
@@ -160,7 +160,7 @@ func TestLookup_ProxyNameWithAnUnansweredFamily(t *testing.T) {
 	require.Equal(t, "192.0.2.1:80", p.target, "a proxy is told the number of a service")
 }
 
-// Who wants one family asks for that one alone, and who has an address asks nothing.
+// A dial for one family sends one query. A dial to an IP address sends none.
 func TestLookup_AsksOnlyForUsableFamilies(t *testing.T) {
 	_, _, port := samePort(t)
 	both := family{addrs: []string{"::1"}}
@@ -186,7 +186,7 @@ func TestLookup_AsksOnlyForUsableFamilies(t *testing.T) {
 	require.Zero(t, zone.questions(dnsmessage.TypeA))
 }
 
-// RFC 8305, section 5: addresses that become known while others are tried are tried too.
+// RFC 8305, section 5: addresses that become known during the dial are tried too.
 func TestLookup_LateAddressJoinsTheDial(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln, err := net.Listen("tcp6", "[::1]:"+portOf(t, hole))
@@ -219,7 +219,7 @@ func TestLookup_LateAddressJoinsTheDial(t *testing.T) {
 	}
 }
 
-// An address that refuses is not the end while there may be others.
+// The dial does not end with a refusal as long as other addresses may follow.
 func TestLookup_DialWaitsForLateAddressesAfterFailures(t *testing.T) {
 	port := portOf(t, refused(t, "tcp"))
 	ln, err := net.Listen("tcp6", "[::1]:"+port)
@@ -260,7 +260,7 @@ func TestLookup_DialWaitsForLateAddressesAfterFailures(t *testing.T) {
 	require.ErrorIs(t, <-result, context.Canceled)
 }
 
-// That a name is not there has to be said by both.
+// A host does not exist only if both answers say so.
 func TestLookup_ErrorOfTwoQueries(t *testing.T) {
 	missing := family{rcode: dnsmessage.RCodeNameError}
 	broken := family{rcode: dnsmessage.RCodeServerFailure}
@@ -301,7 +301,7 @@ func TestLookup_ErrorOfTwoQueries(t *testing.T) {
 	}
 }
 
-// net.Resolver.StrictErrors: a temporary error of one family is the lookup's.
+// With net.Resolver.StrictErrors, a temporary error of one family fails the lookup.
 func TestLookup_StrictErrorsFailsWithOneFamily(t *testing.T) {
 	_, _, port := samePort(t)
 	known := map[string]family{"v4": {addrs: []string{"127.0.0.1"}}, "v6": {addrs: []string{"::1"}}}
@@ -328,8 +328,8 @@ func TestLookup_StrictErrorsFailsWithOneFamily(t *testing.T) {
 	require.Empty(t, tried.addresses, "who is strict waits for both")
 }
 
-// Of a short limit a part is for the attempts, though a family is not answered: the whole
-// of it went by waiting for the other.
+// Part of a short limit is left for the attempts even if one family is not answered. The
+// wait for it used up all of the limit.
 func TestLookup_ShortLimitLeavesTimeForAnAttempt(t *testing.T) {
 	_, _, port := samePort(t)
 	for name, zone := range map[string]*zoneServer{
@@ -352,8 +352,8 @@ func TestLookup_ShortLimitLeavesTimeForAnAttempt(t *testing.T) {
 	}
 }
 
-// One lookup serves all dials of a name that are under way. A dial that comes when one
-// family has been answered already has that answer, too.
+// One lookup serves all dials of a name. A dial that joins after one family has been
+// answered gets that answer too.
 func TestLookup_JoiningDialGetsEarlyAnswers(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln := listen(t, "tcp")
@@ -386,7 +386,8 @@ func TestLookup_JoiningDialGetsEarlyAnswers(t *testing.T) {
 	require.Equal(t, 2, zone.questions(dnsmessage.TypeA))
 }
 
-// Package net sorts the addresses of both families by RFC 6724, and the dial begins as it does.
+// Package net sorts the addresses of both families by RFC 6724. The dial begins with the
+// same address.
 func TestLookup_FirstAddressIsThatOfPackageNet(t *testing.T) {
 	for _, test := range [][2]string{{"127.0.0.1", "::1"}, {"127.0.0.1", "2001:db8::1"}, {"192.0.2.1", "::1"}, {"127.0.0.1", "fd77::1"}} {
 		r := names(t, map[string][]string{"host.test.": test[:]})
@@ -472,8 +473,8 @@ func TestFallbackDelay_NegativeMeansOneAttemptAtATime(t *testing.T) {
 	}
 }
 
-// noDescriptors is the part of TestLookup_OutOfDescriptorsIsReported that runs in a process
-// of its own: it takes all descriptors there are, and looks a name up.
+// noDescriptors is the part of TestLookup_OutOfDescriptorsIsReported that runs in a
+// process of its own: it uses up all descriptors and looks a name up.
 func noDescriptors(name string) error {
 	if r, w, err := os.Pipe(); err == nil { // the runtime opens its own before, or dies
 		_, _ = r.Close(), w.Close()
@@ -498,7 +499,8 @@ func noDescriptors(name string) error {
 	return nil
 }
 
-// A process without descriptors cannot ask, and was told that there is no such host.
+// A process without descriptors cannot send a query. The error used to be that the host
+// does not exist.
 func TestLookup_OutOfDescriptorsIsReported(t *testing.T) {
 	for _, name := range []string{"localhost", "host.invalid"} {
 		out, err := helperCommand(t, "nodescriptors "+name).Output()

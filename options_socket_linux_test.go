@@ -76,8 +76,8 @@ func TestOptions_LinuxSocketOptionsAreSet(t *testing.T) {
 	require.Equal(t, "Device", bad.Option)
 }
 
-// lacking says what this process may not do or this kernel has not, which then has
-// to be an error that names the option.
+// lacking returns what this process is not permitted to do or this kernel does not have.
+// That must then be an error that names the option.
 func lacking(t *testing.T, network string, opts client.Options) string {
 	t.Helper()
 	open := client.NewTCP
@@ -100,8 +100,8 @@ func lacking(t *testing.T, network string, opts client.Options) string {
 	return ""
 }
 
-// FastOpen says that it is connected before anybody has answered; what is wrong
-// comes with the first call, within its limit.
+// With FastOpen a client is connected before the server has answered. The first call
+// returns the error, within its limit.
 func TestFastOpen_IsAConnectionLikeAnyOther(t *testing.T) {
 	ln := listen(t, "tcp")
 	for range 3 { // the first gets the cookie, if the server gives any
@@ -122,8 +122,8 @@ func TestFastOpen_IsAConnectionLikeAnyOther(t *testing.T) {
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 }
 
-// Who has no peer learns which of those it has sent to is not there, and no send
-// pays for what became of another.
+// An unconnected client learns which of its destinations cannot be reached. No send
+// fails because of another datagram.
 func TestICMPErrors_NameTheDestination(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
@@ -276,9 +276,9 @@ func TestTCPInfo_DescribesTheConnection(t *testing.T) {
 	require.ErrorIs(t, err, unix.ENOTCONN)
 }
 
-// However many errors of other datagrams are queued, and whoever takes them from the queue
-// meanwhile, a send fails for a reason of its own alone: several goroutines share one
-// client, as in a resolver or a prober that asks many hosts of which some are gone.
+// However many errors of other datagrams are queued, and whichever call takes them, a
+// send fails only for its own reason: several goroutines share one client, as in a
+// resolver or a prober.
 func TestICMPErrors_SendReturnsOnlyItsOwnError(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestICMPErrors_SendReturnsOnlyItsOwnError(t *testing.T) {
 	}
 }
 
-// What is the matter with a datagram itself is told at once.
+// An error of the datagram itself is returned at once.
 func TestICMPErrors_SendReturnsItsOwnError(t *testing.T) {
 	c, err := client.NewUDP(&client.Options{ICMPErrors: true})
 	require.NoError(t, err)
@@ -343,7 +343,7 @@ func TestICMPErrors_SendReturnsItsOwnError(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A datagram that the send itself refuses is told by the send, and by no receive.
+// The error of a datagram that the send refuses is returned by the send only.
 func TestICMPErrors_TooLongDatagramIsReportedOnce(t *testing.T) {
 	inANetworkOfItsOwn(t, func(func()) error {
 		if err := onLoopback(func(request *unix.Ifreq) uint {

@@ -28,7 +28,7 @@ func sockopt(t testing.TB, raw syscall.RawConn, level, number int) int {
 	return value
 }
 
-// seen runs f on the descriptor as it is before the connect, and after.
+// seen runs f on the descriptor before the connect and after it.
 func seen(t *testing.T, network string, opts client.Options, f func(raw syscall.RawConn)) {
 	t.Helper()
 	before := false
@@ -153,8 +153,8 @@ func TestOptions_UnavailableAreRefusedByName(t *testing.T) {
 	}
 }
 
-// The kernel takes an int, and what did not fit into one was cut off in silence: 2^32+5
-// bytes of buffer were 5, and a keepalive of that many probes too.
+// The kernel takes an int. The excess bits were dropped silently: a buffer of 2^32+5
+// bytes had 5, and a keepalive count too.
 func TestOptions_TooLargeNumbersAreRefusedByName(t *testing.T) {
 	const far = math.MaxInt64
 	on := func(k net.KeepAliveConfig) client.Options { k.Enable = true; return client.Options{KeepAlive: &k} }
@@ -207,7 +207,7 @@ func TestOptions_TooLargeNumbersAreRefusedByName(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// Linger: a reset throws away what was sent, and a time waits for it.
+// A reset discards what was sent. A positive time waits for it.
 func TestLinger_DecidesHowCloseEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Linger: -1})
 	_, err := c.Send([]byte("x"), 0)
@@ -228,7 +228,7 @@ func TestLinger_DecidesHowCloseEnds(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begin), time.Second, "rounded up")
 }
 
-// Members of a group get what is sent to it.
+// Members of a group receive what is sent to it.
 func TestMulticast_ReachesTheGroup(t *testing.T) {
 	loopback, err := net.InterfaceByIndex(1)
 	require.NoError(t, err)
@@ -264,7 +264,8 @@ func TestBroadcast_NeedsTheOption(t *testing.T) {
 	require.NotErrorIs(t, err, unix.EACCES)
 }
 
-// What is dialled through a pool has the options too, and a Pool tells them apart.
+// Connections dialled through a pool have their options, and the pool distinguishes
+// them.
 func TestPool_ConnectionsHaveTheirOptions(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	for range 2 {

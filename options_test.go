@@ -95,7 +95,7 @@ func TestOptions_MayBeSharedAndChanged(t *testing.T) {
 	require.True(t, ne.Timeout())
 }
 
-// The wildcard is of the family of whom is dialled.
+// The wildcard is of the family of the peer's address.
 func TestLocalAddr_EmptyHostIsAnyAddress(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		ln := listen(t, network)
@@ -105,8 +105,8 @@ func TestLocalAddr_EmptyHostIsAnyAddress(t *testing.T) {
 	}
 }
 
-// A port of one's own is not lost for a minute with each connection, and does
-// not keep the addresses of a name from being tried side by side.
+// A fixed local port is not blocked for a minute after each connection, and does not
+// keep several addresses of a name from being tried at once.
 func TestLocalAddr_PortCanBeUsedAgainAtOnce(t *testing.T) {
 	ln := listen(t, "tcp")
 	hole := blackHole(t, "tcp", "127.0.0.1")

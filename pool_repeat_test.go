@@ -66,7 +66,7 @@ func TestPoolDo_JudgesOnlyItsOwnConnection(t *testing.T) {
 	}
 }
 
-// Every call that sends counts, and a part of a request is testTimeout.
+// Every call that sends counts, and a part of a request is enough.
 func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 	file, err := os.Open(tempFile(t, "request", []byte("ping")))
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 					}
 					return err
 				})
-				if name != "a part" || !marked { // of which the new connection's server has not testTimeout
+				if name != "a part" || !marked { // of which the new connection's server has not enough
 					require.Equal(t, marked, err == nil, "%v", err)
 				}
 			})

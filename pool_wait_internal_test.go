@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const testTimeout = 20 * time.Second // that something happens at all
+const testTimeout = 20 * time.Second
 
 // A gated server takes every connection; a dial to it has to pass a gate.
 type gated struct {

@@ -18,7 +18,7 @@ import (
 
 type clients = []*client.Client
 
-// selects is Select that has to find somebody.
+// selects is a Select that must find a client.
 func selects(t testing.TB, read, write, except clients) client.Ready {
 	t.Helper()
 	ready, err := client.Select(read, write, except, testTimeout)
@@ -26,7 +26,7 @@ func selects(t testing.TB, read, write, except clients) client.Ready {
 	return ready
 }
 
-// selectsNobody is a look that has to find nobody.
+// selectsNobody is a Select without waiting that must find no client.
 func selectsNobody(t testing.TB, read, write, except clients) {
 	t.Helper()
 	ready, err := client.Select(read, write, except, 0)
@@ -34,7 +34,7 @@ func selectsNobody(t testing.TB, read, write, except clients) {
 	require.Empty(t, append(append(ready.Read, ready.Write...), ready.Except...))
 }
 
-// each gives a client of every kind, with what its peer sends to it by.
+// each calls f with a client of every kind and the connection of its peer.
 func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byte))) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{EOF: []byte("\n")}}} {
@@ -69,7 +69,7 @@ func TestSelect_FindsReadyClients(t *testing.T) {
 	})
 }
 
-// lean has nil for what is empty.
+// lean replaces empty slices by nil.
 func lean(r client.Ready) client.Ready {
 	for _, s := range []*[]*client.Client{&r.Read, &r.Write, &r.Except} {
 		if len(*s) == 0 {
@@ -79,8 +79,8 @@ func lean(r client.Ready) client.Ready {
 	return r
 }
 
-// The original polled only as many as the longest set had, and wrote behind its
-// array, if the sets had different members.
+// With disjoint sets the original polled only as many clients as the longest set had,
+// and wrote behind its array.
 func TestSelect_DisjointSets(t *testing.T) {
 	var all clients
 	for range 3 {
@@ -109,7 +109,7 @@ func TestSelect_SameClientInSeveralSets(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{c, c}, Write: clients{d, c, d, d}}, lean(ready))
 }
 
-// A stream's end, a reset, and an urgent byte.
+// The end of a stream, a reset, and urgent data.
 func TestSelect_FindsEndAndExceptionalConditions(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
@@ -143,7 +143,8 @@ func TestSelect_FindsEndAndExceptionalConditions(t *testing.T) {
 	})
 }
 
-// What is received with something else is there at once; poll(2) knows nothing of it.
+// Data received together with other data is ready at once, although poll(2) does not
+// report it.
 func TestSelect_FindsBufferedData(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
@@ -196,7 +197,7 @@ func TestSelect_FindsBufferedData(t *testing.T) {
 	})
 }
 
-// The socket has bytes, and a Recv would wait all the same.
+// The socket is readable, and a Recv would still wait.
 func TestSelect_OverTLS(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	one := clients{c}
@@ -382,7 +383,7 @@ func manyUDP(t testing.TB, n int) clients {
 	return all
 }
 
-// There is no FD_SETSIZE here.
+// There is no limit like FD_SETSIZE.
 func TestSelect_FiveThousandClients(t *testing.T) {
 	all := manyUDP(t, 5000)
 	selectsNobody(t, all, nil, all)
@@ -458,7 +459,7 @@ func TestSelect_ConcurrentOnTheSameClients(t *testing.T) {
 	wg.Wait()
 }
 
-// One goroutine, a hundred connections to one Redis.
+// One goroutine serves a hundred connections to one redis.
 func TestSelect_HundredRedisConnections(t *testing.T) {
 	_, addrs := startRedis(t)
 	var all clients

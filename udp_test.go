@@ -146,7 +146,7 @@ func TestUDP_ConnectedClientReceivesFromItsPeerOnly(t *testing.T) {
 	}
 }
 
-// Nor may a deadline that is for receiving have a say in Connect.
+// A read deadline must not affect Connect either.
 func TestUDP_ConnectDoesNotWaitForAReceiver(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0", RecvTimeout: -1})
@@ -243,7 +243,7 @@ func TestUDP_AddrPortMethods(t *testing.T) {
 	require.NoError(t, err, "an IPv4 address is one however it is written")
 }
 
-// The first call on a socket that was never connected has a limit as well.
+// The first receive on a socket that was never connected has a time limit too.
 func TestUDP_ReceiveAfterSendToHasATimeLimit(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(&client.Options{Timeout: 20 * time.Millisecond})
@@ -291,8 +291,8 @@ func TestSendTo_WrongKindOfAddressIsRefused(t *testing.T) {
 	require.ErrorIs(t, func() error { _, err := tcp.SendTo(nil, &net.UDPAddr{}); return err }(), unix.EOPNOTSUPP)
 }
 
-// Of a *net.UDPAddr's port, an int, the lower 16 bits were sent to, and a zone that means
-// nothing was dropped.
+// The port of a *net.UDPAddr is an int: datagrams went to its lower 16 bits. A zone
+// without a meaning was dropped.
 func TestSendTo_AddressIsNeverTruncated(t *testing.T) {
 	peer, peer6 := packetPeer(t, "udp"), packetPeer(t, "udp6")
 	c, err := client.NewUDP(nil)
@@ -381,7 +381,7 @@ func TestBind_SetsTheLocalAddress(t *testing.T) {
 	require.Error(t, connected.Bind("127.0.0.1:0"))
 }
 
-// An autobound port is where the answers go: AF_UNSPEC would take it away.
+// Answers go to the autobound port. A connect to AF_UNSPEC would remove it.
 func TestUDP_FailedConnectKeepsThePort(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(nil)
@@ -429,8 +429,8 @@ func TestUnixgram_ConnectedClientHasANameAndNoOldDatagrams(t *testing.T) {
 	require.Equal(t, "ho", string(buf[:n]))
 }
 
-// What asks whether a connection is a net.PacketConn must get the right answer:
-// package net's resolver would frame its question for a stream.
+// Code that tests for net.PacketConn must get the right answer: package net's resolver
+// would otherwise add the length prefix for a stream.
 func TestDialer_ServesAResolver(t *testing.T) {
 	r := names(t, map[string][]string{"known.test.": {"192.0.2.1"}})
 	server := r.Dial

@@ -37,8 +37,7 @@ func TestUnixgram_LargeDatagram(t *testing.T) {
 	require.True(t, bytes.Equal(want, buf[:n]))
 }
 
-// On Linux the name is the kernel's and in no directory: there is nothing that a
-// kill could leave behind.
+// On Linux the kernel picks an abstract name, so a killed process leaves no file behind.
 func TestUnixgram_AutobindLeavesNothingBehind(t *testing.T) {
 	c, _ := datagrams(t, "unixgram", nil)
 	name := c.LocalAddr().String()
@@ -74,8 +73,8 @@ func TestUnixgram_KilledProcessLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, err, unix.ECONNREFUSED, "nor a name")
 }
 
-// Linux lets a peer have a path that fills all of sun_path, and then counts a
-// zero byte that it has no room for.
+// On Linux a path may fill all of sun_path. The kernel then counts a zero byte for which
+// there is no room.
 func TestUnixgram_PeerWithTheLongestPath(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has such paths")
@@ -181,7 +180,7 @@ func TestUnix_TooLongNameIsRefused(t *testing.T) {
 	}
 }
 
-// A datagram is sent and received by one system call, however long it is.
+// One system call sends or receives a datagram, however long it is.
 func TestUnixgram_DatagramOverOneMebibyte(t *testing.T) {
 	const size = 1<<20 + 1000
 	force := func(_, _ string, c syscall.RawConn) (err error) {

@@ -69,7 +69,7 @@ func TestWatch_EndsRecvPacketSelectAndStartTLS(t *testing.T) {
 	}
 }
 
-// The deadline of a context is a time limit, to whatever asks.
+// The deadline of a context is a timeout for every way to test for one.
 func TestWatch_ContextDeadlineIsATimeout(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		const limit = 30 * time.Millisecond
@@ -88,7 +88,7 @@ func TestWatch_ContextDeadlineIsATimeout(t *testing.T) {
 	}
 }
 
-// A context that has ended already ends what begins after it, also what need not wait.
+// A context that has ended also ends calls that would not have to wait.
 func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -109,8 +109,8 @@ func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 	}
 }
 
-// Afterwards the client goes on where it was: nothing that had arrived is lost, in the
-// middle of an exact receive, of a packet or of a TLS record.
+// After unwatch no received data is lost, not in the middle of an exact receive, of a
+// packet or of a TLS record.
 func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {
 	}
 }
 
-// canceledSend has a context end a Send that waits, and gives how much was sent.
+// canceledSend lets a context end a waiting Send and returns how much was sent.
 func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -155,8 +155,8 @@ func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
 	return n
 }
 
-// A Send that a context ends tells how much was sent, and over TLS the rest of the record
-// goes out first when the next begins.
+// A Send that a context ends returns its count. Over TLS the next Send first sends the
+// rest of the record.
 func TestWatch_EndedSendReturnsItsCount(t *testing.T) {
 	for _, network := range append(tlsNetworks, "tcp", "unix") {
 		t.Run(network, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestWatch_SeveralContexts(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// unwatch that comes at the moment when the context ends leaves no trace.
+// unwatch at the moment when the context ends leaves no trace.
 func TestWatch_UnwatchWhileTheContextEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	go echo(peer)
@@ -222,7 +222,7 @@ func TestWatch_BackgroundContextCostsNothing(t *testing.T) {
 	unwatch()
 }
 
-// The end of Do's context ends what its function waits for, and the connection is not kept.
+// The end of Do's context ends the calls of its function, and the connection is closed.
 func TestWatch_PoolDoEndsWithItsContext(t *testing.T) {
 	ln := listen(t, "tcp")
 	pool := client.NewPool(client.PoolOptions{})
@@ -253,7 +253,7 @@ func TestWatch_PoolDoEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A watch that its user forgot ends with the lease: the next user's calls are their own.
+// A forgotten watch ends with the lease and does not affect the next client.
 func TestWatch_EndsWithTheLeaseOfAPooledClient(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
@@ -284,8 +284,8 @@ func TestWatch_EndsWithTheLeaseOfAPooledClient(t *testing.T) {
 	require.NoError(t, next.Close())
 }
 
-// A connection that a call holds when it is given back is closed before another is dialled
-// in its place.
+// If a call is under way when a client is released, the connection is closed before
+// another is dialled in its place.
 func TestPool_CallUnderWayHoldsNoPlaceAfterClose(t *testing.T) {
 	ln := listen(t, "tcp")
 	var open atomic.Int64
@@ -317,7 +317,7 @@ func TestPool_CallUnderWayHoldsNoPlaceAfterClose(t *testing.T) {
 	}
 }
 
-// A record of TLS that a Send has begun goes out to its end, as after a time limit: the
+// A TLS record that a Send has begun is sent to its end, as after a timeout: the
 // receiver may wait for the answer to it, and nothing else can be sent before.
 func TestWatch_RestOfATLSRecordIsSent(t *testing.T) {
 	for _, network := range tlsNetworks {
