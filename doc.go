@@ -1,6 +1,6 @@
 // Package client is a blocking socket client: TCP, UDP and Unix sockets, with TLS, proxies,
-// packets and a connection pool. A call that waits sleeps in the kernel, on the thread that
-// makes it, instead of in the Go runtime's poller.
+// packets and a connection pool. In a process that keeps all CPUs busy, a call waits in the
+// kernel instead of the Go runtime's poller, and still gets its answer in time.
 //
 //	c, err := client.Dial("tcp", "127.0.0.1:6379", nil)
 //	if err != nil {
@@ -31,9 +31,10 @@
 //
 // # Threads
 //
-// A call that waits in the kernel holds an operating-system thread: at most 256 calls at a
-// time do, each for at most half a second. The others wait in the runtime's poller, as those
-// of package net do. [SetMaxThreads] changes the number.
+// A call that waits in the kernel holds an operating-system thread. It does so in a process
+// that computes, and where few clients are in use. Otherwise, and in any case after half a
+// second or where 256 calls hold one, it parks: it waits in the runtime's poller, as a call of
+// package net does. [SetMaxThreads] has the details and changes the number.
 //
 // While it sleeps, a thread also keeps one of the GOMAXPROCS processors until the runtime's
 // monitor takes it away. Goroutines that compute have less CPU time by that. A GOMAXPROCS
