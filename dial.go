@@ -62,9 +62,9 @@ type Dialer struct {
 	Pool *Pool
 }
 
-// Of gives the client that a connection from a Dialer is, for what takes one, as Select
+// FromConn gives the client that a connection from a Dialer is, for what takes one, as Select
 // does. It reports false for a connection that is none.
-func Of(conn net.Conn) (*Client, bool) {
+func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
 		return c, true
@@ -95,7 +95,7 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving a
-// net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
+// net.Conn that is a client; see FromConn. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
 // descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
 // does: also if the peer closes between two records without close_notify.

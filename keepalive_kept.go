@@ -91,7 +91,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 		return broken
 	case c.packets.buffered() > 0:
 		return dirty
-	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
+	case !k.pool.opts.ReuseUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
 		return dirty
 	}
 	k.served = c.note.has(isAnswered)
