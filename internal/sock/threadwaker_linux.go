@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// longestSleep bounds the sleep of a thread that only a signal wakes. A program that
-// ignores SIGURG (os/signal.Ignore) has its calls end up to this much late.
+// longestSleep bounds the sleep of a thread that only a signal wakes. In a program that
+// ignores SIGURG (os/signal.Ignore), Close and a deadline end a call up to this much late.
 const longestSleep = longestHold
 
 // interrupt sends the thread SIGURG, which the Go runtime uses to preempt goroutines and
