@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -149,7 +149,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 // OpenSSL's tickets lie in the kernel from the handshake on.
 func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
 		opts := &client.Options{TLS: trusting(t, c)}
 		for i := range 5 {

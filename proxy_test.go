@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -588,7 +588,7 @@ func TestRealProxies(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *testserver.Server) error {
 				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +37,7 @@ func TestOpenSSLChangesItsKeys(t *testing.T) {
 	s := startServer(t, requireProgram(t, "sh", "dash"), func(port string) []string {
 		return []string{"-c", `exec "$0" "$@" < ` + keyboard, path, "s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-key", key, "-tls1_3"}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		if !strings.Contains(s.Output(), "\nACCEPT\n") {
 			return errors.New("it does not accept yet")
 		}

@@ -31,7 +31,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -106,7 +106,7 @@ func endsProperly(t *testing.T, c *client.Client) {
 // killedUnder kills a server while Recv waits for more than had, which has
 // arrived. No close_notify was sent, so this is not an end that io.EOF means:
 // whoever cuts the connection could cut the answer.
-func killedUnder(t *testing.T, s *daemon.Server, c *client.Client, had string) {
+func killedUnder(t *testing.T, s *testserver.Server, c *client.Client, had string) {
 	t.Helper()
 	type result struct {
 		said string
@@ -158,12 +158,12 @@ func openssl(t testing.TB, args ...string) {
 // startOpenSSL starts s_server so that it sends each line back with its bytes in
 // reverse, and ends the connection when told to CLOSE. It serves one client at a
 // time.
-func startOpenSSL(t *testing.T, c *cert, args ...string) *daemon.Server {
+func startOpenSSL(t *testing.T, c *cert, args ...string) *testserver.Server {
 	t.Helper()
 	return startSServer(t, c, append([]string{"-rev"}, args...)...)
 }
 
-func startSServer(t *testing.T, c *cert, args ...string) *daemon.Server {
+func startSServer(t *testing.T, c *cert, args ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "openssl", "openssl")
 	chain, key, ca := c.files(t)
@@ -172,7 +172,7 @@ func startSServer(t *testing.T, c *cert, args ...string) *daemon.Server {
 			"s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-cert_chain", chain, "-key", key, "-CAfile", ca,
 		}, args...)
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		if !strings.Contains(s.Output(), "\nACCEPT\n") { // it listens
 			return errors.New("it does not accept yet")
 		}
@@ -198,7 +198,7 @@ func opensslOnly(version uint16) []string {
 }
 
 // underOpenSSL runs a test with a server of each version.
-func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *daemon.Server, version uint16)) {
+func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *testserver.Server, version uint16)) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		f(t, startOpenSSL(t, c, append(opensslOnly(version), args...)...), version)
 	})
@@ -206,7 +206,7 @@ func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *
 
 func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		state := c.ConnectionState()
 		require.Equal(t, version, state.Version)
@@ -266,7 +266,7 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+			underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 				c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 				if version == tls.VersionTLS13 {
 					arrived(t, c)
@@ -281,7 +281,7 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 
 func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		sends(t, c, []byte("hello\n"))
 		p := make([]byte, 6)
@@ -307,7 +307,7 @@ func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 
 func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		p := make([]byte, 100)
 		for range 3 {
@@ -327,7 +327,7 @@ func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 
 func TestOpenSSLResumesTheSession(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 		for i := range 4 {
@@ -350,7 +350,7 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 // the dial that resumes it do.
 func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
@@ -368,7 +368,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "server", nil)
 	required := []string{"-Verify", "1", "-verify_return_error"}
-	underOpenSSL(t, c, required, func(t *testing.T, s *daemon.Server, version uint16) {
+	underOpenSSL(t, c, required, func(t *testing.T, s *testserver.Server, version uint16) {
 		trust := trusting(t, c)
 		for name, test := range map[string]struct {
 			opts     *client.TLSOptions
@@ -409,7 +409,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 
 func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *testserver.Server, _ uint16) {
 		for _, test := range []struct {
 			offered []string
 			chosen  string
@@ -436,7 +436,7 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 
 func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.MinVersion, opts.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		if version == tls.VersionTLS12 {
@@ -452,7 +452,7 @@ func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 
 func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts}) // by its address, which the certificate lacks
 		require.True(t, isHostname(err), "%v", err)
@@ -469,7 +469,7 @@ func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 
 func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := &client.Options{TLS: trusting(t, c)}
 		c := dialServer(t, "tcp", s.Addr, opts)
 		sends(t, c, []byte("hello\nCLOSE\n"))
@@ -505,7 +505,7 @@ func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
 	for _, had := range []string{"", "olleh\n"} {
 		t.Run(fmt.Sprintf("after %d bytes", len(had)), func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 				c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trusting(t, c)})
 				reverses(t, c, "first", "tsrif") // so that it serves, and not just the kernel's backlog
 				if had != "" {
@@ -748,7 +748,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 	root := newRoot(t, "root")
 	appointed := root.issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
 	c, other := root.issue(t, "server", nil), root.issue(t, "other", nil)
-	refused := func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) *client.RevocationError {
+	refused := func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) *client.RevocationError {
 		t.Helper()
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		var revocation *client.RevocationError
@@ -767,7 +767,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 
 	for name, signer := range map[string]*cert{"the issuer": root, "who is appointed": appointed} {
 		t.Run("good, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 					require.NotEmpty(t, c.ConnectionState().OCSPResponse)
@@ -777,7 +777,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 			})
 		})
 		t.Run("revoked, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					require.True(t, refused(t, s, opts).Revoked)
 				}
@@ -785,21 +785,21 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		})
 	}
 	t.Run("good, by another of the issuer's customers", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("unknown", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("none", func(t *testing.T) {
-		underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 			require.False(t, refused(t, s, insisting).Revoked)
 			reverses(t, dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)}), "hello", "olleh")
 		})
@@ -856,7 +856,7 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 }
 
 // startNginx starts an nginx that serves the files of a directory over https.
-func startNginx(t *testing.T, c *cert, files string, settings ...string) *daemon.Server {
+func startNginx(t *testing.T, c *cert, files string, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "nginx", "nginx-light")
 	chain, key, _ := c.files(t)
@@ -887,7 +887,7 @@ func startNginx(t *testing.T, c *cert, files string, settings ...string) *daemon
 				}
 			}
 		`)}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		return tlsServerSays(s.Addr, trust, "HEAD /small HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n")
 	})
 }
@@ -1015,7 +1015,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *testserver.Server) error {
 				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err
@@ -1047,7 +1047,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 
 // startStunnel starts a stunnel in front of another server. settings are lines
 // of its configuration.
-func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *daemon.Server) error) *daemon.Server {
+func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *testserver.Server) error) *testserver.Server {
 	t.Helper()
 	program := "stunnel4"
 	if _, err := exec.LookPath(program); err != nil {
@@ -1074,7 +1074,7 @@ func TestRedisBehindStunnel(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *daemon.Server) error {
+		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *testserver.Server) error {
 			return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n")
 		})
 		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
@@ -1097,7 +1097,7 @@ func TestRedisBehindStunnel(t *testing.T) {
 }
 
 // startRedisTLS starts a redis that serves over TLS alone.
-func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *daemon.Server {
+func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "redis-server", "redis-server")
 	chain, key, ca := c.files(t)
@@ -1107,12 +1107,12 @@ func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...
 			"--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca,
 			"--save", "", "--appendonly", "no", "--daemonize", "no",
 		}, settings...)
-	}, func(s *daemon.Server) error { return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n") })
+	}, func(s *testserver.Server) error { return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n") })
 }
 
 // underRedisTLS runs a test with a redis that wants a certificate of its clients
 // and one that does not, over each version.
-func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *client.TLSOptions)) {
+func underRedisTLS(t *testing.T, f func(t *testing.T, s *testserver.Server, opts *client.TLSOptions)) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "between", authority).issue(t, "server", nil)
 	for clients, opts := range map[string]*client.TLSOptions{
@@ -1128,7 +1128,7 @@ func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *cl
 }
 
 func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
 		for range 3 {
 			redisGivesBackAMebibyte(t, c)
@@ -1137,7 +1137,7 @@ func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAPipeline(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
 		var commands []byte
 		var answers [][]byte
@@ -1163,7 +1163,7 @@ func TestRedisTLSAnswersAPipeline(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, RecvTimeout: limit, TLS: opts})
 		other := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
@@ -1188,7 +1188,7 @@ func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 }
 
 func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: opts})
 		sends(t, c, []byte("PING\r\nBLPOP nothing 0\r\n"))
 		receives(t, c, []byte("+PO"))
@@ -1221,8 +1221,8 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	root := newRoot(t, "root")
 	c := root.issue(t, "server", nil)
 	const asks = "\x00\x00\x00\x08\x04\xd2\x16\x2f" // SSLRequest
-	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *daemon.Server) error {
-		return daemon.Answers("tcp", s.Addr, asks, "S")
+	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *testserver.Server) error {
+		return testserver.Answers("tcp", s.Addr, asks, "S")
 	})
 	connect := func(t *testing.T) *client.Client {
 		t.Helper()
@@ -1278,8 +1278,8 @@ func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
 		}
 	})
 	root := newRoot(t, "root")
-	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *daemon.Server) error {
-		return daemon.Answers("tcp", s.Addr, "", "stunnel")
+	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *testserver.Server) error {
+		return testserver.Answers("tcp", s.Addr, "", "stunnel")
 	})
 	t.Cleanup(func() { // before stunnel is killed, which startServer sees to
 		s.Kill()
