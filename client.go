@@ -144,7 +144,7 @@ type addressing struct {
 	host string // the one connected to, as the caller called it
 
 	resolver *net.Resolver
-	security *security                          // what Connect has to make, if anything
+	security *tlsConfig                         // what Connect has to make, if anything
 	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
 
 	bind    sync.Mutex // belongs to who gives the socket an address

@@ -132,7 +132,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if err != nil {
 		return nil, where, err
 	}
-	if p.tls, err = p.tls.expecting(host); err != nil {
+	if p.tls, err = p.tls.forHost(host); err != nil {
 		return nil, where, err
 	}
 	var c *Client
@@ -272,7 +272,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	sec, err := c.security.expecting(host)
+	sec, err := c.security.forHost(host)
 	if err != nil {
 		return where, err
 	}

@@ -210,7 +210,7 @@ type plan struct {
 	net   network
 	local *sock.Addr // nil: the system's choice
 	via   *via       // nil: no proxy
-	tls   *security  // nil: none
+	tls   *tlsConfig // nil: none
 
 	packets *packets // nil: no framing
 }
@@ -245,7 +245,7 @@ func (o *Options) plan(n network) (*plan, error) {
 		return nil, err
 	}
 	if o.TLS != nil {
-		p.tls, err = o.TLS.security()
+		p.tls, err = o.TLS.load()
 	}
 	return p, err
 }

@@ -136,7 +136,7 @@ func TestAHandshakeThatStallsAnywhereIsAFailedDialAtTheLimit(t *testing.T) {
 			var timeout net.Error
 			require.ErrorAs(t, err, &timeout)
 			require.True(t, timeout.Timeout())
-			require.ErrorContains(t, err, "was not over at the limit")
+			require.ErrorContains(t, err, "was not complete at the limit")
 			require.Empty(t, received())
 		}
 	})
@@ -271,7 +271,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 		{
 			name:   "version too low",
 			server: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
-			text:   "protocol version not supported (the peer refused: look at versions",
+			text:   "protocol version not supported (the peer refused: check versions",
 		},
 		{
 			name:   "version too high",
@@ -287,7 +287,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 			client: func(o *client.TLSOptions) {
 				o.Config = &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}
 			},
-			text: "handshake failure (the peer refused: look at versions, cipher suites",
+			text: "handshake failure (the peer refused: check versions, cipher suites",
 		},
 		{
 			name:   "no common curve",
@@ -375,7 +375,7 @@ func TestWhoDoesNotSpeakTLSIsNamed(t *testing.T) {
 			require.Equal(t, "localhost", failed.ServerName)
 			var header tls.RecordHeaderError
 			if errors.As(err, &header) {
-				require.ErrorContains(t, err, "the peer does not speak TLS here, or not yet: see StartTLS")
+				require.ErrorContains(t, err, "the peer does not speak TLS on this port, or only after a command: see StartTLS")
 			}
 			require.NotContains(t, fmt.Sprintf("%q", <-received), "secret")
 		})

@@ -289,7 +289,7 @@ func TestListsThatOpensslMakes(t *testing.T) {
 			run(config, write("forger.pem", forger.certPEM()), write("forger.key", forger.keyPEM(t)), "-gencrl", "-out", list)
 			_, err = listenWith(t, "tcp", server, nil).outcome(t, &client.TLSOptions{CAFile: ca, CRLFile: list})
 			require.Truef(t, isRevocation(false)(err), "%v", err)
-			require.ErrorContains(t, err, "not signed by its key")
+			require.ErrorContains(t, err, "not signed with the key of that issuer")
 		})
 	}
 }
