@@ -182,8 +182,8 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
 	p, err := opts.plan(n)
-	if err == nil && p.via != nil {
-		err = &OptionError{Option: "Proxy", Reason: "only Dial goes through one"}
+	if err == nil && p.proxy != nil {
+		err = &OptionError{Option: "Proxy", Reason: "only Dial can use a proxy"}
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}

@@ -137,8 +137,8 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	}
 	var c *Client
 	var addr net.Addr
-	if p.via != nil {
-		c, addr, err = p.via.dial(ctx, where, p, until)
+	if p.proxy != nil {
+		c, addr, err = dialProxy(ctx, where, p, until)
 	} else {
 		c, addr, err = dialWatched(ctx, where, p, until)
 	}

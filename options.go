@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/blocksock/client/internal/proxy"
 	"github.com/blocksock/client/internal/sock"
 )
 
@@ -208,9 +209,9 @@ func orElse(d, other time.Duration) time.Duration {
 type plan struct {
 	opts  *Options
 	net   network
-	local *sock.Addr // nil: the system's choice
-	via   *via       // nil: no proxy
-	tls   *tlsConfig // nil: none
+	local *sock.Addr    // nil: the system's choice
+	proxy *proxy.Config // nil: none
+	tls   *tlsConfig    // nil: none
 
 	packets *packets // nil: no framing
 }
@@ -228,10 +229,10 @@ func (o *Options) plan(n network) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{opts: o, net: n}
-	if p.via, err = o.proxy(n); err != nil {
+	if p.proxy, err = o.proxyConfig(n); err != nil {
 		return nil, err
 	}
-	if p.via != nil {
+	if p.proxy != nil {
 		n = networks["tcp"] // LocalAddr is for the way to the proxy
 	}
 	if o.LocalAddr != "" {
