@@ -250,8 +250,8 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if err != nil {
 		return err
 	}
-	defer rd.Leave()
-	defer wr.Leave()
+	defer rd.Unlock()
+	defer wr.Unlock()
 	switch {
 	case c.tls.Load() != nil:
 		return errTLSAlready
@@ -275,13 +275,13 @@ func (c *Client) secure(ctx context.Context, sec *tlsConfig, until sock.Instant)
 	if err != nil {
 		return err
 	}
-	defer rd.Leave()
-	defer wr.Leave()
+	defer rd.Unlock()
+	defer wr.Unlock()
 	return c.handshake(ctx, sec, rd, wr)
 }
 
-func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
-	rd, wr, ok := c.sock.Both(until)
+func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
+	rd, wr, ok := c.sock.TryLockBoth(until)
 	switch {
 	case ok:
 	case c.sock.Closed():
@@ -293,7 +293,7 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
 }
 
 // handshake puts TLS between the client and its socket.
-func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.Turn) error {
+func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLock) error {
 	// Not Close: that is up to the caller.
 	unwatch := context.AfterFunc(ctx, c.sock.Stop)
 	over := false
@@ -316,11 +316,11 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.Turn
 	}
 	t.chains = verified()
 	c.tls.Store(t)
-	c.sock.Take()
+	c.sock.Upgrade()
 	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
 	// client, a pool or a RawConn of Options.Control has the connection.
-	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
+	runtime.AddCleanup(c.addressing, (*sock.Socket).Finalize, c.sock)
 	return nil
 }
 
