@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
@@ -114,9 +115,9 @@ func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
 // nginx says in its last answer that it was the last, and then closes. Who does
 // not listen to that finds a connection that is dead.
 func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
-	root := newRoot(t, "root")
+	root := testcert.NewRoot(t, "root")
 	dir, _ := nginxFiles(t)
-	c := root.issue(t, "server", nil)
+	c := root.Issue(t, "server", nil)
 	s := startNginx(t, c, dir, "keepalive_requests 3;")
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		p := newPool(t, client.PoolOptions{})
@@ -148,7 +149,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 
 // OpenSSL's tickets lie in the kernel from the handshake on.
 func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
 		opts := &client.Options{TLS: trusting(t, c)}

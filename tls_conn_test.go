@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -91,7 +92,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 							require.Equal(t, test.driver, again)
 						}
 					}
-					readAll(tls.Dial("tcp", address, &tls.Config{RootCAs: pool(s.cert.root), ServerName: "localhost"}))
+					readAll(tls.Dial("tcp", address, &tls.Config{RootCAs: testcert.Pool(s.cert.Root), ServerName: "localhost"}))
 					readAll((&client.Dialer{Options: opts}).Dial("tcp", address))
 					readAll((&client.Dialer{Options: opts, Pool: newPool(t, client.PoolOptions{})}).Dial("tcp", address))
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,7 @@ func fixedSize(t *testing.T, version uint16) *tlsServer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	return listenWith(t, "tcp", newRoot(t, "root").issueFor(t, "server", key, nil), func(c *tls.Config) {
+	return listenWith(t, "tcp", testcert.NewRoot(t, "root").IssueFor(t, "server", key, nil), func(c *tls.Config) {
 		c.MaxVersion, c.SessionTicketsDisabled = version, true
 	})
 }
@@ -260,8 +261,8 @@ func TestConnectMakesTLSToo(t *testing.T) {
 }
 
 func TestHandshakesThatCannotSucceed(t *testing.T) {
-	root := newRoot(t, "root")
-	server := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	server := root.Issue(t, "server", nil)
 	for _, test := range []struct {
 		name   string
 		server func(*tls.Config)

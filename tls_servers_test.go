@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -41,16 +42,16 @@ import (
 // certificate, since each test makes a root of its own.
 
 // trusting are options that accept what one root has signed.
-func trusting(t testing.TB, c *cert) *client.TLSOptions {
+func trusting(t testing.TB, c *testcert.Cert) *client.TLSOptions {
 	t.Helper()
-	return &client.TLSOptions{CAFile: tempFile(t, "ca.pem", c.root.certPEM())}
+	return &client.TLSOptions{CAFile: tempFile(t, "ca.pem", c.Root.CertPEM())}
 }
 
 // showing are the same options with a certificate of the client's own.
-func showing(t testing.TB, trust *client.TLSOptions, c *cert) *client.TLSOptions {
+func showing(t testing.TB, trust *client.TLSOptions, c *testcert.Cert) *client.TLSOptions {
 	t.Helper()
 	o := *trust
-	o.CertFile, o.KeyFile, _ = c.files(t)
+	o.CertFile, o.KeyFile, _ = c.Files(t)
 	return &o
 }
 
@@ -158,15 +159,15 @@ func openssl(t testing.TB, args ...string) {
 // startOpenSSL starts s_server so that it sends each line back with its bytes in
 // reverse, and ends the connection when told to CLOSE. It serves one client at a
 // time.
-func startOpenSSL(t *testing.T, c *cert, args ...string) *testserver.Server {
+func startOpenSSL(t *testing.T, c *testcert.Cert, args ...string) *testserver.Server {
 	t.Helper()
 	return startSServer(t, c, append([]string{"-rev"}, args...)...)
 }
 
-func startSServer(t *testing.T, c *cert, args ...string) *testserver.Server {
+func startSServer(t *testing.T, c *testcert.Cert, args ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "openssl", "openssl")
-	chain, key, ca := c.files(t)
+	chain, key, ca := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return append([]string{
 			"s_server", "-accept", "127.0.0.1:" + port,
@@ -198,14 +199,14 @@ func opensslOnly(version uint16) []string {
 }
 
 // underOpenSSL runs a test with a server of each version.
-func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *testserver.Server, version uint16)) {
+func underOpenSSL(t *testing.T, c *testcert.Cert, args []string, f func(t *testing.T, s *testserver.Server, version uint16)) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		f(t, startOpenSSL(t, c, append(opensslOnly(version), args...)...), version)
 	})
 }
 
 func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		state := c.ConnectionState()
@@ -236,7 +237,7 @@ func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
 // A server of TLS 1.3 sends tickets after the handshake: something to receive
 // for the kernel, and nothing for who asks what there is.
 func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for name, receive := range map[string]func(t *testing.T, c *client.Client){
 		"DontWait": func(t *testing.T, c *client.Client) {
 			receivesNoMore(t, c)
@@ -280,7 +281,7 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 }
 
 func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		sends(t, c, []byte("hello\n"))
@@ -306,7 +307,7 @@ func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 }
 
 func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		p := make([]byte, 100)
@@ -326,7 +327,7 @@ func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 }
 
 func TestOpenSSLResumesTheSession(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
@@ -349,7 +350,7 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 // What a session remembers to have been verified does not count: the roots of
 // the dial that resumes it do.
 func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
@@ -358,15 +359,15 @@ func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
 		require.NoError(t, c.Close())
 
 		others := *opts
-		others.CAFile = tempFile(t, "ca.pem", newRoot(t, "another").certPEM())
+		others.CAFile = tempFile(t, "ca.pem", testcert.NewRoot(t, "another").CertPEM())
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: &others})
 		require.True(t, isUnknownAuthority(err), "%v", err)
 	})
 }
 
 func TestOpenSSLWantsAClientCertificate(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	required := []string{"-Verify", "1", "-verify_return_error"}
 	underOpenSSL(t, c, required, func(t *testing.T, s *testserver.Server, version uint16) {
 		trust := trusting(t, c)
@@ -376,10 +377,10 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 		}{
 			"none": {trust, "handshake failure", "certificate required"},
 			// One that the server does not ask for is not shown to it.
-			"another root's":  {showing(t, trust, newRoot(t, "another").issue(t, "client", nil)), "handshake failure", "certificate required"},
-			"a false root's":  {showing(t, trust, newRoot(t, "root").issue(t, "client", nil)), "unknown certificate authority", "unknown certificate authority"},
-			"one of the past": {showing(t, trust, root.issue(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), "expired certificate", "expired certificate"},
-			"the right one":   {showing(t, trust, root.issue(t, "client", nil)), "", ""},
+			"another root's":  {showing(t, trust, testcert.NewRoot(t, "another").Issue(t, "client", nil)), "handshake failure", "certificate required"},
+			"a false root's":  {showing(t, trust, testcert.NewRoot(t, "root").Issue(t, "client", nil)), "unknown certificate authority", "unknown certificate authority"},
+			"one of the past": {showing(t, trust, root.Issue(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), "expired certificate", "expired certificate"},
+			"the right one":   {showing(t, trust, root.Issue(t, "client", nil)), "", ""},
 		} {
 			t.Run(name, func(t *testing.T) {
 				c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: test.opts})
@@ -408,7 +409,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 }
 
 func TestOpenSSLChoosesTheProtocol(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *testserver.Server, _ uint16) {
 		for _, test := range []struct {
 			offered []string
@@ -435,7 +436,7 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 }
 
 func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.MinVersion, opts.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
@@ -451,7 +452,7 @@ func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 }
 
 func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
+	c := testcert.NewRoot(t, "root").Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts}) // by its address, which the certificate lacks
@@ -468,7 +469,7 @@ func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 }
 
 func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := &client.Options{TLS: trusting(t, c)}
 		c := dialServer(t, "tcp", s.Addr, opts)
@@ -502,7 +503,7 @@ func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 }
 
 func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for _, had := range []string{"", "olleh\n"} {
 		t.Run(fmt.Sprintf("after %d bytes", len(had)), func(t *testing.T) {
 			underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
@@ -520,7 +521,7 @@ func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 
 // A page of s_server's ends when the connection does.
 func TestAPageOfOpenSSLIsWholeWhenTLSEnds(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startSServer(t, c, append(opensslOnly(version), "-www")...)
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -550,8 +551,8 @@ func opensslKeys(t *testing.T) map[string]crypto.Signer {
 func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 	const passphrase = "correct horse: b\u00e4ttery $taple"
 	secret := tempFile(t, "passphrase", []byte(passphrase+"\n"+passphrase+"\n")) // one to read with and one to write with
-	root := newRoot(t, "root")
-	s := startOpenSSL(t, root.issue(t, "server", nil), "-Verify", "1", "-verify_return_error")
+	root := testcert.NewRoot(t, "root")
+	s := startOpenSSL(t, root.Issue(t, "server", nil), "-Verify", "1", "-verify_return_error")
 	trust := trusting(t, root)
 	loads := func(t *testing.T, chain, key string) {
 		t.Helper()
@@ -577,8 +578,8 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 
 	const modern, legacy = "-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "\nProc-Type: 4,ENCRYPTED\n"
 	for kind, key := range opensslKeys(t) {
-		c := root.issueFor(t, "client", key, nil)
-		chain, plain, _ := c.files(t)
+		c := root.IssueFor(t, "client", key, nil)
+		chain, plain, _ := c.Files(t)
 		ways := map[string]string{"pkcs8 -topk8": modern, "pkcs8 -topk8 -scrypt": modern, "pkey -aes256": modern}
 		switch kind {
 		case "ec":
@@ -625,8 +626,8 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 
 // What can not be read is said so, before anything is dialled.
 func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
-	root := newRoot(t, "root")
-	chain, plain, _ := root.issue(t, "client", nil).files(t)
+	root := testcert.NewRoot(t, "root")
+	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	for _, way := range []string{"-v1 PBE-SHA1-3DES", "-v2 aria-256-cbc", "-v2 aes-256-cbc -v2prf hmacWithSHA512"} {
 		encrypted := filepath.Join(t.TempDir(), "encrypted.pem")
 		openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-out", encrypted, "-passout", "pass:secret"}, strings.Fields(way)...)...)
@@ -644,8 +645,8 @@ func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
 // The older encryption has no checksum: of wrong passphrases one in 256 gives
 // what looks like a key until it is parsed.
 func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *testing.T) {
-	root := newRoot(t, "root")
-	chain, plain, _ := root.issue(t, "client", nil).files(t)
+	root := testcert.NewRoot(t, "root")
+	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	encrypted := filepath.Join(t.TempDir(), "encrypted.pem")
 	openssl(t, "ec", "-aes256", "-in", plain, "-out", encrypted, "-passout", "pass:secret")
 	data, err := os.ReadFile(encrypted)
@@ -670,18 +671,18 @@ func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *te
 }
 
 func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
-	root, another := newRoot(t, "root"), newRoot(t, "another")
-	s := startOpenSSL(t, root.issue(t, "between", authority).issue(t, "server", nil))
+	root, another := testcert.NewRoot(t, "root"), testcert.NewRoot(t, "another")
+	s := startOpenSSL(t, root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil))
 
 	dir := t.TempDir()
 	write := func(name string, data []byte) {
 		t.Helper()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	write("root.pem", root.certPEM())
-	write("another.crt", another.certPEM())
+	write("root.pem", root.CertPEM())
+	write("another.crt", another.CertPEM())
 	// Its links have names like those to certificates, with r0 for 0.
-	write("root.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: root.revoke(t, nil)}))
+	write("root.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: root.Revoke(t, nil)}))
 	openssl(t, "rehash", dir)
 
 	// The links alone, as copies, in a directory where nothing else leads to the root.
@@ -694,7 +695,7 @@ func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 			require.NoError(t, err)
 			whose := "another"
-			if bytes.Equal(data, root.certPEM()) {
+			if bytes.Equal(data, root.CertPEM()) {
 				whose = "root"
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(hashed[whose], e.Name()), data, 0o600))
@@ -713,7 +714,7 @@ func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
 
 // opensslIndex is the list that openssl-ca(1) keeps of what an authority has
 // issued, and that its OCSP answers and revocation lists come from.
-func opensslIndex(t *testing.T, revoked bool, c *cert) string {
+func opensslIndex(t *testing.T, revoked bool, c *testcert.Cert) string {
 	t.Helper()
 	const day = "060102150405Z"
 	state, since := "V", ""
@@ -732,11 +733,11 @@ func opensslIndex(t *testing.T, revoked bool, c *cert) string {
 
 // opensslAnswers has openssl-ocsp(1) answer about a certificate, as its issuer
 // or as somebody whom that has appointed, and gives the answer's file.
-func opensslAnswers(t *testing.T, index string, c, issuer, signer *cert) string {
+func opensslAnswers(t *testing.T, index string, c, issuer, signer *testcert.Cert) string {
 	t.Helper()
 	about := tempFile(t, "about.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
-	authority := tempFile(t, "issuer.pem", issuer.certPEM())
-	by, key, _ := signer.files(t)
+	authority := tempFile(t, "issuer.pem", issuer.CertPEM())
+	by, key, _ := signer.Files(t)
 	dir := t.TempDir()
 	question, answer := filepath.Join(dir, "question"), filepath.Join(dir, "answer")
 	openssl(t, "ocsp", "-issuer", authority, "-cert", about, "-no_nonce", "-reqout", question)
@@ -745,9 +746,9 @@ func opensslAnswers(t *testing.T, index string, c, issuer, signer *cert) string 
 }
 
 func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
-	root := newRoot(t, "root")
-	appointed := root.issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
-	c, other := root.issue(t, "server", nil), root.issue(t, "other", nil)
+	root := testcert.NewRoot(t, "root")
+	appointed := root.Issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
+	c, other := root.Issue(t, "server", nil), root.Issue(t, "other", nil)
 	refused := func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) *client.RevocationError {
 		t.Helper()
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
@@ -758,14 +759,14 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		require.ErrorAs(t, err, &verification)
 		return revocation
 	}
-	staple := func(index string, signer *cert) []string {
+	staple := func(index string, signer *testcert.Cert) []string {
 		return []string{"-status_file", opensslAnswers(t, index, c, root, signer)}
 	}
 	insisting := trusting(t, c)
 	insisting.RequireStaple = true
 	either := []*client.TLSOptions{insisting, trusting(t, c)}
 
-	for name, signer := range map[string]*cert{"the issuer": root, "who is appointed": appointed} {
+	for name, signer := range map[string]*testcert.Cert{"the issuer": root, "who is appointed": appointed} {
 		t.Run("good, by "+name, func(t *testing.T) {
 			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
@@ -807,12 +808,12 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 }
 
 func TestARevocationListOfOpenSSL(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	s := startOpenSSL(t, c)
-	list := func(t *testing.T, revoked bool, issuer, about *cert) string {
+	list := func(t *testing.T, revoked bool, issuer, about *testcert.Cert) string {
 		t.Helper()
-		chain, key, _ := issuer.files(t)
+		chain, key, _ := issuer.Files(t)
 		dir := t.TempDir()
 		number := filepath.Join(dir, "number")
 		require.NoError(t, os.WriteFile(number, []byte("1000\n"), 0o600)) // with one, the list is of version 2
@@ -837,12 +838,12 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 	})
 	t.Run("another one is revoked", func(t *testing.T) {
 		opts := trusting(t, c)
-		opts.CRLFile = list(t, true, root, root.issue(t, "other", nil))
+		opts.CRLFile = list(t, true, root, root.Issue(t, "other", nil))
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 	})
-	for name, issuer := range map[string]*cert{"revoked": root, "another's list": newRoot(t, "another")} {
+	for name, issuer := range map[string]*testcert.Cert{"revoked": root, "another's list": testcert.NewRoot(t, "another")} {
 		t.Run(name, func(t *testing.T) {
 			opts := trusting(t, c)
 			opts.CRLFile = list(t, true, issuer, c)
@@ -856,10 +857,10 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 }
 
 // startNginx starts an nginx that serves the files of a directory over https.
-func startNginx(t *testing.T, c *cert, files string, settings ...string) *testserver.Server {
+func startNginx(t *testing.T, c *testcert.Cert, files string, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "nginx", "nginx-light")
-	chain, key, _ := c.files(t)
+	chain, key, _ := c.Files(t)
 	dir := t.TempDir()
 	trust := trusting(t, c)
 	return startServer(t, path, func(port string) []string {
@@ -939,8 +940,8 @@ func nginxFiles(t *testing.T) (dir string, sums map[string][sha256.Size]byte) {
 }
 
 func TestNginxKeepsTheConnectionAlive(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "between", authority).issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -955,7 +956,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 		require.EqualValues(t, 1, dials.Load())
 	})
 	t.Run("another root", func(t *testing.T) {
-		web, _ := nginxClient(t, &client.Options{TLS: trusting(t, newRoot(t, "another"))})
+		web, _ := nginxClient(t, &client.Options{TLS: trusting(t, testcert.NewRoot(t, "another"))})
 		_, err := web.Get("https://" + s.Addr + "/small")
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
@@ -972,7 +973,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 }
 
 func TestNginxServesManyAtOnce(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	web, dials := nginxClient(t, &client.Options{Timeout: testTimeout, TLS: trusting(t, c)})
@@ -999,7 +1000,7 @@ func TestNginxServesManyAtOnce(t *testing.T) {
 }
 
 func TestNginxBehindAProxy(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	for _, test := range []struct {
@@ -1036,7 +1037,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 			require.Equal(t, "server", direct.ConnectionState().PeerCertificates[0].Subject.CommonName)
 
 			other := via
-			other.TLS = trusting(t, newRoot(t, "another"))
+			other.TLS = trusting(t, testcert.NewRoot(t, "another"))
 			_, err := client.Dial("tcp", s.Addr, &other)
 			var failed *client.TLSError
 			require.ErrorAs(t, err, &failed)
@@ -1047,14 +1048,14 @@ func TestNginxBehindAProxy(t *testing.T) {
 
 // startStunnel starts a stunnel in front of another server. settings are lines
 // of its configuration.
-func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *testserver.Server) error) *testserver.Server {
+func startStunnel(t *testing.T, c *testcert.Cert, behind, settings string, ready func(s *testserver.Server) error) *testserver.Server {
 	t.Helper()
 	program := "stunnel4"
 	if _, err := exec.LookPath(program); err != nil {
 		program = "stunnel" // as it is called where there is no older one
 	}
 	path := requireProgram(t, program, "stunnel4")
-	chain, key, _ := c.files(t)
+	chain, key, _ := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return []string{config(t, `
 			foreground = yes
@@ -1071,7 +1072,7 @@ func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *
 
 func TestRedisBehindStunnel(t *testing.T) {
 	_, addrs := startRedis(t)
-	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *testserver.Server) error {
@@ -1097,10 +1098,10 @@ func TestRedisBehindStunnel(t *testing.T) {
 }
 
 // startRedisTLS starts a redis that serves over TLS alone.
-func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *testserver.Server {
+func startRedisTLS(t *testing.T, c *testcert.Cert, trust *client.TLSOptions, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "redis-server", "redis-server")
-	chain, key, ca := c.files(t)
+	chain, key, ca := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return append([]string{
 			"--bind", "127.0.0.1", "--port", "0", "--tls-port", port,
@@ -1113,11 +1114,11 @@ func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...
 // underRedisTLS runs a test with a redis that wants a certificate of its clients
 // and one that does not, over each version.
 func underRedisTLS(t *testing.T, f func(t *testing.T, s *testserver.Server, opts *client.TLSOptions)) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "between", authority).issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	for clients, opts := range map[string]*client.TLSOptions{
 		"no":  trusting(t, c),
-		"yes": showing(t, trusting(t, c), root.issue(t, "client", nil)),
+		"yes": showing(t, trusting(t, c), root.Issue(t, "client", nil)),
 	} {
 		t.Run("tls-auth-clients "+clients, func(t *testing.T) {
 			eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -1197,11 +1198,11 @@ func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 }
 
 func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		s := startRedisTLS(t, c, showing(t, trust, root.issue(t, "client", nil)), "--tls-auth-clients", "yes", "--tls-protocols", opensslName(version))
+		s := startRedisTLS(t, c, showing(t, trust, root.Issue(t, "client", nil)), "--tls-auth-clients", "yes", "--tls-protocols", opensslName(version))
 		c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: trust})
 		if version == tls.VersionTLS12 {
 			alerted(t, err, "handshake failure")
@@ -1218,8 +1219,8 @@ func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
 // stunnel speaks PostgreSQL's way to TLS: eight bytes ask for it, one answers.
 func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	_, addrs := startRedis(t)
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	const asks = "\x00\x00\x00\x08\x04\xd2\x16\x2f" // SSLRequest
 	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *testserver.Server) error {
 		return testserver.Answers("tcp", s.Addr, asks, "S")
@@ -1242,7 +1243,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	})
 	t.Run("another root", func(t *testing.T) {
 		c := connect(t)
-		err := c.StartTLS(t.Context(), trusting(t, newRoot(t, "another")))
+		err := c.StartTLS(t.Context(), trusting(t, testcert.NewRoot(t, "another")))
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, "127.0.0.1", failed.ServerName)
@@ -1277,8 +1278,8 @@ func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
 			wg.Go(func() { defer conn.Close(); smtpInTheClear(conn) })
 		}
 	})
-	root := newRoot(t, "root")
-	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *testserver.Server) error {
+	root := testcert.NewRoot(t, "root")
+	s := startStunnel(t, root.Issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *testserver.Server) error {
 		return testserver.Answers("tcp", s.Addr, "", "stunnel")
 	})
 	t.Cleanup(func() { // before stunnel is killed, which startServer sees to
