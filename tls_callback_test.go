@@ -143,7 +143,7 @@ func serveEcho(t *testing.T, s *tlsServer) (closed <-chan struct{}) {
 // the caller, after the connection is closed and all locks are released. crypto/tls calls a
 // KeyLogWriter with a mutex locked that all connections share, and package net calls
 // Resolver.Dial in goroutines of its own.
-func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
+func TestTLSCallback_NotReturningFromDialLeavesNothing(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	mine := root.Issue(t, "me", nil)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -289,7 +289,7 @@ func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
 // in any method that receives, including Select and Close. If one does not return the state
 // of crypto/tls is undefined: later calls fail and do not hang, and Close frees the
 // descriptor, also the Close that was interrupted.
-func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
+func TestTLSCallback_StreamFailsAfterNotReturningFromReceive(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		set  func(c *tls.Config, cb *callback)
@@ -351,7 +351,7 @@ func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
 }
 
 // A cipher in CBC mode calls Config.Rand for each record that is sent.
-func TestAStreamFailsAfterARandThatDoesNotReturn(t *testing.T) {
+func TestTLSCallback_StreamFailsAfterRandThatDoesNotReturn(t *testing.T) {
 	for how, call := range map[string]func(c *client.Client){
 		"Send":       func(c *client.Client) { _, _ = c.Send([]byte("x"), 0) },
 		"Write":      func(c *client.Client) { _, _ = c.Write([]byte("x")) },
@@ -433,7 +433,7 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 
 // After a Send over TLS that timed out within a record a goroutine waits to send the rest. It
 // uses the socket, but must not keep an unreachable client from being closed.
-func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
+func TestTLSClient_UnreachableIsClosedAfterTimedOutSend(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	stalled := make(chan net.Conn, 10)
 	go func() {

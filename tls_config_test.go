@@ -35,7 +35,7 @@ func refusedOption(t *testing.T, opts *client.TLSOptions) *client.OptionError {
 	return bad
 }
 
-func TestVersionsAndTheRestOfTheConfig(t *testing.T) {
+func TestTLSConfig_VersionsAndOtherFields(t *testing.T) {
 	t.Run("1.2 is the least by default", func(t *testing.T) {
 		for _, config := range []*tls.Config{nil, {}} {
 			c, _ := secured(t, client.Options{})
@@ -109,7 +109,7 @@ func TestVersionsAndTheRestOfTheConfig(t *testing.T) {
 	})
 }
 
-func TestTLSOptionsThatCannotBe(t *testing.T) {
+func TestTLSOptions_InvalidOnesAreRefused(t *testing.T) {
 	self := testcert.SelfSigned(t, "self", nil)
 	certFile, _, _ := self.Files(t)
 	block, err := x509.EncryptPEMBlock(rand.Reader, "PRIVATE KEY", []byte("key"), []byte("right"), x509.PEMCipherAES256) //nolint:staticcheck // still supported

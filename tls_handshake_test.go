@@ -90,7 +90,7 @@ func (s *tlsServer) sizeOfHandshake(t *testing.T) int {
 	return <-size
 }
 
-func TestAHandshakeThatEndsAnywhereIsAFailedDial(t *testing.T) {
+func TestTLSHandshake_EndAnywhereFailsDial(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)
 		trust := s.trust(t)
@@ -119,7 +119,7 @@ func TestAHandshakeThatEndsAnywhereIsAFailedDial(t *testing.T) {
 
 // The original connected when its limit came before the end of the handshake, and
 // sent the request to whoever was there.
-func TestAHandshakeThatStallsAnywhereIsAFailedDialAtTheLimit(t *testing.T) {
+func TestTLSHandshake_StallAnywhereFailsDialAtLimit(t *testing.T) {
 	const limit = 30 * time.Millisecond
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)
@@ -157,7 +157,7 @@ func (c dripConn) Write(p []byte) (int, error) {
 }
 
 // Never is the next byte so late that a limit for each receive would notice.
-func TestAHandshakeThatDripsHasOneLimit(t *testing.T) {
+func TestTLSHandshake_SlowBytesDoNotExtendLimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	s := fixedSize(t, tls.VersionTLS13)
 	received := make(chan string, 1)
@@ -177,7 +177,7 @@ func TestAHandshakeThatDripsHasOneLimit(t *testing.T) {
 	require.Empty(t, <-received)
 }
 
-func TestContextAndItsDeadlineEndAHandshake(t *testing.T) {
+func TestTLSHandshake_ContextAndDeadlineEndIt(t *testing.T) {
 	s := fixedSize(t, tls.VersionTLS13)
 	trust := s.trust(t)
 	t.Run("cancel", func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestContextAndItsDeadlineEndAHandshake(t *testing.T) {
 	})
 }
 
-func TestConnectMakesTLSToo(t *testing.T) {
+func TestTLSHandshake_ConnectMakesIt(t *testing.T) {
 	s := listenTLS(t, "tcp4", nil)
 	connect := func(opts *client.Options) (*client.Client, error) {
 		c, err := client.NewTCP(opts)
@@ -260,7 +260,7 @@ func TestConnectMakesTLSToo(t *testing.T) {
 	})
 }
 
-func TestHandshakesThatCannotSucceed(t *testing.T) {
+func TestTLSHandshake_FailuresNameTheReason(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	server := root.Issue(t, "server", nil)
 	for _, test := range []struct {
@@ -326,7 +326,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 
 // TLS 1.3 ends for the client before the server has seen its certificate: a
 // refusal is what the first receive meets.
-func TestAClientCertificateThatIsMissingFailsTheFirstRecvInTLS13(t *testing.T) {
+func TestTLSHandshake_MissingClientCertificateFailsFirstRecvInTLS13(t *testing.T) {
 	s := listenTLS(t, "tcp", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
 	go func() {
 		conn, err := s.Accept()
@@ -347,7 +347,7 @@ func TestAClientCertificateThatIsMissingFailsTheFirstRecvInTLS13(t *testing.T) {
 	require.False(t, c.IsConnected())
 }
 
-func TestWhoDoesNotSpeakTLSIsNamed(t *testing.T) {
+func TestTLSHandshake_PeerWithoutTLSIsNamed(t *testing.T) {
 	for _, test := range []struct{ name, says string }{
 		{"SMTP", "220 localhost ESMTP\r\n"},
 		{"HTTP", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"},

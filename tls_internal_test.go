@@ -28,7 +28,7 @@ import (
 )
 
 // A zone means something on this machine alone; no certificate has one.
-func TestTheNameToVerifyHasNoZone(t *testing.T) {
+func TestTLSConfig_NameToVerifyHasNoZone(t *testing.T) {
 	s, err := new(TLSOptions).load()
 	require.NoError(t, err)
 	s, err = s.forHost("fe80::1%lo")

@@ -34,7 +34,7 @@ func cached(config *tls.Config) *tls.Config {
 }
 
 // To the server, who resumes a session is whom it was begun with.
-func TestASessionIsNotResumedWithAnotherCertificate(t *testing.T) {
+func TestTLSSession_IsNotResumedWithAnotherCertificate(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		root := testcert.NewRoot(t, "root")
 		alice, bob := root.Issue(t, "alice", nil), root.Issue(t, "bob", nil)
@@ -79,7 +79,7 @@ func TestASessionIsNotResumedWithAnotherCertificate(t *testing.T) {
 }
 
 // A session that cannot be used any more costs a whole handshake, not a dial.
-func TestASessionEndsWithWhatMadeItsServerAcceptable(t *testing.T) {
+func TestTLSSession_EndsWithValidityOfCertificateAndStaple(t *testing.T) {
 	for name, selfSignedToo := range map[string]bool{"": false, "self-signed allowed": true} {
 		t.Run(name, func(t *testing.T) {
 			eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -115,7 +115,7 @@ func TestASessionEndsWithWhatMadeItsServerAcceptable(t *testing.T) {
 	}
 }
 
-func TestASessionWhoseServerIsRefusedIsForgotten(t *testing.T) {
+func TestTLSSession_IsForgottenWhenServerIsRefused(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		opts := s.trust(t)
@@ -134,7 +134,7 @@ func TestASessionWhoseServerIsRefusedIsForgotten(t *testing.T) {
 }
 
 // What one has accepted without looking is no session of one who looks.
-func TestSessionsOfOtherRulesAreNotResumed(t *testing.T) {
+func TestTLSSession_IsNotResumedWithOtherSettings(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		trust := s.trust(t)

@@ -81,7 +81,7 @@ func secured(t testing.TB, opts client.Options) (*client.Client, *tls.Conn) {
 	return listenTLS(t, "tcp", nil).handshakes(t, opts)
 }
 
-func TestTLSRoundTrip(t *testing.T) {
+func TestTLS_RoundTrip(t *testing.T) {
 	for _, network := range streamNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := listenTLS(t, network, nil).handshakes(t, client.Options{})
@@ -115,7 +115,7 @@ func TestNetConnContractOverTLS(t *testing.T) {
 }
 
 // TLS is with the target, whatever carries it there.
-func TestTLSRunsInsideAProxy(t *testing.T) {
+func TestTLS_RunsThroughProxy(t *testing.T) {
 	s := listenWith(t, "tcp", testcert.NewRoot(t, "root").Issue(t, "server", func(c *x509.Certificate) { c.DNSNames = []string{"name.test"} }), nil)
 	trust := &client.TLSOptions{CAFile: s.trust(t).CAFile}
 	for scheme, reply := range map[string][]byte{"socks5": socksGranted, "http": []byte("HTTP/1.1 200 OK\r\n\r\n")} {

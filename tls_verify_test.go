@@ -69,7 +69,7 @@ func isRevocation(revoked bool) func(error) bool {
 	}
 }
 
-func TestWhichCertificatesAreAccepted(t *testing.T) {
+func TestTLSVerify_WhichCertificatesAreAccepted(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	valid := root.Issue(t, "server", nil)
 	expired := func(c *x509.Certificate) {
@@ -173,13 +173,13 @@ func TestWhichCertificatesAreAccepted(t *testing.T) {
 	}
 }
 
-func TestTheSystemsRootsAreTheDefault(t *testing.T) {
+func TestTLSVerify_SystemRootsAreTheDefault(t *testing.T) {
 	got, err := listenTLS(t, "tcp", nil).outcome(t, &client.TLSOptions{ServerName: "localhost"})
 	require.Truef(t, isUnknownAuthority(err), "%v", err)
 	require.Empty(t, got)
 }
 
-func TestServerNameIsTheHostDialledAndSentUnlessAnAddress(t *testing.T) {
+func TestTLSServerName_IsTheHostDialledAndSentUnlessAnAddress(t *testing.T) {
 	for _, test := range []struct{ host, name, sent string }{
 		{"localhost", "", "localhost"},
 		{"127.0.0.1", "", ""},
@@ -214,7 +214,7 @@ func TestServerNameIsTheHostDialledAndSentUnlessAnAddress(t *testing.T) {
 
 // A session that was begun by rules that accept anything is no reason to accept
 // its server by rules that do not.
-func TestAResumedSessionIsVerifiedAnew(t *testing.T) {
+func TestTLSSession_IsVerifiedAgainWhenResumed(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		config := &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
@@ -249,7 +249,7 @@ func TestAResumedSessionIsVerifiedAnew(t *testing.T) {
 	})
 }
 
-func TestCallersVerificationComesOnTop(t *testing.T) {
+func TestTLSConfig_CallbacksVerifyInAddition(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	for _, selfSigned := range []bool{false, true} {
 		opts := s.trust(t)
@@ -279,7 +279,7 @@ func TestCallersVerificationComesOnTop(t *testing.T) {
 	}
 }
 
-func TestConfigsClockCounts(t *testing.T) {
+func TestTLSConfig_TimeIsUsed(t *testing.T) {
 	for _, selfSigned := range []bool{false, true} {
 		s := listenTLS(t, "tcp", nil)
 		opts := s.trust(t)

@@ -342,7 +342,7 @@ func (v *Verifier) checkSigner(response *ocspResponse, issuer *x509.Certificate,
 			signers = append(signers, c)
 		}
 	}
-	problem := errors.New("the responder that signed it is neither the issuer nor the subject of a certificate in the response")
+	problem := errors.New("the responder is neither the issuer nor the subject of a certificate in the response")
 	for _, signer := range signers {
 		if !response.isBy(signer) {
 			continue
