@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -102,18 +101,14 @@ const (
 // os.ErrDeadlineExceeded for a limit that was reached, net.ErrClosed for a
 // client that was closed, and the kernel's unix.Errno for the rest.
 type Client struct {
-	sock    *sock.Socket
+	stream
 	typ     Type
 	network string
 
 	*addressing // nil in the zero Client, as the socket is
 
-	limits  limits
-	packets *packets // of a client with Options.Framing
-
-	tls   atomic.Pointer[tlsStream] // set, once and for good, when TLS is on
-	state atomic.Int32
-	sent  atomic.Bool // a byte was accepted
+	limits limits
+	state  atomic.Int32
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
 
@@ -249,7 +244,7 @@ func newAddressing(opts *Options) *addressing {
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
 	return &Client{
-		sock: s, typ: typ, network: network, limits: opts.limits(),
+		stream: stream{sock: s}, typ: typ, network: network, limits: opts.limits(),
 		addressing: a,
 	}
 }
@@ -278,13 +273,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
 	defer c.end()
-	var n int
-	var err error
-	if t := c.tls.Load(); t != nil {
-		n, err = c.sealed(t, p, flags, c.limits.send)
-	} else {
-		n, err = c.sock.Send(p, int(flags), c.limits.send)
-	}
+	n, err := c.stream.send(p, flags, c.limits.send)
 	return n, c.sentSome(opSend, nil, n, err)
 }
 
@@ -308,18 +297,7 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 		return 0, c.failed(opRecv, nil, err)
 	}
 	defer c.end()
-	var n int
-	var err error
-	if c.packets != nil && flags&OOB == 0 {
-		var turn sock.Turn
-		if turn, err = c.sock.Receiving(int(flags), c.limits.recv); err == nil {
-			n, err = c.packets.recv(c, turn, p, flags)
-		}
-	} else if t := c.tls.Load(); t != nil {
-		n, err = t.recv(p, flags, c.limits.recv)
-	} else {
-		n, err = c.sock.Recv(p, int(flags), c.limits.recv, nil)
-	}
+	n, err := c.stream.recv(p, flags, c.limits.recv)
 	c.note.received(n, len(p), err, flags)
 	return c.received(opRecv, nil, len(p), n, err)
 }
@@ -351,7 +329,7 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	switch {
 	case flags&^known != 0:
 		return unix.EINVAL
-	case flags&OOB != 0 && (!c.typ.isStream() || c.tls.Load() != nil):
+	case flags&OOB != 0 && (!c.typ.isStream() || c.hasTLS()):
 		return unix.EOPNOTSUPP
 	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
 		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
@@ -359,16 +337,6 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 		return unix.ENOTCONN
 	}
 	return nil
-}
-
-// sealed sends over TLS, and takes note of what was accepted of a record that
-// does not count.
-func (c *Client) sealed(t *tlsStream, p []byte, flags Flag, timeout time.Duration) (int, error) {
-	n, some, err := t.send(p, flags, timeout)
-	if some {
-		c.sent.Store(true)
-	}
-	return n, err
 }
 
 // sentSome takes note of n bytes accepted, and gives the call's error. to is
@@ -438,12 +406,7 @@ func (c *Client) Close() error {
 		return c.closed(c.kept.giveBack(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
-	var err error
-	if t := c.tls.Load(); t != nil {
-		err = t.close()
-	} else {
-		err = c.sock.Close()
-	}
+	err := c.stream.close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
@@ -483,17 +446,13 @@ func (c *Client) shutdown(how int) error {
 	if how == unix.SHUT_RD {
 		c.note.altered() // the end that is read then is not the peer's
 	}
-	t := c.tls.Load()
 	switch {
 	case !c.typ.isStream():
 		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
-	case t != nil && how == unix.SHUT_WR:
-		err = t.closeWrite(c.limits.send)
+	case how == unix.SHUT_WR:
+		err = c.closeWrite(c.limits.send)
 	default:
-		if t != nil {
-			t.readClosed.Store(true)
-		}
-		err = c.sock.Shutdown(how, sock.In(c.limits.send))
+		err = c.closeRead(c.limits.send)
 	}
 	return c.closed(err)
 }
@@ -510,11 +469,8 @@ func (c *Client) IsConnected() bool {
 		return false
 	}
 	defer c.end()
-	if t := c.tls.Load(); t != nil && t.ended.Load() {
-		return false
-	}
 	if c.typ.isStream() {
-		return c.sock.Up()
+		return c.isUp()
 	}
 	return !c.sock.Closed()
 }

@@ -16,18 +16,7 @@ func (c *Client) Read(p []byte) (int, error) {
 		return 0, c.failed(opRead, nil, err)
 	}
 	defer c.end()
-	var n int
-	var err error
-	if c.packets != nil {
-		var turn sock.Turn
-		if turn, err = c.sock.Reading(); err == nil {
-			n, err = c.packets.recv(c, turn, p, 0)
-		}
-	} else if t := c.tls.Load(); t != nil {
-		n, err = t.read(p)
-	} else {
-		n, err = c.sock.Read(p)
-	}
+	n, err := c.stream.read(p)
 	c.note.received(n, len(p), err, 0)
 	return c.received(opRead, nil, len(p), n, err)
 }
@@ -40,13 +29,7 @@ func (c *Client) Write(p []byte) (int, error) {
 		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
 	defer c.end()
-	var n int
-	var err error
-	if t := c.tls.Load(); t != nil {
-		n, err = c.sealed(t, p, 0, -1)
-	} else {
-		n, err = c.sock.Write(p)
-	}
+	n, err := c.stream.send(p, 0, -1)
 	return n, c.sentSome(opWrite, nil, n, err)
 }
 

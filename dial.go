@@ -111,7 +111,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	switch {
 	case !c.typ.isStream():
 		return packetConn{c}, nil
-	case c.tls.Load() != nil:
+	case c.hasTLS():
 		return tlsConn{c, concealed{}}, nil
 	}
 	return c, nil

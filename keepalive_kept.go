@@ -13,8 +13,7 @@ type kept struct {
 	pool  *Pool
 	shelf *shelf
 
-	sock       *sock.Socket
-	tls        *tlsStream
+	stream
 	typ        Type
 	network    string
 	addressing *addressing
@@ -31,10 +30,8 @@ type kept struct {
 
 // keep makes a connection of the pool of a client that was dialled.
 func (p *Pool) keep(s *shelf, c *Client, now moment) *kept {
-	k := &kept{
-		pool: p, shelf: s,
-		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, addressing: c.addressing,
-	}
+	k := &kept{pool: p, shelf: s, typ: c.typ, network: c.network, addressing: c.addressing}
+	k.share(&c.stream)
 	if life := p.opts.MaxLifetime; life > 0 {
 		if jitter := p.opts.LifetimeJitter; jitter > 0 {
 			life -= rand.N(jitter)
@@ -46,11 +43,9 @@ func (p *Pool) keep(s *shelf, c *Client, now moment) *kept {
 
 // lend makes c a client on the connection.
 func (k *kept) lend(c *Client, opts *Options, now moment) {
-	c.sock, c.typ, c.network, c.addressing = k.sock, k.typ, k.network, k.addressing
+	c.share(&k.stream)
+	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
 	c.limits = opts.limits()
-	if k.tls != nil {
-		c.tls.Store(k.tls)
-	}
 	c.state.Store(connected)
 	c.kept, c.old, c.reuses = k, k.isOld(), k.uses
 	k.lent = now
@@ -89,14 +84,14 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 	switch {
 	case inUse || c.note.has(isBroken) || c.note.has(isAltered):
 		return broken
-	case c.packets.buffered() > 0:
+	case c.buffered() > 0:
 		return dirty
-	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
+	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.isUnanswered()):
 		return dirty
 	}
 	k.served = c.note.has(isAnswered)
 	k.sock.Renew()
-	return causeOf(k.pending(true))
+	return causeOf(k.probe(true))
 }
 
 // back takes a connection from who had it, for the next who waits, to be idle, or
@@ -216,19 +211,11 @@ func (k *kept) fitness(now moment) cause {
 	if k.expiry().isOver(now) {
 		return expired
 	}
-	sight := k.pending(false)
+	sight := k.probe(false)
 	if sight == sock.Bytes && k.uses == 0 && !k.begun {
 		return fit // a server's greeting, for the first who comes
 	}
 	return causeOf(sight)
-}
-
-// pending looks what there is to receive; see tlsStream.pending for afresh.
-func (k *kept) pending(afresh bool) sock.Sight {
-	if k.tls != nil {
-		return k.tls.pending(afresh)
-	}
-	return k.sock.Pending()
 }
 
 // expiry is when an idle connection is to be closed; zero is never.
@@ -243,11 +230,7 @@ func (k *kept) expiry() moment {
 // close closes the connection before its place is another's: also what a call under way
 // holds, which leaves at once, unless it is a function that was lent the descriptor.
 func (k *kept) close() {
-	const most = time.Second
-	defer func() { _ = k.sock.CloseWait(most) }() // the error is of no interest to anybody
-	if k.tls != nil {
-		k.tls.bye()
-	}
+	k.closeAndWait(time.Second)
 }
 
 // closeAll closes connections that count as being closed, each whatever a callback does

@@ -19,12 +19,11 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 		defer cancel()
 	}
 	c := &Client{
-		sock: k.sock, typ: k.typ, network: k.network, addressing: k.addressing,
-		limits: opts.limits(), packets: dialled.packets, kept: k,
+		typ: k.typ, network: k.network, addressing: k.addressing,
+		limits: opts.limits(), kept: k,
 	}
-	if k.tls != nil {
-		c.tls.Store(k.tls)
-	}
+	c.share(&k.stream)
+	c.packets = dialled.packets
 	c.state.Store(connected)
 	done := false
 	defer func() {
@@ -38,7 +37,7 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	err = k.pool.opts.Setup(limited, c)
 	first, inUse := c.gate.shut()
 	stopped := c.endWatches() // else the end of a context would stop the connection's later users
-	k.tls = c.tls.Load()      // StartTLS may have made it
+	k.share(&c.stream)        // StartTLS may have made TLS of it
 	switch {
 	case ctx.Err() != nil:
 		return contextual(ctx, sock.ErrStopped)
@@ -56,14 +55,14 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 		return errSetupBroken
 	}
 	k.begun = c.note.has(isAnswered)
-	if c.packets.buffered() > 0 {
+	if c.buffered() > 0 {
 		return errSetupUnread
 	}
-	if !k.pool.opts.KeepUnanswered && (c.packets.unanswered() || k.begun && c.note.has(isAsked)) {
+	if !k.pool.opts.KeepUnanswered && (c.isUnanswered() || k.begun && c.note.has(isAsked)) {
 		return errSetupUnanswered // a peer that has said nothing may have been sent a header, as PROXY's
 	}
 	k.sock.Renew()
-	switch k.pending(true) {
+	switch k.probe(true) {
 	case sock.Gone:
 		return errSetupGone
 	case sock.Bytes:

@@ -63,53 +63,19 @@ const (
 // io.ErrUnexpectedEOF. What is no packet, or one longer than the framing's Max, is
 // a *PacketError, for this and every later call; Recv gives the bytes as they came.
 func (c *Client) RecvPacket() ([]byte, error) {
-	p, err := c.recvPacket()
+	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
+		return nil, c.failed(opRecvPacket, nil, err)
+	}
+	defer c.end()
+	if !c.hasFraming() {
+		return nil, c.failed(opRecvPacket, nil, errNoFraming)
+	}
+	p, got, err := c.stream.recvPacket(c.limits.recv)
+	c.note.received(got, 1, err, 0)
 	if err != nil {
 		return nil, c.failed(opRecvPacket, nil, err)
 	}
 	return p, nil
-}
-
-func (c *Client) recvPacket() (packet []byte, err error) {
-	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
-		return nil, err
-	}
-	defer c.end()
-	if c.packets == nil {
-		return nil, errNoFraming
-	}
-	if packet = c.packets.there(c); packet == nil {
-		var turn sock.Turn
-		if turn, err = c.sock.Receiving(0, c.limits.recv); err != nil {
-			return nil, err
-		}
-		defer turn.Leave()
-		packet, err = c.packets.next(c, &turn)
-	}
-	got := len(packet)
-	if err != nil {
-		got = c.packets.buffered() // a part of an answer is an answer, for Pool.Do
-	}
-	c.note.received(got, 1, err, 0)
-	return packet, err
-}
-
-// there gives a packet that has been received already, which takes no time and so
-// no look at the clock: the better half of what a short packet costs.
-func (s *packets) there(c *Client) []byte {
-	if s.bad != nil {
-		return nil
-	}
-	turn, ok := c.sock.TryReceiving()
-	if !ok {
-		return nil
-	}
-	defer turn.Leave()
-	if turn.Late() {
-		return nil
-	}
-	p, _, _ := s.whole()
-	return p
 }
 
 // Packets ranges over the packets that RecvPacket gives, until the stream ends
@@ -142,20 +108,14 @@ func (c *Client) SendPacket(p []byte) (int, error) {
 		return 0, c.sentSome(opSendPacket, nil, 0, err)
 	}
 	defer c.end()
-	n, err := c.sendPacket(p)
+	if !c.hasFraming() {
+		return 0, c.sentSome(opSendPacket, nil, 0, errNoFraming)
+	}
+	n, err := c.stream.sendPacket(p, c.limits.send)
 	return n, c.sentSome(opSendPacket, nil, n, err)
 }
 
-func (c *Client) sendPacket(p []byte) (n int, err error) {
-	if c.packets == nil {
-		return 0, errNoFraming
-	}
-	turn, err := c.sock.Sending(0, c.limits.send)
-	if err != nil {
-		return 0, err
-	}
-	s := c.packets
-	defer func() { c.doneSending(turn) }()
+func (s *packets) send(below *stream, lock *sock.Turn, p []byte) (n int, err error) {
 	if s.torn {
 		return 0, errTorn
 	}
@@ -167,59 +127,30 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 	total := len(p) + len(lacks)
 	// What is short goes in one piece, so that it is not two segments; what is
 	// long is not copied for that.
+	var pieces [3][]byte
 	if at <= gather {
 		short := min(len(p), max(gather, at))
 		s.out = append(append(append(s.out[:0], p[:at]...), lacks...), p[at:short]...)
-		n, err = c.sendIn(&turn, s.out, p[short:])
+		pieces = [3][]byte{s.out, p[short:]}
 	} else {
-		n, err = c.sendIn(&turn, p[:at], lacks, p[at:])
+		pieces = [3][]byte{p[:at], lacks, p[at:]}
+	}
+	for _, piece := range pieces {
+		var m int
+		m, err = below.sendBytes(lock, piece, 0)
+		if n += m; err != nil {
+			break
+		}
 	}
 	s.torn = n > 0 && n < total
 	return n, err
 }
 
-// sendIn sends in the sender's turn, by whatever the stream is now.
-func (c *Client) sendIn(turn *sock.Turn, pieces ...[]byte) (n int, err error) {
-	t := c.tls.Load()
-	for _, p := range pieces {
-		var m int
-		switch {
-		case err != nil:
-		case t != nil:
-			var some bool
-			if m, some, err = t.put(turn, p); some {
-				c.sent.Store(true)
-			}
-		default:
-			m, err = turn.Send(p, 0)
-		}
-		n += m
-	}
-	return n, err
-}
-
-func (c *Client) doneSending(turn sock.Turn) {
-	if t := c.tls.Load(); t != nil {
-		t.leave(turn)
-	} else {
-		turn.Leave()
-	}
-}
-
-// recvIn receives in the receiver's turn, by whatever the stream is now.
-func (c *Client) recvIn(turn *sock.Turn, p []byte, flags Flag) (int, error) {
-	if t := c.tls.Load(); t != nil {
-		return t.take(turn, p, flags)
-	}
-	return turn.Recv(p, int(flags))
-}
-
 // recv is Recv and Read of a client with a framing: what was received with the
-// packets before comes first. It gives the turn back.
-func (s *packets) recv(c *Client, turn sock.Turn, p []byte, flags Flag) (n int, err error) {
-	defer turn.Leave()
+// packets before comes first.
+func (s *packets) recv(below *stream, lock *sock.Turn, p []byte, flags Flag) (n int, err error) {
 	if flags&Peek != 0 {
-		return s.peek(c, &turn, p, flags)
+		return s.peek(below, lock, p, flags)
 	}
 	n = copy(p, s.buf[s.from:s.to])
 	s.from += n
@@ -227,12 +158,12 @@ func (s *packets) recv(c *Client, turn sock.Turn, p []byte, flags Flag) (n int, 
 	if n == len(p) || n > 0 && flags&WaitAll == 0 {
 		return n, nil
 	}
-	m, err := c.recvIn(&turn, p[n:], flags)
+	m, err := below.recvBytes(lock, p[n:], flags)
 	return n + m, ending(n+m, err)
 }
 
 // peek looks at what is there, and receives what else there is to see.
-func (s *packets) peek(c *Client, turn *sock.Turn, p []byte, flags Flag) (n int, err error) {
+func (s *packets) peek(below *stream, lock *sock.Turn, p []byte, flags Flag) (n int, err error) {
 	want := 1
 	if flags&WaitAll != 0 {
 		want = len(p)
@@ -242,11 +173,11 @@ func (s *packets) peek(c *Client, turn *sock.Turn, p []byte, flags Flag) (n int,
 		how := flags &^ (Peek | WaitAll)
 		if s.to-s.from >= want {
 			how |= DontWait
-		} else if s.to > s.from && turn.Expired() {
+		} else if s.to > s.from && lock.Expired() {
 			err = os.ErrDeadlineExceeded
 			break
 		}
-		n, err = c.recvIn(turn, s.buf[s.to:s.from+len(p)], how)
+		n, err = below.recvBytes(lock, s.buf[s.to:s.from+len(p)], how)
 		s.to += n
 	}
 	if n = copy(p, s.buf[s.from:s.to]); n >= want {
@@ -256,7 +187,7 @@ func (s *packets) peek(c *Client, turn *sock.Turn, p []byte, flags Flag) (n int,
 }
 
 // next gives the next packet.
-func (s *packets) next(c *Client, turn *sock.Turn) ([]byte, error) {
+func (s *packets) next(below *stream, lock *sock.Turn) ([]byte, error) {
 	if s.bad != nil {
 		return nil, s.bad
 	}
@@ -265,10 +196,10 @@ func (s *packets) next(c *Client, turn *sock.Turn) ([]byte, error) {
 		if p != nil || err != nil {
 			return p, err
 		}
-		if s.to > s.from && turn.Expired() { // a peer that sends as fast as we receive
+		if s.to > s.from && lock.Expired() { // a peer that sends as fast as we receive
 			return nil, os.ErrDeadlineExceeded
 		}
-		if err := s.receive(c, turn, size); err != nil {
+		if err := s.receive(below, lock, size); err != nil {
 			return nil, ending(s.to-s.from, err)
 		}
 	}
@@ -300,7 +231,7 @@ func (s *packets) whole() (packet []byte, size int, err error) {
 }
 
 // receive gets more of a packet that is size bytes long, or 0 if nobody knows yet.
-func (s *packets) receive(c *Client, turn *sock.Turn, size int) error {
+func (s *packets) receive(below *stream, lock *sock.Turn, size int) error {
 	have := s.to - s.from
 	if size-have < readAhead {
 		// What follows the packet may come along.
@@ -309,13 +240,13 @@ func (s *packets) receive(c *Client, turn *sock.Turn, size int) error {
 			room = max(room, min(2*len(s.buf), readAhead))
 		}
 		s.makeRoom(room)
-		n, err := c.recvIn(turn, s.buf[s.to:], 0)
+		n, err := below.recvBytes(lock, s.buf[s.to:], 0)
 		s.to += n
 		s.full = s.to == len(s.buf)
 		return err
 	}
 	s.makeRoom(min(size, max(atOnce, 2*have)))
-	n, err := c.recvIn(turn, s.buf[s.to:min(s.from+size, len(s.buf))], WaitAll)
+	n, err := below.recvBytes(lock, s.buf[s.to:min(s.from+size, len(s.buf))], WaitAll)
 	s.to += n
 	return err
 }

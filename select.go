@@ -53,7 +53,7 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 		return Ready{}, err
 	}
 	limit := until
-	if slices.ContainsFunc(read, func(c *Client) bool { return c.gives(false) }) {
+	if slices.ContainsFunc(read, func(c *Client) bool { return c.readable(false) }) {
 		limit = sock.Now() // the others are looked at, and not waited for
 	}
 	for {
@@ -148,7 +148,7 @@ func (s *selection) ready() (found bool, err error) {
 			}
 			is := events&set.events != 0
 			if set.asked == unix.POLLIN {
-				is = c.gives(is)
+				is = c.readable(is)
 			}
 			if is {
 				s.out[k] = append(s.out[k], c)
@@ -161,21 +161,6 @@ func (s *selection) ready() (found bool, err error) {
 
 func (s *selection) result() Ready {
 	return Ready{Read: slices.Clone(s.out[0]), Write: slices.Clone(s.out[1]), Except: slices.Clone(s.out[2])}
-}
-
-// gives reports whether a receive has something to give at once; came is whether
-// the socket has.
-func (c *Client) gives(came bool) bool {
-	t := c.tls.Load()
-	if t == nil && c.packets == nil {
-		return came
-	}
-	turn, ok := c.sock.TryReceiving()
-	if !ok {
-		return came // somebody else is about to know
-	}
-	defer turn.Leave()
-	return c.packets.buffered() > 0 || t == nil && came || t != nil && t.there(&turn, came)
 }
 
 // A SelectError tells which client it is that Select cannot wait for.

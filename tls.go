@@ -234,9 +234,9 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	defer rd.Leave()
 	defer wr.Leave()
 	switch {
-	case c.tls.Load() != nil:
+	case c.hasTLS():
 		return errTLSAlready
-	case c.packets.buffered() > 0:
+	case c.buffered() > 0:
 		return errTalkative
 	case rd.Expired() || wr.Expired():
 		return os.ErrDeadlineExceeded
@@ -297,7 +297,6 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	}
 	t.chains = verified()
 	c.tls.Store(t)
-	c.sock.Take()
 	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
 	// client, a pool or a RawConn of Options.Control has the connection.
@@ -317,13 +316,7 @@ func noEOF(err error) error {
 // protocol, certificates. It is the zero value for a client without TLS. See
 // tls.Conn.
 func (c *Client) ConnectionState() tls.ConnectionState {
-	t := c.tls.Load()
-	if t == nil {
-		return tls.ConnectionState{}
-	}
-	state := t.conn.ConnectionState()
-	state.VerifiedChains = t.chains
-	return state
+	return c.connectionState()
 }
 
 // A tlsConn is a client with TLS as drivers know it, from a Dialer: as crypto/tls's Conn
@@ -342,7 +335,7 @@ type tlsConn struct {
 
 func (c tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
-	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // it comes bare
+	if err == io.ErrUnexpectedEOF && !c.isCut() { //nolint:errorlint // it comes bare
 		err = io.EOF
 	}
 	return n, err

@@ -83,23 +83,6 @@ func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr soc
 	return t, nil
 }
 
-// recv is Recv on TLS: what the flags mean on a plain stream, they mean here.
-func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
-	turn, err := t.wire.sock.Receiving(int(flags), timeout)
-	if err != nil {
-		return 0, err
-	}
-	return t.receive(turn, p, flags)
-}
-
-func (t *tlsStream) read(p []byte) (int, error) {
-	turn, err := t.wire.sock.Reading()
-	if err != nil {
-		return 0, err
-	}
-	return t.receive(turn, p, 0)
-}
-
 // receive gives the turn back.
 func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
 	defer turn.Leave()
@@ -210,17 +193,8 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 	return 0, err
 }
 
-// send gives also whether anything at all was given to the kernel.
-func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, some bool, err error) {
-	turn, err := t.wire.sock.Sending(int(flags), timeout)
-	if err != nil {
-		return 0, false, err
-	}
-	defer t.leave(turn)
-	return t.put(&turn, p)
-}
-
-// put is send in the sender's turn.
+// put sends in the sender's turn. It gives also whether anything at all was given to the
+// kernel.
 func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error) {
 	if t.writeClosed.Load() {
 		return 0, false, os.NewSyscallError("sendto", unix.EPIPE)
@@ -278,11 +252,14 @@ func (t *tlsStream) leave(turn sock.Turn) {
 		turn.Leave()
 		return
 	}
-	go func() {
-		defer turn.Leave()
-		turn.Persist()
-		_, _ = t.flush(&turn)
-	}()
+	go t.sendRest(turn)
+}
+
+// sendRest is a function of its own so that leave does not move its argument to the heap.
+func (t *tlsStream) sendRest(turn sock.Turn) {
+	defer turn.Leave()
+	turn.Persist()
+	_, _ = t.flush(&turn)
 }
 
 // mayGoOn reports whether an error of the socket leaves the next call a chance.

@@ -1,0 +1,280 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// A stream is the socket of a Client with what lies between the two: TLS, and the buffer of
+// Options.Framing. This file alone picks between plain, TLS and framed. Each call takes the
+// I/O lock of its direction first and picks then, so that a call that waited for the lock
+// while StartTLS held it uses TLS:
+//
+//	Recv, Read ──▶ recvLocked ──▶ what packets have left over ─┐
+//	RecvPacket ──▶ recvPacket ──▶ packets ─────────────────────┴▶ recvBytes ─┬▶ TLS ─┐
+//	Send, Write, SendPacket, SendFile ──────────────────────────▶ sendBytes ─┴───────┴▶ socket
+type stream struct {
+	sock    *sock.Socket
+	tls     atomic.Pointer[tlsStream] // set by StartTLS or Dial, with both I/O locks held; never reset
+	packets *packets                  // nil without Options.Framing
+	sent    atomic.Bool               // the kernel has accepted a byte
+}
+
+// share makes s a stream on the connection of another one, without its framing.
+func (s *stream) share(other *stream) {
+	s.sock = other.sock
+	if t := other.tls.Load(); t != nil {
+		s.tls.Store(t)
+	}
+}
+
+func (s *stream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
+	lock, err := s.sock.Receiving(int(flags), timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Leave()
+	return s.recvLocked(&lock, p, flags)
+}
+
+func (s *stream) read(p []byte) (int, error) {
+	lock, err := s.sock.Reading()
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Leave()
+	return s.recvLocked(&lock, p, 0)
+}
+
+func (s *stream) recvLocked(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+	if s.packets != nil && flags&OOB == 0 {
+		return s.packets.recv(s, lock, p, flags)
+	}
+	return s.recvBytes(lock, p, flags)
+}
+
+// recvBytes receives past the buffer of the framing.
+func (s *stream) recvBytes(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+	t := s.tls.Load()
+	switch {
+	case t == nil:
+		return lock.Recv(p, int(flags))
+	case flags&OOB != 0:
+		return 0, unix.EOPNOTSUPP
+	}
+	return t.take(lock, p, flags)
+}
+
+// recvPacket returns also how much it has of the packet: with an error, a part of it.
+func (s *stream) recvPacket(timeout time.Duration) (packet []byte, got int, err error) {
+	if p := s.bufferedPacket(); p != nil {
+		return p, len(p), nil
+	}
+	lock, err := s.sock.Receiving(0, timeout)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer lock.Leave()
+	if packet, err = s.packets.next(s, &lock); err != nil {
+		return nil, s.packets.buffered(), err
+	}
+	return packet, len(packet), nil
+}
+
+// bufferedPacket returns a packet that has been received already. It reads no clock, which is
+// half of what a short packet costs.
+func (s *stream) bufferedPacket() []byte {
+	lock, ok := s.sock.TryReceiving()
+	if !ok {
+		return nil
+	}
+	defer lock.Leave()
+	if s.packets.bad != nil || lock.Late() {
+		return nil
+	}
+	p, _, _ := s.packets.whole()
+	return p
+}
+
+func (s *stream) send(p []byte, flags Flag, timeout time.Duration) (int, error) {
+	lock, err := s.sock.Sending(int(flags), timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unlockSend(&lock)
+	return s.sendBytes(&lock, p, flags)
+}
+
+func (s *stream) sendBytes(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+	t := s.tls.Load()
+	switch {
+	case t == nil:
+		return lock.Send(p, int(flags))
+	case flags&OOB != 0:
+		return 0, unix.EOPNOTSUPP
+	}
+	n, some, err := t.put(lock, p)
+	if some {
+		s.sent.Store(true)
+	}
+	return n, err
+}
+
+// unlockSend releases the lock, or has TLS do so once the rest of a record is sent.
+func (s *stream) unlockSend(lock *sock.Turn) {
+	if t := s.tls.Load(); t != nil {
+		t.leave(*lock)
+	} else {
+		lock.Leave()
+	}
+}
+
+func (s *stream) sendPacket(p []byte, timeout time.Duration) (int, error) {
+	lock, err := s.sock.Sending(0, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unlockSend(&lock)
+	return s.packets.send(s, &lock, p)
+}
+
+// sendFile sends a range of a file. On a plain stream the kernel does (sendfile(2)).
+func (s *stream) sendFile(f *os.File, offset, length int64, timeout time.Duration) (sent int64, err error) {
+	lock, err := s.sock.Sending(0, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unlockSend(&lock)
+	if !s.hasTLS() {
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return 0, err
+		}
+		sent, err = lock.SendFile(raw.Control, offset, length)
+		if !errors.Is(err, sock.ErrNoSendFile) {
+			return sent, err
+		}
+	}
+	const piece = 64 << 10
+	p := make([]byte, min(length, piece))
+	for sent < length {
+		if sent > 0 && lock.Expired() { // a peer that receives as fast as we send
+			return sent, os.ErrDeadlineExceeded
+		}
+		got, err := f.ReadAt(p[:min(length-sent, piece)], offset+sent)
+		if got == 0 && errors.Is(err, io.EOF) {
+			return sent, io.ErrUnexpectedEOF
+		}
+		if got == 0 && err != nil {
+			return sent, err
+		}
+		n, err := s.sendBytes(&lock, p[:got], 0)
+		sent += int64(n)
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// closeWrite ends sending: by close_notify over TLS, else by shutdown(2).
+func (s *stream) closeWrite(timeout time.Duration) error {
+	if t := s.tls.Load(); t != nil {
+		return t.closeWrite(timeout)
+	}
+	return s.sock.Shutdown(unix.SHUT_WR, sock.In(timeout))
+}
+
+func (s *stream) closeRead(timeout time.Duration) error {
+	if t := s.tls.Load(); t != nil {
+		t.readClosed.Store(true)
+	}
+	return s.sock.Shutdown(unix.SHUT_RD, sock.In(timeout))
+}
+
+// close closes the socket, and sends close_notify before if it need not wait for that.
+func (s *stream) close() error {
+	if t := s.tls.Load(); t != nil {
+		return t.close()
+	}
+	return s.sock.Close()
+}
+
+// closeAndWait is close for a pool, which waits until the calls under way have returned.
+func (s *stream) closeAndWait(limit time.Duration) {
+	defer func() { _ = s.sock.CloseWait(limit) }() // also if a callback of TLS panics
+	if t := s.tls.Load(); t != nil {
+		t.bye()
+	}
+}
+
+func (s *stream) hasTLS() bool { return s.tls.Load() != nil }
+
+func (s *stream) hasFraming() bool { return s.packets != nil }
+
+// connectionState is the zero value without TLS.
+func (s *stream) connectionState() (state tls.ConnectionState) {
+	if t := s.tls.Load(); t != nil {
+		state = t.conn.ConnectionState()
+		state.VerifiedChains = t.chains
+	}
+	return state
+}
+
+// isCut reports whether the stream ended within a TLS record.
+func (s *stream) isCut() bool {
+	t := s.tls.Load()
+	return t != nil && t.cut.Load()
+}
+
+// isUp reports whether the peer can still answer, as far as the kernel and TLS know.
+func (s *stream) isUp() bool {
+	if t := s.tls.Load(); t != nil && t.ended.Load() {
+		return false
+	}
+	return s.sock.Up()
+}
+
+// readable reports whether a receive returns at once; inSocket is whether the socket is
+// readable, which is not the same over TLS and with a framing.
+func (s *stream) readable(inSocket bool) bool {
+	t := s.tls.Load()
+	if t == nil && s.packets == nil {
+		return inSocket
+	}
+	lock, ok := s.sock.TryReceiving()
+	if !ok {
+		return inSocket // whoever has the lock finds out
+	}
+	defer lock.Leave()
+	switch {
+	case s.packets.buffered() > 0:
+		return true
+	case t == nil:
+		return inSocket
+	}
+	return t.there(&lock, inSocket)
+}
+
+// buffered is how many bytes were received with an earlier packet and not returned.
+func (s *stream) buffered() int { return s.packets.buffered() }
+
+// isUnanswered reports whether fewer packets were received than sent. Nobody may be using
+// the stream.
+func (s *stream) isUnanswered() bool { return s.packets.unanswered() }
+
+// probe reports what the next receive would get. With TLS and fresh false it does not look
+// for what was received together with an earlier record.
+func (s *stream) probe(fresh bool) sock.Sight {
+	if t := s.tls.Load(); t != nil {
+		return t.pending(fresh)
+	}
+	return s.sock.Pending()
+}
