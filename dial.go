@@ -171,7 +171,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 	var bound []*sock.Socket // to the one port of a dial, if so
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
+	s, winner, tried := sock.DialParallel(addrs, search.more(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
 			search.starts(a)
 			typ := n.typeOf(a)
@@ -286,9 +286,9 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	}
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	tried := make([]sock.Tried, len(addrs))
+	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
-		tried[i] = sock.Tried{Addr: a, Err: c.sock.Connect(a, until.Share(len(addrs)-i), stop)}
+		tried[i] = sock.AttemptResult{Addr: a, Err: c.sock.Connect(a, until.Partial(len(addrs)-i), stop)}
 		if tried[i].Err != nil {
 			continue
 		}
@@ -306,9 +306,9 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 // is connected when all that belongs to it is done.
 func (c *Client) learnEnds() {
 	if !c.typ.isStream() {
-		c.sock.Discard()
+		c.sock.DiscardQueued()
 	}
-	local, peer := c.sock.Ends()
+	local, peer := c.sock.Addrs()
 	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
@@ -328,11 +328,11 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 
 // watch gives a stop that the context pulls; the caller calls done in the end.
 // A context that never ends needs none.
-func watch(ctx context.Context) (stop *sock.Stop, done func()) {
+func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
 	if ctx.Done() == nil {
 		return nil, func() {}
 	}
-	stop = new(sock.Stop)
+	stop = new(sock.Stopper)
 	unwatch := context.AfterFunc(ctx, stop.Stop)
 	return stop, func() {
 		unwatch() // it may run still: a stop that is closed takes no harm
@@ -354,7 +354,7 @@ func addresses(ctx context.Context, n network, local *sock.Addr, address string,
 
 // dialError makes one error of those of all addresses, and tells which address it is
 // about. unanswered, if not nil, is why the name may have others that are not known.
-func dialError(ctx context.Context, op string, where target, n network, tried []sock.Tried, unanswered error) (net.Addr, error) {
+func dialError(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:

@@ -90,7 +90,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 		return dirty
 	}
 	k.served = c.note.has(isAnswered)
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	return causeOf(k.probe(true))
 }
 
@@ -212,7 +212,7 @@ func (k *kept) fitness(now moment) cause {
 		return expired
 	}
 	sight := k.probe(false)
-	if sight == sock.Bytes && k.uses == 0 && !k.begun {
+	if sight == sock.Readable && k.uses == 0 && !k.begun {
 		return fit // a server's greeting, for the first who comes
 	}
 	return causeOf(sight)

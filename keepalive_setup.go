@@ -61,11 +61,11 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	if !k.pool.opts.KeepUnanswered && (c.isUnanswered() || k.begun && c.note.has(isAsked)) {
 		return errSetupUnanswered // a peer that has said nothing may have been sent a header, as PROXY's
 	}
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	switch k.probe(true) {
-	case sock.Gone:
+	case sock.Closed:
 		return errSetupGone
-	case sock.Bytes:
+	case sock.Readable:
 		if k.begun { // else it is a greeting, for the first who comes
 			return errSetupUnread
 		}

@@ -85,11 +85,11 @@ const (
 	discarded
 )
 
-func causeOf(s sock.Sight) cause {
+func causeOf(s sock.ProbeResult) cause {
 	switch s {
-	case sock.Quiet:
+	case sock.Idle:
 		return fit
-	case sock.Bytes:
+	case sock.Readable:
 		return dirty
 	}
 	return dead

@@ -147,7 +147,7 @@ func TestAClientThatWasGivenBackReachesNobody(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, old.Close())
 
-	now := s.from(t, p, &client.Options{Timeout: enough})
+	now := s.from(t, p, &client.Options{Timeout: testTimeout})
 	require.True(t, now.Reused())
 	require.Equal(t, local(old), local(now))
 	_, err = now.Send([]byte("the other's"), 0)
@@ -251,7 +251,7 @@ func TestWhatIsNotGivenBack(t *testing.T) {
 		}, broken},
 		{"with an end that nobody has read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			require.NoError(t, peer.Close())
-			require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 		}, dead},
 		{"whose descriptor was in other hands", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			raw, err := c.SyscallConn()
@@ -513,6 +513,6 @@ func TestThePoolLooksBeforeItGives(t *testing.T) {
 			c := s.from(t, p, nil)
 			defer func() { _ = c.Discard() }()
 			return !c.Reused()
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 	})
 }

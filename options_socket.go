@@ -187,7 +187,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 		}
 	}
 	if o.Device != "" {
-		if err := s.SetDevice(o.Device); err != nil {
+		if err := s.BindToDevice(o.Device); err != nil {
 			return optionFailed("Device", err)
 		}
 	}
@@ -199,7 +199,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 	if typ != UDP && typ != UDP6 {
 		return nil
 	}
-	err := s.JoinedOnly()
+	err := s.SetJoinedGroupsOnly()
 	if err == nil && o.Multicast != nil {
 		err = o.Multicast.prepare(s, typ)
 	}
@@ -256,7 +256,7 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 		if index, err = s.InterfaceIndex(m.Interface); err != nil {
 			return fmt.Errorf("interface %s: %w", m.Interface, err)
 		}
-		if err := s.SetMulticast(index); err != nil {
+		if err := s.SetMulticastInterface(index); err != nil {
 			return err
 		}
 	}
@@ -286,7 +286,7 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 				return fmt.Errorf("joining %v: %w", g, err)
 			}
 		}
-		if err := s.Join(g, on); err != nil {
+		if err := s.JoinGroup(g, on); err != nil {
 			return fmt.Errorf("joining %v: %w", g, err)
 		}
 	}

@@ -147,7 +147,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded, "without the option nobody learns")
 
 			for _, how := range []client.Flag{0, client.DontWait} {
-				c, err := open(&client.Options{Timeout: 10 * enough, ICMPErrors: true})
+				c, err := open(&client.Options{Timeout: 10 * testTimeout, ICMPErrors: true})
 				require.NoError(t, err)
 				defer c.Close()
 				begin := time.Now()
@@ -180,7 +180,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 				_, addr, err := c.RecvFromAddrPort(make([]byte, 10), 0)
 				require.NoError(t, err)
 				require.Equal(t, there, addr)
-				require.Less(t, time.Since(begin), enough)
+				require.Less(t, time.Since(begin), testTimeout)
 			}
 		})
 	}
@@ -188,7 +188,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 
 // A receive that waits in the kernel is woken.
 func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
-	for _, limit := range []time.Duration{-1, enough, 90 * time.Millisecond} {
+	for _, limit := range []time.Duration{-1, testTimeout, 90 * time.Millisecond} {
 		nobody := packetPeer(t, "udp")
 		gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
 		require.NoError(t, nobody.Close())
@@ -243,12 +243,12 @@ func TestTCPInfoTellsOfTheConnection(t *testing.T) {
 			require.Positive(t, info.SegmentsReceived)
 			require.Positive(t, info.RTT)
 			require.Positive(t, info.MinRTT)
-			require.Less(t, info.RTT, enough)
+			require.Less(t, info.RTT, testTimeout)
 			require.Positive(t, info.RTO)
 			require.Positive(t, info.SendMSS)
 			require.Positive(t, info.PathMTU)
 			require.Positive(t, info.CongestionWindow)
-			require.Less(t, info.LastReceived, enough)
+			require.Less(t, info.LastReceived, testTimeout)
 			require.NoError(t, peer.Close())
 			_, err = io.Copy(io.Discard, c)
 			if network != "tls" {

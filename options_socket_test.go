@@ -234,7 +234,7 @@ func TestMulticastReachesTheGroup(t *testing.T) {
 	require.NoError(t, err)
 	group := netip.MustParseAddr("239.255.77.7")
 	on := client.Multicast{Groups: []netip.Addr{group}, Interface: loopback.Name}
-	member, err := client.NewUDP(&client.Options{Timeout: enough, LocalAddr: ":0", ReuseAddr: client.On, Multicast: &on})
+	member, err := client.NewUDP(&client.Options{Timeout: testTimeout, LocalAddr: ":0", ReuseAddr: client.On, Multicast: &on})
 	require.NoError(t, err)
 	defer member.Close()
 	port := member.LocalAddr().(*net.UDPAddr).AddrPort().Port()

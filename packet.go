@@ -115,7 +115,7 @@ func (c *Client) SendPacket(p []byte) (int, error) {
 	return n, c.sentSome(opSendPacket, nil, n, err)
 }
 
-func (s *packets) send(below *stream, lock *sock.Turn, p []byte) (n int, err error) {
+func (s *packets) send(below *stream, lock *sock.IOLock, p []byte) (n int, err error) {
 	if s.torn {
 		return 0, errTorn
 	}
@@ -148,7 +148,7 @@ func (s *packets) send(below *stream, lock *sock.Turn, p []byte) (n int, err err
 
 // recv is Recv and Read of a client with a framing: what was received with the
 // packets before comes first.
-func (s *packets) recv(below *stream, lock *sock.Turn, p []byte, flags Flag) (n int, err error) {
+func (s *packets) recv(below *stream, lock *sock.IOLock, p []byte, flags Flag) (n int, err error) {
 	if flags&Peek != 0 {
 		return s.peek(below, lock, p, flags)
 	}
@@ -163,7 +163,7 @@ func (s *packets) recv(below *stream, lock *sock.Turn, p []byte, flags Flag) (n 
 }
 
 // peek looks at what is there, and receives what else there is to see.
-func (s *packets) peek(below *stream, lock *sock.Turn, p []byte, flags Flag) (n int, err error) {
+func (s *packets) peek(below *stream, lock *sock.IOLock, p []byte, flags Flag) (n int, err error) {
 	want := 1
 	if flags&WaitAll != 0 {
 		want = len(p)
@@ -187,7 +187,7 @@ func (s *packets) peek(below *stream, lock *sock.Turn, p []byte, flags Flag) (n 
 }
 
 // next gives the next packet.
-func (s *packets) next(below *stream, lock *sock.Turn) ([]byte, error) {
+func (s *packets) next(below *stream, lock *sock.IOLock) ([]byte, error) {
 	if s.bad != nil {
 		return nil, s.bad
 	}
@@ -231,7 +231,7 @@ func (s *packets) whole() (packet []byte, size int, err error) {
 }
 
 // receive gets more of a packet that is size bytes long, or 0 if nobody knows yet.
-func (s *packets) receive(below *stream, lock *sock.Turn, size int) error {
+func (s *packets) receive(below *stream, lock *sock.IOLock, size int) error {
 	have := s.to - s.from
 	if size-have < readAhead {
 		// What follows the packet may come along.

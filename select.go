@@ -69,7 +69,7 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 			return s.result(), nil
 		}
 		limit = until
-		s.poll.Rest(until)
+		s.poll.Backoff(until)
 	}
 }
 

@@ -36,24 +36,24 @@ func (s *stream) share(other *stream) {
 }
 
 func (s *stream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
-	lock, err := s.sock.Receiving(int(flags), timeout)
+	lock, err := s.sock.LockRecv(int(flags), timeout)
 	if err != nil {
 		return 0, err
 	}
-	defer lock.Leave()
+	defer lock.Unlock()
 	return s.recvLocked(&lock, p, flags)
 }
 
 func (s *stream) read(p []byte) (int, error) {
-	lock, err := s.sock.Reading()
+	lock, err := s.sock.LockRead()
 	if err != nil {
 		return 0, err
 	}
-	defer lock.Leave()
+	defer lock.Unlock()
 	return s.recvLocked(&lock, p, 0)
 }
 
-func (s *stream) recvLocked(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+func (s *stream) recvLocked(lock *sock.IOLock, p []byte, flags Flag) (int, error) {
 	if s.packets != nil && flags&OOB == 0 {
 		return s.packets.recv(s, lock, p, flags)
 	}
@@ -61,7 +61,7 @@ func (s *stream) recvLocked(lock *sock.Turn, p []byte, flags Flag) (int, error) 
 }
 
 // recvBytes receives past the buffer of the framing.
-func (s *stream) recvBytes(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+func (s *stream) recvBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error) {
 	t := s.tls.Load()
 	switch {
 	case t == nil:
@@ -77,11 +77,11 @@ func (s *stream) recvPacket(timeout time.Duration) (packet []byte, got int, err 
 	if p := s.bufferedPacket(); p != nil {
 		return p, len(p), nil
 	}
-	lock, err := s.sock.Receiving(0, timeout)
+	lock, err := s.sock.LockRecv(0, timeout)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer lock.Leave()
+	defer lock.Unlock()
 	if packet, err = s.packets.next(s, &lock); err != nil {
 		return nil, s.packets.buffered(), err
 	}
@@ -91,12 +91,12 @@ func (s *stream) recvPacket(timeout time.Duration) (packet []byte, got int, err 
 // bufferedPacket returns a packet that has been received already. It reads no clock, which is
 // half of what a short packet costs.
 func (s *stream) bufferedPacket() []byte {
-	lock, ok := s.sock.TryReceiving()
+	lock, ok := s.sock.TryLockRecv()
 	if !ok {
 		return nil
 	}
-	defer lock.Leave()
-	if s.packets.bad != nil || lock.Late() {
+	defer lock.Unlock()
+	if s.packets.bad != nil || lock.DeadlineExceeded() {
 		return nil
 	}
 	p, _, _ := s.packets.whole()
@@ -104,7 +104,7 @@ func (s *stream) bufferedPacket() []byte {
 }
 
 func (s *stream) send(p []byte, flags Flag, timeout time.Duration) (int, error) {
-	lock, err := s.sock.Sending(int(flags), timeout)
+	lock, err := s.sock.LockSend(int(flags), timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +112,7 @@ func (s *stream) send(p []byte, flags Flag, timeout time.Duration) (int, error) 
 	return s.sendBytes(&lock, p, flags)
 }
 
-func (s *stream) sendBytes(lock *sock.Turn, p []byte, flags Flag) (int, error) {
+func (s *stream) sendBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error) {
 	t := s.tls.Load()
 	switch {
 	case t == nil:
@@ -128,16 +128,16 @@ func (s *stream) sendBytes(lock *sock.Turn, p []byte, flags Flag) (int, error) {
 }
 
 // unlockSend releases the lock, or has TLS do so once the rest of a record is sent.
-func (s *stream) unlockSend(lock *sock.Turn) {
+func (s *stream) unlockSend(lock *sock.IOLock) {
 	if t := s.tls.Load(); t != nil {
 		t.leave(*lock)
 	} else {
-		lock.Leave()
+		lock.Unlock()
 	}
 }
 
 func (s *stream) sendPacket(p []byte, timeout time.Duration) (int, error) {
-	lock, err := s.sock.Sending(0, timeout)
+	lock, err := s.sock.LockSend(0, timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -147,7 +147,7 @@ func (s *stream) sendPacket(p []byte, timeout time.Duration) (int, error) {
 
 // sendFile sends a range of a file. On a plain stream the kernel does (sendfile(2)).
 func (s *stream) sendFile(f *os.File, offset, length int64, timeout time.Duration) (sent int64, err error) {
-	lock, err := s.sock.Sending(0, timeout)
+	lock, err := s.sock.LockSend(0, timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -239,7 +239,7 @@ func (s *stream) isUp() bool {
 	if t := s.tls.Load(); t != nil && t.ended.Load() {
 		return false
 	}
-	return s.sock.Up()
+	return s.sock.PeerOpen()
 }
 
 // readable reports whether a receive returns at once; inSocket is whether the socket is
@@ -249,11 +249,11 @@ func (s *stream) readable(inSocket bool) bool {
 	if t == nil && s.packets == nil {
 		return inSocket
 	}
-	lock, ok := s.sock.TryReceiving()
+	lock, ok := s.sock.TryLockRecv()
 	if !ok {
 		return inSocket // whoever has the lock finds out
 	}
-	defer lock.Leave()
+	defer lock.Unlock()
 	switch {
 	case s.packets.buffered() > 0:
 		return true
@@ -272,9 +272,9 @@ func (s *stream) isUnanswered() bool { return s.packets.unanswered() }
 
 // probe reports what the next receive would get. With TLS and fresh false it does not look
 // for what was received together with an earlier record.
-func (s *stream) probe(fresh bool) sock.Sight {
+func (s *stream) probe(fresh bool) sock.ProbeResult {
 	if t := s.tls.Load(); t != nil {
 		return t.pending(fresh)
 	}
-	return s.sock.Pending()
+	return s.sock.Probe()
 }

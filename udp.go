@@ -71,7 +71,7 @@ func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bind
 	case inFileSystem(addr):
 		return s.Bind(addr, func() func() { return remover(addr.Path) })
 	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
-		return s.BindLate(addr)
+		return s.BindNoPort(addr)
 	case ownPort(typ, addr, reuse):
 		return s.BindPort(addr, how == bindAnother)
 	}

@@ -20,7 +20,7 @@ func pair(t testing.TB, typ int) (*Socket, int) {
 	s := &Socket{fd: fds[0], domain: unix.AF_UNIX, stream: typ == unix.SOCK_STREAM}
 	s.rd.init()
 	s.wr.init()
-	s.forgetTimeout()
+	s.invalidateTimeout()
 	t.Cleanup(func() { _, _ = s.Close(), unix.Close(fds[1]) })
 	return s, fds[1]
 }
@@ -151,7 +151,7 @@ func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
 		_, errno := sleepPoll(fds, 0)
 		return errno == 0 && fds[0].Revents&unix.POLLERR != 0
 	}, time.Second, time.Millisecond, "a time stamp is queued")
-	require.True(t, s.Up())
+	require.True(t, s.PeerOpen())
 
 	require.NoError(t, unix.Send(peer, []byte("abc"), 0))
 	time.AfterFunc(20*time.Millisecond, func() { _ = unix.Send(peer, []byte("def"), 0) })
@@ -176,7 +176,7 @@ func TestFastOpenIsConnected(t *testing.T) {
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
 	require.NoError(t, s.Connect(addrOf(at), In(2*time.Second), nil))
-	_, peer := s.Ends()
+	_, peer := s.Addrs()
 	require.Equal(t, addrOf(at), peer)
 	_, err = s.Send([]byte("x"), 0, time.Second)
 	require.NoError(t, err)
@@ -218,7 +218,7 @@ func TestWaitingNeedsNoDescriptor(t *testing.T) {
 }
 
 func TestWakersAreNotInherited(t *testing.T) {
-	var k waker
+	var k fdWaker
 	defer k.close()
 	fd, err := k.pollFD()
 	require.NoError(t, err)
@@ -241,7 +241,7 @@ func TestDiscardEmptiesAQueueThatIsFull(t *testing.T) {
 		_, err := from.SendTo(nil, s.Local(), time.Second)
 		require.NoError(t, err)
 	}
-	s.Discard()
+	s.DiscardQueued()
 	_, err = s.Recv(make([]byte, 1), unix.MSG_DONTWAIT, -1, nil)
 	require.ErrorIs(t, err, unix.EAGAIN)
 }

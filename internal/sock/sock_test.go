@@ -44,9 +44,9 @@ func TestInstants(t *testing.T) {
 	require.InDelta(t, time.Hour, In(time.Hour).Left(), float64(time.Minute))
 	require.InDelta(t, time.Hour, At(time.Now().Add(time.Hour)).Left(), float64(time.Minute))
 	require.LessOrEqual(t, In(0).Left(), time.Duration(0))
-	require.Equal(t, Never, Never.Share(3))
-	require.InDelta(t, 20*time.Minute, In(time.Hour).Share(3).Left(), float64(time.Minute))
-	over := At(time.Unix(1, 0)).Share(2)
+	require.Equal(t, Never, Never.Partial(3))
+	require.InDelta(t, 20*time.Minute, In(time.Hour).Partial(3).Left(), float64(time.Minute))
+	over := At(time.Unix(1, 0)).Partial(2)
 	require.NotEqual(t, Never, over, "a part of nothing is nothing, not everything")
 	require.LessOrEqual(t, over.Left(), time.Duration(0))
 	require.Equal(t, Instant(5), Instant(3).Add(2))
@@ -107,7 +107,7 @@ func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
 }
 
 func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
-	var k waker
+	var k fdWaker
 	defer k.close()
 	k.wake() // before there is a descriptor
 	fd, err := k.pollFD()
@@ -131,7 +131,7 @@ func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
 }
 
 func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
-	var k waker
+	var k fdWaker
 	fd, err := k.pollFD()
 	require.NoError(t, err)
 	k.close()
@@ -146,7 +146,7 @@ func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func addrs() map[int][]Addr {
+func testAddrs() map[int][]Addr {
 	return map[int][]Addr{
 		unix.AF_INET:  {{IP: netip.MustParseAddrPort("127.0.0.1:80")}, {IP: netip.MustParseAddrPort("255.1.2.3:65535")}},
 		unix.AF_INET6: {{IP: netip.MustParseAddrPort("[::1]:443")}, {IP: netip.MustParseAddrPort("[2001:db8::1]:1")}},
@@ -155,14 +155,14 @@ func addrs() map[int][]Addr {
 }
 
 func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
-	for domain, list := range addrs() {
+	for domain, list := range testAddrs() {
 		for _, a := range list {
-			var n name
+			var n rawSockaddr
 			require.NoError(t, n.set(&Socket{domain: domain}, a))
 			require.Equal(t, a, n.addr(nil))
 		}
 	}
-	var n name
+	var n rawSockaddr
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{IP: netip.MustParseAddrPort("[::1]:1")}))
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET6}, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{}))
@@ -192,7 +192,7 @@ func TestZonesAreInterfaces(t *testing.T) {
 		var ae *net.AddrError
 		require.ErrorAs(t, err, &ae, zone)
 	}
-	var n name
+	var n rawSockaddr
 	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo), 1)}
 	require.NoError(t, n.set(s, a))
 	require.Equal(t, a, n.addr(s))
@@ -206,8 +206,8 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	broken := errors.New("no socket")
 	dropped := 0
 	var opened []*Socket
-	wrong := addrs()[unix.AF_INET6][0] // of a family that the sockets have not
-	s, winner, tried := First([]Addr{addrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
+	wrong := testAddrs()[unix.AF_INET6][0] // of a family that the sockets have not
+	s, winner, tried := DialParallel([]Addr{testAddrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
 		func(a Addr) (*Socket, error) {
 			if a != wrong && a != good {
 				return nil, broken
@@ -221,7 +221,7 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	require.Equal(t, good, winner)
 	require.Equal(t, 1, dropped)
 	require.Same(t, opened[1], s)
-	local, peer := s.Ends()
+	local, peer := s.Addrs()
 	require.Equal(t, good, peer)
 	require.Equal(t, s.Local(), local)
 	require.NoError(t, s.Close())
@@ -229,27 +229,27 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 }
 
 func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
-	var stop Stop
+	var stop Stopper
 	defer stop.Close()
 	stop.Stop()
-	s, _, tried := First(addrs()[unix.AF_INET], nil, 0, Never, &stop,
+	s, _, tried := DialParallel(testAddrs()[unix.AF_INET], nil, 0, Never, &stop,
 		func(Addr) (*Socket, error) { t.Error("opened"); return nil, unix.EMFILE },
 		func(*Socket) { t.Error("dropped") })
 	require.Nil(t, s)
 	require.Len(t, tried, 2)
 	for i, one := range tried {
-		require.Equal(t, addrs()[unix.AF_INET][i], one.Addr)
+		require.Equal(t, testAddrs()[unix.AF_INET][i], one.Addr)
 		require.ErrorIs(t, one.Err, ErrStopped)
 		require.ErrorContains(t, one.Err, "not tried")
 	}
-	require.False(t, (*Stop)(nil).Stopped())
+	require.False(t, (*Stopper)(nil).Stopped())
 }
 
 func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
-	err = s.Connect(addrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
+	err = s.Connect(testAddrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	op := &net.OpError{Op: "connect", Err: err}
 	require.True(t, op.Timeout())
@@ -278,15 +278,15 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 		"Send":              func() error { _, err := s.Send(nil, 0, 0); return err },
 		"Send, not waiting": func() error { _, err := s.Send(nil, unix.MSG_DONTWAIT, 0); return err },
 		"Write":             func() error { _, err := s.Write(nil); return err },
-		"SendTo":            func() error { _, err := s.SendTo(nil, addrs()[unix.AF_INET][0], 0); return err },
+		"SendTo":            func() error { _, err := s.SendTo(nil, testAddrs()[unix.AF_INET][0], 0); return err },
 		"Raw.Control":       func() error { return s.Raw().Control(func(uintptr) {}) },
 		"Raw.Read":          func() error { return s.Raw().Read(func(uintptr) bool { return true }) },
 		"Raw.Write":         func() error { return s.Raw().Write(func(uintptr) bool { return true }) },
 	} {
 		require.ErrorIs(t, f(), net.ErrClosed, name)
 	}
-	s.Discard()
-	require.False(t, s.Up())
+	s.DiscardQueued()
+	require.False(t, s.PeerOpen())
 	require.True(t, s.Local().IsZero())
 }
 
@@ -297,7 +297,7 @@ func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() {
-			var stop Stop
+			var stop Stopper
 			defer stop.Close()
 			result <- s.Connect(Addr{Path: "/nowhere/at/all"}, Never, &stop)
 		}()
@@ -314,7 +314,7 @@ func FuzzNames(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a := Addr{Path: string(raw)}
-		var n name
+		var n rawSockaddr
 		if err := n.set(&Socket{domain: unix.AF_UNIX}, a); err != nil {
 			require.Greater(t, len(raw), MaxPath)
 			return

@@ -2,23 +2,23 @@ package sock
 
 import "sync/atomic"
 
-// A sleeper is a thread that sleeps in a system call which no waker ends: recvfrom(2),
+// A threadWaker is a thread that sleeps in a system call which no waker ends: recvfrom(2),
 // or ppoll(2) on sockets of others. It is woken by a signal.
 //
 //	sleeper: ready, look whether there is a reason not to sleep, sleep
 //	waker:   make the reason, wake
 //
 // Whichever comes second sees the other.
-type sleeper struct {
+type threadWaker struct {
 	thread atomic.Int32 // that sleeps, or is about to; 0: none
 	called atomic.Bool  // it is to come back
 }
 
-// ready is for before the look that decides whether to sleep.
-func (z *sleeper) ready() { z.called.Store(false) }
+// prepare is for before the look that decides whether to sleep.
+func (z *threadWaker) prepare() { z.called.Store(false) }
 
 // wake has the thread come back, or not sleep if it is about to.
-func (z *sleeper) wake() {
+func (z *threadWaker) wake() {
 	z.called.Store(true)
 	if z.thread.Load() != 0 {
 		z.interrupt()

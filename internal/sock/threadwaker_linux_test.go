@@ -18,12 +18,12 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 	require.NoError(t, unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
 	var p [1]byte
 	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-	for name, sleep := range map[string]func(z *sleeper) unix.Errno{
-		"recvfrom": func(z *sleeper) unix.Errno {
+	for name, sleep := range map[string]func(z *threadWaker) unix.Errno{
+		"recvfrom": func(z *threadWaker) unix.Errno {
 			_, errno := z.sleep(unix.SYS_RECVFROM, s.fd, unsafe.Pointer(&p), 1, 0, nil, nil)
 			return errno
 		},
-		"ppoll": func(z *sleeper) unix.Errno {
+		"ppoll": func(z *threadWaker) unix.Errno {
 			_, errno := z.sleepPoll(fds, time.Hour)
 			return errno
 		},
@@ -34,7 +34,7 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 				rounds = 300
 			}
 			for range rounds {
-				z := new(sleeper)
+				z := new(threadWaker)
 				back := make(chan unix.Errno, 1)
 				go func() { back <- sleep(z) }()
 				for end := Now().Add(rand.N(50 * time.Microsecond)); end.Left() > 0; { //nolint:revive // a moment too short to sleep
@@ -56,9 +56,9 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 
 // Nobody is woken who was not called: a call made earlier is no reason not to sleep now.
 func TestASleeperThatIsReadySleepsAgain(t *testing.T) {
-	var z sleeper
+	var z threadWaker
 	z.wake()
-	z.ready()
+	z.prepare()
 	begin := time.Now()
 	n, errno := z.sleepPoll(nil, 20*time.Millisecond)
 	require.Zero(t, errno)

@@ -21,7 +21,7 @@ func BenchmarkPendingBesideTheBareCall(b *testing.B) {
 	for b.Loop() {
 		begin := time.Now()
 		for range batch {
-			if s.Pending() != Quiet {
+			if s.Probe() != Idle {
 				b.Fatal("there is something")
 			}
 		}
@@ -43,5 +43,5 @@ func BenchmarkPendingBesideTheBareCall(b *testing.B) {
 
 func TestALookAllocatesNothing(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
-	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Pending() }))
+	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Probe() }))
 }

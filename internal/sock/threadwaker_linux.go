@@ -16,7 +16,7 @@ const longestSleep = longestHold
 // goroutines and expects at any time (runtime, sigPreempt). A system call that sleeps with
 // a limit then returns EINTR (signal(7)). A signal that comes between the look and the
 // system call is lost, so it is sent until the thread is back.
-func (z *sleeper) interrupt() {
+func (z *threadWaker) interrupt() {
 	pid := os.Getpid()
 	signal := func() {
 		if thread := z.thread.Load(); thread != 0 {
@@ -25,7 +25,7 @@ func (z *sleeper) interrupt() {
 	}
 	signal()
 	go func() {
-		for p := pause(0); z.thread.Load() != 0 && z.called.Load(); signal() {
+		for p := backoff(0); z.thread.Load() != 0 && z.called.Load(); signal() {
 			time.Sleep(p.next())
 		}
 	}()
@@ -40,7 +40,7 @@ func (z *sleeper) interrupt() {
 // to another thread, and longestSleep bounds how late the call ends.
 //
 //go:nosplit
-func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
+func (z *threadWaker) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
 	if z != nil {
 		thread, _, _ := unix.RawSyscall(unix.SYS_GETTID, 0, 0, 0)
 		z.thread.Store(int32(thread))
@@ -66,7 +66,7 @@ func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a,
 }
 
 // sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
-func (z *sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+func (z *threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	var limit *unix.Timespec
 	if d != forever {
 		const longest = 24 * time.Hour // fits a 32-bit timespec; whoever wants more polls again
@@ -82,5 +82,5 @@ func (z *sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errn
 
 // sleepPoll is for a poll that a descriptor in fds wakes.
 func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
-	return (*sleeper)(nil).sleepPoll(fds, d)
+	return (*threadWaker)(nil).sleepPoll(fds, d)
 }
