@@ -63,7 +63,7 @@ func (p *Pool) do(ctx context.Context, network, address string, opts *Options, f
 // lostUnanswered reports, of a client that was given back, whether its connection was
 // there before, died in its hands, and gave no answer.
 func (c *Client) lostUnanswered() bool {
-	if c.isCut() {
+	if c.truncated() {
 		return false // a part of a record is a part of an answer
 	}
 	return c.old && c.gate.isEmpty() && c.note.has(isLost) && !c.note.has(isAnswered) && !c.note.has(isAltered)

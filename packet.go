@@ -159,7 +159,7 @@ func (s *packets) recv(below *stream, lock *sock.IOLock, p []byte, flags Flag) (
 		return n, nil
 	}
 	m, err := below.recvBytes(lock, p[n:], flags)
-	return n + m, ending(n+m, err)
+	return n + m, sock.EOFAfter(n+m, err)
 }
 
 // peek looks at what is there, and receives what else there is to see.
@@ -183,7 +183,7 @@ func (s *packets) peek(below *stream, lock *sock.IOLock, p []byte, flags Flag) (
 	if n = copy(p, s.buf[s.from:s.to]); n >= want {
 		return n, nil // an error is for who comes next
 	}
-	return n, ending(n, err)
+	return n, sock.EOFAfter(n, err)
 }
 
 // next gives the next packet.
@@ -200,7 +200,7 @@ func (s *packets) next(below *stream, lock *sock.IOLock) ([]byte, error) {
 			return nil, os.ErrDeadlineExceeded
 		}
 		if err := s.receive(below, lock, size); err != nil {
-			return nil, ending(s.to-s.from, err)
+			return nil, sock.EOFAfter(s.to-s.from, err)
 		}
 	}
 }

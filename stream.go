@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/tlsconn"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,9 +23,9 @@ import (
 //	Send, Write, SendPacket, SendFile ──────────────────────────▶ sendBytes ─┴───────┴▶ socket
 type stream struct {
 	sock    *sock.Socket
-	tls     atomic.Pointer[tlsStream] // set by StartTLS or Dial, with both I/O locks held; never reset
-	packets *packets                  // nil without Options.Framing
-	sent    atomic.Bool               // the kernel has accepted a byte
+	tls     atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
+	packets *packets                     // nil without Options.Framing
+	sent    atomic.Bool                  // the kernel has accepted a byte
 }
 
 // share makes s a stream on the connection of another one, without its framing.
@@ -69,7 +70,7 @@ func (s *stream) recvBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 	case flags&OOB != 0:
 		return 0, unix.EOPNOTSUPP
 	}
-	return t.take(lock, p, flags)
+	return t.Recv(lock, p, int(flags))
 }
 
 // recvPacket returns also how much it has of the packet: with an error, a part of it.
@@ -120,7 +121,7 @@ func (s *stream) sendBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 	case flags&OOB != 0:
 		return 0, unix.EOPNOTSUPP
 	}
-	n, some, err := t.put(lock, p)
+	n, some, err := t.Send(lock, p)
 	if some {
 		s.sent.Store(true)
 	}
@@ -130,7 +131,7 @@ func (s *stream) sendBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 // unlockSend releases the lock, or has TLS do so once the rest of a record is sent.
 func (s *stream) unlockSend(lock *sock.IOLock) {
 	if t := s.tls.Load(); t != nil {
-		t.leave(*lock)
+		t.UnlockSend(*lock)
 	} else {
 		lock.Unlock()
 	}
@@ -186,15 +187,21 @@ func (s *stream) sendFile(f *os.File, offset, length int64, timeout time.Duratio
 
 // closeWrite ends sending: by close_notify over TLS, else by shutdown(2).
 func (s *stream) closeWrite(timeout time.Duration) error {
-	if t := s.tls.Load(); t != nil {
-		return t.closeWrite(timeout)
+	t := s.tls.Load()
+	if t == nil {
+		return s.sock.Shutdown(unix.SHUT_WR, sock.In(timeout))
 	}
-	return s.sock.Shutdown(unix.SHUT_WR, sock.In(timeout))
+	lock, err := s.sock.LockSend(0, timeout)
+	if err != nil {
+		return err
+	}
+	defer s.unlockSend(&lock)
+	return t.CloseWrite(&lock)
 }
 
 func (s *stream) closeRead(timeout time.Duration) error {
 	if t := s.tls.Load(); t != nil {
-		t.readClosed.Store(true)
+		t.CloseRead()
 	}
 	return s.sock.Shutdown(unix.SHUT_RD, sock.In(timeout))
 }
@@ -202,7 +209,7 @@ func (s *stream) closeRead(timeout time.Duration) error {
 // close closes the socket, and sends close_notify before if it need not wait for that.
 func (s *stream) close() error {
 	if t := s.tls.Load(); t != nil {
-		return t.close()
+		return t.Close()
 	}
 	return s.sock.Close()
 }
@@ -211,7 +218,7 @@ func (s *stream) close() error {
 func (s *stream) closeAndWait(limit time.Duration) {
 	defer func() { _ = s.sock.CloseWait(limit) }() // also if a callback of TLS panics
 	if t := s.tls.Load(); t != nil {
-		t.bye()
+		t.CloseNotify()
 	}
 }
 
@@ -222,21 +229,20 @@ func (s *stream) hasFraming() bool { return s.packets != nil }
 // connectionState is the zero value without TLS.
 func (s *stream) connectionState() (state tls.ConnectionState) {
 	if t := s.tls.Load(); t != nil {
-		state = t.conn.ConnectionState()
-		state.VerifiedChains = t.chains
+		state = t.ConnectionState()
 	}
 	return state
 }
 
-// isCut reports whether the stream ended within a TLS record.
-func (s *stream) isCut() bool {
+// truncated reports whether the stream ended within a TLS record.
+func (s *stream) truncated() bool {
 	t := s.tls.Load()
-	return t != nil && t.cut.Load()
+	return t != nil && t.Truncated()
 }
 
 // isUp reports whether the peer can still answer, as far as the kernel and TLS know.
 func (s *stream) isUp() bool {
-	if t := s.tls.Load(); t != nil && t.ended.Load() {
+	if t := s.tls.Load(); t != nil && t.Ended() {
 		return false
 	}
 	return s.sock.PeerOpen()
@@ -260,7 +266,7 @@ func (s *stream) readable(inSocket bool) bool {
 	case t == nil:
 		return inSocket
 	}
-	return t.there(&lock, inSocket)
+	return t.Readable(&lock, inSocket)
 }
 
 // buffered is how many bytes were received with an earlier packet and not returned.
@@ -274,7 +280,7 @@ func (s *stream) isUnanswered() bool { return s.packets.unanswered() }
 // for what was received together with an earlier record.
 func (s *stream) probe(fresh bool) sock.ProbeResult {
 	if t := s.tls.Load(); t != nil {
-		return t.pending(fresh)
+		return t.Probe(fresh)
 	}
 	return s.sock.Probe()
 }

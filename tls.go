@@ -12,6 +12,7 @@ import (
 	"runtime"
 
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/tlsconn"
 	"golang.org/x/sys/unix"
 )
 
@@ -285,7 +286,11 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 		}
 	}()
 	config, verified := sec.forOne()
-	t, err := newTLSStream(ctx, c, config, rd, wr)
+	ends := c.ends.Load()
+	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, ends.local, ends.remote, config)
+	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
+		keys.ended.repeat()
+	}
 	over = true
 	if unwatch() {
 		err = c.stopped(err)
@@ -295,9 +300,9 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 	if err != nil {
 		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, noEOF(err))}
 	}
-	t.chains = verified()
+	t.VerifiedChains = verified()
 	c.tls.Store(t)
-	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
+	// The goroutine of tlsconn.Conn.UnlockSend uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
 	// client, a pool or a RawConn of Options.Control has the connection.
 	runtime.AddCleanup(c.addressing, (*sock.Socket).Finalize, c.sock)
@@ -306,7 +311,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 
 // noEOF is the error of a handshake in whose midst the stream ended.
 func noEOF(err error) error {
-	if errors.Is(err, errCut) || errors.Is(err, io.EOF) {
+	if errors.Is(err, tlsconn.ErrTruncated) || errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -335,7 +340,7 @@ type tlsConn struct {
 
 func (c tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
-	if err == io.ErrUnexpectedEOF && !c.isCut() { //nolint:errorlint // it comes bare
+	if err == io.ErrUnexpectedEOF && !c.truncated() { //nolint:errorlint // it comes bare
 		err = io.EOF
 	}
 	return n, err

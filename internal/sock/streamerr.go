@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"errors"
+	"io"
 	"runtime"
 	"time"
 
@@ -81,4 +83,13 @@ func (s *Socket) loadStreamErr() unix.Errno {
 		}
 	}
 	return unix.Errno(s.streamErr.Load())
+}
+
+// EOFAfter is the error of a call that received n bytes before err: the end of the stream
+// after a part is io.ErrUnexpectedEOF.
+func EOFAfter(n int, err error) error {
+	if n > 0 && errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
