@@ -257,7 +257,7 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 		conn, err := new(client.Dialer).Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)
 		if i%2 == 0 {
-			c, ok := client.Of(conn)
+			c, ok := client.FromConn(conn)
 			require.True(t, ok)
 			c.Watch(ctx)                                        // which outlives it
 			defer client.SetMaxThreads(client.SetMaxThreads(0)) // and the Read parks

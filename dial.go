@@ -62,9 +62,9 @@ type Dialer struct {
 	Pool *Pool
 }
 
-// Of gives the client that a connection from a Dialer is, for what takes one, as Select
+// FromConn gives the client that a connection from a Dialer is, for what takes one, as Select
 // does. It reports false for a connection that is none.
-func Of(conn net.Conn) (*Client, bool) {
+func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
 		return c, true
@@ -95,7 +95,7 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving a
-// net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
+// net.Conn that is a client; see FromConn. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
 // descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
 // does: also if the peer closes between two records without close_notify.
@@ -183,7 +183,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			case local != nil:
 				how := bindLate
 				for _, other := range bound { // it connects, and another dial sees that
-					_ = other.AllowReuse(true)
+					_ = other.SetReuseAddr(true)
 					how = bindAnother
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
@@ -205,7 +205,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		return nil, addr, err
 	}
 	if hasPort {
-		_ = s.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = s.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()
@@ -313,7 +313,7 @@ func (c *Client) learnEnds() {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
-		_ = c.sock.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = c.sock.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 }
 

@@ -109,7 +109,7 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	_, has := conn.(syscall.Conn)
 	require.False(t, has)
 	require.Implements(t, (*interface{ ConnectionState() tls.ConnectionState })(nil), conn)
-	c, ok := client.Of(conn)
+	c, ok := client.FromConn(conn)
 	require.True(t, ok)
 	require.Equal(t, conn.LocalAddr(), c.LocalAddr())
 
@@ -118,13 +118,13 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	require.NoError(t, err)
 	defer plain.Close()
 	require.Implements(t, (*syscall.Conn)(nil), plain)
-	c, ok = client.Of(plain)
+	c, ok = client.FromConn(plain)
 	require.True(t, ok)
 	require.Same(t, plain, c)
 	another, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	defer another.Close()
-	_, ok = client.Of(another)
+	_, ok = client.FromConn(another)
 	require.False(t, ok)
 }
 

@@ -86,7 +86,7 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 		return broken
 	case c.buffered() > 0:
 		return dirty
-	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.isUnanswered()):
+	case !k.pool.opts.ReuseUnanswered && (c.note.has(isAsked) || c.isUnanswered()):
 		return dirty
 	}
 	k.served = c.note.has(isAnswered)

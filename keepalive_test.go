@@ -299,7 +299,7 @@ func TestWhatDoesNoHarmIsGivenBack(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s := countedServer(t, "tcp", func(net.Conn) { <-done })
-	p := newPool(t, client.PoolOptions{KeepUnanswered: true})
+	p := newPool(t, client.PoolOptions{ReuseUnanswered: true})
 	for name, use := range map[string]func(c *client.Client){
 		"nothing": func(*client.Client) {},
 		"a look at nothing": func(c *client.Client) {
@@ -374,8 +374,8 @@ func TestWhoDiffersSharesNoConnection(t *testing.T) {
 		opts    []*client.Options
 	}{
 		"plain": {s.Addr().String(), []*client.Options{
-			nil, {Key: "a"}, {Key: "b"}, {LocalAddr: "127.0.0.1:0"}, {LocalAddr: "127.0.0.2:0"},
-			{NoDelay: client.Off}, {NoDelay: client.On}, {Resolver: &net.Resolver{}}, {Resolver: &net.Resolver{PreferGo: true}},
+			nil, {PoolKey: "a"}, {PoolKey: "b"}, {LocalAddr: "127.0.0.1:0"}, {LocalAddr: "127.0.0.2:0"},
+			{NoDelay: client.SwitchOff}, {NoDelay: client.SwitchOn}, {Resolver: &net.Resolver{}}, {Resolver: &net.Resolver{PreferGo: true}},
 			{Control: one}, {Control: two},
 		}},
 		"TLS": {tlsEcho.Addr().String(), []*client.Options{

@@ -182,7 +182,7 @@ func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
 				if len(groups) == 0 {
 					m = nil
 				}
-				c, err := test.open(&client.Options{Timeout: testTimeout, LocalAddr: local, ReuseAddr: client.On, Multicast: m})
+				c, err := test.open(&client.Options{Timeout: testTimeout, LocalAddr: local, ReuseAddr: client.SwitchOn, Multicast: m})
 				require.NoError(t, err)
 				return c
 			}

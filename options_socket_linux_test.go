@@ -33,7 +33,7 @@ func TestOptionsThatOnlyLinuxHas(t *testing.T) {
 		},
 		"user timeout": {"tcp tcp6", client.Options{UserTimeout: 1500*time.Millisecond + 1}, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, is(1501)},
 		"fast open":    {"tcp tcp6", client.Options{FastOpen: true}, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, is(1)},
-		"quick":        {"tcp", client.Options{QuickAck: client.On}, unix.IPPROTO_TCP, unix.TCP_QUICKACK, is(1)},
+		"quick":        {"tcp", client.Options{QuickAck: client.SwitchOn}, unix.IPPROTO_TCP, unix.TCP_QUICKACK, is(1)},
 		"mark":         {"tcp udp6", client.Options{Mark: 0x80000001}, unix.SOL_SOCKET, unix.SO_MARK, func(n int) bool { return uint32(n) == 0x80000001 }},
 		"busy poll":    {"tcp udp", client.Options{BusyPoll: 20 * time.Microsecond}, unix.SOL_SOCKET, unix.SO_BUSY_POLL, is(20)},
 		"MPTCP":        {"tcp tcp6", client.Options{MPTCP: true}, unix.SOL_SOCKET, unix.SO_PROTOCOL, is(unix.IPPROTO_MPTCP)},
@@ -54,7 +54,7 @@ func TestOptionsThatOnlyLinuxHas(t *testing.T) {
 	}
 	// The kernel changes it as the connection goes on.
 	delayed := -1
-	connectedTo(t, "tcp", &client.Options{QuickAck: client.Off, Control: func(_, _ string, raw syscall.RawConn) error {
+	connectedTo(t, "tcp", &client.Options{QuickAck: client.SwitchOff, Control: func(_, _ string, raw syscall.RawConn) error {
 		delayed = sockopt(t, raw, unix.IPPROTO_TCP, unix.TCP_QUICKACK)
 		return nil
 	}})

@@ -763,7 +763,7 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 			done := make(chan struct{})
 			defer close(done)
 			s := countedServer(t, "tcp", func(net.Conn) { <-done })
-			p := newPool(t, client.PoolOptions{KeepUnanswered: test.unanswered})
+			p := newPool(t, client.PoolOptions{ReuseUnanswered: test.unanswered})
 			c := s.from(t, p, &client.Options{Framing: lines})
 			peer := <-s.new
 			if test.greeting {

@@ -473,7 +473,7 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 					conn, err := dial()
 					require.NoError(t, err)
 					if send {
-						c, ok := client.Of(conn)
+						c, ok := client.FromConn(conn)
 						require.True(t, ok)
 						_, err = c.Send(make([]byte, 8<<20), 0)
 						require.True(t, timedOut(err), err)

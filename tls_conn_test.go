@@ -101,7 +101,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 					} {
 						conn, err := (&client.Dialer{Options: opts}).Dial("tcp", address)
 						require.NoError(t, err)
-						wrapped, ok := client.Of(conn)
+						wrapped, ok := client.FromConn(conn)
 						require.True(t, ok)
 						dialled, err := client.Dial("tcp", address, opts)
 						require.NoError(t, err)

@@ -244,7 +244,7 @@ func TestWatch_DoEndsWithItsContext(t *testing.T) {
 				return err
 			}
 			_, err := c.Recv(make([]byte, 1), 0)
-			return client.Repeatable(err)
+			return client.Retryable(err)
 		})
 		require.ErrorIs(t, err, want)
 		require.Equal(t, 1, runs)

@@ -37,11 +37,11 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 			return err
 		}
 	}
-	if err := s.AllowReuse(true); err != nil {
+	if err := s.SetReuseAddr(true); err != nil {
 		return err
 	}
 	err := s.Bind(a, nil)
-	if off := s.AllowReuse(false); err == nil {
+	if off := s.SetReuseAddr(false); err == nil {
 		err = off
 	}
 	if err == nil && !shared && inUse(a.IP) { // by one that has connected since
@@ -53,7 +53,7 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 // AllowReuse lets other sockets that allow the same bind to the address of this one
 // (SO_REUSEADDR). A connected socket has to, for the sake of its TIME_WAIT; one
 // that is only bound is then no longer safe from them.
-func (s *Socket) AllowReuse(on bool) error {
+func (s *Socket) SetReuseAddr(on bool) error {
 	value := 0
 	if on {
 		value = 1

@@ -20,7 +20,7 @@ func tableAddr(s string) string {
 	return fmt.Sprintf("%s:%04X", out, a.Port())
 }
 
-func TestWhichSocketsAreInTheWayOfABind(t *testing.T) {
+func TestTCPTable_FindsSocketsThatConflictWithABind(t *testing.T) {
 	const (
 		established, finWait2, timeWait, lastAck, listen = "01", "05", "06", "09", "0A"
 	)

@@ -18,4 +18,4 @@ func (s *Socket) BindPort(a Addr, _ bool) error {
 }
 
 // AllowReuse is for Linux.
-func (*Socket) AllowReuse(bool) error { return nil }
+func (*Socket) SetReuseAddr(bool) error { return nil }

@@ -28,7 +28,7 @@ func extendedErr(errno unix.Errno, typ, code byte, info uint32, by ...byte) []by
 	return append(b, by...)
 }
 
-func TestWhatTheErrorQueueSays(t *testing.T) {
+func TestICMPError_IsParsedFromTheErrorQueue(t *testing.T) {
 	v4 := append(binary.NativeEndian.AppendUint16(nil, unix.AF_INET), 0, 0, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 	v6 := append(binary.NativeEndian.AppendUint16(nil, unix.AF_INET6), make([]byte, 26)...)
 	v6[8+15] = 1

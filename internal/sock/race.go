@@ -21,15 +21,15 @@ var devNull = func() int {
 	return fd
 }()
 
-func raceSending() { _, _ = syscall.Write(-1, nil) }
+func raceBeforeSend() { _, _ = syscall.Write(-1, nil) }
 
-func raceSent(p []byte) {
+func raceAfterSend(p []byte) {
 	if len(p) > 0 {
 		runtime.RaceReadRange(unsafe.Pointer(unsafe.SliceData(p)), len(p))
 	}
 }
 
-func raceReceived(p []byte) {
+func raceAfterRecv(p []byte) {
 	_, _ = syscall.Read(devNull, nil)
 	if len(p) > 0 {
 		runtime.RaceWriteRange(unsafe.Pointer(unsafe.SliceData(p)), len(p))

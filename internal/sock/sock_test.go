@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	leak.Main(m)
 }
 
-func TestInstants(t *testing.T) {
+func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 	require.Equal(t, Never, In(-1))
 	require.Equal(t, Never, In(math.MaxInt64), "too far away to be represented")
 	require.Equal(t, Never, At(time.Time{}))
@@ -106,7 +106,7 @@ func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
 	}
 }
 
-func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
+func TestFDWaker_KeepsAWakeThatComesFirst(t *testing.T) {
 	var k fdWaker
 	defer k.close()
 	k.wake() // before there is a descriptor
@@ -130,7 +130,7 @@ func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
 	}
 }
 
-func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
+func TestFDWaker_WakeAfterCloseTouchesNoOtherFile(t *testing.T) {
 	var k fdWaker
 	fd, err := k.pollFD()
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func testAddrs() map[int][]Addr {
 	}
 }
 
-func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
+func TestSockaddr_RoundTrip(t *testing.T) {
 	for domain, list := range testAddrs() {
 		for _, a := range list {
 			var n rawSockaddr
@@ -170,7 +170,7 @@ func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
 	require.Equal(t, unix.ENAMETOOLONG, n.set(&Socket{domain: unix.AF_UNIX}, Addr{Path: string(make([]byte, MaxPath+1))}))
 }
 
-func TestZonesAreInterfaces(t *testing.T) {
+func TestZone_IsAnInterface(t *testing.T) {
 	lo := "lo"
 	if runtime.GOOS != "linux" {
 		lo = "lo0"
@@ -198,7 +198,7 @@ func TestZonesAreInterfaces(t *testing.T) {
 	require.Equal(t, a, n.addr(s))
 }
 
-func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
+func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -228,7 +228,7 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	require.True(t, s.Local().IsZero())
 }
 
-func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
+func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
 	var stop Stopper
 	defer stop.Close()
 	stop.Stop()
@@ -245,7 +245,7 @@ func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
 	require.False(t, (*Stopper)(nil).Stopped())
 }
 
-func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
+func TestConnect_ExpiredLimitIsATimeout(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
@@ -256,7 +256,7 @@ func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
 	require.True(t, op.Temporary()) //nolint:staticcheck // what crypto/tls asks for
 }
 
-func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
+func TestClose_EveryMethodReturnsErrClosed(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
@@ -291,7 +291,7 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 }
 
 // Close before the connect has said how to stop it must stop it all the same.
-func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
+func TestConnect_SocketClosedMeanwhile(t *testing.T) {
 	for range 200 {
 		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
@@ -308,7 +308,7 @@ func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
 	}
 }
 
-func FuzzNames(f *testing.F) {
+func FuzzSockaddr(f *testing.F) {
 	for _, s := range []string{"", "/a", "@b", "\x00c", "d\x00e", "@\x00f"} {
 		f.Add([]byte(s))
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestAbstractNamesAreAllTheirBytes(t *testing.T) {
+func TestSockaddr_AbstractNameKeepsAllItsBytes(t *testing.T) {
 	for _, path := range []string{"@x", "@with\x00zero", "@" + string(make([]byte, MaxPath-1))} {
 		var n rawSockaddr
 		require.NoError(t, n.set(&Socket{domain: unix.AF_UNIX}, Addr{Path: path}))
@@ -25,7 +25,7 @@ func TestAbstractNamesAreAllTheirBytes(t *testing.T) {
 	require.True(t, n.addr(nil).IsZero())
 }
 
-func TestPortsAreInNetworkOrder(t *testing.T) {
+func TestSockaddr_PortIsInNetworkByteOrder(t *testing.T) {
 	var n rawSockaddr
 	require.NoError(t, n.set(&Socket{domain: unix.AF_INET}, Addr{IP: netip.MustParseAddrPort("1.2.3.4:258")}))
 	require.Equal(t, []byte{1, 2, 1, 2, 3, 4}, func() []byte {

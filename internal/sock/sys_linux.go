@@ -59,7 +59,7 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 	if errno != 0 {
 		return 0, errno
 	}
-	raceReceived(p[:min(n, len(p))])
+	raceAfterRecv(p[:min(n, len(p))])
 	return n, 0
 }
 
@@ -71,7 +71,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno uni
 	if to != nil {
 		addr, addrLen = unsafe.Pointer(&to.raw), to.len
 	}
-	raceSending()
+	raceBeforeSend()
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	var r uintptr
 	if len(p) <= shortCall && !everybody.isHere() {
@@ -84,7 +84,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno uni
 	if errno != 0 {
 		return 0, errno
 	}
-	raceSent(p[:r])
+	raceAfterSend(p[:r])
 	return int(r), 0
 }
 

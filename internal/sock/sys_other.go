@@ -86,7 +86,7 @@ func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *rawSockaddr) (int, u
 	flags &^= unix.MSG_WAITALL
 	if s.stream {
 		n, _, err := unix.Recvfrom(s.fd, p, flags)
-		raceReceived(p[:max(n, 0)])
+		raceAfterRecv(p[:max(n, 0)])
 		return max(n, 0), errnoOf(err)
 	}
 	tail := overflow.Get().(*[]byte)
@@ -98,19 +98,19 @@ func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *rawSockaddr) (int, u
 	if from != nil {
 		from.sa = sa
 	}
-	raceReceived(p[:min(n, len(p))])
+	raceAfterRecv(p[:min(n, len(p))])
 	return n, 0
 }
 
 func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (int, unix.Errno) {
-	raceSending()
+	raceBeforeSend()
 	var sa unix.Sockaddr
 	if to != nil {
 		sa = to.sa
 	}
 	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
 	n = max(n, 0)
-	raceSent(p[:n])
+	raceAfterSend(p[:n])
 	if !s.stream && errors.Is(err, unix.ENOBUFS) {
 		return 0, unix.EAGAIN // what these systems call a queue that is full
 	}

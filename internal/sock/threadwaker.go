@@ -10,17 +10,17 @@ import "sync/atomic"
 //
 // Whichever comes second sees the other.
 type threadWaker struct {
-	thread atomic.Int32 // that sleeps, or is about to; 0: none
-	called atomic.Bool  // it is to come back
+	tid atomic.Int32 // that sleeps, or is about to; 0: none
+	woken atomic.Bool  // it is to come back
 }
 
 // prepare is for before the look that decides whether to sleep.
-func (z *threadWaker) prepare() { z.called.Store(false) }
+func (w *threadWaker) prepare() { w.woken.Store(false) }
 
 // wake has the thread come back, or not sleep if it is about to.
-func (z *threadWaker) wake() {
-	z.called.Store(true)
-	if z.thread.Load() != 0 {
-		z.interrupt()
+func (w *threadWaker) wake() {
+	w.woken.Store(true)
+	if w.tid.Load() != 0 {
+		w.interrupt()
 	}
 }

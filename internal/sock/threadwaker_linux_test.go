@@ -12,7 +12,7 @@ import (
 
 // A signal that comes between the look and the system call is lost: it is sent until the
 // thread is back. Here the thread would sleep for an hour.
-func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
+func TestThreadWaker_WakesAThreadAtAnyMoment(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	tv := unix.NsecToTimeval(int64(time.Hour))
 	require.NoError(t, unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
@@ -43,7 +43,7 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 				select {
 				case errno := <-back:
 					require.Equal(t, unix.EINTR, errno)
-					require.Zero(t, z.thread.Load())
+					require.Zero(t, z.tid.Load())
 				case <-time.After(10 * time.Second):
 					require.NoError(t, unix.Send(peer, []byte("x"), 0))
 					<-back
@@ -55,7 +55,7 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 }
 
 // Nobody is woken who was not called: a call made earlier is no reason not to sleep now.
-func TestASleeperThatIsReadySleepsAgain(t *testing.T) {
+func TestThreadWaker_EarlierWakeDoesNotKeepAThreadFromSleeping(t *testing.T) {
 	var z threadWaker
 	z.wake()
 	z.prepare()
