@@ -189,7 +189,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts, a)
-	c.security, c.packets = p.tls, p.packets
+	c.security, c.frames = p.tls, p.frames
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindLate); err != nil {
 			_ = c.Close()

@@ -145,7 +145,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if err != nil {
 		return nil, addr, err
 	}
-	c.host, c.packets = host, p.packets
+	c.host, c.frames = host, p.frames
 	if p.tls != nil {
 		if err := c.secure(ctx, p.tls, until); err != nil {
 			_ = c.sock.Close()

@@ -227,7 +227,7 @@ func (p *Pool) get(ctx context.Context, network, address string, opts *Options, 
 	if ctx.Err() != nil {
 		return nil, poolError(network, address, contextual(ctx, sock.ErrStopped))
 	}
-	packets, err := opts.packets(network)
+	frames, err := opts.frames(network)
 	if err != nil {
 		return nil, poolError(network, address, err)
 	}
@@ -266,7 +266,7 @@ func (p *Pool) get(ctx context.Context, network, address string, opts *Options, 
 		now := bothClocks()
 		cause := k.inspect(now)
 		if cause == fit {
-			c.packets = packets
+			c.frames = frames
 			k.lend(c, opts, now)
 			return c, nil
 		}

@@ -23,7 +23,7 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 		limits: opts.limits(), kept: k,
 	}
 	c.share(&k.stream)
-	c.packets = dialled.packets
+	c.frames = dialled.frames
 	c.state.Store(connected)
 	done := false
 	defer func() {

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/blocksock/client/internal/frame"
 	"github.com/blocksock/client/internal/sock"
 )
 
@@ -212,7 +213,7 @@ type plan struct {
 	via   *via       // nil: no proxy
 	tls   *security  // nil: none
 
-	packets *packets // nil: no framing
+	frames *frame.Buffer // nil: no framing
 }
 
 // plan refuses what n's sockets do not have.
@@ -241,7 +242,7 @@ func (o *Options) plan(n network) (*plan, error) {
 		}
 		p.local = &local
 	}
-	if p.packets, err = o.packets(n.name); err != nil {
+	if p.frames, err = o.frames(n.name); err != nil {
 		return nil, err
 	}
 	if o.TLS != nil {

@@ -37,7 +37,7 @@ func selectsNobody(t testing.TB, read, write, except clients) {
 // each gives a client of every kind, with what its peer sends to it by.
 func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byte))) {
 	eachStream(t, func(t *testing.T, network string) {
-		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{EOF: []byte("\n")}}} {
+		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{Delim: []byte("\n")}}} {
 			t.Run(name, func(t *testing.T) {
 				c, peer := stream(t, network, opts)
 				f(t, c, func(p []byte) { _, err := peer.Write(p); require.NoError(t, err) })
@@ -179,7 +179,7 @@ func TestSelectKnowsWhatIsBuffered(t *testing.T) {
 		})
 	}
 	eachStream(t, func(t *testing.T, network string) {
-		c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+		c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 		one := clients{c}
 		_, err := peer.Write([]byte("first\nsecond\nth"))
 		require.NoError(t, err)
@@ -398,7 +398,7 @@ func TestSelectAllocatesNothingForItsMembers(t *testing.T) {
 	allocs := func(n int) (nobody, one float64) {
 		all := manyUDP(t, n)
 		for range 3 {
-			framed, _ := stream(t, "tcp", &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+			framed, _ := stream(t, "tcp", &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 			secure, _ := stream(t, "tls", nil)
 			all = append(all, framed, secure)
 		}
@@ -466,7 +466,7 @@ func TestSelectOverAHundredConnectionsToRedis(t *testing.T) {
 		network := []string{"tcp", "unix"}[i%2]
 		var opts client.Options
 		if i%4 < 2 {
-			opts.Framing = client.Delimiter{EOF: []byte("\r\n")}
+			opts.Framing = client.Delimiter{Delim: []byte("\r\n")}
 		}
 		all = append(all, dialServer(t, network, addrs[network], &opts))
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/blocksock/client/internal/frame"
 	"github.com/blocksock/client/internal/sock"
 	"github.com/blocksock/client/internal/tlsconn"
 	"golang.org/x/sys/unix"
@@ -18,14 +19,13 @@ import (
 // I/O lock of its direction first and picks then, so that a call that waited for the lock
 // while StartTLS held it uses TLS:
 //
-//	Recv, Read ──▶ recvLocked ──▶ what packets have left over ─┐
-//	RecvPacket ──▶ recvPacket ──▶ packets ─────────────────────┴▶ recvBytes ─┬▶ TLS ─┐
-//	Send, Write, SendPacket, SendFile ──────────────────────────▶ sendBytes ─┴───────┴▶ socket
+//	Recv, Read, RecvPacket ──▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
+//	Send, Write, SendPacket, SendFile ────▶ sendBytes ─┴─────────┘
 type stream struct {
-	sock    *sock.Socket
-	tls     atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
-	packets *packets                     // nil without Options.Framing
-	sent    atomic.Bool                  // the kernel has accepted a byte
+	sock   *sock.Socket
+	tls    atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
+	frames *frame.Buffer                // nil without Options.Framing
+	sent   atomic.Bool                  // the kernel has accepted a byte
 }
 
 // share makes s a stream on the connection of another one, without its framing.
@@ -55,10 +55,41 @@ func (s *stream) read(p []byte) (int, error) {
 }
 
 func (s *stream) recvLocked(lock *sock.IOLock, p []byte, flags Flag) (int, error) {
-	if s.packets != nil && flags&OOB == 0 {
-		return s.packets.recv(s, lock, p, flags)
+	switch {
+	case s.frames == nil || flags&OOB != 0:
+		return s.recvBytes(lock, p, flags)
+	case flags&Peek != 0:
+		return s.peekLocked(lock, p, flags)
 	}
-	return s.recvBytes(lock, p, flags)
+	n := s.frames.Read(p)
+	if n == len(p) || n > 0 && flags&WaitAll == 0 {
+		return n, nil
+	}
+	m, err := s.recvBytes(lock, p[n:], flags)
+	return n + m, sock.EOFAfter(n+m, err)
+}
+
+// peekLocked peeks with a framing: into its buffer, which RecvPacket looks into first.
+func (s *stream) peekLocked(lock *sock.IOLock, p []byte, flags Flag) (n int, err error) {
+	want := 1
+	if flags&WaitAll != 0 {
+		want = len(p)
+	}
+	for err == nil && s.frames.Len() < len(p) {
+		how := flags &^ (Peek | WaitAll)
+		if s.frames.Len() >= want {
+			how |= DontWait
+		} else if s.frames.Len() > 0 && lock.Expired() {
+			err = os.ErrDeadlineExceeded
+			break
+		}
+		n, err = s.recvBytes(lock, s.frames.RoomToPeek(len(p)), how)
+		s.frames.Filled(n)
+	}
+	if n = s.frames.Peek(p); n >= want {
+		return n, nil // an error is for the next call
+	}
+	return n, sock.EOFAfter(n, err)
 }
 
 // recvBytes receives past the buffer of the framing.
@@ -83,10 +114,31 @@ func (s *stream) recvPacket(timeout time.Duration) (packet []byte, got int, err 
 		return nil, 0, err
 	}
 	defer lock.Unlock()
-	if packet, err = s.packets.next(s, &lock); err != nil {
-		return nil, s.packets.buffered(), err
+	if packet, err = s.nextPacketLocked(&lock); err != nil {
+		return nil, s.frames.Len(), packetErr(err)
 	}
 	return packet, len(packet), nil
+}
+
+func (s *stream) nextPacketLocked(lock *sock.IOLock) ([]byte, error) {
+	for {
+		p, size, err := s.frames.Next()
+		if p != nil || err != nil {
+			return p, err
+		}
+		if s.frames.Len() > 0 && lock.Expired() { // a peer that sends as fast as we receive
+			return nil, os.ErrDeadlineExceeded
+		}
+		room, all := s.frames.Room(size)
+		flags := Flag(0)
+		if all {
+			flags = WaitAll
+		}
+		n, err := s.recvBytes(lock, room, flags)
+		if s.frames.Filled(n); err != nil {
+			return nil, sock.EOFAfter(s.frames.Len(), err)
+		}
+	}
 }
 
 // bufferedPacket returns a packet that has been received already. It reads no clock, which is
@@ -97,10 +149,10 @@ func (s *stream) bufferedPacket() []byte {
 		return nil
 	}
 	defer lock.Unlock()
-	if s.packets.bad != nil || lock.DeadlineExceeded() {
+	if lock.DeadlineExceeded() {
 		return nil
 	}
-	p, _, _ := s.packets.whole()
+	p, _, _ := s.frames.Next()
 	return p
 }
 
@@ -143,7 +195,20 @@ func (s *stream) sendPacket(p []byte, timeout time.Duration) (int, error) {
 		return 0, err
 	}
 	defer s.unlockSend(&lock)
-	return s.packets.send(s, &lock, p)
+	pieces, total, err := s.frames.Encode(p)
+	if err != nil {
+		return 0, packetErr(err)
+	}
+	sent := 0
+	for _, piece := range pieces {
+		var n int
+		n, err = s.sendBytes(&lock, piece, 0)
+		if sent += n; err != nil {
+			break
+		}
+	}
+	s.frames.Sent(sent, total)
+	return sent, err
 }
 
 // sendFile sends a range of a file. On a plain stream the kernel does (sendfile(2)).
@@ -224,7 +289,7 @@ func (s *stream) closeAndWait(limit time.Duration) {
 
 func (s *stream) hasTLS() bool { return s.tls.Load() != nil }
 
-func (s *stream) hasFraming() bool { return s.packets != nil }
+func (s *stream) hasFraming() bool { return s.frames != nil }
 
 // connectionState is the zero value without TLS.
 func (s *stream) connectionState() (state tls.ConnectionState) {
@@ -252,7 +317,7 @@ func (s *stream) isUp() bool {
 // readable, which is not the same over TLS and with a framing.
 func (s *stream) readable(inSocket bool) bool {
 	t := s.tls.Load()
-	if t == nil && s.packets == nil {
+	if t == nil && s.frames == nil {
 		return inSocket
 	}
 	lock, ok := s.sock.TryLockRecv()
@@ -261,7 +326,7 @@ func (s *stream) readable(inSocket bool) bool {
 	}
 	defer lock.Unlock()
 	switch {
-	case s.packets.buffered() > 0:
+	case s.frames.Len() > 0:
 		return true
 	case t == nil:
 		return inSocket
@@ -270,11 +335,11 @@ func (s *stream) readable(inSocket bool) bool {
 }
 
 // buffered is how many bytes were received with an earlier packet and not returned.
-func (s *stream) buffered() int { return s.packets.buffered() }
+func (s *stream) buffered() int { return s.frames.Len() }
 
 // isUnanswered reports whether fewer packets were received than sent. Nobody may be using
 // the stream.
-func (s *stream) isUnanswered() bool { return s.packets.unanswered() }
+func (s *stream) isUnanswered() bool { return s.frames.Unanswered() }
 
 // probe reports what the next receive would get. With TLS and fresh false it does not look
 // for what was received together with an earlier record.

@@ -369,7 +369,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		<-returned
 		return c, got, err, told
 	}
-	lines := client.Delimiter{EOF: []byte("\r\n")}
+	lines := client.Delimiter{Delim: []byte("\r\n")}
 	for name, call := range receiving {
 		for kind, framing := range map[string]client.Framing{"": nil, " with Framing": lines} {
 			if name == "RecvPacket" && framing == nil {
