@@ -289,7 +289,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 	ends := c.ends.Load()
 	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, ends.local, ends.remote, config)
 	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
-		keys.ended.repeat()
+		keys.ended.rethrow()
 	}
 	over = true
 	if unwatch() {
