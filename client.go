@@ -108,15 +108,10 @@ type Client struct {
 	*addressing // nil in the zero Client, as the socket is
 
 	limits limits
-	state  atomic.Int32
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
 
-	kept   *pooledConn // of a client that comes from a pool
-	gate   gate        // shut when it has been given back
-	note   note        // of how it was used
-	old    bool        // the connection was there before the client asked for one
-	reuses int
+	lease *lease // nil if the client is not from a pool
 }
 
 // A client's way through Connect. Close is not a state: the socket knows.
@@ -272,7 +267,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.beginSend(flags); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	n, err := c.stream.send(p, flags, c.limits.send)
 	return n, c.sentSome(opSend, nil, n, err)
 }
@@ -296,21 +291,21 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRecv, nil, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	n, err := c.stream.recv(p, flags, c.limits.recv)
-	c.note.received(n, len(p), err, flags)
+	c.lease.recordRecv(n, len(p), err, flags)
 	return c.received(opRecv, nil, len(p), n, err)
 }
 
 // begin says why a call with such flags cannot be made, if it cannot. Otherwise
 // the call has to end.
 func (c *Client) begin(known, flags Flag, needsPeer bool) error {
-	if !c.hold() {
+	if !c.lease.incref() {
 		return net.ErrClosed
 	}
 	err := c.usable(known, flags, needsPeer)
 	if err != nil {
-		c.end()
+		c.lease.decref()
 	}
 	return err
 }
@@ -319,7 +314,7 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 func (c *Client) beginSend(flags Flag) error {
 	err := c.begin(sendFlags, flags, true)
 	if err == nil {
-		c.note.sends()
+		c.lease.markSending()
 	}
 	return err
 }
@@ -345,10 +340,10 @@ func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error
 	if (n > 0 || err == nil) && !c.sent.Load() {
 		c.sent.Store(true)
 	}
-	c.note.sent(err)
 	if err == nil {
 		return nil
 	}
+	c.lease.recordErr(err)
 	if !c.sent.Load() {
 		err = unsent{err}
 	}
@@ -402,8 +397,8 @@ func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
-	if c.kept != nil {
-		return c.closed(c.kept.release(c, false))
+	if c.lease != nil {
+		return c.closed(c.lease.conn.release(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
 	err := c.stream.close()
@@ -441,10 +436,10 @@ func (c *Client) shutdown(how int) error {
 	if err != nil {
 		return c.failed(opClose, nil, err)
 	}
-	defer c.end()
-	c.note.broken()
+	defer c.lease.decref()
+	c.lease.markFailed()
 	if how == unix.SHUT_RD {
-		c.note.altered() // the end that is read then is not the peer's
+		c.lease.markAltered() // the end that is read then is not the peer's
 	}
 	switch {
 	case !c.typ.isStream():
@@ -465,10 +460,10 @@ func (c *Client) shutdown(how int) error {
 // one that CloseRead has cut off does not, nor one whose end of TLS has been
 // received.
 func (c *Client) IsConnected() bool {
-	if c.sock == nil || c.state.Load() != connected || !c.hold() {
+	if c.sock == nil || c.state.Load() != connected || !c.lease.incref() {
 		return false
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if c.typ.isStream() {
 		return c.isUp()
 	}

@@ -229,10 +229,10 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 // unix.EISCONN if the client is connected, and with unix.EALREADY while another Connect
 // is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
-	if c.sock == nil || !c.hold() {
+	if c.sock == nil || !c.lease.incref() {
 		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	var addr net.Addr = target{c.network, address}
 	var err error
 	switch {

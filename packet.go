@@ -18,12 +18,12 @@ func (c *Client) RecvPacket() ([]byte, error) {
 	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
 		return nil, c.failed(opRecvPacket, nil, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if !c.hasFraming() {
 		return nil, c.failed(opRecvPacket, nil, errNoFraming)
 	}
 	p, got, err := c.stream.recvPacket(c.limits.recv)
-	c.note.received(got, 1, err, 0)
+	c.lease.recordRecv(got, 1, err, 0)
 	if err != nil {
 		return nil, c.failed(opRecvPacket, nil, err)
 	}
@@ -59,7 +59,7 @@ func (c *Client) SendPacket(p []byte) (int, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opSendPacket, nil, 0, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if !c.hasFraming() {
 		return 0, c.sentSome(opSendPacket, nil, 0, errNoFraming)
 	}

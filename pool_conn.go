@@ -46,7 +46,7 @@ func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
 	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
 	c.limits = opts.limits()
 	c.state.Store(connected)
-	c.kept, c.old, c.reuses = k, k.wasPooled(), k.uses
+	c.lease.conn, c.lease.wasPooled, c.lease.reuseCount = k, k.wasPooled(), k.uses
 	k.leasedAt = now
 	k.uses++
 }

@@ -112,7 +112,7 @@ func (c *Client) addToPoll(p *sock.Poll, events int16) error {
 		return err
 	}
 	if err = p.Add(c.sock, events); err != nil {
-		c.end()
+		c.lease.decref()
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func (s *selection) release() {
 	for _, set := range s.sets {
 		n := min(s.held, len(set.clients))
 		for _, c := range set.clients[:n] {
-			c.end()
+			c.lease.decref()
 		}
 		s.held -= n
 	}

@@ -30,7 +30,7 @@ func (c *Client) SendFile(f *os.File, offset, length int64) (int64, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opSendFile, nil, 0, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	n, err := c.sendFile(f, offset, length)
 	return n, c.sentSome(opSendFile, nil, int(min(n, 1)), err)
 }
@@ -150,7 +150,7 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opReadFrom, nil, 0, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	n, err := c.stream.sendFile(f, offset, length, -1)
 	if limited != nil {
 		limited.N -= n

@@ -26,6 +26,7 @@ type stream struct {
 	tls    atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
 	frames *frame.Buffer                // nil without Options.Framing
 	sent   atomic.Bool                  // the kernel has accepted a byte
+	state  atomic.Int32                 // idle, connecting or connected
 }
 
 // share makes s a stream on the connection of another one, without its framing.

@@ -215,8 +215,8 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if err := c.begin(0, 0, true); err != nil {
 		return err
 	}
-	defer c.end()
-	c.note.altered() // for a pool: nobody who asks for a plain one gets it
+	defer c.lease.decref()
+	c.lease.markAltered() // for a pool: nobody who asks for a plain one gets it
 	if t == nil {
 		t = &TLSOptions{}
 	}

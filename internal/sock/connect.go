@@ -305,7 +305,7 @@ func (a *attempt) connect() (done bool, err error) {
 
 // checkConnect is called when the attempt may have come further.
 func (a *attempt) checkConnect() (done bool, err error) {
-	if a.socket.life.isOver() {
+	if a.socket.refs.Ending() {
 		return false, a.socket.closedErr()
 	}
 	if a.connectAgain {
@@ -371,7 +371,7 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
 	switch {
 	case results == nil:
 		return nil
-	case s.life.ended():
+	case s.refs.Closed():
 		return net.ErrClosed
 	}
 	return results[0].Err

@@ -111,7 +111,7 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 
 // tryLock is enter for a call that must not wait, not even for its turn.
 func (s *Socket) tryLock(d *direction) (ok bool, err error) {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return false, net.ErrClosed
 	}
 	select {
@@ -146,7 +146,7 @@ func (s *Socket) unlock(d *direction) {
 
 // lockSlow waits for the turn while another goroutine has it, and takes a use.
 func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return net.ErrClosed
 	}
 	defer func() {
@@ -156,7 +156,7 @@ func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
 	}()
 	for {
 		changed := d.changes()
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return s.closedErr()
 		}
 		left := d.limit(until).Left()

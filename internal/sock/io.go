@@ -73,7 +73,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 	var retry backoff
 	got := 0
 	for {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return got, s.closedErr()
 		}
 		room := p[got:]
@@ -181,7 +181,7 @@ func (s *Socket) recvErr(errno unix.Errno) error {
 // eofErr is the error for a stream that has ended after got bytes of a call.
 func (s *Socket) eofErr(got int) error {
 	switch errno := s.loadStreamErr(); {
-	case errno != 0 || s.life.isOver():
+	case errno != 0 || s.refs.Ending():
 		return s.syscallErr("recvfrom", errno)
 	case got > 0:
 		return io.ErrUnexpectedEOF
@@ -200,7 +200,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 	var retry backoff
 	ended := false
 	for {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return 0, s.closedErr()
 		}
 		room := p[:min(len(p), maxPeek)]

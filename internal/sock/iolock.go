@@ -113,7 +113,7 @@ const (
 // Probe looks what the next receive would get, and takes nothing away but an
 // error. It never waits and allocates nothing.
 func (s *Socket) Probe() ProbeResult {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return Closed
 	}
 	result := s.probe()

@@ -89,7 +89,7 @@ func (p *Poll) Wait(until Instant) error {
 // closed reports whether a socket was closed or stopped.
 func (p *Poll) closed() bool {
 	for _, s := range p.socks {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return true
 		}
 	}
@@ -99,7 +99,7 @@ func (p *Poll) closed() bool {
 // Ready is what the last Wait has found out about a socket: poll(2)'s events, and
 // net.ErrClosed if it has been closed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
-	if s.life.isOver() {
+	if s.refs.Ending() {
 		return 0, s.closedErr()
 	}
 	return p.fds[p.at[s.fd]-1].Revents, nil

@@ -121,7 +121,7 @@ func (s *Socket) finishHandshake(until Instant) error {
 		// then nothing shows it to poll(2).
 		err := p.Wait(Earlier(until, In(pollInterval(began))))
 		switch {
-		case s.life.isOver():
+		case s.refs.Ending():
 			return s.closedErr()
 		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return err

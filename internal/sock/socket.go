@@ -21,7 +21,7 @@ type Socket struct {
 	stream bool
 	icmp   bool // its errors of others' are queued: SetICMPErrors
 
-	life     life
+	refs     Refcount
 	fdClosed atomic.Bool // close(2) has returned
 	rd, wr   direction
 
@@ -93,14 +93,14 @@ func (s *Socket) finalize() {
 func (s *Socket) Finalize() { s.finalize() }
 
 // Closed reports whether Close was called.
-func (s *Socket) Closed() bool { return s.life.ended() }
+func (s *Socket) Closed() bool { return s.refs.Closed() }
 
 // Close ends every call on the socket and every later one with net.ErrClosed.
 // It does not wait for them: the last one out closes the descriptor. It does
 // nothing to the connection, which another process may share (dup(2), fork(2)):
 // what the peer sees is up to close(2) and SO_LINGER.
 func (s *Socket) Close() error {
-	first, others := s.life.end()
+	first, others := s.refs.IncrefAndClose()
 	if !first {
 		return net.ErrClosed
 	}
@@ -126,20 +126,20 @@ func (s *Socket) CloseWait(timeout time.Duration) error {
 func (s *Socket) Stop() {
 	s.mu.Lock()
 	s.stops++
-	s.life.stop()
+	s.refs.Stop()
 	s.mu.Unlock()
 	s.wakeAll()
 }
 
 // Stopped reports whether calls end with ErrStopped.
-func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
+func (s *Socket) Stopped() bool { return s.refs.Ending() && !s.refs.Closed() }
 
 // Resume takes one Stop back.
 func (s *Socket) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stops--; s.stops == 0 {
-		s.life.resume()
+		s.refs.Resume()
 	}
 }
 
@@ -155,7 +155,7 @@ func (s *Socket) wakeAll() {
 }
 
 func (s *Socket) decref() error {
-	if !s.life.release() {
+	if !s.refs.Decref() {
 		return nil
 	}
 	s.clearTimeout()
@@ -183,7 +183,7 @@ func (s *Socket) sysClose() error {
 
 // incref takes a use for a call that is over in a moment; the caller releases it.
 func (s *Socket) incref() error {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return net.ErrClosed
 	}
 	return nil
@@ -234,12 +234,12 @@ func (s *Socket) invalidateTimeout() { s.rcvTimeout.Store(unknownTimeout) }
 // mustReturn reports whether a call with a limit has to end, because of Close or Stop. One
 // that nothing but Close ends goes on.
 func (s *Socket) mustReturn(until Instant) bool {
-	return s.life.isOver() && (until != Uninterruptible || s.life.ended())
+	return s.refs.Ending() && (until != Uninterruptible || s.refs.Closed())
 }
 
 // closedErr is the error of calls on a socket that was closed or stopped.
 func (s *Socket) closedErr() error {
-	if s.life.ended() {
+	if s.refs.Closed() {
 		return net.ErrClosed
 	}
 	return ErrStopped
@@ -248,7 +248,7 @@ func (s *Socket) closedErr() error {
 // syscallErr is what a system call's error means to the caller: whatever it was,
 // on a socket that has been closed or stopped meanwhile it is that.
 func (s *Socket) syscallErr(call string, errno unix.Errno) error {
-	if s.life.isOver() {
+	if s.refs.Ending() {
 		return s.closedErr()
 	}
 	return os.NewSyscallError(call, errno)

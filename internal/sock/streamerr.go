@@ -74,7 +74,7 @@ func (s *Socket) loadStreamErr() unix.Errno {
 	if calls := s.wr.syscalls.Load(); calls%2 != 0 {
 		const spins = 100
 		limit := In(time.Second) // sendfile(2) may wait for a disk, and that one for ever
-		for i := 0; s.wr.syscalls.Load() == calls && !s.life.isOver() && limit.Left() > 0; i++ {
+		for i := 0; s.wr.syscalls.Load() == calls && !s.refs.Ending() && limit.Left() > 0; i++ {
 			if i < spins {
 				runtime.Gosched()
 			} else {
