@@ -163,7 +163,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 
 func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
-	addrs, search, err := addresses(ctx, n, local, where.address, opts.Resolver, until)
+	addrs, search, err := resolveContext(ctx, n, local, where.address, opts.Resolver, until)
 	defer search.close()
 	if err != nil {
 		return nil, where, err
@@ -174,7 +174,7 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 	shared := newAddressing(opts) // of all attempts
 	hasPort := local != nil && hasExclusivePort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
 	var bound []*sock.Socket // if hasPort: the attempts that are bound to it
-	stop, unwatch := watch(ctx)
+	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
 	s, winner, tried := sock.DialParallel(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
@@ -206,14 +206,14 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 		},
 		func(s *sock.Socket) { _ = s.Close() })
 	if s == nil {
-		addr, err := dialError(ctx, opDial, where, n, tried, search.timeoutError())
+		addr, err := joinDialErrors(ctx, opDial, where, n, tried, search.timeoutError())
 		return nil, addr, err
 	}
 	if hasPort {
 		_ = s.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
-	c.learnEnds()
+	c.recordAddrs()
 	return c, nil, nil
 }
 
@@ -282,7 +282,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	addrs, search, err := addresses(ctx, n, nil, address, c.resolver, until)
+	addrs, search, err := resolveContext(ctx, n, nil, address, c.resolver, until)
 	search.close() // one family takes one query, which has been answered
 	if err != nil {
 		return where, err
@@ -290,7 +290,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err := c.ensureNamed(); err != nil {
 		return where, err
 	}
-	stop, unwatch := watch(ctx)
+	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
 	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
@@ -299,17 +299,17 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 			continue
 		}
 		c.host = host
-		c.learnEnds()
+		c.recordAddrs()
 		if sec != nil {
 			err = c.secure(ctx, sec, until)
 		}
 		return where, err
 	}
-	return dialError(ctx, opConnect, where, n, tried, nil)
+	return joinDialErrors(ctx, opConnect, where, n, tried, nil)
 }
 
-// learnEnds records the addresses of a socket that has just been connected.
-func (c *Client) learnEnds() {
+// recordAddrs records the addresses of a socket that has just been connected.
+func (c *Client) recordAddrs() {
 	if !c.typ.isStream() {
 		c.sock.DiscardQueued()
 	}
@@ -331,9 +331,9 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 	return until
 }
 
-// watch returns a Stop that the end of ctx triggers, or nil if ctx never ends. The caller
+// stopOnDone returns a Stop that the end of ctx triggers, or nil if ctx never ends. The caller
 // must call done.
-func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
+func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 	if ctx.Done() == nil {
 		return nil, func() {}
 	}
@@ -345,8 +345,8 @@ func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
 	}
 }
 
-// addresses is resolve with the error of a context that has ended.
-func addresses(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
+// resolveContext is resolve with the error of a context that has ended.
+func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextual(ctx, sock.ErrStopped)
 	}
@@ -357,9 +357,9 @@ func addresses(ctx context.Context, n network, local *sock.Addr, address string,
 	return addrs, s, err
 }
 
-// dialError joins the errors of all addresses, and returns the address that the result is
-// about. unanswered, if not nil, is why not all addresses of the name are known.
-func dialError(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
+// joinDialErrors joins the errors of all addresses, and returns the address that the result
+// is about. unanswered, if not nil, is why not all addresses of the name are known.
+func joinDialErrors(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:

@@ -22,7 +22,7 @@ type cancelableResolver struct {
 	lookups map[lookupKey]*sharedLookup // the lookups under way
 }
 
-// lastResolver is kept for the next dial: dials that share a resolver share its lookups
+// lastResolver is for the next dial: dials that share a resolver share its lookups
 // under way.
 var lastResolver atomic.Pointer[cancelableResolver]
 

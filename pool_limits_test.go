@@ -386,7 +386,7 @@ func TestPool_GreetingIsForTheFirstClient(t *testing.T) {
 	require.NoError(t, next.Close())
 }
 
-// The connection dialled for a caller whose context ended is kept for the next caller.
+// The connection dialled for a caller whose context ended goes to the next caller.
 func TestPool_DialOfACanceledCallerIsKept(t *testing.T) {
 	s := silentServer(t, "tcp")
 	gate := make(chan struct{})

@@ -98,7 +98,7 @@ func TestPoolSetup_ConnectionCountsAsNewAfterIt(t *testing.T) {
 	})
 }
 
-// Setup may call StartTLS. The connection is kept and has TLS for all its clients.
+// Setup may call StartTLS. The connection is reused and has TLS for all its clients.
 func TestPoolSetup_MayStartTLS(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()
@@ -239,7 +239,7 @@ func TestPoolSetup_LaterGreetingIsForTheFirstClient(t *testing.T) {
 }
 
 // The limit of the dial bounds Setup, whatever limits its calls have. The connection of
-// a caller that gave up is not kept, and Close of the pool ends Setup.
+// a caller that gave up is closed, and Close of the pool ends Setup.
 func TestPoolSetup_EndsWithTheDial(t *testing.T) {
 	hangs := func(_ context.Context, c *client.Client) error {
 		_, err := c.Recv(make([]byte, 1), 0)

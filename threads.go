@@ -2,19 +2,24 @@ package client
 
 import "github.com/blocksock/client/internal/sock"
 
-// SetMaxThreads sets the maximum number of calls, of all clients in the process, that hold
-// an operating-system thread while they wait. It returns the previous value. Default: 256.
-// 0: no call holds a thread. A negative n changes nothing.
+// SetMaxThreads sets how many calls of all clients in the process may hold an operating-
+// system thread while they wait, and returns the previous number. Default: 256. 0: none. A
+// negative n changes nothing.
 //
-// Further calls park, and so does every call that has waited for half a second: the
-// goroutine waits in the Go runtime's poller, as in package net. A call that waits on its
-// thread uses less CPU time if few calls wait, and goroutines that compute do not delay
-// it. A parked call holds no thread.
+// A call that holds no thread parks: its goroutine waits in the Go runtime's poller, as one
+// of package net does. Up to the limit the package decides. A call holds its thread if the
+// process computes, because the runtime serves its poller late then, and if no more clients
+// than GOMAXPROCS are in use by Recv, because that costs the least CPU time. It parks
+// otherwise, and in any case after half a second. Read parks in a process that does not
+// compute: drivers call it, and have other goroutines to run on its thread.
 //
-// A call that waits for several sockets at once (Select, a dial to several addresses) or
-// for urgent data (OOB) cannot park. If it may not hold a thread, it polls at intervals:
-// from 50 µs up to an eighth of the time that it has waited, 50 ms at most.
+// A process computes, for this purpose, if it uses more than 100 µs of CPU time for each wait
+// that ends while goroutines queue for a processor. The package looks at that every 20 ms.
 //
-// The Go runtime ends a process with more than 10,000 threads; see
+// Select, a dial of several addresses, and a Recv with OOB cannot park. Where they may not
+// hold a thread, they look at their sockets at intervals, from 50 µs up to an eighth of the
+// time that they have waited, 50 ms at most.
+//
+// The Go runtime ends a process that has more than 10,000 threads; see
 // runtime/debug.SetMaxThreads.
 func SetMaxThreads(n int) (previous int) { return sock.SetMaxThreads(n) }
