@@ -77,14 +77,14 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 }
 
 // BenchmarkPOSTs is the price of a new connection for each request that is not
-// idempotent, beside ReuseNotIdempotent, in turns.
+// idempotent, beside ReuseForNonIdempotent, in turns.
 func BenchmarkPOSTs(b *testing.B) {
 	for _, at := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
 			fresh, reused := p.client(b), p.client(b)
 			fresh.MaxConns, reused.MaxConns = 2, 2 // of five workers
-			reused.ReuseNotIdempotent = true
+			reused.ReuseForNonIdempotent = true
 			const batch = 640
 			var news, olds []float64
 			for b.Loop() {

@@ -21,17 +21,17 @@ type Role uint16
 
 // The roles of the specification.
 const (
-	Responder  Role = 1 + iota // makes a response
-	Authorizer                 // says whether there may be one
-	Filter                     // makes one of a file; it would need a second stream, which nobody serves
+	RoleResponder  Role = 1 + iota // makes a response
+	RoleAuthorizer                 // says whether there may be one
+	RoleFilter                     // makes one of a file; it would need a second stream, which nobody serves
 )
 
 // The defaults of a Client.
 const (
 	DefaultMaxConns    = 4
 	DefaultIdleTimeout = 2 * time.Second
-	DefaultMaxHeader   = 64 << 10
-	DefaultMaxSpool    = 64 << 20
+	DefaultMaxResponseHeaderBytes   = 64 << 10
+	DefaultMaxBufferedBody    = 64 << 20
 
 	DefaultRecvTimeout = 60 * time.Second // as nginx's fastcgi_read_timeout
 	DefaultSendTimeout = 60 * time.Second // as nginx's fastcgi_send_timeout
@@ -85,23 +85,23 @@ type Client struct {
 	// Pool, if not nil, has the connections, and MaxConns and IdleTimeout mean nothing.
 	Pool *client.Pool
 
-	// ReuseNotIdempotent sends requests that are not idempotent on idle connections too,
+	// ReuseForNonIdempotent sends requests that are not idempotent on idle connections too,
 	// which saves a dial for each. Such a request fails if the application closes the
 	// connection at that moment, as a worker of php-fpm does after its last request
 	// (pm.max_requests) and at a reload: the Client cannot know whether the worker has
 	// read the request, and so does not send it again. Default: each gets a new
 	// connection, which no worker has yet.
-	ReuseNotIdempotent bool
+	ReuseForNonIdempotent bool
 
-	// MaxHeader is how long a response's header may be. Default: 64 KiB.
-	MaxHeader int
+	// MaxResponseHeaderBytes is how long a response's header may be. Default: 64 KiB.
+	MaxResponseHeaderBytes int
 
-	// MaxSpool is how many bytes of a body are kept in a temporary file: of one of
+	// MaxBufferedBody is how many bytes of a body are kept in a temporary file: of one of
 	// unknown length, to know the CONTENT_LENGTH, and of every body that Handler keeps
 	// before it asks the application (see Handler.StreamBody). A longer body is
 	// ErrBodyTooLong. Default: 64 MiB. Negative: bodies of unknown length fail with
 	// ErrLengthRequired.
-	MaxSpool int64
+	MaxBufferedBody int64
 
 	once       sync.Once
 	own        *client.Pool
@@ -125,19 +125,19 @@ type Request struct {
 	Body          io.Reader
 	ContentLength int64
 
-	// Role is Responder if zero.
+	// Role is RoleResponder if zero.
 	Role Role
 
-	// Repeatable says that the request may be carried out twice. Such a request is sent
+	// Idempotent says that the request may be carried out twice. Such a request is sent
 	// once more, on a new connection, if an idle connection turns out to be closed by the
 	// application before any byte of the answer came, and if its Body, if any, is short
 	// (16 KiB). A request that ran into a limit is never sent again.
 	//
-	// Repeatable requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
+	// Idempotent requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
 	// go out on an idle connection, if there is one. Others, and those with a longer
 	// Body or with Params of more than 64 KiB, get a new connection; see
-	// Client.ReuseNotIdempotent.
-	Repeatable bool
+	// Client.ReuseForNonIdempotent.
+	Idempotent bool
 
 	// Stderr is called with what the application says there, as it comes, while the
 	// response is read; Response.Stderr has what comes later too. The bytes are its own for
@@ -212,7 +212,7 @@ func (cl *Client) Stats() client.KeyStats {
 // so does the connection, and with it the request.
 //
 // Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
-// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, a *ParamError, and
+// *TempFileError, a *ProtocolError, a ProtocolStatus, a *HeaderError, a *ParamError, and
 // io.ErrUnexpectedEOF for an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	cl.begin()
@@ -234,7 +234,7 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	// Before it reads the head, a worker may have to write what its last script has left:
 	// it would wait for us while we wait for it, if the head does not fit into the socket.
-	if body.long != nil || len(head) > shortHead || !r.isIdempotent() && !cl.ReuseNotIdempotent {
+	if body.long != nil || len(head) > shortHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent {
 		dial = cl.own.DialNew
 	}
 	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
@@ -265,7 +265,7 @@ func (r *Request) isIdempotent() bool {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return true
 	}
-	return r.Repeatable
+	return r.Idempotent
 }
 
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
@@ -294,7 +294,7 @@ func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content
 	}
 	// If an idle connection ends before any byte of the answer, the application was
 	// closing it. After a timeout the application may be working on the request.
-	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
+	again = again || r.Idempotent && body.long == nil && isEnd(err) && !x.isAnswered()
 	again = again && c.Reused() && ctx.Err() == nil
 	return nil, again, x.abandon(err)
 }
@@ -333,7 +333,7 @@ func (cl *Client) dialError(ctx context.Context, err error) error {
 func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	role := r.Role
 	if role == 0 {
-		role = Responder
+		role = RoleResponder
 	}
 	begin := binary.BigEndian.AppendUint16(nil, uint16(role))
 	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
@@ -370,8 +370,8 @@ const usualHead = 1 << 10
 const longestParam = 16 << 20 // more is no parameter
 
 func (cl *Client) maxHeader() int {
-	if cl.MaxHeader <= 0 {
-		return DefaultMaxHeader
+	if cl.MaxResponseHeaderBytes <= 0 {
+		return DefaultMaxResponseHeaderBytes
 	}
-	return cl.MaxHeader
+	return cl.MaxResponseHeaderBytes
 }

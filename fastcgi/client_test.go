@@ -45,7 +45,7 @@ func TestARequestAndItsResponse(t *testing.T) {
 		var said strings.Builder
 		r := &Request{
 			Params:     map[string]string{"WORD": "second", "CONTENT_LENGTH": "99"},
-			Repeatable: true,
+			Idempotent: true,
 			Body:       strings.NewReader("third"), ContentLength: 5,
 			Stderr: func(p []byte) { said.Write(p) },
 		}
@@ -93,10 +93,10 @@ func TestTheBodyIsAsLongAsItsLength(t *testing.T) {
 	_, body, err := whole(cl, &Request{})
 	require.NoError(t, err)
 	require.Equal(t, " 0", body)
-	cl.MaxSpool = 1000
+	cl.MaxBufferedBody = 1000
 	_, _, err = whole(cl, &Request{Body: strings.NewReader(strings.Repeat("x", 1001)), ContentLength: -1})
 	require.ErrorIs(t, err, ErrBodyTooLong)
-	cl.MaxSpool = -1
+	cl.MaxBufferedBody = -1
 	_, _, err = whole(cl, &Request{Body: strings.NewReader("x"), ContentLength: -1})
 	require.ErrorIs(t, err, ErrLengthRequired)
 }
@@ -130,10 +130,10 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"STDOUT after its end":     {pieces: [][]byte{ok, appendRecord(nil, stdout, requestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
 		"STDERR after its end":     {pieces: [][]byte{ok, appendRecord(nil, stderr, requestID, nil), appendRecord(nil, stderr, requestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
 		"an end that is too short": {pieces: [][]byte{ok, appendRecord(nil, endRequest, requestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
-		"overloaded":               {pieces: [][]byte{end(0, 2)}, is: Overloaded, says: "OVERLOADED"},
-		"no multiplexing":          {pieces: [][]byte{end(0, 1)}, is: CannotMultiplex, says: "CANT_MPX_CONN"},
-		"no such role":             {pieces: [][]byte{end(0, 3)}, is: UnknownRole, says: "UNKNOWN_ROLE"},
-		"another status":           {pieces: [][]byte{ok, end(0, 9)}, is: Refusal(9), says: "protocol status 9"},
+		"overloaded":               {pieces: [][]byte{end(0, 2)}, is: StatusOverloaded, says: "OVERLOADED"},
+		"no multiplexing":          {pieces: [][]byte{end(0, 1)}, is: StatusCantMultiplex, says: "CANT_MPX_CONN"},
+		"no such role":             {pieces: [][]byte{end(0, 3)}, is: StatusUnknownRole, says: "UNKNOWN_ROLE"},
+		"another status":           {pieces: [][]byte{ok, end(0, 9)}, is: ProtocolStatus(9), says: "protocol status 9"},
 		"no response":              {pieces: [][]byte{end(0, 0)}, as: &malformed, says: "does not end"},
 		"half a header":            {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\r\n")), end(0, 0)}, as: &malformed, says: "does not end"},
 		"no header":                {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("<html>\n\nhello")), end(0, 0)}, as: &malformed, says: `not a field: "<html>"`},
@@ -151,7 +151,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 				a.write(t, out("good")...)
 				return true
 			})
-			_, body, err := whole(cl, &Request{Repeatable: true})
+			_, body, err := whole(cl, &Request{Idempotent: true})
 			require.Error(t, err, body)
 			if test.is != nil {
 				require.ErrorIs(t, err, test.is)
@@ -293,7 +293,7 @@ func TestWhatIsGivenUpEndsItsConnection(t *testing.T) {
 		"cancelled before the header": func(t *testing.T, cl *Client) {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 			defer cancel()
-			_, err := cl.Do(ctx, &Request{Params: map[string]string{"SILENT": "1"}, Repeatable: true})
+			_, err := cl.Do(ctx, &Request{Params: map[string]string{"SILENT": "1"}, Idempotent: true})
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		},
 		"timed out": func(t *testing.T, cl *Client) {
@@ -330,11 +330,11 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 		request Request
 		works   bool
 	}{
-		"repeatable":               {Request{Repeatable: true}, true},
-		"repeatable, short body":   {Request{Repeatable: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
+		"repeatable":               {Request{Idempotent: true}, true},
+		"repeatable, short body":   {Request{Idempotent: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
 		"not repeatable":           {Request{}, false},
 		"a GET, not repeatable":    {Request{Params: map[string]string{"REQUEST_METHOD": "GET"}}, false},
-		"repeatable, answer begun": {Request{Repeatable: true, Params: map[string]string{"BEGIN": "1"}}, false},
+		"repeatable, answer begun": {Request{Idempotent: true, Params: map[string]string{"BEGIN": "1"}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var requests atomic.Int64
@@ -349,7 +349,7 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 				}
 				return false // it has read the request, and closes
 			})
-			cl.ReuseNotIdempotent = true
+			cl.ReuseForNonIdempotent = true
 			_, _, err := whole(cl, &Request{})
 			require.NoError(t, err)
 			_, body, err := whole(cl, &test.request)
@@ -368,7 +368,7 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 	// A new connection that fails is no reason for another.
 	var requests atomic.Int64
 	cl := application(t, func(*asked) bool { requests.Add(1); return false })
-	_, _, err := whole(cl, &Request{Repeatable: true})
+	_, _, err := whole(cl, &Request{Idempotent: true})
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	require.EqualValues(t, 1, requests.Load())
 }
@@ -389,7 +389,7 @@ func TestConnectionsAreBoundedAndShort(t *testing.T) {
 	for i := range 24 {
 		wg.Go(func() {
 			for range 20 {
-				_, body, err := whole(cl, &Request{Params: map[string]string{"N": fmt.Sprint(i)}, Repeatable: i%2 == 0})
+				_, body, err := whole(cl, &Request{Params: map[string]string{"N": fmt.Sprint(i)}, Idempotent: i%2 == 0})
 				if err != nil || body != fmt.Sprint(i) {
 					t.Error(i, body, err)
 				}
@@ -406,12 +406,12 @@ func TestConnectionsAreBoundedAndShort(t *testing.T) {
 	require.ErrorIs(t, cl.Close(), net.ErrClosed)
 }
 
-func TestValues(t *testing.T) {
+func TestGetValues(t *testing.T) {
 	cl := goResponder(t, http.NotFoundHandler())
-	values, err := cl.Values(context.Background())
+	values, err := cl.GetValues(context.Background())
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"FCGI_MPXS_CONNS": "1"}, values)
-	_, err = cl.Values(context.Background(), strings.Repeat("N", 70_000))
+	_, err = cl.GetValues(context.Background(), strings.Repeat("N", 70_000))
 	require.ErrorContains(t, err, "do not fit")
 }
 
@@ -433,7 +433,7 @@ func TestManyRequestsToGosServer(t *testing.T) {
 						"REQUEST_METHOD": "POST", "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": fmt.Sprintf("/%d?k=%d", i, k),
 						"HTTP_X_WORD": fmt.Sprint(i * k),
 					},
-					Repeatable: true,
+					Idempotent: true,
 					Body:       io.LimitReader(zeros{}, int64(size)), ContentLength: int64(size),
 				})
 				if want := fmt.Sprintf("POST /%d k=%d %d %d", i, k, i*k, size); err != nil || body != want {

@@ -22,7 +22,7 @@
 // has its next request. Such a script also keeps its worker, and the next request on
 // that connection waits for it.
 //
-// A worker may end at any time, and its connection with it: see [Request.Repeatable] for
+// A worker may end at any time, and its connection with it: see [Request.Idempotent] for
 // what is sent again, and what gets a new connection for that reason.
 //
 // # Limits

@@ -20,24 +20,24 @@ func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("fastcgi: %s (% x)", e.Reason, e.Head)
 }
 
-// A Refusal is why an application has not carried a request out, which it has not
+// A ProtocolStatus is why an application has not carried a request out, which it has not
 // begun: the protocol status of END_REQUEST.
-type Refusal uint8
+type ProtocolStatus uint8
 
 // The refusals.
 const (
-	CannotMultiplex Refusal = 1 + iota // CANT_MPX_CONN: two requests on one connection
-	Overloaded                         // OVERLOADED: no room for it now
-	UnknownRole                        // UNKNOWN_ROLE: no such Request.Role there
+	StatusCantMultiplex ProtocolStatus = 1 + iota // CANT_MPX_CONN: two requests on one connection
+	StatusOverloaded                         // OVERLOADED: no room for it now
+	StatusUnknownRole                        // UNKNOWN_ROLE: no such Request.Role there
 )
 
-func (r Refusal) Error() string {
+func (r ProtocolStatus) Error() string {
 	switch r {
-	case CannotMultiplex:
+	case StatusCantMultiplex:
 		return "fastcgi: the application takes one request a connection (CANT_MPX_CONN)"
-	case Overloaded:
+	case StatusOverloaded:
 		return "fastcgi: the application is overloaded (OVERLOADED)"
-	case UnknownRole:
+	case StatusUnknownRole:
 		return "fastcgi: the application does not have the role (UNKNOWN_ROLE)"
 	}
 	return fmt.Sprintf("fastcgi: protocol status %d", uint8(r))
@@ -69,16 +69,16 @@ func (e *BodyError) Unwrap() error { return e.Err }
 // Timeout reports whether Err is a timeout.
 func (e *BodyError) Timeout() bool { return isTimeout(e.Err) }
 
-// A SpoolError is an error of the temporary file for a request's body of unknown length.
+// A TempFileError is an error of the temporary file for a request's body of unknown length.
 // errors.Is finds syscall.ENOSPC if the disk is full.
-type SpoolError struct{ Err error }
+type TempFileError struct{ Err error }
 
-func (e *SpoolError) Error() string {
+func (e *TempFileError) Error() string {
 	return fmt.Sprintf("fastcgi: the temporary file for a body of unknown length: %v; make room in %s, or set TMPDIR", e.Err, os.TempDir())
 }
 
 // Unwrap gives the error of the file.
-func (e *SpoolError) Unwrap() error { return e.Err }
+func (e *TempFileError) Unwrap() error { return e.Err }
 
 // A BusyError is the error of a request that got no connection within
 // Options.ConnectTimeout, or before its context's deadline, because all MaxConns were in
@@ -143,7 +143,7 @@ var (
 	// keep one to count it.
 	ErrLengthRequired = errors.New("fastcgi: the length of the body is not known")
 
-	// ErrBodyTooLong is for a body that is kept and longer than Client.MaxSpool, or that
+	// ErrBodyTooLong is for a body that is kept and longer than Client.MaxBufferedBody, or that
 	// has more than its ContentLength.
 	ErrBodyTooLong = errors.New("fastcgi: the body is too long")
 

@@ -58,7 +58,7 @@ func ExampleTransport() {
 	defer stop()
 	app := &fastcgi.Client{Network: network, Address: address}
 	defer app.Close()
-	web := &http.Client{Transport: &fastcgi.Transport{Client: app, Root: "/srv/www"}}
+	web := &http.Client{Transport: &fastcgi.Transport{Client: app, ScriptRoot: "/srv/www"}}
 
 	resp, err := web.Get("http://localhost/index.php?name=me")
 	if err != nil {

@@ -111,14 +111,14 @@ func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
 func TestAFallbackThatIsNoScriptIsAnError(t *testing.T) {
 	for _, fallback := range []string{"index.php", "/index.html", "/index.php?q=$uri", "/index.php?x", "=404"} {
 		var said strings.Builder
-		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, Log: logTo(&said)}
+		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, ErrorLog: logTo(&said)}
 		s := serving(t, h)
 		resp, _ := get(t, s, "/x")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
 		require.Contains(t, said.String(), "set it to one like /index.php")
 	}
 	var said strings.Builder
-	s := serving(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", Log: logTo(&said)})
+	s := serving(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", ErrorLog: logTo(&said)})
 	resp, _ := get(t, s, "/x")
 	require.Equal(t, http.StatusNotFound, resp.StatusCode)
 	require.Contains(t, said.String(), "no Fallback /index.php")
@@ -129,7 +129,7 @@ func TestALinkOutOfTheRootIsFollowedIfThatIsWanted(t *testing.T) {
 	base := files(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
 	require.NoError(t, os.Symlink(filepath.Join(base, "storage/app/public"), filepath.Join(base, "public/storage")))
 	for _, follow := range []bool{false, true} {
-		s := serving(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowLinks: follow})
+		s := serving(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowSymlinks: follow})
 		resp, _ := get(t, s, "/storage/a.txt")
 		require.Equal(t, follow, resp.StatusCode == http.StatusOK)
 	}

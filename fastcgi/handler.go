@@ -19,7 +19,7 @@ import (
 // file, and what follows is PATH_INFO. A directory is its first Index that is there. A
 // file that is there is sent. All else is Fallback, or 404. Paths with a zero byte or a
 // line's end are refused. Files and directories whose name begins with a dot are not
-// there, unless DotFiles is set; /.well-known is (RFC 8615).
+// there, unless ServeDotFiles is set; /.well-known is (RFC 8615).
 //
 // Under http.StripPrefix, or what else shortens the path of a request's URL, SCRIPT_NAME
 // and redirects have the prefix that was removed.
@@ -34,7 +34,7 @@ import (
 // What goes wrong before the response's header has a status. Of the request: 400, 408
 // (the client stopped sending), 411, 413 (also where http.MaxBytesReader says so). Of
 // this machine: 500, 507 (no room for a body). Of the application: 502 (an answer that
-// is none), 503 with Retry-After (Overloaded, or all connections were in use for
+// is none), 503 with Retry-After (StatusOverloaded, or all connections were in use for
 // Options.ConnectTimeout), 504 (another limit). After the header, the client's
 // connection is ended, or its stream over HTTP/2, so that a part never passes for the
 // whole.
@@ -43,14 +43,14 @@ type Handler struct {
 
 	// Root is the directory, as this program has it. If it is a symbolic link, or is
 	// below one, each request is served from where the link leads at that time.
-	// AppRoot is what the application calls the directory, if it sees another file
+	// ScriptRoot is what the application calls the directory, if it sees another file
 	// system. Default: Root, made absolute.
 	Root    string
-	AppRoot string
+	ScriptRoot string
 
 	// ResolveRootSymlink has the application get Root with its symbolic links resolved,
 	// in DOCUMENT_ROOT and SCRIPT_FILENAME: nginx's $realpath_root. PHP's opcode cache
-	// then sees that a link was switched to another release. AppRoot is not resolved.
+	// then sees that a link was switched to another release. ScriptRoot is not resolved.
 	ResolveRootSymlink bool
 
 	// Index are the names of what a directory shows. Default: index.php, index.html.
@@ -67,18 +67,18 @@ type Handler struct {
 	// "?$query_string", "?$args", "$is_args$args". Default: 404.
 	Fallback string
 
-	// FollowLinks has symbolic links followed that lead out of the root. By default
+	// FollowSymlinks has symbolic links followed that lead out of the root. By default
 	// they are not there. Links that stay inside are followed in any case.
-	FollowLinks bool
+	FollowSymlinks bool
 
-	// DotFiles has files and directories served whose name begins with a dot, such as
+	// ServeDotFiles has files and directories served whose name begins with a dot, such as
 	// .env and .git. By default only /.well-known is.
-	DotFiles bool
+	ServeDotFiles bool
 
 	// StreamBody has the application get a request's body as the client sends it:
 	// nginx's fastcgi_request_buffering off. The worker waits for the client meanwhile.
 	// By default a body is received first: up to 16 KiB in memory, and up to
-	// Client.MaxSpool in a temporary file. A longer one is 413. If MaxSpool is
+	// Client.MaxBufferedBody in a temporary file. A longer one is 413. If MaxBufferedBody is
 	// negative, bodies of known length are streamed. A body of unknown length is
 	// received first in any case, since the application has to know the length.
 	StreamBody bool
@@ -102,9 +102,9 @@ type Handler struct {
 	// from a header that the server in front does not set itself.
 	Params func(*http.Request) map[string]string
 
-	// Log is told what went wrong, a line each time, in which what is not printable is
+	// ErrorLog is told what went wrong, a line each time, in which what is not printable is
 	// escaped. Default: the log package's standard logger.
-	Log *log.Logger
+	ErrorLog *log.Logger
 
 	once  sync.Once
 	abs   string // Root
@@ -174,7 +174,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	t, script := split(p, h.Extensions)
 	switch {
-	case !h.DotFiles && hidden(t.name):
+	case !h.ServeDotFiles && hidden(t.name):
 		q.refuse(http.StatusNotFound)
 		return
 	case script && root.isFile(t.name):

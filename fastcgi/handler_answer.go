@@ -14,8 +14,8 @@ func (q *request) run(t target) {
 	t.prefix = q.prefix
 	root := q.root.path
 	switch {
-	case q.AppRoot != "":
-		root = q.AppRoot
+	case q.ScriptRoot != "":
+		root = q.ScriptRoot
 	case q.ResolveRootSymlink:
 		root = q.root.real
 	}
@@ -66,7 +66,7 @@ func (q *request) run(t target) {
 // body gives a request its body: whole, so that no worker waits for a client, or as it
 // comes.
 func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
-	length, most := q.r.ContentLength, cmp.Or(q.Client.MaxSpool, DefaultMaxSpool)
+	length, most := q.r.ContentLength, cmp.Or(q.Client.MaxBufferedBody, DefaultMaxBufferedBody)
 	switch {
 	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
 		return keptBody{}, nil

@@ -239,7 +239,7 @@ func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	}
 	f, err := temporaryFile()
 	if err != nil {
-		return keptBody{}, &SpoolError{err}
+		return keptBody{}, &TempFileError{err}
 	}
 	total, err := io.Copy(f, io.LimitReader(io.MultiReader(bytes.NewReader(head), in), most+1))
 	if err == nil {
@@ -249,7 +249,7 @@ func keepBody(in *clientBody, length, most int64) (keptBody, error) {
 	case in.err != nil:
 		err = in.err
 	case err != nil:
-		err = &SpoolError{err}
+		err = &TempFileError{err}
 	default:
 		return kept(f, f, total, length, most)
 	}

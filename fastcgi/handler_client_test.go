@@ -186,7 +186,7 @@ func TestAnAnswerLongerThanTheFileMayBeWaitsForItsClient(t *testing.T) {
 func TestWithoutATemporaryFile(t *testing.T) {
 	h, _, ups := bigAnswers(t, 2)
 	var said lockedBuilder
-	h.Log = logTo(&said)
+	h.ErrorLog = logTo(&said)
 	s := serving(t, h)
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
 	resp, err := s.Client().Get(s.URL + "/big.php")
@@ -206,8 +206,8 @@ func TestWithoutATemporaryFile(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusOK, resp.StatusCode, "in memory")
 
-	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
-	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{syscall.EDQUOT}))
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&TempFileError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&TempFileError{syscall.EDQUOT}))
 	require.Equal(t, http.StatusRequestURITooLong, statusFor(&ParamError{Name: "QUERY_STRING", Err: io.ErrUnexpectedEOF}))
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, statusFor(&ParamError{Name: "HTTP_COOKIE", Err: io.ErrUnexpectedEOF}))
 }
@@ -418,7 +418,7 @@ func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
 // The limits of http.Server hold as well: they bound the whole.
 func TestTheServersLimitsHoldToo(t *testing.T) {
 	h, _, _ := bigAnswers(t, 2)
-	h.Log = logTo(io.Discard)
+	h.ErrorLog = logTo(io.Discard)
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ReadTimeout, s.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
 	s.Start()
@@ -463,7 +463,7 @@ func TestWhatIsWrongWithABodyIsTheClientsFault(t *testing.T) {
 		}
 		require.EqualValues(t, 2, ups.Load())
 		if !stream {
-			h.Client.MaxSpool = 1000
+			h.Client.MaxBufferedBody = 1000
 			resp, err := s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", 1001)))
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())
@@ -487,7 +487,7 @@ func TestBusyIsSaidToBeSo(t *testing.T) {
 	})
 	cl.MaxConns, cl.Options = 1, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: enough}
 	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(&said)})
 	t.Cleanup(answer)
 	resp, _ := get(t, s, "/a.php?overloaded")
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
@@ -546,7 +546,7 @@ func TestTheLogEscapesControlCharacters(t *testing.T) {
 		return true
 	})
 	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(&said)})
 	get(t, s, "/a.php/%1b%5b31m%7f%c2%85x")
 	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", said.String())
 	for in, want := range map[string]string{"": "", "a": "a", "\ufffd": "\ufffd", "\xc3": `\xc3`, "a\nb\n": `a\nb`} {
@@ -601,7 +601,7 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 			})
 			cl.MaxConns = 2 * streams
 			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), StreamBody: streamBody}
-			h.Log = logTo(io.Discard)
+			h.ErrorLog = logTo(io.Discard)
 			s := httptest.NewUnstartedServer(h)
 			s.EnableHTTP2 = true
 			s.Config.ErrorLog = logTo(io.Discard)
@@ -700,7 +700,7 @@ func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
 		h.ServeHTTP(w, r)
 	}))
 	s.EnableHTTP2 = true
-	s.Config.ErrorLog, h.Log = logTo(io.Discard), logTo(io.Discard)
+	s.Config.ErrorLog, h.ErrorLog = logTo(io.Discard), logTo(io.Discard)
 	var conns atomic.Int64
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {

@@ -23,7 +23,7 @@ func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
 	h, _, ups := bigAnswers(t, 2)
 	h.Root = files(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
 	h.ClientTimeout = 500 * time.Millisecond
-	h.Client.MaxSpool = 900
+	h.Client.MaxBufferedBody = 900
 	s := serving(t, h)
 	var wg sync.WaitGroup
 	for _, length := range []string{"Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nx", "Content-Length: 10000000\r\n\r\nx"} {
@@ -57,7 +57,7 @@ func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
 
 // An error of the application is no reason to end the client's connection.
 func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
-	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), Log: logTo(io.Discard)}
+	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(io.Discard)}
 	s := serving(t, h)
 	for _, n := range []int{10, shortBody + 1} {
 		conn := dialed(t, s, "")
@@ -93,7 +93,7 @@ func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
 	})
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(&said)})
 	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
 		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
 		require.NoError(t, err)

@@ -18,9 +18,9 @@ const retryAfter = "5"
 func statusFor(err error) int {
 	var tooLarge *http.MaxBytesError
 	var body *BodyError
-	var file *SpoolError
+	var file *TempFileError
 	var busy *BusyError
-	var refusal Refusal
+	var refusal ProtocolStatus
 	var param *ParamError
 	switch {
 	case errors.As(err, &param) && (param.Name == "QUERY_STRING" || param.Name == "REQUEST_URI"):
@@ -39,7 +39,7 @@ func statusFor(err error) int {
 		return http.StatusInsufficientStorage
 	case errors.As(err, &file):
 		return http.StatusInternalServerError
-	case errors.As(err, &busy), errors.As(err, &refusal) && refusal == Overloaded:
+	case errors.As(err, &busy), errors.As(err, &refusal) && refusal == StatusOverloaded:
 		return http.StatusServiceUnavailable
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
@@ -62,8 +62,8 @@ func isGone(r *http.Request) bool { return errors.Is(r.Context().Err(), context.
 
 func (h *Handler) logf(format string, args ...any) {
 	line := escape(fmt.Sprintf(format, args...))
-	if h.Log != nil {
-		h.Log.Print(line)
+	if h.ErrorLog != nil {
+		h.ErrorLog.Print(line)
 		return
 	}
 	log.Print("fastcgi: " + line)

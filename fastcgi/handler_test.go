@@ -42,7 +42,7 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 			return true
 		})
 	}
-	h.Log = log.New(io.Discard, "", 0)
+	h.ErrorLog = log.New(io.Discard, "", 0)
 	s := httptest.NewServer(h)
 	s.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	t.Cleanup(func() {
@@ -53,7 +53,7 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 }
 
 func TestWhatAPathStandsFor(t *testing.T) {
-	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowLinks: true}} {
+	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowSymlinks: true}} {
 		t.Run(name, func(t *testing.T) {
 			s := rooted(t, h)
 			missing := "404 page not found\n"
@@ -61,7 +61,7 @@ func TestWhatAPathStandsFor(t *testing.T) {
 				missing = "/root/index.php|/index.php|"
 			}
 			out := missing
-			if h.FollowLinks {
+			if h.FollowSymlinks {
 				out = "secret"
 			}
 			for path, want := range map[string]string{
@@ -78,7 +78,7 @@ func TestWhatAPathStandsFor(t *testing.T) {
 				require.Equal(t, want, body, path)
 			}
 			_, body := get(t, s, "/out.php")
-			require.Equal(t, h.FollowLinks, strings.HasPrefix(body, "/root/out.php|"), body)
+			require.Equal(t, h.FollowSymlinks, strings.HasPrefix(body, "/root/out.php|"), body)
 			resp, _ := get(t, s, "/dir?x=1")
 			require.Equal(t, http.StatusMovedPermanently, resp.StatusCode)
 			require.Equal(t, "/dir/?x=1", resp.Header.Get("Location"))
@@ -127,7 +127,7 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 
 	unknown := func() io.Reader { return io.MultiReader(strings.NewReader(strings.Repeat("x", 1000))) }
 	for spool, want := range map[int64]int{-1: 411, 999: 413} {
-		h.Client.MaxSpool = spool
+		h.Client.MaxBufferedBody = spool
 		resp, err := s.Client().Post(s.URL+"/a.php", "text/plain", unknown())
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
@@ -141,7 +141,7 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 
 func TestNoRootIsNoDirectory(t *testing.T) {
 	for _, root := range []string{"", filepath.Join(t.TempDir(), "nowhere")} {
-		h := &Handler{Client: &Client{}, Root: root, Log: log.New(io.Discard, "", 0)}
+		h := &Handler{Client: &Client{}, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/main_test.go", nil))
 		require.Equal(t, http.StatusInternalServerError, w.Code)
@@ -216,7 +216,7 @@ func TestTransport(t *testing.T) {
 			end(0, 0))
 		return true
 	})
-	hc := &http.Client{Transport: &Transport{Client: cl, Root: "/srv", Script: "/front.php"}}
+	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}}
 	body := closing{strings.NewReader("question"), make(chan struct{})}
 	req, err := http.NewRequest(http.MethodPost, "https://example.com/a.php/info", body)
 	require.NoError(t, err)

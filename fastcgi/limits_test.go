@@ -204,7 +204,7 @@ func TestErrorsOfABodyAreItsOwn(t *testing.T) {
 	}
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
 	_, _, err := whole(cl, &Request{Body: strings.NewReader("x"), ContentLength: -1})
-	var file *SpoolError
+	var file *TempFileError
 	require.ErrorAs(t, err, &file)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.ErrorContains(t, err, "TMPDIR")
@@ -229,7 +229,7 @@ func TestWhereAllConnectionsAreInUseTheErrorSaysSo(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return cl.Stats().Active == 2 }, enough, time.Millisecond)
 	for _, repeatable := range []bool{true, false} {
-		_, _, err := whole(cl, &Request{Repeatable: repeatable})
+		_, _, err := whole(cl, &Request{Idempotent: repeatable})
 		var busy *BusyError
 		require.ErrorAs(t, err, &busy)
 		require.Equal(t, 2, busy.Conns)

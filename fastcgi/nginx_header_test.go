@@ -71,7 +71,7 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 		return true
 	})
 	root := scripts(t, map[string]string{"a.php": ""})
-	h := &Handler{Client: cl, Root: root, Log: log.New(io.Discard, "", 0)}
+	h := &Handler{Client: cl, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 	s := httptest.NewServer(h)
 	defer h.Close()
 	defer s.Close()

@@ -222,7 +222,7 @@ func newRequest(r *http.Request, p map[string]string) (*Request, error) {
 	req := &Request{Params: p}
 	switch method(r) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace: // RFC 9110, 9.2.1
-		req.Repeatable = true
+		req.Idempotent = true
 	}
 	return req, nil
 }

@@ -205,7 +205,7 @@ func TestAddressesAreIPAddresses(t *testing.T) {
 
 // RFC 3875, 4.1.8: there is a REMOTE_ADDR in any case.
 func TestTransportSaysWhoAsks(t *testing.T) {
-	tr := &Transport{Client: envApplication(t), Root: "/srv"}
+	tr := &Transport{Client: envApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("https://example.com:444/a.php?x=1")
 	require.NoError(t, err)
 	b, err := io.ReadAll(resp.Body)

@@ -81,7 +81,7 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 		".env": "secret", "a/.git/config": "secret", ".hidden.php": "secret source", "remote.php": "secret source", "index.php": "secret source",
 		".dir/index.html": "secret", "dir.php/.env": "secret",
 	}
-	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {DotFiles: true}} {
+	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {ServeDotFiles: true}} {
 		t.Run(name, func(t *testing.T) {
 			h.Root, h.Client = files(t, contents), envApplication(t)
 			s := serving(t, h)
@@ -105,7 +105,7 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 				switch {
 				case path == "/.%2fenv": // which is /env
 					require.NotEqual(t, "secret", body)
-				case !h.DotFiles:
+				case !h.ServeDotFiles:
 					require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
 				default:
 					require.NotEqual(t, http.StatusNotFound, resp.StatusCode, path)
@@ -115,7 +115,7 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 			require.NotEqual(t, "secret", body)
 		})
 	}
-	tr := &Transport{Client: envApplication(t), Root: "/srv"}
+	tr := &Transport{Client: envApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("http://x/remote.php/dav/.bashrc")
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())

@@ -268,7 +268,7 @@ func TestPHPOfEveryKind(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		})
 		t.Run("values", func(t *testing.T) {
-			values, err := cl.Values(context.Background())
+			values, err := cl.GetValues(context.Background())
 			require.NoError(t, err)
 			require.Equal(t, "0", values["FCGI_MPXS_CONNS"], "%v", values)
 		})
@@ -318,7 +318,7 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 				}
 				ctx, cancel := context.WithCancel(context.Background())
 				query := fmt.Sprintf("id=%s&lines=%d", id, lines)
-				resp, err := cl.Do(ctx, &Request{Repeatable: true, Params: map[string]string{
+				resp, err := cl.Do(ctx, &Request{Idempotent: true, Params: map[string]string{
 					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": root + "/id.php", "QUERY_STRING": query,
 					"REQUEST_URI": "/id.php?" + query, "SERVER_PROTOCOL": "HTTP/1.1",
 				}})
@@ -420,7 +420,7 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 				word := fmt.Sprintf("%d %d", i, k)
 				resp, body, err := whole(cl, &Request{
 					Params:     map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
-					Repeatable: k%2 == 0, // on a connection that was kept, under an id that is not the first
+					Idempotent: k%2 == 0, // on a connection that was kept, under an id that is not the first
 					Body:       strings.NewReader(word), ContentLength: int64(len(word)),
 				})
 				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {

@@ -59,7 +59,7 @@ func TestARequestThatIsNotTakenIsNotSentAgain(t *testing.T) {
 	cl.Options = &client.Options{SendTimeout: 200 * time.Millisecond, SendBuffer: 4096}
 	_, _, err := whole(cl, &Request{})
 	require.NoError(t, err)
-	_, _, err = whole(cl, &Request{Repeatable: true, Params: map[string]string{"LONG": strings.Repeat("x", 60_000)}})
+	_, _, err = whole(cl, &Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 60_000)}})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.EqualValues(t, 1, conns.Load())
 }
@@ -76,9 +76,9 @@ func TestARequestWhoseAnswerHasBegunIsNotSentAgain(t *testing.T) {
 			a.write(t, part)
 			return false
 		})
-		_, _, err := whole(cl, &Request{Repeatable: true})
+		_, _, err := whole(cl, &Request{Idempotent: true})
 		require.NoError(t, err)
-		_, _, err = whole(cl, &Request{Repeatable: true})
+		_, _, err = whole(cl, &Request{Idempotent: true})
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "%q", part)
 		require.EqualValues(t, 2, requests.Load())
 	}
@@ -95,18 +95,18 @@ func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
 		r      Request
 		reused bool
 	}{
-		"repeatable":                  {Request{Repeatable: true}, true},
+		"repeatable":                  {Request{Idempotent: true}, true},
 		"not repeatable":              {Request{}, false},
 		"not repeatable, with a body": {Request{Body: strings.NewReader("x"), ContentLength: 1}, false},
 		"repeatable, with a long body": {Request{
-			Repeatable: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: 1 << 20,
+			Idempotent: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: 1 << 20,
 		}, false},
 		"repeatable, with a body that turns out to be long": {Request{
-			Repeatable: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: -1,
+			Idempotent: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: -1,
 		}, false},
-		"repeatable, with long parameters": {Request{Repeatable: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
+		"repeatable, with long parameters": {Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
 		"repeatable, with a body that turns out to be short": {Request{
-			Repeatable: true, Body: strings.NewReader("x"), ContentLength: -1,
+			Idempotent: true, Body: strings.NewReader("x"), ContentLength: -1,
 		}, true},
 	} {
 		_, _, err := whole(cl, &Request{})
@@ -116,7 +116,7 @@ func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
 		require.Equal(t, test.reused, body != "0", name)
 	}
 	require.LessOrEqual(t, cl.Stats().Idle, DefaultMaxConns)
-	cl.ReuseNotIdempotent = true
+	cl.ReuseForNonIdempotent = true
 	_, body, err := whole(cl, &Request{})
 	require.NoError(t, err)
 	require.NotEqual(t, "0", body)
@@ -141,7 +141,7 @@ func TestPOSTsToWorkersThatEndAreCarriedOutOnce(t *testing.T) {
 						for i := range n / at {
 							id := fmt.Sprintf("%d-%d", g, i)
 							r := asking(filepath.Join(root, "p.php"))
-							r.Params["REQUEST_METHOD"], r.Repeatable = "POST", false
+							r.Params["REQUEST_METHOD"], r.Idempotent = "POST", false
 							r.Body, r.ContentLength = strings.NewReader(id), int64(len(id))
 							for _, r := range []*Request{r, asking(filepath.Join(root, "g.php"))} {
 								if _, body, err := whole(cl, r); err != nil || body != "ok" {

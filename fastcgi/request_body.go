@@ -135,15 +135,15 @@ func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
 		short := make([]byte, r.ContentLength)
 		err := s.readNow(ctx, func() error { return readExactly(s, short, r.ContentLength) }, func() {})
 		return content{length: r.ContentLength, short: short}, err
-	case cl.MaxSpool < 0:
+	case cl.MaxBufferedBody < 0:
 		s.release()
 		return content{}, ErrLengthRequired
 	}
-	most := cmp.Or(cl.MaxSpool, DefaultMaxSpool)
+	most := cmp.Or(cl.MaxBufferedBody, DefaultMaxBufferedBody)
 	f, err := temporaryFile()
 	if err != nil {
 		s.release()
-		return content{}, &SpoolError{err}
+		return content{}, &TempFileError{err}
 	}
 	var length int64
 	err = s.readNow(ctx, func() (err error) {

@@ -241,7 +241,7 @@ func (x *exchange) ended(content []byte) error {
 		return &ProtocolError{Reason: fmt.Sprintf("END_REQUEST of %d bytes", len(content))}
 	}
 	if status := content[4]; status != 0 {
-		return Refusal(status)
+		return ProtocolStatus(status)
 	}
 	x.mu.Lock()
 	x.appStatus = binary.BigEndian.Uint32(content)

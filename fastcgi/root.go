@@ -65,7 +65,7 @@ func (h *Handler) acquire() (*docRoot, error) {
 		return nil, http.ErrServerClosed
 	}
 	if h.root == nil || !os.SameFile(info, h.root.info) {
-		d, err := openRoot(h.abs, h.FollowLinks)
+		d, err := openRoot(h.abs, h.FollowSymlinks)
 		if err != nil {
 			return nil, err
 		}

@@ -30,8 +30,8 @@ func files(t testing.TB, contents map[string]string) string {
 // serving is an HTTP server of a Handler, which is closed with it.
 func serving(t testing.TB, h *Handler) *httptest.Server {
 	t.Helper()
-	if h.Log == nil {
-		h.Log = log.New(io.Discard, "", 0)
+	if h.ErrorLog == nil {
+		h.ErrorLog = log.New(io.Discard, "", 0)
 	}
 	s := httptest.NewServer(h)
 	s.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -62,9 +62,9 @@ func openFiles(t testing.TB) int {
 // was 404, for as long as the program ran.
 func TestAReleaseThatIsSwitchedByALinkIsServedAtOnce(t *testing.T) {
 	for name, h := range map[string]*Handler{
-		"the path": {}, "the real path": {ResolveRootSymlink: true}, "links followed": {FollowLinks: true},
-		"links followed, the real path": {FollowLinks: true, ResolveRootSymlink: true},
-		"another's path":                {AppRoot: "/app", ResolveRootSymlink: true},
+		"the path": {}, "the real path": {ResolveRootSymlink: true}, "links followed": {FollowSymlinks: true},
+		"links followed, the real path": {FollowSymlinks: true, ResolveRootSymlink: true},
+		"another's path":                {ScriptRoot: "/app", ResolveRootSymlink: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := files(t, map[string]string{"releases/0/public/style.css": "css 0", "releases/0/public/index.php": ""})
@@ -89,8 +89,8 @@ func TestAReleaseThatIsSwitchedByALinkIsServedAtOnce(t *testing.T) {
 				require.Equal(t, http.StatusOK, resp.StatusCode)
 				root := h.Root
 				switch {
-				case h.AppRoot != "":
-					root = h.AppRoot
+				case h.ScriptRoot != "":
+					root = h.ScriptRoot
 				case h.ResolveRootSymlink:
 					root = filepath.Join(release, "public")
 				}
@@ -176,7 +176,7 @@ func TestLinksThatStayInsideAreFollowed(t *testing.T) {
 func TestFilesWhoseNamesAreNotUTF8AreServed(t *testing.T) {
 	for _, follow := range []bool{false, true} {
 		root := files(t, map[string]string{"caf\xe9.txt": "latin", "d\xe9/index.html": "index", "r\xe9.php": "secret source"})
-		s := serving(t, &Handler{Client: envApplication(t), Root: root, FollowLinks: follow})
+		s := serving(t, &Handler{Client: envApplication(t), Root: root, FollowSymlinks: follow})
 		_, body := get(t, s, "/caf%E9.txt")
 		require.Equal(t, "latin", body)
 		resp, _ := get(t, s, "/d%E9")

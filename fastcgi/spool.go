@@ -32,7 +32,7 @@ func spool(f *os.File, body io.Reader, most int64) (length int64, err error) {
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		return 0, &SpoolError{err}
+		return 0, &TempFileError{err}
 	}
 	return length, nil
 }

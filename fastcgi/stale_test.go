@@ -27,7 +27,7 @@ func scripts(t testing.TB, contents map[string]string) (dir string) {
 
 // asking is a request for a script by GET.
 func asking(script string) *Request {
-	return &Request{Repeatable: true, Params: map[string]string{
+	return &Request{Idempotent: true, Params: map[string]string{
 		"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/",
 	}}
 }
@@ -112,7 +112,7 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 		return true
 	})
 	for i := range 3 {
-		resp, body, err := whole(cl, &Request{Repeatable: true})
+		resp, body, err := whole(cl, &Request{Idempotent: true})
 		require.NoError(t, err)
 		require.Equal(t, "firstsecond", body)
 		require.Equal(t, http.Header{"X-Is": {"own"}}, resp.Header)
@@ -155,7 +155,7 @@ func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
 		})
 		cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
 		begin := time.Now()
-		r := &Request{Repeatable: true}
+		r := &Request{Idempotent: true}
 		if size > 0 {
 			r.Body, r.ContentLength = io.LimitReader(zeros{}, int64(size)), int64(size)
 		}

@@ -183,7 +183,7 @@ func TestTorture(t *testing.T) {
 	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
 	var said lockedBuffer
 	cl := &Client{Network: "unix", Address: p.Socket()}
-	h := &Handler{Client: cl, Root: scripts(t, tortured(ids)), Log: log.New(&said, "", 0)}
+	h := &Handler{Client: cl, Root: scripts(t, tortured(ids)), ErrorLog: log.New(&said, "", 0)}
 	m := &torment{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		s := httptest.NewUnstartedServer(h)

@@ -14,7 +14,7 @@ import (
 //
 // RoundTrip treats a request as net/http's own Transport does. ContentLength 0 with a
 // Body that is neither nil nor http.NoBody is an unknown length: the body is copied to a
-// temporary file first, see Client.MaxSpool. Body is closed in any case, perhaps after
+// temporary file first, see Client.MaxBufferedBody. Body is closed in any case, perhaps after
 // RoundTrip has returned. The answer's body ends at its Content-Length, and with
 // io.ErrUnexpectedEOF if it is shorter. Answers to HEAD and answers with the statuses 204
 // and 304 have no body. Unlike net/http's, RoundTrip neither asks for compression nor
@@ -25,15 +25,15 @@ import (
 type Transport struct {
 	Client *Client
 
-	// Root is the directory of the scripts, as the application has it.
-	Root string
+	// ScriptRoot is the directory of the scripts, as the application has it.
+	ScriptRoot string
 
 	// Extensions are those of scripts. Default: .php.
 	Extensions []string
 
-	// Script is the path of the script for URLs that name none. Default: such are an
+	// Fallback is the path of the script for URLs that name none. Default: such are an
 	// error.
-	Script string
+	Fallback string
 }
 
 // RoundTrip answers a request. Errors are those of Client.Do.
@@ -76,11 +76,11 @@ func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
 		return nil, fmt.Errorf("fastcgi: a path that may not be: %q", name)
 	}
 	if !script {
-		if t, script = split(tr.Script, tr.Extensions); !script {
+		if t, script = split(tr.Fallback, tr.Extensions); !script {
 			return nil, fmt.Errorf("fastcgi: no script in %q", name)
 		}
 	}
-	req, err := requestOf(r, tr.Root, t)
+	req, err := requestOf(r, tr.ScriptRoot, t)
 	if err != nil {
 		return nil, err
 	}

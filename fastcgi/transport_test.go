@@ -32,7 +32,7 @@ func answering(t testing.TB, answer func(a *asked) string) (*Transport, *Client)
 		}
 		return true
 	})
-	return &Transport{Client: cl, Root: "/srv", Script: "/front.php"}, cl
+	return &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}, cl
 }
 
 // A closer tells that it was closed, and how often.
@@ -241,7 +241,7 @@ func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
 		gone <- struct{}{}
 		return false
 	})
-	hc := &http.Client{Transport: &Transport{Client: cl, Root: "/srv"}}
+	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv"}}
 	for _, copies := range []bool{false, true} {
 		resp, err := hc.Get("http://x/a.php")
 		require.NoError(t, err)
@@ -296,7 +296,7 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 	cl := p.client(t)
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
-		Transport: &Transport{Client: cl, Root: root},
+		Transport: &Transport{Client: cl, ScriptRoot: root},
 		ErrorLog:  log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			var tooLong *http.MaxBytesError

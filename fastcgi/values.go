@@ -9,11 +9,11 @@ import (
 	"github.com/blocksock/client"
 )
 
-// Values asks the application for what it can do: FCGI_MAX_CONNS, FCGI_MAX_REQS and
+// GetValues asks the application for what it can do: FCGI_MAX_CONNS, FCGI_MAX_REQS and
 // FCGI_MPXS_CONNS, or others by their names. One that it does not know is not in the
 // answer. The answer is the application's opinion: php-fpm says the same for any
 // number of workers.
-func (cl *Client) Values(ctx context.Context, names ...string) (map[string]string, error) {
+func (cl *Client) GetValues(ctx context.Context, names ...string) (map[string]string, error) {
 	cl.begin()
 	if len(names) == 0 {
 		names = []string{"FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"}

@@ -29,7 +29,7 @@ func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 			for _, method := range []string{"GET", "POST", "GET", "POST", "POST", "GET"} {
 				for _, size := range []int{0, 100, 100_000} {
 					r := asking(filepath.Join(root, "a.php"))
-					r.Repeatable, r.Params["REQUEST_METHOD"] = false, method
+					r.Idempotent, r.Params["REQUEST_METHOD"] = false, method
 					if size > 0 {
 						r.Body, r.ContentLength = bytes.NewReader(make([]byte, size)), int64(size)
 					}
@@ -38,7 +38,7 @@ func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 					require.Equal(t, fmt.Sprint(method, size), body)
 				}
 			}
-			_, err := cl.Values(context.Background())
+			_, err := cl.GetValues(context.Background())
 			require.NoError(t, err)
 		})
 	}
@@ -182,7 +182,7 @@ func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
 		"b.php": `<?php echo "next";`,
 	})
 	cl := startPHP(t, "unix").client(t)
-	tr := &Transport{Client: cl, Root: root}
+	tr := &Transport{Client: cl, ScriptRoot: root}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
 		Transport: tr,
