@@ -28,10 +28,10 @@ const (
 
 // The defaults of a Client.
 const (
-	DefaultMaxConns    = 4
-	DefaultIdleTimeout = 2 * time.Second
-	DefaultMaxResponseHeaderBytes   = 64 << 10
-	DefaultMaxBufferedBody    = 64 << 20
+	DefaultMaxConns               = 4
+	DefaultIdleTimeout            = 2 * time.Second
+	DefaultMaxResponseHeaderBytes = 64 << 10
+	DefaultMaxBufferedBody        = 64 << 20
 
 	DefaultRecvTimeout = 60 * time.Second // as nginx's fastcgi_read_timeout
 	DefaultSendTimeout = 60 * time.Second // as nginx's fastcgi_send_timeout
@@ -39,9 +39,9 @@ const (
 )
 
 const (
-	maxStderr = 64 << 10
-	shortBody = 16 << 10 // goes with the request, in one piece
-	shortHead = 64 << 10 // fits into a socket, with a short body
+	maxStderr         = 64 << 10
+	maxInlineBody     = 16 << 10 // goes with the request, in one piece
+	maxReusedConnHead = 64 << 10 // fits into a socket, with a short body
 )
 
 // A Client sends requests to one application. Its fields are not to be changed once it
@@ -103,14 +103,14 @@ type Client struct {
 	// ErrLengthRequired.
 	MaxBufferedBody int64
 
-	once       sync.Once
-	own        *client.Pool
-	opts       *client.Options
-	uploadOpts *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
-	recvLimit  time.Duration   // opts.RecvTimeout; negative: no limit
+	once          sync.Once
+	pool          *client.Pool
+	options       *client.Options
+	uploadOptions *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
+	recvTimeout   time.Duration   // opts.RecvTimeout; negative: no limit
 
-	life context.Context // of requests that go on after their responses
-	end  context.CancelFunc
+	baseCtx    context.Context // of requests that go on after their responses
+	cancelBase context.CancelFunc
 }
 
 // A Request is what an application is asked.
@@ -153,23 +153,23 @@ type Request struct {
 	closeBody func()
 }
 
-func (cl *Client) begin() {
+func (cl *Client) init() {
 	cl.once.Do(func() {
-		cl.life, cl.end = context.WithCancel(context.Background())
+		cl.baseCtx, cl.cancelBase = context.WithCancel(context.Background())
 		if cl.Options != nil {
 			o := *cl.Options
-			cl.opts = &o
+			cl.options = &o
 		} else {
-			cl.opts = &client.Options{}
+			cl.options = &client.Options{}
 		}
-		cl.opts.Framing = framing
-		cl.opts.RecvTimeout = cmp.Or(cl.opts.RecvTimeout, cl.opts.Timeout, DefaultRecvTimeout)
-		cl.opts.SendTimeout = cmp.Or(cl.opts.SendTimeout, cl.opts.Timeout, DefaultSendTimeout)
-		cl.recvLimit = cl.opts.RecvTimeout
-		whileSending := *cl.opts
+		cl.options.Framing = recordFraming
+		cl.options.RecvTimeout = cmp.Or(cl.options.RecvTimeout, cl.options.Timeout, DefaultRecvTimeout)
+		cl.options.SendTimeout = cmp.Or(cl.options.SendTimeout, cl.options.Timeout, DefaultSendTimeout)
+		cl.recvTimeout = cl.options.RecvTimeout
+		whileSending := *cl.options
 		whileSending.RecvTimeout = -1
-		cl.uploadOpts = &whileSending
-		if cl.own = cl.Pool; cl.own == nil {
+		cl.uploadOptions = &whileSending
+		if cl.pool = cl.Pool; cl.pool == nil {
 			conns, idle := cl.MaxConns, cl.IdleTimeout
 			if conns == 0 {
 				conns = DefaultMaxConns
@@ -177,7 +177,7 @@ func (cl *Client) begin() {
 			if idle == 0 {
 				idle = DefaultIdleTimeout
 			}
-			cl.own = client.NewPool(client.PoolOptions{
+			cl.pool = client.NewPool(client.PoolOptions{
 				MaxConnsPerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
 			})
 		}
@@ -188,18 +188,18 @@ func (cl *Client) begin() {
 // response that has come whole; those in use are when their response has been read. It
 // leaves a Pool of the caller's alone.
 func (cl *Client) Close() error {
-	cl.begin()
-	cl.end()
-	if cl.own == cl.Pool {
+	cl.init()
+	cl.cancelBase()
+	if cl.pool == cl.Pool {
 		return nil
 	}
-	return cl.own.Close()
+	return cl.pool.Close()
 }
 
 // Stats counts what the connections have been used for.
 func (cl *Client) Stats() client.KeyStats {
-	cl.begin()
-	for _, k := range cl.own.Stats().Keys {
+	cl.init()
+	for _, k := range cl.pool.Stats().Keys {
 		if k.Network == cl.Network && k.Address == cl.Address {
 			return k.KeyStats
 		}
@@ -215,43 +215,43 @@ func (cl *Client) Stats() client.KeyStats {
 // *TempFileError, a *ProtocolError, a ProtocolStatus, a *HeaderError, a *ParamError, and
 // io.ErrUnexpectedEOF for an answer that has no end, here or where the body is read.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
-	cl.begin()
-	body, err := cl.contentOf(ctx, r)
+	cl.init()
+	body, err := cl.openBody(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendHead(make([]byte, 0, usualHead), r, body.length)
+	head, err := appendBeginAndParams(make([]byte, 0, initialBufferSize), r, body.length)
 	if err != nil {
 		body.close()
 		return nil, err
 	}
-	if body.long == nil {
-		head = appendRecord(appendStream(head, stdin, body.short), stdin, requestID, nil)
+	if body.stream == nil {
+		head = appendRecord(appendStream(head, typeStdin, body.inline), typeStdin, firstRequestID, nil)
 	}
-	opts, dial := cl.opts, cl.own.Dial
-	if body.long != nil {
-		opts = cl.uploadOpts
+	opts, dial := cl.options, cl.pool.Dial
+	if body.stream != nil {
+		opts = cl.uploadOptions
 	}
 	// Before it reads the head, a worker may have to write what its last script has left:
 	// it would wait for us while we wait for it, if the head does not fit into the socket.
-	if body.long != nil || len(head) > shortHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent {
-		dial = cl.own.DialNew
+	if body.stream != nil || len(head) > maxReusedConnHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent {
+		dial = cl.pool.DialNew
 	}
-	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
+	resp, again, err := cl.roundTrip(ctx, r, head, body, opts, dial)
 	if again {
-		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
+		resp, _, err = cl.roundTrip(ctx, r, head, body, opts, cl.pool.DialNew)
 	}
-	if err != nil && len(head) > maxPiece && isEnd(err) {
-		err = withParam(err, r.Params)
+	if err != nil && len(head) > maxUnpaddedLen && isConnClosed(err) {
+		err = asParamError(err, r.Params)
 	}
 	return resp, err
 }
 
 // withParam makes a *ParamError of the end of a connection if there is a parameter that
 // does not fit into a record.
-func withParam(err error, all map[string]string) error {
+func asParamError(err error, all map[string]string) error {
 	for name, value := range all {
-		if len(appendPair(nil, name, value)) > maxPiece {
+		if len(appendPair(nil, name, value)) > maxUnpaddedLen {
 			return &ParamError{Name: name, Length: len(value), Err: err}
 		}
 	}
@@ -271,36 +271,36 @@ func (r *Request) isIdempotent() bool {
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
 
 // try sends a request on one connection. again reports whether it may be sent once more.
-func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
+func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body requestBody, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
 	c, err := dial(ctx, cl.Network, cl.Address, opts)
 	if err != nil {
 		body.close()
-		return nil, false, cl.dialError(ctx, err)
+		return nil, false, cl.asBusyError(ctx, err)
 	}
-	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, life: cl.life, stderrTo: r.Stderr, left: -1}
-	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
-	setID(head, x.id)
+	x := &exchange{ctx: ctx, conn: c, id: requestIDAfter(c.ReuseCount()), recvTimeout: cl.recvTimeout, baseCtx: cl.baseCtx, onStderr: r.Stderr, remaining: -1}
+	x.detachCtx = context.AfterFunc(ctx, func() { _ = c.Discard() })
+	setRequestID(head, x.id)
 	if _, err = c.Send(head, 0); err != nil {
-		again = isEnd(err) && client.SafeToRetry(err)
+		again = isConnClosed(err) && client.SafeToRetry(err)
 		body.close()
 	} else {
-		if body.long != nil {
+		if body.stream != nil {
 			x.startUpload(body)
 		}
-		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == http.MethodHead)
+		resp, err = x.readHeader(cl.maxHeaderBytes(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
 	if err == nil {
 		return resp, false, nil
 	}
 	// If an idle connection ends before any byte of the answer, the application was
 	// closing it. After a timeout the application may be working on the request.
-	again = again || r.Idempotent && body.long == nil && isEnd(err) && !x.isAnswered()
+	again = again || r.Idempotent && body.stream == nil && isConnClosed(err) && !x.hasResponseBytes()
 	again = again && c.Reused() && ctx.Err() == nil
-	return nil, again, x.abandon(err)
+	return nil, again, x.abort(err)
 }
 
 // isEnd reports whether an error is the end of a connection.
-func isEnd(err error) bool {
+func isConnClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
@@ -308,7 +308,7 @@ func isEnd(err error) bool {
 // dialError makes a *BusyError of a timeout that means that the application is busy: all
 // connections are in use, or its backlog is full, which is all that a connect to a unix
 // socket waits for.
-func (cl *Client) dialError(ctx context.Context, err error) error {
+func (cl *Client) asBusyError(ctx context.Context, err error) error {
 	if !isTimeout(err) {
 		return err
 	}
@@ -330,20 +330,20 @@ func (cl *Client) dialError(ctx context.Context, err error) error {
 }
 
 // appendHead appends what a request begins with. See setID.
-func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
+func appendBeginAndParams(p []byte, r *Request, length int64) ([]byte, error) {
 	role := r.Role
 	if role == 0 {
 		role = RoleResponder
 	}
 	begin := binary.BigEndian.AppendUint16(nil, uint16(role))
-	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
+	p = appendRecord(p, typeBeginRequest, firstRequestID, append(begin, flagKeepConn, 0, 0, 0, 0, 0))
 	// A stream may be divided anywhere, but php-fpm reads each record of parameters by
 	// itself: a pair that fits into one goes into one.
-	pairs, pair := make([]byte, 0, usualHead), []byte(nil)
+	pairs, pair := make([]byte, 0, initialBufferSize), []byte(nil)
 	add := func(name, value string) {
 		pair = appendPair(pair[:0], name, value)
-		if len(pairs)+len(pair) > maxPiece {
-			p = appendStream(p, params, pairs)
+		if len(pairs)+len(pair) > maxUnpaddedLen {
+			p = appendStream(p, typeParams, pairs)
 			pairs = pairs[:0]
 		}
 		pairs = append(pairs, pair...)
@@ -351,7 +351,7 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	for name, value := range r.Params {
 		switch {
 		case name == "CONTENT_LENGTH":
-		case len(name) > longestParam || len(value) > longestParam:
+		case len(name) > maxParamLen || len(value) > maxParamLen:
 			return nil, fmt.Errorf("fastcgi: a parameter of %d bytes: %.40q", len(name)+len(value), name)
 		default:
 			add(name, value)
@@ -360,16 +360,16 @@ func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
 	if r.Body != nil {
 		add("CONTENT_LENGTH", strconv.FormatInt(length, 10))
 	}
-	p = appendStream(p, params, pairs)
-	return appendRecord(p, params, requestID, nil), nil
+	p = appendStream(p, typeParams, pairs)
+	return appendRecord(p, typeParams, firstRequestID, nil), nil
 }
 
 // usualHead is how long a request without a body is as a rule, in bytes.
-const usualHead = 1 << 10
+const initialBufferSize = 1 << 10
 
-const longestParam = 16 << 20 // more is no parameter
+const maxParamLen = 16 << 20 // more is no parameter
 
-func (cl *Client) maxHeader() int {
+func (cl *Client) maxHeaderBytes() int {
 	if cl.MaxResponseHeaderBytes <= 0 {
 		return DefaultMaxResponseHeaderBytes
 	}

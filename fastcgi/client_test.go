@@ -32,13 +32,13 @@ func whole(cl *Client, r *Request) (*Response, string, error) {
 
 func TestARequestAndItsResponse(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stderr, requestID, []byte("careful")),
-			appendRecord(nil, stdout, requestID, []byte("Status: 201 Made\r\nX-A")),
-			appendRecord(nil, stdout, requestID, []byte(": b\r\nx-a: c\r\n\r\nfirst ")),
-			appendRecord(nil, stderr, requestID, []byte(", you")),
-			appendRecord(nil, stdout, requestID, []byte(a.params["WORD"]+" ")),
-			appendRecord(nil, stdout, requestID, a.body),
-			appendRecord(nil, stdout, requestID, nil), appendRecord(nil, stderr, requestID, nil), end(7, 0))
+		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("careful")),
+			appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 201 Made\r\nX-A")),
+			appendRecord(nil, typeStdout, firstRequestID, []byte(": b\r\nx-a: c\r\n\r\nfirst ")),
+			appendRecord(nil, typeStderr, firstRequestID, []byte(", you")),
+			appendRecord(nil, typeStdout, firstRequestID, []byte(a.params["WORD"]+" ")),
+			appendRecord(nil, typeStdout, firstRequestID, a.body),
+			appendRecord(nil, typeStdout, firstRequestID, nil), appendRecord(nil, typeStderr, firstRequestID, nil), end(7, 0))
 		return true
 	})
 	for i := range 3 {
@@ -73,7 +73,7 @@ func TestTheBodyIsAsLongAsItsLength(t *testing.T) {
 		a.write(t, out(fmt.Sprintf("%s %d", a.params["CONTENT_LENGTH"], len(a.body)))...)
 		return true
 	})
-	for _, size := range []int{0, 1, shortBody, shortBody + 1, maxLen, 1 << 20} {
+	for _, size := range []int{0, 1, maxInlineBody, maxInlineBody + 1, maxContentLen, 1 << 20} {
 		content := bytes.Repeat([]byte("x"), size)
 		for _, length := range []int64{int64(size), -1} {
 			_, body, err := whole(cl, &Request{Body: iotest.HalfReader(bytes.NewReader(content)), ContentLength: length})
@@ -104,9 +104,9 @@ func TestTheBodyIsAsLongAsItsLength(t *testing.T) {
 // Answers that are none: each ends in an error, and in no case is the connection used
 // again.
 func TestAnswersThatAreNone(t *testing.T) {
-	ok := appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\npart"))
+	ok := appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\npart"))
 	with := func(change func(p []byte)) []byte {
-		p := appendRecord(nil, stdout, requestID, []byte("more"))
+		p := appendRecord(nil, typeStdout, firstRequestID, []byte("more"))
 		change(p)
 		return p
 	}
@@ -121,24 +121,24 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"nothing":                  {is: io.ErrUnexpectedEOF},
 		"half a record":            {pieces: [][]byte{ok[:5]}, is: io.ErrUnexpectedEOF},
 		"no end":                   {pieces: [][]byte{ok}, is: io.ErrUnexpectedEOF},
-		"no end, STDOUT ended":     {pieces: [][]byte{ok, appendRecord(nil, stdout, requestID, nil)}, is: io.ErrUnexpectedEOF},
+		"no end, STDOUT ended":     {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil)}, is: io.ErrUnexpectedEOF},
 		"half an end":              {pieces: [][]byte{ok, end(0, 0)[:12]}, is: io.ErrUnexpectedEOF},
 		"half of the padding":      {pieces: [][]byte{ok[:len(ok)-1]}, is: io.ErrUnexpectedEOF},
 		"another version":          {pieces: [][]byte{ok, with(func(p []byte) { p[0] = 2 })}, as: &protocol, says: "version 2 (02 06"},
 		"a type that is none":      {pieces: [][]byte{ok, with(func(p []byte) { p[1] = 99 })}, as: &protocol, says: "record of type 99"},
-		"a type that is another's": {pieces: [][]byte{ok, with(func(p []byte) { p[1] = byte(stdin) })}, as: &protocol, says: "STDIN in an answer"},
-		"STDOUT after its end":     {pieces: [][]byte{ok, appendRecord(nil, stdout, requestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
-		"STDERR after its end":     {pieces: [][]byte{ok, appendRecord(nil, stderr, requestID, nil), appendRecord(nil, stderr, requestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
-		"an end that is too short": {pieces: [][]byte{ok, appendRecord(nil, endRequest, requestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
+		"a type that is another's": {pieces: [][]byte{ok, with(func(p []byte) { p[1] = byte(typeStdin) })}, as: &protocol, says: "STDIN in an answer"},
+		"STDOUT after its end":     {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
+		"STDERR after its end":     {pieces: [][]byte{ok, appendRecord(nil, typeStderr, firstRequestID, nil), appendRecord(nil, typeStderr, firstRequestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
+		"an end that is too short": {pieces: [][]byte{ok, appendRecord(nil, typeEndRequest, firstRequestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
 		"overloaded":               {pieces: [][]byte{end(0, 2)}, is: StatusOverloaded, says: "OVERLOADED"},
 		"no multiplexing":          {pieces: [][]byte{end(0, 1)}, is: StatusCantMultiplex, says: "CANT_MPX_CONN"},
 		"no such role":             {pieces: [][]byte{end(0, 3)}, is: StatusUnknownRole, says: "UNKNOWN_ROLE"},
 		"another status":           {pieces: [][]byte{ok, end(0, 9)}, is: ProtocolStatus(9), says: "protocol status 9"},
 		"no response":              {pieces: [][]byte{end(0, 0)}, as: &malformed, says: "does not end"},
-		"half a header":            {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\r\n")), end(0, 0)}, as: &malformed, says: "does not end"},
-		"no header":                {pieces: [][]byte{appendRecord(nil, stdout, requestID, []byte("<html>\n\nhello")), end(0, 0)}, as: &malformed, says: `not a field: "<html>"`},
+		"half a header":            {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n")), end(0, 0)}, as: &malformed, says: "does not end"},
+		"no header":                {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\nhello")), end(0, 0)}, as: &malformed, says: `not a field: "<html>"`},
 		"a header without end": {
-			pieces: [][]byte{appendStream(nil, stdout, []byte("A: "+strings.Repeat("x", 70_000))), end(0, 0)},
+			pieces: [][]byte{appendStream(nil, typeStdout, []byte("A: "+strings.Repeat("x", 70_000))), end(0, 0)},
 			as:     &malformed, says: "longer than 65536 bytes",
 		},
 	} {
@@ -175,7 +175,7 @@ func TestAConnectionWithSomethingLeftIsNotUsedAgain(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
 		pieces := out(fmt.Sprint(a.number))
 		if a.params["EXTRA"] != "" {
-			pieces[2] = append(pieces[2], appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\nsecret"))...)
+			pieces[2] = append(pieces[2], appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\nsecret"))...)
 		}
 		a.write(t, bytes.Join(pieces, nil))
 		return true
@@ -223,15 +223,15 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 func TestALongBodyAndALongResponseAtOnce(t *testing.T) {
 	const up, down = 32 << 20, 12 << 20
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\n")))
-		piece := appendRecord(nil, stdout, requestID, make([]byte, 1<<15))
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\n")))
+		piece := appendRecord(nil, typeStdout, firstRequestID, make([]byte, 1<<15))
 		for range down >> 15 {
 			a.write(t, piece)
 		}
 		n := 0
 		for {
 			typ, _, content, err := readRecord(a.conn)
-			if err != nil || typ != stdin {
+			if err != nil || typ != typeStdin {
 				return false
 			}
 			if len(content) == 0 {
@@ -239,7 +239,7 @@ func TestALongBodyAndALongResponseAtOnce(t *testing.T) {
 			}
 			n += len(content)
 		}
-		a.write(t, appendRecord(nil, stdout, requestID, fmt.Append(nil, n)), end(0, 0))
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Append(nil, n)), end(0, 0))
 		return true
 	})
 	resp, err := cl.Do(context.Background(), &Request{
@@ -257,7 +257,7 @@ func TestALongBodyAndALongResponseAtOnce(t *testing.T) {
 func TestStderrIsBounded(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
 		for range 4 {
-			a.write(t, appendStream(nil, stderr, make([]byte, 30_000)))
+			a.write(t, appendStream(nil, typeStderr, make([]byte, 30_000)))
 		}
 		a.write(t, out("x")...)
 		return true
@@ -308,7 +308,7 @@ func TestWhatIsGivenUpEndsItsConnection(t *testing.T) {
 					return true
 				}
 				if a.params["SLOW"] != "" {
-					a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\r\n\r\npart")))
+					a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\npart")))
 				}
 				_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
 				return false
@@ -345,7 +345,7 @@ func TestAStaleConnectionIsTriedOnceMore(t *testing.T) {
 					return true
 				}
 				if a.params["BEGIN"] != "" {
-					a.write(t, appendRecord(nil, stderr, requestID, []byte("x")))
+					a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("x")))
 				}
 				return false // it has read the request, and closes
 			})

@@ -27,8 +27,8 @@ type ProtocolStatus uint8
 // The refusals.
 const (
 	StatusCantMultiplex ProtocolStatus = 1 + iota // CANT_MPX_CONN: two requests on one connection
-	StatusOverloaded                         // OVERLOADED: no room for it now
-	StatusUnknownRole                        // UNKNOWN_ROLE: no such Request.Role there
+	StatusOverloaded                              // OVERLOADED: no room for it now
+	StatusUnknownRole                             // UNKNOWN_ROLE: no such Request.Role there
 )
 
 func (r ProtocolStatus) Error() string {
@@ -126,17 +126,17 @@ func isTimeout(err error) bool {
 }
 
 // bodyTimeout is ErrBodyTimeout.
-type bodyTimeout struct{}
+type bodyTimeoutError struct{}
 
-func (bodyTimeout) Error() string {
+func (bodyTimeoutError) Error() string {
 	return "timeout: raise Client.BodyTimeout if bodies may pause longer"
 }
-func (bodyTimeout) Timeout() bool        { return true }
-func (bodyTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+func (bodyTimeoutError) Timeout() bool        { return true }
+func (bodyTimeoutError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
 // ErrBodyTimeout is the error in the *BodyError of a body whose Read took longer than
 // Client.BodyTimeout. errors.Is(err, os.ErrDeadlineExceeded) is true for it.
-var ErrBodyTimeout error = bodyTimeout{}
+var ErrBodyTimeout error = bodyTimeoutError{}
 
 var (
 	// ErrLengthRequired is for a body of unknown length, with a Client that does not

@@ -45,7 +45,7 @@ type Handler struct {
 	// below one, each request is served from where the link leads at that time.
 	// ScriptRoot is what the application calls the directory, if it sees another file
 	// system. Default: Root, made absolute.
-	Root    string
+	Root       string
 	ScriptRoot string
 
 	// ResolveRootSymlink has the application get Root with its symbolic links resolved,
@@ -106,46 +106,46 @@ type Handler struct {
 	// escaped. Default: the log package's standard logger.
 	ErrorLog *log.Logger
 
-	once  sync.Once
-	abs   string // Root
-	front target // Fallback
-	err   error
+	once     sync.Once
+	rootPath string     // Root
+	fallback scriptPath // Fallback
+	initErr  error
 
 	mu     sync.Mutex
-	root   *docRoot
+	root   *documentRoot
 	closed bool
 }
 
-func (h *Handler) begin() {
+func (h *Handler) init() {
 	h.once.Do(func() {
 		if h.Root == "" {
-			h.err = errNoRoot // and not whatever directory this is
+			h.initErr = errNoRoot // and not whatever directory this is
 			return
 		}
-		if h.abs, h.err = filepath.Abs(h.Root); h.err == nil {
-			h.front, h.err = h.frontController()
+		if h.rootPath, h.initErr = filepath.Abs(h.Root); h.initErr == nil {
+			h.fallback, h.initErr = h.parseFallback()
 		}
 	})
 }
 
 var errNoRoot = errors.New("fastcgi: the handler has no root")
 
-func (h *Handler) frontController() (target, error) {
+func (h *Handler) parseFallback() (scriptPath, error) {
 	if h.Fallback == "" {
-		return target{}, nil
+		return scriptPath{}, nil
 	}
 	name := h.Fallback
 	for _, query := range []string{"?$query_string", "?$args", "$is_args$args"} {
 		name = strings.TrimSuffix(name, query)
 	}
-	t, script := split(name, h.Extensions)
+	t, script := splitPathInfo(name, h.Extensions)
 	if !script || !strings.HasPrefix(name, "/") || strings.ContainsAny(name, "?$") {
-		return target{}, fmt.Errorf("fastcgi: Fallback %q is not the path of a script: set it to one like /index.php", h.Fallback)
+		return scriptPath{}, fmt.Errorf("fastcgi: Fallback %q is not the path of a script: set it to one like /index.php", h.Fallback)
 	}
 	return t, nil
 }
 
-func (h *Handler) index() []string {
+func (h *Handler) indexNames() []string {
 	if len(h.Index) == 0 {
 		return []string{"index.php", "index.html"}
 	}
@@ -154,78 +154,78 @@ func (h *Handler) index() []string {
 
 // ServeHTTP serves.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.begin()
-	root, err := (*docRoot)(nil), h.err
+	h.init()
+	root, err := (*documentRoot)(nil), h.initErr
 	if err == nil {
-		root, err = h.acquire()
+		root, err = h.acquireRoot()
 	}
-	name, prefix := unstripped(r)
-	q := &request{Handler: h, root: root, w: w, r: r, prefix: prefix, link: h.newLink(w, r)}
-	defer q.link.writing() // for what the server writes after this
+	name, prefix := strippedPrefix(r)
+	q := &httpRequest{Handler: h, root: root, w: w, r: r, prefix: prefix, deadlines: h.newClientDeadlines(w, r)}
+	defer q.deadlines.startWrite() // for what the server writes after this
 	if err != nil {
 		q.fail(http.StatusInternalServerError, err)
 		return
 	}
-	defer h.release(root)
-	p, refused := clean(name)
+	defer h.releaseRoot(root)
+	p, refused := cleanPath(name)
 	if refused != 0 {
-		q.refuse(refused)
+		q.writeStatus(refused)
 		return
 	}
-	t, script := split(p, h.Extensions)
+	t, script := splitPathInfo(p, h.Extensions)
 	switch {
-	case !h.ServeDotFiles && hidden(t.name):
-		q.refuse(http.StatusNotFound)
+	case !h.ServeDotFiles && isHidden(t.name):
+		q.writeStatus(http.StatusNotFound)
 		return
 	case script && root.isFile(t.name):
-		q.run(t)
+		q.serveScript(t)
 		return
 	case script: // never as a file: it is a source
 	case root.isDir(p):
-		if q.directory(p) {
+		if q.serveIndex(p) {
 			return
 		}
 	case root.isFile(p) && !strings.HasSuffix(p, "/"):
-		q.file(p)
+		q.serveFile(p)
 		return
 	}
 	if h.Fallback != "" {
-		if root.isFile(h.front.name) {
-			q.run(h.front)
+		if root.isFile(h.fallback.name) {
+			q.serveScript(h.fallback)
 			return
 		}
-		h.logf("%s %s: no Fallback %s in %s", r.Method, r.URL.Path, h.front.name, root.path)
+		h.logf("%s %s: no Fallback %s in %s", r.Method, r.URL.Path, h.fallback.name, root.path)
 	}
 	q.notFound()
 }
 
 // A request is one that a Handler has received.
-type request struct {
+type httpRequest struct {
 	*Handler
-	root   *docRoot
-	w      http.ResponseWriter
-	r      *http.Request
-	prefix string // what a middleware has taken off the path
-	link   *link
-	said   []byte // by the application, on its stderr
+	root      *documentRoot
+	w         http.ResponseWriter
+	r         *http.Request
+	prefix    string // what a middleware has taken off the path
+	deadlines *clientDeadlines
+	stderr    []byte // by the application, on its stderr
 }
 
 // refuse answers with a status alone.
-func (q *request) refuse(status int) {
-	q.unread()
+func (q *httpRequest) writeStatus(status int) {
+	q.closeUnreadBody()
 	http.Error(q.w, http.StatusText(status), status)
 }
 
-func (q *request) notFound() {
-	q.unread()
+func (q *httpRequest) notFound() {
+	q.closeUnreadBody()
 	http.NotFound(q.w, q.r)
 }
 
 // unread is called before an answer to a request whose body has not been read. Over
 // HTTP/1 net/http reads some of it: before it writes the header, unless it closes the
 // connection, and then after the answer. Neither has a limit of its own.
-func (q *request) unread() {
-	if q.r.Body == nil || q.r.Body == http.NoBody || !q.link.reading() {
+func (q *httpRequest) closeUnreadBody() {
+	if q.r.Body == nil || q.r.Body == http.NoBody || !q.deadlines.startRead() {
 		return
 	}
 	if q.r.ProtoMajor == 1 {
@@ -234,21 +234,21 @@ func (q *request) unread() {
 }
 
 // directory shows a directory's index, if it has one.
-func (q *request) directory(p string) bool {
-	for _, name := range q.index() {
+func (q *httpRequest) serveIndex(p string) bool {
+	for _, name := range q.indexNames() {
 		full := path.Join(p, name)
 		if !q.root.isFile(full) {
 			continue
 		}
-		target, _, _ := strings.Cut(requestPath(q.r), "?")
+		target, _, _ := strings.Cut(requestURI(q.r), "?")
 		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(target, "/") {
-			q.redirect(p)
+			q.redirectToSlash(p)
 			return true
 		}
-		if t, script := split(full, q.Extensions); script {
-			q.run(t)
+		if t, script := splitPathInfo(full, q.Extensions); script {
+			q.serveScript(t)
 		} else {
-			q.file(full)
+			q.serveFile(full)
 		}
 		return true
 	}
@@ -257,17 +257,17 @@ func (q *request) directory(p string) bool {
 
 // redirect adds the slash at the end of a directory's path, without which relative
 // links in it would lead elsewhere.
-func (q *request) redirect(p string) {
+func (q *httpRequest) redirectToSlash(p string) {
 	u := url.URL{RawQuery: q.r.URL.RawQuery, ForceQuery: q.r.URL.ForceQuery}
 	u.Path = "/" + strings.Trim(q.prefix+p, "/") + "/" // two slashes would be another host's
-	q.unread()
+	q.closeUnreadBody()
 	http.Redirect(q.w, q.r, u.String(), http.StatusMovedPermanently)
 }
 
-func (q *request) file(p string) {
+func (q *httpRequest) serveFile(p string) {
 	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
 		q.w.Header().Set("Allow", "GET, HEAD")
-		q.refuse(http.StatusMethodNotAllowed)
+		q.writeStatus(http.StatusMethodNotAllowed)
 		return
 	}
 	f, err := q.root.open(p)
@@ -281,8 +281,8 @@ func (q *request) file(p string) {
 		q.notFound()
 		return
 	}
-	q.unread()
-	http.ServeContent(&clientWriter{q.w, q.link}, q.r, path.Base(p), info.ModTime(), f)
+	q.closeUnreadBody()
+	http.ServeContent(&clientWriter{q.w, q.deadlines}, q.r, path.Base(p), info.ModTime(), f)
 }
 
 // Close closes the root, when no request is in it any more. The Client is the caller's.
@@ -290,6 +290,6 @@ func (h *Handler) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	h.retireLocked()
+	h.dropRootLocked()
 	return nil
 }

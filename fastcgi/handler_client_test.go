@@ -43,7 +43,7 @@ func bigAnswers(t testing.TB, conns int) (h *Handler, big, ups *atomic.Int64) {
 	cl := application(t, func(a *asked) bool {
 		switch a.params["SCRIPT_NAME"] {
 		case "/big.php":
-			a.write(t, append([][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\n\n"))}, appendStream(nil, stdout, make([]byte, bigLen)), end(0, 0))...)
+			a.write(t, append([][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\n"))}, appendStream(nil, typeStdout, make([]byte, bigLen)), end(0, 0))...)
 			big.Add(1)
 		case "/up.php":
 			ups.Add(1)
@@ -97,12 +97,12 @@ func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil 
 // goroutine that sends it.
 func TestAReadThatWasStoppedHasNoLimitAgain(t *testing.T) {
 	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
-	l := (&Handler{}).newLink(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	l := (&Handler{}).newClientDeadlines(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	begin := time.Now()
-	l.reading()
+	l.startRead()
 	require.WithinRange(t, w.read, begin.Add(DefaultClientTimeout), time.Now().Add(DefaultClientTimeout))
-	l.stopReading()
-	l.reading()
+	l.stopReads()
+	l.startRead()
 	require.True(t, w.read.Before(begin))
 }
 
@@ -133,10 +133,10 @@ func TestAnAnswerIsTheSameForAClientThatIsSlow(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
 			var written atomic.Int64
 			cl := application(t, func(a *asked) bool {
-				a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\n")))
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\n")))
 				for size, rest := 1, content; len(rest) > 0; size = size*3%65_521 + 1 {
 					p := rest[:min(size, len(rest))]
-					a.write(t, appendStream(nil, stdout, p))
+					a.write(t, appendStream(nil, typeStdout, p))
 					rest = rest[len(p):]
 					written.Add(int64(len(p)))
 				}
@@ -195,13 +195,13 @@ func TestWithoutATemporaryFile(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.EqualValues(t, bigLen, n)
-	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody+1)))
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", maxInlineBody+1)))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
 	require.Contains(t, said.String(), "nowhere")
 	require.Zero(t, ups.Load())
-	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody)))
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", maxInlineBody)))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusOK, resp.StatusCode, "in memory")
@@ -240,12 +240,12 @@ func TestAPieceOfAnAnswerArrivesBeforeTheNextIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			next := make(chan struct{}, 1)
 			cl := application(t, func(a *asked) bool {
-				a.write(t, appendRecord(nil, stdout, requestID, []byte(header)))
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(header)))
 				for i := range 5 {
 					if i > 0 || strings.Contains(header, "vent") || strings.Contains(header, "no\n") {
 						<-next // of those that are streamed, the header comes first
 					}
-					a.write(t, appendRecord(nil, stdout, requestID, fmt.Append(nil, i)))
+					a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Append(nil, i)))
 				}
 				a.write(t, end(0, 0))
 				return true
@@ -286,9 +286,9 @@ func TestAClientThatDoesNothingIsEnded(t *testing.T) {
 					a.write(t, out("ok")...)
 					return true
 				}
-				a.write(t, appendRecord(nil, stdout, requestID, []byte(kind+"A: b\n\n")))
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(kind+"A: b\n\n")))
 				for { // without an end
-					if _, err := a.conn.Write(a.own(appendRecord(nil, stdout, requestID, make([]byte, 60_000)))); err != nil {
+					if _, err := a.conn.Write(a.own(appendRecord(nil, typeStdout, firstRequestID, make([]byte, 60_000)))); err != nil {
 						once.Do(func() { close(ended) })
 						return false
 					}
@@ -515,7 +515,7 @@ func TestBusyIsSaidToBeSo(t *testing.T) {
 // Content-Type was given one by guessing.
 func TestTheHeaderIsTheApplicationsBesideAMiddlewares(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), end(0, 0))
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), end(0, 0))
 		return true
 	})
 	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""})}
@@ -541,7 +541,7 @@ func TestTheHeaderIsTheApplicationsBesideAMiddlewares(t *testing.T) {
 // A line of the log is one line, and a terminal obeys nothing in it.
 func TestTheLogEscapesControlCharacters(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
+		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
 		a.write(t, out("ok")...)
 		return true
 	})
@@ -550,7 +550,7 @@ func TestTheLogEscapesControlCharacters(t *testing.T) {
 	get(t, s, "/a.php/%1b%5b31m%7f%c2%85x")
 	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", said.String())
 	for in, want := range map[string]string{"": "", "a": "a", "\ufffd": "\ufffd", "\xc3": `\xc3`, "a\nb\n": `a\nb`} {
-		require.Equal(t, want, escape(in), "%q", in)
+		require.Equal(t, want, escapeLine(in), "%q", in)
 	}
 }
 
@@ -580,7 +580,7 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 			cl := application(t, func(a *asked) bool {
 				switch {
 				case a.params["HTTP_BREAK"] != "":
-					a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+					a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					return false
 				case a.params["HTTP_STREAM"] != "": // of a body that does not end
 					started <- struct{}{}
@@ -588,7 +588,7 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 					return false
 				case a.params["HTTP_CANCEL"] != "":
 					if a.params["HTTP_CANCEL"] == "body" {
-						a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+						a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					}
 					started <- struct{}{}
 					_, _ = io.Copy(io.Discard, a.conn) // until the client has gone

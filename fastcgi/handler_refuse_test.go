@@ -59,7 +59,7 @@ func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
 func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
 	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(io.Discard)}
 	s := serving(t, h)
-	for _, n := range []int{10, shortBody + 1} {
+	for _, n := range []int{10, maxInlineBody + 1} {
 		conn := dialed(t, s, "")
 		r := bufio.NewReader(conn)
 		for range 2 {
@@ -78,16 +78,16 @@ func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
 // What PHP said of the cause was lost with a response that had no header.
 func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: the ")), appendRecord(nil, stderr, requestID, []byte("cause\n")))
+		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: the ")), appendRecord(nil, typeStderr, firstRequestID, []byte("cause\n")))
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("<html>\n\n")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\n")))
 		case "nothing":
 			a.write(t, end(255, 0))
 		case "silent":
 			_, _ = io.Copy(io.Discard, a.conn)
 		case "part":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		}
 		return false
 	})

@@ -94,7 +94,7 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 	h := &Handler{Client: application(t, func(a *asked) bool {
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("<html>\n\n")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\n")))
 		case "overloaded":
 			a.write(t, end(0, 2))
 		case "role":
@@ -102,9 +102,9 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 		case "silent":
 			_, _ = io.Copy(io.Discard, a.conn)
 		case "part":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		case "none":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("Status: 204\n\nand yet")), end(0, 0))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 204\n\nand yet")), end(0, 0))
 			return true
 		default:
 			return false
@@ -167,7 +167,7 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 		require.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 "+status), "%q", answer)
 	}
 	for _, size := range []int{100_000, 1_000_000} { // less than net/http would read itself, and more
-		for _, sent := range []int{10, shortBody + 1, 99_999} {
+		for _, sent := range []int{10, maxInlineBody + 1, 99_999} {
 			ends("Stream: 1\r\n", size, sent, "502") // the application goes at once
 			ends("", size, sent, "408")              // it waits for the body
 		}
@@ -181,7 +181,7 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 func TestAClientThatGoesEndsItsRequest(t *testing.T) {
 	gone := make(chan struct{})
 	s := rooted(t, &Handler{Client: application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		_, _ = io.Copy(io.Discard, a.conn)
 		close(gone)
 		return false
@@ -211,7 +211,7 @@ func (c closing) Close() error { close(c.closed); return nil }
 
 func TestTransport(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, fmt.Appendf(nil,
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Appendf(nil,
 			"Status: 202 Soon\nContent-Length: 4\nX-Is: %s %s %s %s\n\nbody", a.params["SCRIPT_FILENAME"], a.params["PATH_INFO"], a.params["HTTPS"], a.body)),
 			end(0, 0))
 		return true

@@ -281,10 +281,10 @@ func TestLimitsByDefault(t *testing.T) {
 		{&client.Options{Timeout: time.Second, RecvTimeout: -1, SendTimeout: 2}, -1, 2},
 	} {
 		cl := &Client{Options: test.set}
-		cl.begin()
-		require.Equal(t, test.recv, cl.opts.RecvTimeout)
-		require.Equal(t, test.send, cl.opts.SendTimeout)
-		require.Equal(t, time.Duration(-1), cl.uploadOpts.RecvTimeout)
+		cl.init()
+		require.Equal(t, test.recv, cl.options.RecvTimeout)
+		require.Equal(t, test.send, cl.options.SendTimeout)
+		require.Equal(t, time.Duration(-1), cl.uploadOptions.RecvTimeout)
 		require.NoError(t, cl.Close())
 	}
 }

@@ -41,10 +41,10 @@ func (a *asked) write(_ testing.TB, pieces ...[]byte) {
 func (a *asked) own(p []byte) []byte {
 	p = bytes.Clone(p)
 	for rest := p; len(rest) >= headerLen; {
-		if binary.BigEndian.Uint16(rest[2:]) == requestID {
+		if binary.BigEndian.Uint16(rest[2:]) == firstRequestID {
 			binary.BigEndian.PutUint16(rest[2:], a.id)
 		}
-		n, _ := framing.Func(rest)
+		n, _ := recordFraming.Func(rest)
 		rest = rest[min(n, len(rest)):]
 	}
 	return p
@@ -53,13 +53,13 @@ func (a *asked) own(p []byte) []byte {
 // out is a response that is whole.
 func out(body string) [][]byte {
 	return [][]byte{
-		appendStream(nil, stdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
-		appendRecord(nil, stdout, requestID, nil), end(0, 0),
+		appendStream(nil, typeStdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
+		appendRecord(nil, typeStdout, firstRequestID, nil), end(0, 0),
 	}
 }
 
 func end(app uint32, protocol byte) []byte {
-	return appendRecord(nil, endRequest, requestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
+	return appendRecord(nil, typeEndRequest, firstRequestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
 }
 
 // readRecord is a second opinion of what a record is.
@@ -127,18 +127,18 @@ func (a *asked) read() error {
 		}
 		a.id = id
 		switch {
-		case typ == params && len(content) > 0:
+		case typ == typeParams && len(content) > 0:
 			pairs = append(pairs, content...)
-		case typ == params:
+		case typ == typeParams:
 			if a.params, err = parsePairs(pairs); err != nil {
 				return err
 			}
 			if a.params["STREAM"]+a.params["HTTP_STREAM"] != "" {
 				return nil // the test reads the body itself
 			}
-		case typ == stdin && len(content) > 0:
+		case typ == typeStdin && len(content) > 0:
 			a.body = append(a.body, content...)
-		case typ == stdin:
+		case typ == typeStdin:
 			return nil
 		}
 	}

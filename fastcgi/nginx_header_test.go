@@ -67,7 +67,7 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 		if strings.HasSuffix(head, "\n\n") || strings.HasSuffix(head, "\n\r\n") || head == "\n" || head == "\r\n" {
 			text += "body"
 		}
-		a.write(t, appendStream(nil, stdout, []byte(text)), appendRecord(nil, stdout, requestID, nil), end(0, 0))
+		a.write(t, appendStream(nil, typeStdout, []byte(text)), appendRecord(nil, typeStdout, firstRequestID, nil), end(0, 0))
 		return true
 	})
 	root := scripts(t, map[string]string{"a.php": ""})

@@ -15,11 +15,11 @@ import (
 // handlerParams are the meta-variables (RFC 3875, 4.1) of a request that a server has
 // received. The scheme and the port are those of the connection. An absolute-form
 // request target names others, which anybody can write there.
-func handlerParams(r *http.Request, root string, t target) map[string]string {
-	p := scriptParams(r, root, t, requestPath(r))
+func serverParams(r *http.Request, root string, t scriptPath) map[string]string {
+	p := scriptParams(r, root, t, requestURI(r))
 	setScheme(p, r.TLS != nil)
 	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		if ip, port := ipPort(addr.String()); ip != "" {
+		if ip, port := splitIPPort(addr.String()); ip != "" {
 			p["SERVER_ADDR"], p["SERVER_PORT"] = ip, port
 		}
 	}
@@ -27,13 +27,13 @@ func handlerParams(r *http.Request, root string, t target) map[string]string {
 	if p["SERVER_NAME"] = hostname(r.Host); r.Host == "" {
 		p["SERVER_NAME"] = p["SERVER_ADDR"] // HTTP/1.0
 	}
-	setRemote(p, r.RemoteAddr, "") // "" for a unix socket, whose address is "@" or a path
-	setHeaders(p, r.Host, r.Header)
+	setRemoteAddr(p, r.RemoteAddr, "") // "" for a unix socket, whose address is "@" or a path
+	setHeaderParams(p, r.Host, r.Header)
 	return p
 }
 
 // transportParams are those of a request that this process makes: its URL is ours.
-func transportParams(r *http.Request, root string, t target) map[string]string {
+func transportParams(r *http.Request, root string, t scriptPath) map[string]string {
 	p := scriptParams(r, root, t, r.URL.RequestURI())
 	setScheme(p, r.URL.Scheme == "https")
 	if port := r.URL.Port(); port != "" {
@@ -46,22 +46,22 @@ func transportParams(r *http.Request, root string, t target) map[string]string {
 	p["SERVER_NAME"] = hostname(host)
 	// RFC 3875, 4.1.8: REMOTE_ADDR is required. httputil.ReverseProxy passes on its
 	// client's; any other request comes from this machine.
-	setRemote(p, r.RemoteAddr, "127.0.0.1")
-	setHeaders(p, host, r.Header)
+	setRemoteAddr(p, r.RemoteAddr, "127.0.0.1")
+	setHeaderParams(p, host, r.Header)
 	return p
 }
 
-func scriptParams(r *http.Request, root string, t target, uri string) map[string]string {
+func scriptParams(r *http.Request, root string, t scriptPath, uri string) map[string]string {
 	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
 	p := map[string]string{
 		"GATEWAY_INTERFACE": "CGI/1.1",
 		"SERVER_SOFTWARE":   "blocksock-fastcgi",
 		"SERVER_PROTOCOL":   r.Proto,
-		"REQUEST_METHOD":    method(r),
+		"REQUEST_METHOD":    requestMethod(r),
 		"REQUEST_URI":       uri,
 		"QUERY_STRING":      r.URL.RawQuery,
 		"DOCUMENT_ROOT":     root,
-		"DOCUMENT_URI":      t.prefix + t.name + t.info,
+		"DOCUMENT_URI":      t.prefix + t.name + t.pathInfo,
 		"SCRIPT_NAME":       t.prefix + t.name,
 		"SCRIPT_FILENAME":   file(t.name),
 		"REDIRECT_STATUS":   "200", // a php-cgi that was built to want it
@@ -69,9 +69,9 @@ func scriptParams(r *http.Request, root string, t target, uri string) map[string
 	if p["SERVER_PROTOCOL"] == "" {
 		p["SERVER_PROTOCOL"] = "HTTP/1.1"
 	}
-	if t.info != "" {
-		p["PATH_INFO"] = t.info
-		p["PATH_TRANSLATED"] = file(t.info)
+	if t.pathInfo != "" {
+		p["PATH_INFO"] = t.pathInfo
+		p["PATH_TRANSLATED"] = file(t.pathInfo)
 	}
 	// No REMOTE_USER: nobody here has verified who it is. PHP reads HTTP_AUTHORIZATION.
 	return p
@@ -84,10 +84,10 @@ func setScheme(p map[string]string, tls bool) {
 	}
 }
 
-func setRemote(p map[string]string, address, otherwise string) {
-	ip, port := ipPort(address)
+func setRemoteAddr(p map[string]string, address, defaultIP string) {
+	ip, port := splitIPPort(address)
 	if ip == "" {
-		ip = otherwise
+		ip = defaultIP
 	}
 	p["REMOTE_ADDR"] = ip
 	if port != "" {
@@ -97,12 +97,12 @@ func setRemote(p map[string]string, address, otherwise string) {
 
 // setHeaders sets the variables of the header's fields. Their order is that of the
 // names, so that it is the same each time.
-func setHeaders(p map[string]string, host string, h http.Header) {
+func setHeaderParams(p map[string]string, host string, h http.Header) {
 	if host != "" {
 		p["HTTP_HOST"] = host
 	}
 	for _, name := range slices.Sorted(maps.Keys(h)) {
-		variable, separator := variableOf(http.CanonicalHeaderKey(name)), ", "
+		variable, separator := headerParam(http.CanonicalHeaderKey(name)), ", "
 		values := h[name]
 		if variable == "" || len(values) == 0 {
 			continue
@@ -125,7 +125,7 @@ func setHeaders(p map[string]string, host string, h http.Header) {
 // variableOf is the variable of a header field with a canonical name, or empty for one
 // that is not passed on. PHP, like others, makes an underscore of more characters than
 // the hyphen: a name with any of those would pass for another.
-func variableOf(name string) string {
+func headerParam(name string) string {
 	switch name {
 	case "Content-Type":
 		return "CONTENT_TYPE" // RFC 3875, 4.1.3
@@ -151,7 +151,7 @@ func variableOf(name string) string {
 	return string(variable)
 }
 
-func method(r *http.Request) string {
+func requestMethod(r *http.Request) string {
 	if r.Method == "" {
 		return http.MethodGet
 	}
@@ -160,7 +160,7 @@ func method(r *http.Request) string {
 
 // requestPath is the request target without a scheme and a host, as it was received
 // (RFC 9112, 3.2).
-func requestPath(r *http.Request) string {
+func requestURI(r *http.Request) string {
 	target := r.RequestURI
 	if target == "" { // a request that the program has made
 		u := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
@@ -189,7 +189,7 @@ func hostname(host string) string {
 
 // ipPort divides an IP address with a port or without one. A zone is of no use to
 // anybody but this machine. All else, as the address of a unix socket, is no address.
-func ipPort(address string) (ip, port string) {
+func splitIPPort(address string) (ip, port string) {
 	if h, p, err := net.SplitHostPort(address); err == nil {
 		address, port = h, p
 	}
@@ -201,7 +201,7 @@ func ipPort(address string) (ip, port string) {
 }
 
 // requestOf is the request that a Transport makes for a script.
-func requestOf(r *http.Request, root string, t target) (*Request, error) {
+func requestOf(r *http.Request, root string, t scriptPath) (*Request, error) {
 	req, err := newRequest(r, transportParams(r, root, t))
 	if err == nil && r.Body != nil && r.Body != http.NoBody {
 		req.Body, req.ContentLength = r.Body, r.ContentLength
@@ -220,7 +220,7 @@ func newRequest(r *http.Request, p map[string]string) (*Request, error) {
 		}
 	}
 	req := &Request{Params: p}
-	switch method(r) {
+	switch requestMethod(r) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace: // RFC 9110, 9.2.1
 		req.Idempotent = true
 	}

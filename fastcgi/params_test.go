@@ -90,7 +90,7 @@ func TestHeadersOfOneNameInOtherLettersAreJoinedInOneOrder(t *testing.T) {
 	for range 20 {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Header = http.Header{"X-A": {"1"}, "x-a": {"2", "3"}, "x-A": {}, "content-type": {"text/a"}, "proxy": {"evil"}, "host": {"evil"}, "": {"evil"}}
-		for _, p := range []map[string]string{transportParams(r, "/", target{}), handlerParams(r, "/", target{})} {
+		for _, p := range []map[string]string{transportParams(r, "/", scriptPath{}), serverParams(r, "/", scriptPath{})} {
 			require.Equal(t, "1, 2, 3", p["HTTP_X_A"])
 			require.Equal(t, "text/a", p["CONTENT_TYPE"])
 			for name, value := range p {
@@ -193,7 +193,7 @@ func TestAddressesAreIPAddresses(t *testing.T) {
 		"192.0.2.1:80": {"192.0.2.1", "80"}, "[2001:db8::1]:80": {"2001:db8::1", "80"}, "[fe80::1%eth0]:80": {"fe80::1", "80"},
 		"192.0.2.1": {"192.0.2.1", ""}, "2001:db8::1": {"2001:db8::1", ""}, "@": {}, "/run/s": {}, "": {}, "name:80": {}, "@:1": {},
 	} {
-		ip, port := ipPort(address)
+		ip, port := splitIPPort(address)
 		require.Equal(t, want, [2]string{ip, port}, address)
 	}
 	for host, want := range map[string]string{

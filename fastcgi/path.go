@@ -9,15 +9,15 @@ import (
 
 // A target is what a URL's path stands for below a document root: a script, with what
 // follows it, or a file.
-type target struct {
-	prefix string // in front of name in the URL, and not in the root
-	name   string // with a slash in front, and none that is not between two names
-	info   string // PATH_INFO: what follows a script's name
+type scriptPath struct {
+	prefix   string // in front of name in the URL, and not in the root
+	name     string // with a slash in front, and none that is not between two names
+	pathInfo string // PATH_INFO: what follows a script's name
 }
 
 // clean refuses paths that mean something else to somebody on the way, and gives the
 // others in their shortest form. Directories keep the slash at their end.
-func clean(p string) (string, int) {
+func cleanPath(p string) (string, int) {
 	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "\x00\n\r") {
 		return "", http.StatusBadRequest
 	}
@@ -31,7 +31,7 @@ func clean(p string) (string, int) {
 
 // hidden reports whether a file's path has a name that begins with a dot. Only
 // /.well-known is not hidden (RFC 8615). PATH_INFO is not a file's path.
-func hidden(name string) bool {
+func isHidden(name string) bool {
 	if rest, ok := strings.CutPrefix(name, "/.well-known"); ok && (rest == "" || rest[0] == '/') {
 		name = rest
 	}
@@ -40,9 +40,9 @@ func hidden(name string) bool {
 
 // unstripped gives the path of a request below the handler, and what a middleware like
 // http.StripPrefix has removed in front of it.
-func unstripped(r *http.Request) (name, prefix string) {
+func strippedPrefix(r *http.Request) (name, prefix string) {
 	name = r.URL.Path
-	whole, _, _ := strings.Cut(requestPath(r), "?")
+	whole, _, _ := strings.Cut(requestURI(r), "?")
 	if whole == name {
 		return name, "" // most are
 	}
@@ -63,7 +63,7 @@ func unstripped(r *http.Request) (name, prefix string) {
 // split divides a path behind the first name that has an extension of a script. Case
 // is folded in ASCII alone: of other alphabets what one system takes for the same
 // letter, or for one of the same length, another does not. No extensions are .php.
-func split(p string, extensions []string) (t target, script bool) {
+func splitPathInfo(p string, extensions []string) (t scriptPath, script bool) {
 	if len(extensions) == 0 {
 		extensions = []string{".php"}
 	}
@@ -73,11 +73,11 @@ func split(p string, extensions []string) (t target, script bool) {
 		}
 		for _, ext := range extensions {
 			if hasSuffixFold(p[:i], ext) {
-				return target{name: p[:i], info: p[i:]}, true
+				return scriptPath{name: p[:i], pathInfo: p[i:]}, true
 			}
 		}
 	}
-	return target{name: p}, false
+	return scriptPath{name: p}, false
 }
 
 func hasSuffixFold(s, suffix string) bool {
@@ -86,14 +86,14 @@ func hasSuffixFold(s, suffix string) bool {
 	}
 	s = s[len(s)-len(suffix):]
 	for i := range len(s) {
-		if lower(s[i]) != lower(suffix[i]) {
+		if toLowerASCII(s[i]) != toLowerASCII(suffix[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func lower(b byte) byte {
+func toLowerASCII(b byte) byte {
 	if 'A' <= b && b <= 'Z' {
 		return b + 'a' - 'A'
 	}

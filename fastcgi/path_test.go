@@ -40,14 +40,14 @@ func TestPaths(t *testing.T) {
 		"/a\r.php":            {status: http.StatusBadRequest},
 		"/a.php/x\n":          {status: http.StatusBadRequest},
 	} {
-		p, status := clean(in)
+		p, status := cleanPath(in)
 		require.Equal(t, want.status, status, "%q", in)
 		if status != 0 {
 			continue
 		}
-		got, script := split(p, php)
+		got, script := splitPathInfo(p, php)
 		require.Equal(t, want.script, script, "%q", in)
-		require.Equal(t, target{name: want.name, info: want.info}, got, "%q", in)
+		require.Equal(t, scriptPath{name: want.name, pathInfo: want.info}, got, "%q", in)
 	}
 }
 
@@ -56,14 +56,14 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		p, status := clean(in)
+		p, status := cleanPath(in)
 		if status != 0 {
 			return
 		}
-		got, script := split(p, []string{".php"})
+		got, script := splitPathInfo(p, []string{".php"})
 		switch {
-		case got.name+got.info != p:
-			t.Fatalf("%q: %q %q", in, got.name, got.info)
+		case got.name+got.pathInfo != p:
+			t.Fatalf("%q: %q %q", in, got.name, got.pathInfo)
 		case !strings.HasPrefix(got.name, "/"), strings.ContainsAny(p, "\x00\r\n"):
 			t.Fatalf("%q: %q", in, p)
 		case path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/":

@@ -15,33 +15,33 @@ import (
 //
 // and all numbers are big-endian.
 const (
-	version   = 1
-	headerLen = 8
-	maxLen    = 1<<16 - 1
-	maxPiece  = maxLen &^ 7 // needs no padding
-	requestID = 1           // of a connection's first request; see idAfter
+	version        = 1
+	headerLen      = 8
+	maxContentLen  = 1<<16 - 1
+	maxUnpaddedLen = maxContentLen &^ 7 // needs no padding
+	firstRequestID = 1                  // of a connection's first request; see idAfter
 )
 
 // idAfter gives the id of a request on a connection that has had so many requests before.
 // There is one request at a time, but each has its own id: after fastcgi_finish_request a
 // script may go on writing, under its id, when the connection has its next request
 // already, and the id shows that those records are stale. Ids are 1…65535, in turn.
-func idAfter(requests int) uint16 { return uint16(requests%maxLen) + requestID }
+func requestIDAfter(requests int) uint16 { return uint16(requests%maxContentLen) + firstRequestID }
 
 type recordType byte
 
 const (
-	beginRequest recordType = 1 + iota
-	abortRequest
-	endRequest
-	params
-	stdin
-	stdout
-	stderr
-	data
-	getValues
-	getValuesResult
-	unknownType
+	typeBeginRequest recordType = 1 + iota
+	typeAbortRequest
+	typeEndRequest
+	typeParams
+	typeStdin
+	typeStdout
+	typeStderr
+	typeData
+	typeGetValues
+	typeGetValuesResult
+	typeUnknown
 )
 
 func (t recordType) String() string {
@@ -55,17 +55,17 @@ func (t recordType) String() string {
 	return names[t]
 }
 
-const keepConn = 1 // flag of BEGIN_REQUEST
+const flagKeepConn = 1 // flag of BEGIN_REQUEST
 
 // framing gives whole records.
-var framing = client.LengthFunc{
+var recordFraming = client.LengthFunc{
 	Func: func(p []byte) (int, error) {
 		if len(p) < headerLen {
 			return 0, nil
 		}
 		return headerLen + int(binary.BigEndian.Uint16(p[4:])) + int(p[6]), nil
 	},
-	Max: headerLen + maxLen + 255,
+	Max: headerLen + maxContentLen + 255,
 }
 
 // A record is one as it was received. Its content is good until the next is.
@@ -76,7 +76,7 @@ type record struct {
 }
 
 // parse reads a whole record.
-func parse(p []byte) (record, error) {
+func parseRecord(p []byte) (record, error) {
 	if len(p) < headerLen {
 		return record{}, &ProtocolError{Reason: fmt.Sprintf("a record of %d bytes", len(p))}
 	}
@@ -84,26 +84,26 @@ func parse(p []byte) (record, error) {
 	n := int(binary.BigEndian.Uint16(p[4:]))
 	switch {
 	case p[0] != version:
-		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d", p[0]), Head: clip(p)}
+		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d", p[0]), Head: firstBytes(p)}
 	case len(p) != headerLen+n+int(p[6]):
-		return record{}, &ProtocolError{Reason: "a record that is not whole", Head: clip(p)}
+		return record{}, &ProtocolError{Reason: "a record that is not whole", Head: firstBytes(p)}
 	}
 	r.content = p[headerLen : headerLen+n]
 	return r, nil
 }
 
-func clip(p []byte) []byte { return append([]byte(nil), p[:min(len(p), 32)]...) }
+func firstBytes(p []byte) []byte { return append([]byte(nil), p[:min(len(p), 32)]...) }
 
 // appendRecord appends a record with padding to a multiple of 8, as the specification
 // recommends. The content is no longer than maxLen.
 func appendRecord(p []byte, typ recordType, id uint16, content []byte) []byte {
 	pad := -len(content) & 7
-	p = appendHeader(p, typ, id, len(content), pad)
+	p = appendRecordHeader(p, typ, id, len(content), pad)
 	p = append(p, content...)
 	return append(p, make([]byte, pad)...)
 }
 
-func appendHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
+func appendRecordHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
 	p = append(p, version, byte(typ))
 	p = binary.BigEndian.AppendUint16(p, id)
 	p = binary.BigEndian.AppendUint16(p, uint16(length))
@@ -113,31 +113,31 @@ func appendHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
 // appendStream appends content as records of a type, as many as it takes. See setID.
 func appendStream(p []byte, typ recordType, content []byte) []byte {
 	for len(content) > 0 {
-		n := min(len(content), maxPiece)
-		p = appendRecord(p, typ, requestID, content[:n])
+		n := min(len(content), maxUnpaddedLen)
+		p = appendRecord(p, typ, firstRequestID, content[:n])
 		content = content[n:]
 	}
 	return p
 }
 
 // setID gives the records of p, which are whole, a request's id.
-func setID(p []byte, id uint16) {
+func setRequestID(p []byte, id uint16) {
 	for len(p) > 0 {
 		binary.BigEndian.PutUint16(p[2:], id)
-		n, _ := framing.Func(p)
+		n, _ := recordFraming.Func(p)
 		p = p[n:]
 	}
 }
 
 // appendPair appends a name and its value: 3.4 of the specification.
 func appendPair(p []byte, name, value string) []byte {
-	p = appendLen(p, len(name))
-	p = appendLen(p, len(value))
+	p = appendSize(p, len(name))
+	p = appendSize(p, len(value))
 	p = append(p, name...)
 	return append(p, value...)
 }
 
-func appendLen(p []byte, n int) []byte {
+func appendSize(p []byte, n int) []byte {
 	if n < 1<<7 {
 		return append(p, byte(n))
 	}
@@ -150,10 +150,10 @@ func parsePairs(p []byte) (map[string]string, error) {
 	for len(p) > 0 {
 		var name, value int
 		var err error
-		if name, p, err = parseLen(p); err != nil {
+		if name, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
-		if value, p, err = parseLen(p); err != nil {
+		if value, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
 		if name > len(p) || value > len(p)-name {
@@ -165,7 +165,7 @@ func parsePairs(p []byte) (map[string]string, error) {
 	return pairs, nil
 }
 
-func parseLen(p []byte) (n int, rest []byte, err error) {
+func parseSize(p []byte) (n int, rest []byte, err error) {
 	switch {
 	case len(p) >= 1 && p[0] < 1<<7:
 		return int(p[0]), p[1:], nil

@@ -9,9 +9,9 @@ import (
 )
 
 func TestRecordsAreAsTheSpecificationHasThem(t *testing.T) {
-	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, params, 1, []byte("abc")))
-	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, stdin, 1, nil))
-	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, getValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
+	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, typeParams, 1, []byte("abc")))
+	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, typeStdin, 1, nil))
+	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, typeGetValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
 	require.Equal(t, "\x01\x02ab\x63", string(appendPair(nil, "a", "bc")))
 	long := strings.Repeat("x", 128)
 	require.Equal(t, "\x01\x80\x00\x00\x80a"+long, string(appendPair(nil, "a", long)))
@@ -23,21 +23,21 @@ func TestParametersOfAnyLengthAreDividedAndNotCut(t *testing.T) {
 		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
 		"B": strings.Repeat("b", 200_000),
 	}
-	head, err := appendHead(nil, &Request{Params: want}, 0)
+	head, err := appendBeginAndParams(nil, &Request{Params: want}, 0)
 	require.NoError(t, err)
 	var stream []byte
 	ended := false
 	for i := 0; len(head) > 0; i++ {
-		n, err := framing.Func(head)
+		n, err := recordFraming.Func(head)
 		require.NoError(t, err)
-		r, err := parse(head[:n])
+		r, err := parseRecord(head[:n])
 		require.NoError(t, err)
-		require.EqualValues(t, requestID, r.id)
+		require.EqualValues(t, firstRequestID, r.id)
 		if i == 0 {
-			require.Equal(t, beginRequest, r.typ)
+			require.Equal(t, typeBeginRequest, r.typ)
 			require.Equal(t, []byte{0, 1, 1, 0, 0, 0, 0, 0}, r.content)
 		} else {
-			require.Equal(t, params, r.typ)
+			require.Equal(t, typeParams, r.typ)
 			require.False(t, ended)
 			ended = len(r.content) == 0
 			stream = append(stream, r.content...)
@@ -59,14 +59,14 @@ func TestPairsThatAreCutOff(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add(appendRecord(nil, stdout, 1, []byte("hello")))
+	f.Add(appendRecord(nil, typeStdout, 1, []byte("hello")))
 	f.Add([]byte{1, 6, 0, 1, 255, 255, 255, 0})
 	f.Fuzz(func(t *testing.T, p []byte) {
-		n, err := framing.Func(p)
-		if err != nil || n < 0 || n > framing.Max {
+		n, err := recordFraming.Func(p)
+		if err != nil || n < 0 || n > recordFraming.Max {
 			t.Fatal(n, err)
 		}
-		r, err := parse(p)
+		r, err := parseRecord(p)
 		if err == nil && len(r.content)+headerLen > len(p) {
 			t.Fatal(r)
 		}
@@ -105,7 +105,7 @@ func FuzzHeader(f *testing.F) {
 		if end < 0 {
 			return
 		}
-		status, _, h, err := parseHeader(p[:end])
+		status, _, h, err := parseCGIHeader(p[:end])
 		if err != nil {
 			return
 		}
@@ -156,7 +156,7 @@ func TestHeaders(t *testing.T) {
 		"HTTP/1.1 404 Not Found\n\n":          {fails: "a status line"},
 	} {
 		require.Equal(t, len(in), headerEnd([]byte(in), 0), "%q", in)
-		status, reason, h, err := parseHeader([]byte(in))
+		status, reason, h, err := parseCGIHeader([]byte(in))
 		if want.fails != "" {
 			var bad *HeaderError
 			require.ErrorAs(t, err, &bad, "%q", in)

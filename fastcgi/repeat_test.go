@@ -66,7 +66,7 @@ func TestARequestThatIsNotTakenIsNotSentAgain(t *testing.T) {
 
 // Of an answer that has begun, if only by a part of a record, nothing is asked again.
 func TestARequestWhoseAnswerHasBegunIsNotSentAgain(t *testing.T) {
-	for _, part := range [][]byte{{1}, end(0, 0)[:5], end(0, 0)[:12], appendRecord(nil, stderr, requestID, []byte("x"))} {
+	for _, part := range [][]byte{{1}, end(0, 0)[:5], end(0, 0)[:12], appendRecord(nil, typeStderr, firstRequestID, []byte("x"))} {
 		var requests atomic.Int32
 		cl := application(t, func(a *asked) bool {
 			if requests.Add(1) == 1 {

@@ -53,29 +53,29 @@ func (r *Response) AppStatus() uint32 {
 
 // An exchange is one request on one connection.
 type exchange struct {
-	ctx      context.Context
-	c        *client.Client
-	id       uint16          // of the request, on this connection
-	limit    time.Duration   // RecvTimeout; negative: no limit
-	uncancel func() bool     // has ctx not end the connection any more
-	up       *upload         // the body, if it was not sent with the request
-	life     context.Context // of the Client, for after the end of the body
+	ctx         context.Context
+	conn        *client.Client
+	id          uint16          // of the request, on this connection
+	recvTimeout time.Duration   // RecvTimeout; negative: no limit
+	detachCtx   func() bool     // has ctx not end the connection any more
+	upload      *upload         // the body, if it was not sent with the request
+	baseCtx     context.Context // of the Client, for after the end of the body
 
-	answered bool // a record of the answer has come
-	stale    int  // how many records of other requests have come
-	timed    bool // limit is kept by deadlines, as it is during an upload
+	hasRecord    bool // a record of the answer has come
+	staleRecords int  // how many records of other requests have come
+	deadlineSet  bool // limit is kept by deadlines, as it is during an upload
 
-	outEnded bool // STDOUT was
-	errEnded bool // STDERR was
+	stdoutEnded bool // STDOUT was
+	stderrEnded bool // STDERR was
 
-	reading sync.Mutex // held by a Read or WriteTo of the body; guards the fields below
-	closed  atomic.Bool
-	rest    []byte // of the body, received and not read
-	left    int64  // how much of the body is to come; negative if that is not known
-	err     error  // why there is no more
+	readMu    sync.Mutex // held by a Read or WriteTo of the body; guards the fields below
+	closed    atomic.Bool
+	chunk     []byte // of the body, received and not read
+	remaining int64  // how much of the body is to come; negative if that is not known
+	err       error  // why there is no more
 
-	saying   sync.Mutex   // held by a call of stderrTo
-	stderrTo func([]byte) // of the request; nil after the end of the body
+	stderrMu sync.Mutex   // held by a call of stderrTo
+	onStderr func([]byte) // of the request; nil after the end of the body
 
 	mu        sync.Mutex // of what Response gives
 	stderr    []byte
@@ -83,12 +83,12 @@ type exchange struct {
 }
 
 // header receives up to the end of the response's header.
-func (x *exchange) header(limit int, isHead bool) (*Response, error) {
+func (x *exchange) readHeader(limit int, isHead bool) (*Response, error) {
 	var head []byte
 	for {
-		p, err := x.next()
+		p, err := x.nextChunk()
 		if errors.Is(err, io.EOF) { // the end of the request, with no response
-			return nil, &HeaderError{Reason: "it does not end", Line: short(head)}
+			return nil, &HeaderError{Reason: "it does not end", Line: truncateLine(head)}
 		}
 		if err != nil {
 			return nil, err
@@ -102,75 +102,75 @@ func (x *exchange) header(limit int, isHead bool) (*Response, error) {
 		if end < 0 || end > limit {
 			return nil, &HeaderError{Reason: fmt.Sprintf("longer than %d bytes", limit)}
 		}
-		status, reason, h, err := parseHeader(head[:end])
+		status, reason, h, err := parseCGIHeader(head[:end])
 		if err == nil {
-			x.left, err = bodyLength(h)
+			x.remaining, err = parseContentLength(h)
 		}
 		if err != nil {
 			return nil, err
 		}
 		if isHead || status == http.StatusNoContent || status == http.StatusNotModified {
-			x.left = 0 // RFC 9110, 6.4.1
+			x.remaining = 0 // RFC 9110, 6.4.1
 		}
-		x.take(p[end-had:])
-		return &Response{StatusCode: status, Reason: reason, Header: h, Body: body{x}, x: x}, nil
+		x.setChunkLocked(p[end-had:])
+		return &Response{StatusCode: status, Reason: reason, Header: h, Body: responseBody{x}, x: x}, nil
 	}
 }
 
 // take makes p the next piece of the body. If the body is longer than its length, take
 // cuts p and closes the connection.
-func (x *exchange) take(p []byte) {
-	x.rest = p
-	if x.left < 0 {
+func (x *exchange) setChunkLocked(p []byte) {
+	x.chunk = p
+	if x.remaining < 0 {
 		return
 	}
-	x.rest = p[:min(int64(len(p)), x.left)]
-	x.left -= int64(len(x.rest))
-	if len(x.rest) < len(p) {
-		_ = x.abandon(nil)
+	x.chunk = p[:min(int64(len(p)), x.remaining)]
+	x.remaining -= int64(len(x.chunk))
+	if len(x.chunk) < len(p) {
+		_ = x.abort(nil)
 		x.err = io.EOF
 	}
 }
 
 // next receives until there is more of the response, which is good until the next call.
 // At the end of the request the connection is given back, and the error is io.EOF.
-func (x *exchange) next() ([]byte, error) {
-	x.arm()
+func (x *exchange) nextChunk() ([]byte, error) {
+	x.setReadDeadline()
 	begin := time.Now()
 	for {
-		p, err := x.c.RecvPacket()
+		p, err := x.conn.RecvPacket()
 		if err != nil {
-			return nil, x.failure(err)
+			return nil, x.connError(err)
 		}
-		r, err := parse(p)
+		r, err := parseRecord(p)
 		if err != nil {
 			return nil, err
 		}
 		if r.id != x.id {
-			x.skip(begin)
+			x.skipStaleRecord(begin)
 			continue
 		}
-		x.answered = true
+		x.hasRecord = true
 		switch r.typ {
-		case stdout:
-			if x.outEnded {
-				return nil, &ProtocolError{Reason: "STDOUT after its end", Head: clip(p)}
+		case typeStdout:
+			if x.stdoutEnded {
+				return nil, &ProtocolError{Reason: "STDOUT after its end", Head: firstBytes(p)}
 			}
-			if x.outEnded = len(r.content) == 0; !x.outEnded {
+			if x.stdoutEnded = len(r.content) == 0; !x.stdoutEnded {
 				return r.content, nil
 			}
-		case stderr:
-			if x.errEnded {
-				return nil, &ProtocolError{Reason: "STDERR after its end", Head: clip(p)}
+		case typeStderr:
+			if x.stderrEnded {
+				return nil, &ProtocolError{Reason: "STDERR after its end", Head: firstBytes(p)}
 			}
-			x.errEnded = len(r.content) == 0
-			x.said(r.content)
-		case endRequest:
-			return nil, x.ended(r.content)
+			x.stderrEnded = len(r.content) == 0
+			x.addStderr(r.content)
+		case typeEndRequest:
+			return nil, x.handleEndRequest(r.content)
 		default:
-			return nil, &ProtocolError{Reason: fmt.Sprintf("%v in an answer", r.typ), Head: clip(p)}
+			return nil, &ProtocolError{Reason: fmt.Sprintf("%v in an answer", r.typ), Head: firstBytes(p)}
 		}
-		x.arm()
+		x.setReadDeadline()
 		begin = time.Now()
 	}
 }
@@ -178,33 +178,33 @@ func (x *exchange) next() ([]byte, error) {
 // skip drops a record of another id: of an earlier request, whose script goes on writing
 // after fastcgi_finish_request, or of id 0, a management record that nothing here asked
 // for. Such a record does not extend the limit that began to run at begin.
-func (x *exchange) skip(begin time.Time) {
-	x.stale++
-	if x.up == nil && !x.timed && x.limit > 0 {
-		_ = x.c.SetReadDeadline(begin.Add(x.limit))
-		x.timed = true
+func (x *exchange) skipStaleRecord(begin time.Time) {
+	x.staleRecords++
+	if x.upload == nil && !x.deadlineSet && x.recvTimeout > 0 {
+		_ = x.conn.SetReadDeadline(begin.Add(x.recvTimeout))
+		x.deadlineSet = true
 	}
 }
 
 // arm sets the deadline for the next record where RecvTimeout alone will not do: the
 // limit starts when the body has been sent.
-func (x *exchange) arm() {
-	switch u := x.up; {
+func (x *exchange) setReadDeadline() {
+	switch u := x.upload; {
 	case u != nil:
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		if !u.sent {
-			_ = x.c.SetReadDeadline(time.Time{})
+			_ = x.conn.SetReadDeadline(time.Time{})
 			return
 		}
-	case !x.timed:
+	case !x.deadlineSet:
 		return
 	}
-	_ = x.c.SetReadDeadline(after(x.limit))
+	_ = x.conn.SetReadDeadline(deadlineAfter(x.recvTimeout))
 }
 
 // after gives the end of a limit that starts now.
-func after(limit time.Duration) time.Time {
+func deadlineAfter(limit time.Duration) time.Time {
 	if limit < 0 {
 		limit = 1000 * time.Hour
 	}
@@ -212,31 +212,31 @@ func after(limit time.Duration) time.Time {
 }
 
 // isAnswered reports whether any byte of an answer has come, if only a part of a record.
-func (x *exchange) isAnswered() bool {
-	if x.answered {
+func (x *exchange) hasResponseBytes() bool {
+	if x.hasRecord {
 		return true
 	}
-	n, _ := x.c.Recv(make([]byte, 1), client.DontWait)
+	n, _ := x.conn.Recv(make([]byte, 1), client.DontWait)
 	return n > 0
 }
 
-func (x *exchange) said(p []byte) {
+func (x *exchange) addStderr(p []byte) {
 	if len(p) == 0 {
 		return
 	}
 	x.mu.Lock()
 	x.stderr = append(x.stderr, p[:min(len(p), maxStderr-len(x.stderr))]...)
 	x.mu.Unlock()
-	x.saying.Lock()
-	defer x.saying.Unlock()
-	if x.stderrTo != nil {
-		x.stderrTo(p)
+	x.stderrMu.Lock()
+	defer x.stderrMu.Unlock()
+	if x.onStderr != nil {
+		x.onStderr(p)
 	}
 }
 
 // ended is the end of the request. The connection is for the next if nothing of this
 // one is left.
-func (x *exchange) ended(content []byte) error {
+func (x *exchange) handleEndRequest(content []byte) error {
 	if len(content) != 8 {
 		return &ProtocolError{Reason: fmt.Sprintf("END_REQUEST of %d bytes", len(content))}
 	}
@@ -246,61 +246,61 @@ func (x *exchange) ended(content []byte) error {
 	x.mu.Lock()
 	x.appStatus = binary.BigEndian.Uint32(content)
 	x.mu.Unlock()
-	if !x.uncancel() {
-		return x.failure(context.Cause(x.ctx))
+	if !x.detachCtx() {
+		return x.connError(context.Cause(x.ctx))
 	}
-	if x.sent() {
-		_ = x.c.Close()
+	if x.requestSent() {
+		_ = x.conn.Close()
 	} else {
-		_ = x.c.Discard()
-		x.stopSending()
+		_ = x.conn.Discard()
+		x.stopUpload()
 	}
 	return io.EOF
 }
 
 // stopSending ends an upload whose connection is closed.
-func (x *exchange) stopSending() {
-	if x.up != nil && !x.up.isDone() {
-		x.up.body.giveUp(x.up.done)
+func (x *exchange) stopUpload() {
+	if x.upload != nil && !x.upload.isDone() {
+		x.upload.body.stop(x.upload.done)
 	}
 }
 
 // sent reports whether the request was sent whole. The application may end the request
 // before the goroutine that has sent the body's last piece comes to say so.
-func (x *exchange) sent() bool {
-	if x.up == nil {
+func (x *exchange) requestSent() bool {
+	if x.upload == nil {
 		return true
 	}
 	late := time.NewTimer(10 * time.Millisecond)
 	defer late.Stop()
 	select {
-	case <-x.up.done:
-		return x.up.err == nil
+	case <-x.upload.done:
+		return x.upload.err == nil
 	case <-late.C:
 		return false
 	}
 }
 
 // failure is what an error on the connection means to the caller.
-func (x *exchange) failure(err error) error {
-	switch why := x.whyClosed(); {
+func (x *exchange) connError(err error) error {
+	switch why := x.closeCause(); {
 	case why != nil:
 		return why
 	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
-	case x.stale > 0 && !x.answered && isTimeout(err):
-		return fmt.Errorf("fastcgi: %d records of other requests and none of request %d came; the application must repeat the request's id: %w", x.stale, x.id, err)
+	case x.staleRecords > 0 && !x.hasRecord && isTimeout(err):
+		return fmt.Errorf("fastcgi: %d records of other requests and none of request %d came; the application must repeat the request's id: %w", x.staleRecords, x.id, err)
 	}
 	return err
 }
 
 // whyClosed gives the reason for which the connection was closed here, or nil.
-func (x *exchange) whyClosed() error {
-	if x.up != nil {
-		x.up.mu.Lock()
-		defer x.up.mu.Unlock()
-		if x.up.cause != nil {
-			return x.up.cause
+func (x *exchange) closeCause() error {
+	if x.upload != nil {
+		x.upload.mu.Lock()
+		defer x.upload.mu.Unlock()
+		if x.upload.closeCause != nil {
+			return x.upload.closeCause
 		}
 	}
 	if x.closed.Load() {
@@ -310,61 +310,61 @@ func (x *exchange) whyClosed() error {
 }
 
 // abandon closes the connection.
-func (x *exchange) abandon(err error) error {
-	if why := x.whyClosed(); why != nil {
+func (x *exchange) abort(err error) error {
+	if why := x.closeCause(); why != nil {
 		err = why
 	}
-	x.uncancel()
-	_ = x.c.Discard()
-	x.stopSending() // which may end ctx too
+	x.detachCtx()
+	_ = x.conn.Discard()
+	x.stopUpload() // which may end ctx too
 	return err
 }
 
 // A body is what a response's Body is.
-type body struct{ x *exchange }
+type responseBody struct{ x *exchange }
 
-func (b body) Read(p []byte) (int, error) {
+func (b responseBody) Read(p []byte) (int, error) {
 	x := b.x
-	x.reading.Lock()
-	defer x.stopReading()
-	for len(x.rest) == 0 || x.closed.Load() {
+	x.readMu.Lock()
+	defer x.unlockRead()
+	for len(x.chunk) == 0 || x.closed.Load() {
 		if x.err != nil || x.closed.Load() {
-			return 0, x.why()
+			return 0, x.readErrorLocked()
 		}
 		if len(p) == 0 {
 			return 0, nil
 		}
-		x.receive()
+		x.fillLocked()
 	}
-	n := copy(p, x.rest)
-	x.rest = x.rest[n:]
+	n := copy(p, x.chunk)
+	x.chunk = x.chunk[n:]
 	return n, nil
 }
 
 // receive gets more of the body, or notes why there is no more.
-func (x *exchange) receive() {
-	if x.left == 0 && x.sent() {
-		x.finish()
+func (x *exchange) fillLocked() {
+	if x.remaining == 0 && x.requestSent() {
+		x.drainLocked()
 		return
 	}
-	p, err := x.next()
+	p, err := x.nextChunk()
 	switch {
 	case err == nil:
-		x.take(p)
-	case errors.Is(err, io.EOF) && x.left > 0:
+		x.setChunkLocked(p)
+	case errors.Is(err, io.EOF) && x.remaining > 0:
 		x.err = io.ErrUnexpectedEOF // less than Content-Length
 	case errors.Is(err, io.EOF):
 		x.err = err
 	default:
-		x.err = x.abandon(err)
-		if x.left == 0 && x.ctx.Err() == nil && !x.closed.Load() {
+		x.err = x.abort(err)
+		if x.remaining == 0 && x.ctx.Err() == nil && !x.closed.Load() {
 			x.err = io.EOF // the body has its length, however the request ended
 		}
 	}
 }
 
 // why gives the error of a Read at the end.
-func (x *exchange) why() error {
+func (x *exchange) readErrorLocked() error {
 	if x.closed.Load() {
 		return errBodyClosed
 	}
@@ -372,83 +372,83 @@ func (x *exchange) why() error {
 }
 
 // WriteTo writes the body as it comes, each piece at once.
-func (b body) WriteTo(w io.Writer) (n int64, err error) {
+func (b responseBody) WriteTo(w io.Writer) (n int64, err error) {
 	x := b.x
-	x.reading.Lock()
-	defer x.stopReading()
+	x.readMu.Lock()
+	defer x.unlockRead()
 	for {
-		if len(x.rest) > 0 && !x.closed.Load() {
-			m, err := w.Write(x.rest)
+		if len(x.chunk) > 0 && !x.closed.Load() {
+			m, err := w.Write(x.chunk)
 			n += int64(m)
-			x.rest = x.rest[m:]
+			x.chunk = x.chunk[m:]
 			if err != nil {
 				return n, err
 			}
 		}
 		if x.err != nil || x.closed.Load() {
-			if err = x.why(); errors.Is(err, io.EOF) {
+			if err = x.readErrorLocked(); errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return n, err
 		}
-		x.receive()
+		x.fillLocked()
 	}
 }
 
 // Close may be called while another goroutine reads. It ends that Read.
-func (b body) Close() error {
+func (b responseBody) Close() error {
 	x := b.x
 	ended := false
-	if x.reading.TryLock() {
-		if x.err == nil && x.left == 0 && x.sent() {
-			x.finish()
+	if x.readMu.TryLock() {
+		if x.err == nil && x.remaining == 0 && x.requestSent() {
+			x.drainLocked()
 		}
 		ended = x.err != nil
-		x.reading.Unlock()
+		x.readMu.Unlock()
 	}
 	if !x.closed.Swap(true) && !ended {
-		_ = x.c.Discard()
-		x.settle()
+		_ = x.conn.Discard()
+		x.finishClose()
 	}
 	return nil
 }
 
 // stopReading ends a Read.
-func (x *exchange) stopReading() {
-	x.reading.Unlock()
-	x.settle()
+func (x *exchange) unlockRead() {
+	x.readMu.Unlock()
+	x.finishClose()
 }
 
 // settle ends an exchange whose body was closed. Both Read and Close call it at their
 // end, and the later of the two finds the mutex free.
-func (x *exchange) settle() {
-	if !x.closed.Load() || !x.reading.TryLock() {
+func (x *exchange) finishClose() {
+	if !x.closed.Load() || !x.readMu.TryLock() {
 		return
 	}
-	x.rest = nil
+	x.chunk = nil
 	if x.err == nil {
-		_ = x.abandon(nil)
+		_ = x.abort(nil)
 		x.err = errBodyClosed
 	}
-	x.reading.Unlock()
+	x.readMu.Unlock()
 }
 
 // finish ends a body that has its length. What the script does then is no longer of
 // the response: its end is awaited in the background, but mostly comes at once, and then
 // the connection is there for the next request.
-func (x *exchange) finish() {
-	if !x.uncancel() {
-		x.err = x.abandon(x.ctx.Err())
+func (x *exchange) drainLocked() {
+	if !x.detachCtx() {
+		x.err = x.abort(x.ctx.Err())
 		return
 	}
-	x.err, x.rest = io.EOF, nil
-	x.uncancel = context.AfterFunc(x.life, func() { _ = x.c.Discard() })
+	x.err, x.chunk = io.EOF, nil
+	x.detachCtx = context.AfterFunc(x.baseCtx, func() { _ = x.conn.Discard() })
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		// More of the body is too much, whose end would not come while nobody reads it.
-		if _, err := x.next(); !errors.Is(err, io.EOF) {
-			_ = x.abandon(err)
+		if _, err := x.nextChunk(); !errors.Is(err, io.EOF) {
+			_ = x.abort(err)
 		}
 	}()
 	soon := time.NewTimer(10 * time.Millisecond)
@@ -457,9 +457,9 @@ func (x *exchange) finish() {
 	case <-ended:
 	case <-soon.C:
 	}
-	x.saying.Lock()
-	x.stderrTo = nil
-	x.saying.Unlock()
+	x.stderrMu.Lock()
+	x.onStderr = nil
+	x.stderrMu.Unlock()
 }
 
 var errBodyClosed = errors.New("fastcgi: the response's body was closed")

@@ -14,36 +14,36 @@ import (
 // request looks where Root leads now, and opens it anew if that is another directory.
 // The descriptor keeps the inode number of a directory that was removed from being
 // used again.
-type docRoot struct {
-	path string // Handler.Root, made absolute
-	real string // path without symbolic links
-	info fs.FileInfo
-	dir  *os.Root // nil: links are followed wherever they lead
+type documentRoot struct {
+	path     string // Handler.Root, made absolute
+	realPath string // path without symbolic links
+	info     fs.FileInfo
+	dir      *os.Root // nil: links are followed wherever they lead
 
-	users  int  // requests; Handler.mu is held
-	former bool // another has taken its place
+	refs     int  // requests; Handler.mu is held
+	replaced bool // another has taken its place
 }
 
-func openRoot(path string, followLinks bool) (d *docRoot, err error) {
+func openRoot(path string, followLinks bool) (d *documentRoot, err error) {
 	for range 3 { // a release may be removed in the moment in which it is opened
-		if d, err = tryRoot(path, followLinks); !errors.Is(err, fs.ErrNotExist) {
+		if d, err = openRootOnce(path, followLinks); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	return d, err
 }
 
-func tryRoot(path string, followLinks bool) (*docRoot, error) {
-	d := &docRoot{path: path}
+func openRootOnce(path string, followLinks bool) (*documentRoot, error) {
+	d := &documentRoot{path: path}
 	var err error
-	if d.real, err = filepath.EvalSymlinks(path); err != nil {
+	if d.realPath, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, err
 	}
 	if followLinks {
-		d.info, err = os.Stat(d.real)
+		d.info, err = os.Stat(d.realPath)
 		return d, err
 	}
-	if d.dir, err = os.OpenRoot(d.real); err != nil {
+	if d.dir, err = os.OpenRoot(d.realPath); err != nil {
 		return nil, err
 	}
 	if d.info, err = d.dir.Stat("."); err != nil {
@@ -54,8 +54,8 @@ func tryRoot(path string, followLinks bool) (*docRoot, error) {
 }
 
 // acquire gives the document root, which release is to be called with.
-func (h *Handler) acquire() (*docRoot, error) {
-	info, err := os.Stat(h.abs)
+func (h *Handler) acquireRoot() (*documentRoot, error) {
+	info, err := os.Stat(h.rootPath)
 	if err != nil {
 		return nil, err
 	}
@@ -65,56 +65,56 @@ func (h *Handler) acquire() (*docRoot, error) {
 		return nil, http.ErrServerClosed
 	}
 	if h.root == nil || !os.SameFile(info, h.root.info) {
-		d, err := openRoot(h.abs, h.FollowSymlinks)
+		d, err := openRoot(h.rootPath, h.FollowSymlinks)
 		if err != nil {
 			return nil, err
 		}
-		h.retireLocked()
+		h.dropRootLocked()
 		h.root = d
 	}
-	h.root.users++
+	h.root.refs++
 	return h.root, nil
 }
 
-func (h *Handler) release(d *docRoot) {
+func (h *Handler) releaseRoot(d *documentRoot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d.users--
-	d.closeUnused()
+	d.refs--
+	d.closeUnusedLocked()
 }
 
-func (h *Handler) retireLocked() {
+func (h *Handler) dropRootLocked() {
 	if h.root != nil {
-		h.root.former = true
-		h.root.closeUnused()
+		h.root.replaced = true
+		h.root.closeUnusedLocked()
 		h.root = nil
 	}
 }
 
-func (d *docRoot) closeUnused() {
-	if d.former && d.users == 0 && d.dir != nil {
+func (d *documentRoot) closeUnusedLocked() {
+	if d.replaced && d.refs == 0 && d.dir != nil {
 		_ = d.dir.Close()
 	}
 }
 
 // open opens what a path of a URL names. Names are bytes, of whatever encoding.
-func (d *docRoot) open(name string) (*os.File, error) {
+func (d *documentRoot) open(name string) (*os.File, error) {
 	if d.dir == nil {
 		return os.Open(d.join(d.path, name))
 	}
-	f, err := d.dir.Open(within(name))
-	if inside := d.resolve(name, err); inside != "" {
+	f, err := d.dir.Open(relativeName(name))
+	if inside := d.resolveLink(name, err); inside != "" {
 		return d.dir.Open(inside)
 	}
 	return f, err
 }
 
-func (d *docRoot) stat(name string) (fs.FileInfo, error) {
+func (d *documentRoot) stat(name string) (fs.FileInfo, error) {
 	if d.dir == nil {
 		return os.Stat(d.join(d.path, name))
 	}
-	info, err := d.dir.Stat(within(name))
-	if inside := d.resolve(name, err); inside != "" {
+	info, err := d.dir.Stat(relativeName(name))
+	if inside := d.resolveLink(name, err); inside != "" {
 		return d.dir.Stat(inside)
 	}
 	return info, err
@@ -124,35 +124,37 @@ func (d *docRoot) stat(name string) (fs.FileInfo, error) {
 // refuses a link that is absolute, or that leaves the root on its way back into it.
 // What it has refused is resolved here, and then opened by os.Root all the same: what
 // another process changes meanwhile leads nowhere else. Empty: there is none.
-func (d *docRoot) resolve(name string, err error) string {
+func (d *documentRoot) resolveLink(name string, err error) string {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return ""
 	}
-	resolved, err := filepath.EvalSymlinks(d.join(d.real, name))
+	resolved, err := filepath.EvalSymlinks(d.join(d.realPath, name))
 	if err != nil {
 		return ""
 	}
-	inside, err := filepath.Rel(d.real, resolved)
+	inside, err := filepath.Rel(d.realPath, resolved)
 	if err != nil || !filepath.IsLocal(inside) {
 		return ""
 	}
 	return inside
 }
 
-func (*docRoot) join(dir, name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+func (*documentRoot) join(dir, name string) string {
+	return filepath.Join(dir, filepath.FromSlash(name))
+}
 
-func (d *docRoot) isFile(name string) bool {
+func (d *documentRoot) isFile(name string) bool {
 	info, err := d.stat(name)
 	return err == nil && info.Mode().IsRegular()
 }
 
-func (d *docRoot) isDir(name string) bool {
+func (d *documentRoot) isDir(name string) bool {
 	info, err := d.stat(name)
 	return err == nil && info.IsDir()
 }
 
 // within is a path of a URL as os.Root has it.
-func within(name string) string {
+func relativeName(name string) string {
 	if name = strings.Trim(name, "/"); name == "" {
 		return "."
 	}

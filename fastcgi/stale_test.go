@@ -89,13 +89,13 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 	strangers := func(old uint16) []byte {
 		var p []byte
 		for _, id := range []uint16{old, 999, 65535, 0} {
-			for _, typ := range []recordType{stdout, stderr, endRequest, unknownType, getValuesResult, stdin, 99} {
+			for _, typ := range []recordType{typeStdout, typeStderr, typeEndRequest, typeUnknown, typeGetValuesResult, typeStdin, 99} {
 				p = append(p, of(id, typ, "A: secret\r\n\r\nsecret")...)
 			}
-			p = append(p, of(id, endRequest, "\x00\x00\x00\x00\x00\x00\x00\x00")...)
-			p = append(p, of(id, endRequest, "\x00\x00\x00\x00\x02\x00\x00\x00")...)
-			p = append(p, of(id, stdout, "")...)
-			p = append(p, of(id, stderr, "")...)
+			p = append(p, of(id, typeEndRequest, "\x00\x00\x00\x00\x00\x00\x00\x00")...)
+			p = append(p, of(id, typeEndRequest, "\x00\x00\x00\x00\x02\x00\x00\x00")...)
+			p = append(p, of(id, typeStdout, "")...)
+			p = append(p, of(id, typeStderr, "")...)
 		}
 		return p
 	}
@@ -103,8 +103,8 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 	cl := application(t, func(a *asked) bool {
 		ids = append(ids, a.id)
 		own := [][]byte{
-			of(a.id, stderr, "own "), of(a.id, stdout, "X-Is: own\r\n"), of(a.id, stdout, "\r\nfirst"), of(a.id, stdout, "second"),
-			of(a.id, stdout, ""), of(a.id, stderr, ""), of(a.id, endRequest, "\x00\x00\x00\x07\x00\x00\x00\x00"),
+			of(a.id, typeStderr, "own "), of(a.id, typeStdout, "X-Is: own\r\n"), of(a.id, typeStdout, "\r\nfirst"), of(a.id, typeStdout, "second"),
+			of(a.id, typeStdout, ""), of(a.id, typeStderr, ""), of(a.id, typeEndRequest, "\x00\x00\x00\x07\x00\x00\x00\x00"),
 		}
 		for _, p := range own {
 			_, _ = a.conn.Write(append(strangers(a.id-1), p...))
@@ -125,11 +125,11 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 
 func TestIDsComeAgainAfterAllOthers(t *testing.T) {
 	for requests, id := range map[int]uint16{0: 1, 1: 2, 65534: 65535, 65535: 1, 65536: 2, 2*65535 - 1: 65535} {
-		require.Equal(t, id, idAfter(requests), requests)
+		require.Equal(t, id, requestIDAfter(requests), requests)
 	}
-	head, err := appendHead(nil, &Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
+	head, err := appendBeginAndParams(nil, &Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
 	require.NoError(t, err)
-	setID(head, 65535)
+	setRequestID(head, 65535)
 	records := 0
 	for r := bytes.NewReader(head); r.Len() > 0; records++ {
 		_, id, _, err := readRecord(r)
@@ -147,7 +147,7 @@ func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
 		cl := application(t, func(a *asked) bool {
 			requests++
 			for {
-				if _, err := a.conn.Write(appendRecord(nil, stdout, 999, []byte("late"))); err != nil {
+				if _, err := a.conn.Write(appendRecord(nil, typeStdout, 999, []byte("late"))); err != nil {
 					return false
 				}
 				time.Sleep(10 * time.Millisecond)

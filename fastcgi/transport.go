@@ -49,7 +49,7 @@ func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	length, _ := bodyLength(resp.Header) // Do has looked at it
+	length, _ := parseContentLength(resp.Header) // Do has looked at it
 	if resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		length = 0
 	}
@@ -70,13 +70,13 @@ func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
 	if name == "" {
 		name = "/"
 	}
-	p, refused := clean(name)
-	t, script := split(p, tr.Extensions)
-	if refused != 0 || hidden(t.name) {
+	p, refused := cleanPath(name)
+	t, script := splitPathInfo(p, tr.Extensions)
+	if refused != 0 || isHidden(t.name) {
 		return nil, fmt.Errorf("fastcgi: a path that may not be: %q", name)
 	}
 	if !script {
-		if t, script = split(tr.Fallback, tr.Extensions); !script {
+		if t, script = splitPathInfo(tr.Fallback, tr.Extensions); !script {
 			return nil, fmt.Errorf("fastcgi: no script in %q", name)
 		}
 	}

@@ -27,7 +27,7 @@ func answering(t testing.TB, answer func(a *asked) string) (*Transport, *Client)
 	t.Helper()
 	cl := application(t, func(a *asked) bool {
 		if text := answer(a); text != "" {
-			p := appendRecord(appendStream(nil, stdout, []byte(text)), stdout, requestID, nil)
+			p := appendRecord(appendStream(nil, typeStdout, []byte(text)), typeStdout, firstRequestID, nil)
 			a.write(t, append(p, end(0, 0)...)) // in one piece, so that the end is there with the rest
 		}
 		return true
@@ -219,7 +219,7 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 func TestABodyOfKnownLengthIsWholeWhenItHasCome(t *testing.T) {
 	for head, want := range map[string]error{"Content-Length: 5\n\n": nil, "A: b\n\n": io.ErrUnexpectedEOF} {
 		cl := application(t, func(a *asked) bool {
-			a.write(t, appendStream(nil, stdout, []byte(head+"hello")))
+			a.write(t, appendStream(nil, typeStdout, []byte(head+"hello")))
 			return false
 		})
 		_, body, err := whole(cl, &Request{})
@@ -235,7 +235,7 @@ func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
 	gone := make(chan struct{}, 10)
 	cl := application(t, func(a *asked) bool {
 		if a.params["QUERY_STRING"] != "silent" {
-			a.write(t, appendStream(nil, stdout, []byte("A: b\n\npart")))
+			a.write(t, appendStream(nil, typeStdout, []byte("A: b\n\npart")))
 		}
 		_, _ = io.Copy(io.Discard, a.conn)
 		gone <- struct{}{}
@@ -312,7 +312,7 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 		http.StripPrefix("/app", proxy).ServeHTTP(w, r)
 	}))
 	defer s.Close()
-	for _, size := range []int{0, 10, shortBody, shortBody + 1, 1 << 20} {
+	for _, size := range []int{0, 10, maxInlineBody, maxInlineBody + 1, 1 << 20} {
 		for _, body := range []io.Reader{bytes.NewReader(make([]byte, size)), io.MultiReader(bytes.NewReader(make([]byte, size)))} {
 			resp, err := http.Post(s.URL+"/app/up.php?q=1", "application/octet-stream", body)
 			require.NoError(t, err)

@@ -76,7 +76,7 @@ func goesOn(t *testing.T, head string) (*Client, chan bool) {
 	t.Helper()
 	proceed, over := make(chan bool), make(chan struct{})
 	cl := application(t, func(a *asked) bool {
-		a.write(t, appendStream(nil, stdout, []byte(head)))
+		a.write(t, appendStream(nil, typeStdout, []byte(head)))
 		select {
 		case ends := <-proceed:
 			if ends {
@@ -91,7 +91,7 @@ func goesOn(t *testing.T, head string) (*Client, chan bool) {
 		case <-over:
 			return false
 		}
-		a.write(t, appendStream(nil, stderr, []byte("later")), end(3, 0))
+		a.write(t, appendStream(nil, typeStderr, []byte("later")), end(3, 0))
 		return true
 	})
 	t.Cleanup(func() { close(over) })

@@ -20,13 +20,13 @@ func temporaryFile() (*os.File, error) {
 }
 
 // spool copies a body of unknown length to a file and seeks to its beginning.
-func spool(f *os.File, body io.Reader, most int64) (length int64, err error) {
-	length, err = io.Copy(f, io.LimitReader(body, most+1))
+func copyToFile(f *os.File, body io.Reader, maxLen int64) (length int64, err error) {
+	length, err = io.Copy(f, io.LimitReader(body, maxLen+1))
 	var read *BodyError
 	switch {
 	case errors.As(err, &read):
 		return 0, err
-	case err == nil && length > most:
+	case err == nil && length > maxLen:
 		return 0, ErrBodyTooLong
 	case err == nil:
 		_, err = f.Seek(0, io.SeekStart)

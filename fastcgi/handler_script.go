@@ -10,16 +10,16 @@ import (
 )
 
 // run has the application answer.
-func (q *request) run(t target) {
+func (q *httpRequest) serveScript(t scriptPath) {
 	t.prefix = q.prefix
 	root := q.root.path
 	switch {
 	case q.ScriptRoot != "":
 		root = q.ScriptRoot
 	case q.ResolveRootSymlink:
-		root = q.root.real
+		root = q.root.realPath
 	}
-	params := handlerParams(q.r, root, t)
+	params := serverParams(q.r, root, t)
 	if q.Params != nil {
 		maps.Copy(params, q.Params(q.r))
 	}
@@ -29,12 +29,12 @@ func (q *request) run(t target) {
 		return
 	}
 	req.Stderr = func(p []byte) {
-		q.said = append(q.said, p[:min(len(p), maxStderr-len(q.said))]...)
+		q.stderr = append(q.stderr, p[:min(len(p), maxStderr-len(q.stderr))]...)
 	}
 	ctx, cancel := context.WithCancel(q.r.Context())
 	defer cancel()
-	in := &clientBody{Reader: q.r.Body, link: q.link}
-	body, err := q.body(req, in)
+	in := &clientBody{Reader: q.r.Body, deadlines: q.deadlines}
+	body, err := q.prepareBody(req, in)
 	if err != nil {
 		q.fail(statusFor(err), err)
 		return
@@ -42,10 +42,10 @@ func (q *request) run(t target) {
 	defer body.close()
 	resp, err := q.Client.Do(ctx, req)
 	if req.interrupt != nil {
-		defer q.endBody(req, resp, err)
+		defer q.endStreamedBody(req, resp, err)
 	}
 	if req.Body == in {
-		if q.r.ProtoMajor == 1 && (err != nil || !resp.x.sent()) {
+		if q.r.ProtoMajor == 1 && (err != nil || !resp.x.requestSent()) {
 			// Lest what is left of the body be taken for the next request. Over HTTP/2
 			// this would end all streams.
 			q.w.Header().Set("Connection", "close")
@@ -60,32 +60,32 @@ func (q *request) run(t target) {
 		return
 	}
 	defer resp.Body.Close()
-	q.answer(resp, cancel)
+	q.writeResponse(resp, cancel)
 }
 
 // body gives a request its body: whole, so that no worker waits for a client, or as it
 // comes.
-func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
+func (q *httpRequest) prepareBody(req *Request, in *clientBody) (bufferedBody, error) {
 	length, most := q.r.ContentLength, cmp.Or(q.Client.MaxBufferedBody, DefaultMaxBufferedBody)
 	switch {
 	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
-		return keptBody{}, nil
+		return bufferedBody{}, nil
 	case length < 0 && most < 0:
-		return keptBody{}, ErrLengthRequired
-	case length > shortBody && (q.StreamBody || most < 0):
+		return bufferedBody{}, ErrLengthRequired
+	case length > maxInlineBody && (q.StreamBody || most < 0):
 		req.Body, req.ContentLength = in, length
 		// It is read while there is a response already, but not after the handler has
 		// returned. It is closed by endBody: what the server reads itself, after a
 		// handler that was allowed this, has it panic (Go 1.26).
-		_ = q.link.control.EnableFullDuplex()
-		if q.link.hasDeadlines() {
-			req.interrupt = q.link.stopReading
+		_ = q.deadlines.controller.EnableFullDuplex()
+		if q.deadlines.isSupported() {
+			req.interrupt = q.deadlines.stopReads
 		}
-		return keptBody{}, nil
+		return bufferedBody{}, nil
 	case most < 0:
-		most = shortBody
+		most = maxInlineBody
 	}
-	body, err := keepBody(in, length, most)
+	body, err := bufferBody(in, length, most)
 	if err == nil {
 		req.Body, req.ContentLength, req.closeBody = body, body.length, body.close
 	}
@@ -93,34 +93,34 @@ func (q *request) body(req *Request, in *clientBody) (keptBody, error) {
 }
 
 // endBody ends the reading of a body that is streamed.
-func (q *request) endBody(req *Request, resp *Response, err error) {
-	if err != nil || !resp.x.sent() {
+func (q *httpRequest) endStreamedBody(req *Request, resp *Response, err error) {
+	if err != nil || !resp.x.requestSent() {
 		req.interrupt() // or Close would wait for what is still to come
 	}
 	_ = q.r.Body.Close()
 }
 
 // answer passes a response on.
-func (q *request) answer(resp *Response, cancel func()) {
-	q.header(resp)
-	out := &clientWriter{q.w, q.link}
+func (q *httpRequest) writeResponse(resp *Response, cancel func()) {
+	q.writeHeader(resp)
+	out := &clientWriter{q.w, q.deadlines}
 	var err, gone error
-	if isStreamed(resp) {
+	if isUnbuffered(resp) {
 		if gone = out.flush(); gone == nil {
-			_, err = io.Copy(stream{out}, resp.Body)
+			_, err = io.Copy(unbufferedWriter{out}, resp.Body)
 		}
 		q.logStderr()
 	} else {
-		b := newBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
+		b := newResponseBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
 		_, err = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // the worker is free
 		q.logStderr()
-		gone = b.end() // which may take as long as the client does
+		gone = b.finish() // which may take as long as the client does
 	}
 	if err == nil && gone == nil {
 		return
 	}
-	if gone == nil && !isGone(q.r) {
+	if gone == nil && !clientCanceled(q.r) {
 		q.logf("%s %s: %v", q.r.Method, q.r.URL.Path, err)
 		_ = out.flush() // a part never passes for the whole, but it is a part
 	}
@@ -128,20 +128,20 @@ func (q *request) answer(resp *Response, cancel func()) {
 	panic(http.ErrAbortHandler)
 }
 
-func (q *request) logStderr() {
-	if len(q.said) > 0 {
-		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, q.said)
+func (q *httpRequest) logStderr() {
+	if len(q.stderr) > 0 {
+		q.logf("%s %s: %s", q.r.Method, q.r.URL.Path, q.stderr)
 	}
 }
 
 // header writes the response's header beside what middlewares have set. The reason
 // phrase is net/http's: it can write no other (and HTTP/2 has none).
-func (q *request) header(resp *Response) {
+func (q *httpRequest) writeHeader(resp *Response) {
 	h := q.w.Header()
 	for name, values := range resp.Header {
 		switch {
-		case ofConnection[name], strings.HasPrefix(name, accel):
-		case isList[name]:
+		case hopByHop[name], strings.HasPrefix(name, accel):
+		case multiValued[name]:
 			h[name] = append(h[name], values...)
 		default:
 			h[name] = values
@@ -154,14 +154,14 @@ func (q *request) header(resp *Response) {
 }
 
 // ofConnection are header fields that are the server's own (RFC 9110, 7.6.1).
-var ofConnection = map[string]bool{
+var hopByHop = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Transfer-Encoding": true,
 	"Te": true, "Trailer": true, "Upgrade": true,
 }
 
 // isList are header fields of which there may be several, each of which says something
 // of its own: those of a middleware stay. Of others there is one, the application's.
-var isList = map[string]bool{
+var multiValued = map[string]bool{
 	"Set-Cookie": true, "Vary": true, "Link": true, "Server-Timing": true, "Via": true, "Www-Authenticate": true,
 	"Content-Security-Policy": true, "Content-Security-Policy-Report-Only": true,
 }
@@ -174,7 +174,7 @@ const (
 
 // isStreamed reports whether an application means what it writes to be passed on at
 // once: nginx has the field, and browsers the type.
-func isStreamed(resp *Response) bool {
+func isUnbuffered(resp *Response) bool {
 	if strings.EqualFold(resp.Header.Get(accelBuffering), "no") {
 		return true
 	}

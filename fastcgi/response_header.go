@@ -36,9 +36,9 @@ func headerEnd(p []byte, from int) int {
 // allow, and makes a space of a control character in a value (RFC 9110, 5.5). A line that
 // a reader may divide in another way is an error: one with CR or NUL in it, or one that
 // begins with a space.
-func parseHeader(p []byte) (status int, reason string, h http.Header, err error) {
+func parseCGIHeader(p []byte) (status int, reason string, h http.Header, err error) {
 	h = make(http.Header)
-	var leftOut *HeaderError
+	var skipped *HeaderError
 	for len(p) > 0 {
 		line, rest, _ := bytes.Cut(p, []byte("\n"))
 		p = rest
@@ -50,22 +50,22 @@ func parseHeader(p []byte) (status int, reason string, h http.Header, err error)
 		name, value, isField := strings.Cut(string(line), ":")
 		switch {
 		case bytes.HasPrefix(line, []byte("HTTP/")):
-			leftOut = &HeaderError{Reason: "a status line, and no field", Line: short(line)}
+			skipped = &HeaderError{Reason: "a status line, and no field", Line: truncateLine(line)}
 			continue
 		case name == "" || strings.IndexFunc(name, isSpaceOrControl) >= 0:
-			return 0, "", nil, &HeaderError{Reason: "not a field", Line: short(line)}
+			return 0, "", nil, &HeaderError{Reason: "not a field", Line: truncateLine(line)}
 		case strings.ContainsAny(value, "\x00\r"):
-			return 0, "", nil, &HeaderError{Reason: "not a value", Line: short(line)}
+			return 0, "", nil, &HeaderError{Reason: "not a value", Line: truncateLine(line)}
 		case !isField || !isToken(name):
-			leftOut = &HeaderError{Reason: "not a field", Line: short(line)}
+			skipped = &HeaderError{Reason: "not a field", Line: truncateLine(line)}
 			continue
 		}
-		h.Add(name, strings.Trim(withoutControls(value), " "))
+		h.Add(name, strings.Trim(replaceControls(value), " "))
 	}
-	if len(h) == 0 && leftOut != nil {
-		return 0, "", nil, leftOut // not one field: a page without a header, for example
+	if len(h) == 0 && skipped != nil {
+		return 0, "", nil, skipped // not one field: a page without a header, for example
 	}
-	if status, reason, err = statusOf(h); err != nil {
+	if status, reason, err = parseStatus(h); err != nil {
 		return 0, "", nil, err
 	}
 	h.Del("Status")
@@ -77,7 +77,7 @@ func isSpaceOrControl(r rune) bool { return r == ' ' || isControl(r) }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-func withoutControls(value string) string {
+func replaceControls(value string) string {
 	if strings.IndexFunc(value, isControl) < 0 {
 		return value
 	}
@@ -91,7 +91,7 @@ func withoutControls(value string) string {
 }
 
 // statusOf is what the Status field says, or what there is says without it.
-func statusOf(h http.Header) (int, string, error) {
+func parseStatus(h http.Header) (int, string, error) {
 	values := h.Values("Status")
 	switch {
 	case len(values) == 0 && h.Get("Location") != "":
@@ -108,7 +108,7 @@ func statusOf(h http.Header) (int, string, error) {
 	code, reason := values[0][:min(digits, len(values[0]))], values[0][min(digits, len(values[0])):]
 	n, err := strconv.ParseUint(code, 10, 16)
 	if err != nil || len(code) != digits || n < 200 || reason != "" && '0' <= reason[0] && reason[0] <= '9' {
-		return 0, "", &HeaderError{Reason: "not a status", Line: short([]byte(values[0]))}
+		return 0, "", &HeaderError{Reason: "not a status", Line: truncateLine([]byte(values[0]))}
 	}
 	return int(n), strings.TrimSpace(reason), nil
 }
@@ -116,14 +116,14 @@ func statusOf(h http.Header) (int, string, error) {
 // bodyLength gives the Content-Length of a response, or -1. It removes one that is not a
 // number, as nginx does. With two that differ, readers would disagree on where the
 // response ends (RFC 9112, 6.3).
-func bodyLength(h http.Header) (int64, error) {
+func parseContentLength(h http.Header) (int64, error) {
 	values := h.Values("Content-Length")
 	if len(values) == 0 {
 		return -1, nil
 	}
 	for _, v := range values[1:] {
 		if v != values[0] {
-			return 0, &HeaderError{Reason: "two lengths that differ", Line: short([]byte("Content-Length: " + values[0] + ", " + v))}
+			return 0, &HeaderError{Reason: "two lengths that differ", Line: truncateLine([]byte("Content-Length: " + values[0] + ", " + v))}
 		}
 	}
 	n, err := strconv.ParseUint(values[0], 10, 63)
@@ -143,4 +143,4 @@ func isToken(s string) bool {
 	}) < 0
 }
 
-func short(line []byte) string { return string(line[:min(len(line), 64)]) }
+func truncateLine(line []byte) string { return string(line[:min(len(line), 64)]) }

@@ -47,21 +47,21 @@ func statusFor(err error) int {
 	return http.StatusBadGateway
 }
 
-func (q *request) fail(status int, err error) {
-	if !isGone(q.r) {
+func (q *httpRequest) fail(status int, err error) {
+	if !clientCanceled(q.r) {
 		q.logf("%s %s: %d: %v", q.r.Method, q.r.URL.Path, status, err)
 	}
 	if status == http.StatusServiceUnavailable {
 		q.w.Header().Set("Retry-After", retryAfter)
 	}
-	q.refuse(status)
+	q.writeStatus(status)
 }
 
 // isGone reports whether the HTTP client has gone, which is no fault to be logged.
-func isGone(r *http.Request) bool { return errors.Is(r.Context().Err(), context.Canceled) }
+func clientCanceled(r *http.Request) bool { return errors.Is(r.Context().Err(), context.Canceled) }
 
 func (h *Handler) logf(format string, args ...any) {
-	line := escape(fmt.Sprintf(format, args...))
+	line := escapeLine(fmt.Sprintf(format, args...))
 	if h.ErrorLog != nil {
 		h.ErrorLog.Print(line)
 		return
@@ -71,7 +71,7 @@ func (h *Handler) logf(format string, args ...any) {
 
 // escape writes what is not printable as Go does: a line of a log is one, whatever a
 // client has sent or a script has said, and has nothing in it that a terminal obeys.
-func escape(s string) string {
+func escapeLine(s string) string {
 	s = strings.TrimRight(s, "\r\n")
 	if strings.IndexFunc(s, isEscaped) < 0 {
 		return s
