@@ -115,13 +115,13 @@ func TestAFallbackThatIsNoScriptIsAnError(t *testing.T) {
 		s := serving(t, h)
 		resp, _ := get(t, s, "/x")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
-		require.Contains(t, said.String(), "set it to one like /index.php")
+		require.Contains(t, said.String(), "set it to one such as /index.php")
 	}
 	var said strings.Builder
 	s := serving(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", ErrorLog: logTo(&said)})
 	resp, _ := get(t, s, "/x")
 	require.Equal(t, http.StatusNotFound, resp.StatusCode)
-	require.Contains(t, said.String(), "no Fallback /index.php")
+	require.Contains(t, said.String(), "Fallback /index.php does not exist")
 }
 
 // Laravel's storage:link makes a link that leads out of public.

@@ -9,10 +9,10 @@ import (
 	"github.com/blocksock/client"
 )
 
-// GetValues asks the application for what it can do: FCGI_MAX_CONNS, FCGI_MAX_REQS and
-// FCGI_MPXS_CONNS, or others by their names. One that it does not know is not in the
-// answer. The answer is the application's opinion: php-fpm says the same for any
-// number of workers.
+// GetValues asks the application for the values of variables (FCGI_GET_VALUES). Without
+// names it asks for FCGI_MAX_CONNS, FCGI_MAX_REQS and FCGI_MPXS_CONNS. The result lacks
+// the variables that the application does not know. Do not rely on the numbers: php-fpm
+// returns the same ones for any number of workers.
 func (cl *Client) GetValues(ctx context.Context, names ...string) (map[string]string, error) {
 	cl.init()
 	if len(names) == 0 {
@@ -23,27 +23,28 @@ func (cl *Client) GetValues(ctx context.Context, names ...string) (map[string]st
 		pairs = appendPair(pairs, name, "")
 	}
 	if len(pairs) > maxContentLen {
-		return nil, fmt.Errorf("fastcgi: names of %d bytes do not fit into a record", len(pairs))
+		return nil, fmt.Errorf("fastcgi: names of %d bytes do not fit into one record of %d bytes: ask for fewer names", len(pairs), maxContentLen)
 	}
-	// A new connection, and only for this: who answers may close it afterwards.
-	c, err := cl.pool.DialNew(ctx, cl.Network, cl.Address, cl.options)
+	// The connection is new and used for this alone: an application may close the
+	// connection after its answer.
+	conn, err := cl.pool.DialNew(ctx, cl.Network, cl.Address, cl.options)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = c.Discard() }()
-	defer context.AfterFunc(ctx, func() { _ = c.Discard() })()
-	values, err := requestValues(c, appendRecord(nil, typeGetValues, 0, pairs))
+	defer func() { _ = conn.Discard() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Discard() })()
+	values, err := requestValues(conn, appendRecord(nil, typeGetValues, 0, pairs))
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	return values, err
 }
 
-func requestValues(c *client.Client, question []byte) (map[string]string, error) {
-	if _, err := c.Send(question, 0); err != nil {
+func requestValues(conn *client.Client, request []byte) (map[string]string, error) {
+	if _, err := conn.Send(request, 0); err != nil {
 		return nil, err
 	}
-	p, err := c.RecvPacket()
+	p, err := conn.RecvPacket()
 	if errors.Is(err, io.EOF) {
 		return nil, io.ErrUnexpectedEOF
 	}
@@ -55,7 +56,7 @@ func requestValues(c *client.Client, question []byte) (map[string]string, error)
 		return nil, err
 	}
 	if r.typ != typeGetValuesResult || r.id != 0 {
-		return nil, &ProtocolError{Reason: fmt.Sprintf("%v where values were asked for", r.typ), Head: firstBytes(p)}
+		return nil, &ProtocolError{Reason: fmt.Sprintf("%v in answer to GET_VALUES", r.typ), Head: firstBytes(p)}
 	}
 	return parsePairs(r.content)
 }

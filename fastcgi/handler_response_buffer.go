@@ -9,55 +9,55 @@ import (
 	"time"
 )
 
+// DefaultMaxBufferedResponse is the default of nginx's fastcgi_max_temp_file_size.
+const DefaultMaxBufferedResponse = 1 << 30
+
 const (
-	// DefaultMaxBufferedResponse is nginx's fastcgi_max_temp_file_size.
-	DefaultMaxBufferedResponse = 1 << 30
+	memoryBufferSize = 64 << 10
 
-	memoryBufferSize = 64 << 10 // of an answer, in memory; twice as much for a client that is slow
-
-	// An answer that is whole by then is written in one piece.
+	// copyDelay is how long a buffer waits before it starts to write to the HTTP client. A
+	// response that is complete by then is written at once, without another goroutine.
 	copyDelay = 5 * time.Millisecond
 )
 
-// A buffer is what an application has answered and the client has not taken yet. The
-// application writes at its own speed, and is free for others when it has: to memory
-// and, where that is full, to a temporary file. Another goroutine passes it on at the
-// client's speed.
+// A responseBuffer stores what the application has written and the HTTP client has not yet
+// accepted. Write stores at the application's speed, so that the worker is free as soon as
+// the response is complete: in memory and, when that is full, in a temporary file. Another
+// goroutine copies to the client at the client's speed.
 //
 //	Write → mem → file → client
 //
-// What is in mem is older than what is in the file. While the file has something, all
-// that comes goes there.
+// The bytes in mem precede those in file. While file has bytes, Write appends only to it.
 type responseBuffer struct {
 	out     *clientWriter
-	maxFile int64  // of the file
-	cancel  func() // ends the request: the client takes nothing more
+	maxFile int64  // maximum length of file; negative: no file
+	cancel  func() // ends the request to the application, after an error of out
 	logf    func(string, ...any)
 
 	mu         sync.Mutex
-	cond       sync.Cond
+	cond       sync.Cond // a field below has changed
 	mem        []byte
-	spare      []byte // what mem was before
+	spare      []byte // the previous mem, which is used again
 	file       *os.File
-	fileFailed bool  // there can be none
-	readOff    int64 // of the file, passed on
-	writeOff   int64 // of the file
-	ended      bool  // all has been written
-	err        error // why the client gets no more
+	fileFailed bool  // file cannot be created or is full
+	readOff    int64 // up to which file was copied
+	writeOff   int64 // up to which file was written
+	ended      bool  // Write will not be called again
+	err        error // of out
 
 	startTimer *time.Timer
-	copying    bool          // there is a goroutine that does
-	copied     chan struct{} // it has returned
-	panicked   any
+	copying    bool          // the copying goroutine was started
+	copied     chan struct{} // closed when it has ended
+	panicked   any           // its panic
 }
 
-func newResponseBuffer(out *clientWriter, most int64, fail func(), logf func(string, ...any)) *responseBuffer {
-	b := &responseBuffer{out: out, maxFile: most, cancel: fail, logf: logf}
+func newResponseBuffer(out *clientWriter, maxFile int64, cancel func(), logf func(string, ...any)) *responseBuffer {
+	b := &responseBuffer{out: out, maxFile: maxFile, cancel: cancel, logf: logf}
 	b.cond.L = &b.mu
 	return b
 }
 
-// Write takes what the application has written. It waits only if there is no more room.
+// Write stores p. It waits only if there is no more room.
 func (b *responseBuffer) Write(p []byte) (n int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,7 +83,7 @@ func (b *responseBuffer) Write(p []byte) (n int, err error) {
 	return n, b.err
 }
 
-// addLocked adds a part of p, which is nothing if there is no room.
+// appendLocked stores as much of p as there is room for. It returns 0 if there is no room.
 func (b *responseBuffer) appendLocked(p []byte) int {
 	if b.readOff == b.writeOff {
 		if n := min(len(p), memoryBufferSize-len(b.mem)); n > 0 {
@@ -97,10 +97,10 @@ func (b *responseBuffer) appendLocked(p []byte) int {
 	}
 	n, err := b.writeFileLocked(p[:room])
 	if err != nil {
-		// No room on the disk is no reason to fail: the application then waits for the
-		// client, as it would without a file.
+		// A full disk does not fail the request: the application waits for the client,
+		// as without a file.
 		b.fileFailed = true
-		b.logf("buffering an answer: %v; from here on at the client's speed", err)
+		b.logf("store response in a temporary file: %v: continuing at the client's speed; free space in %s or set TMPDIR", err, os.TempDir())
 	}
 	b.writeOff += int64(n)
 	return n
@@ -108,7 +108,7 @@ func (b *responseBuffer) appendLocked(p []byte) int {
 
 func (b *responseBuffer) writeFileLocked(p []byte) (int, error) {
 	if b.file == nil {
-		f, err := temporaryFile()
+		f, err := createTemp()
 		if err != nil {
 			return 0, err
 		}
@@ -117,7 +117,7 @@ func (b *responseBuffer) writeFileLocked(p []byte) (int, error) {
 	return b.file.WriteAt(p, b.writeOff)
 }
 
-// passLocked has a goroutine pass on what there is, unless one does already.
+// startCopyLocked starts the copying goroutine, unless it was started before.
 func (b *responseBuffer) startCopyLocked() {
 	if b.copying || b.ended {
 		return
@@ -126,30 +126,30 @@ func (b *responseBuffer) startCopyLocked() {
 	go func() {
 		defer close(b.copied)
 		defer func() {
-			if v := recover(); v != nil { // a ResponseWriter's
+			if v := recover(); v != nil { // of the ResponseWriter
 				b.panicked = v
-				b.fail(errors.New("fastcgi: the ResponseWriter has panicked"))
+				b.fail(errors.New("fastcgi: the ResponseWriter panicked"))
 			}
 		}()
 		b.copyToClient()
 	}()
 }
 
-// end is called when the application has written all, or will not. It returns when the
-// client has it. The error is why it has not.
+// finish must be called after the last Write. It returns when the client has accepted
+// everything, or why it has not.
 func (b *responseBuffer) finish() error {
 	b.mu.Lock()
 	b.ended = true
 	b.cond.Broadcast()
-	passing := b.copying
+	copying := b.copying
 	b.mu.Unlock()
 	if b.startTimer != nil {
 		b.startTimer.Stop()
 	}
-	if passing {
+	if copying {
 		<-b.copied
 	} else {
-		b.copyToClient() // in one piece
+		b.copyToClient()
 	}
 	if b.file != nil {
 		_ = b.file.Close()
@@ -168,15 +168,15 @@ func (b *responseBuffer) fail(err error) {
 	b.cancel()
 }
 
-// pass passes on what comes until it ends.
+// copyToClient copies to the client until everything was copied.
 func (b *responseBuffer) copyToClient() {
 	for {
-		p, err := b.nextChunk()
+		p, err := b.next()
 		if err == nil && len(p) > 0 {
 			_, err = b.out.Write(p)
 		}
 		if err == nil && !b.hasPending() {
-			err = b.out.flush() // the application may take its time
+			err = b.out.flush() // the application may pause
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -188,15 +188,16 @@ func (b *responseBuffer) copyToClient() {
 	}
 }
 
-// hasMore reports whether there is something to pass on, or nothing will come.
+// hasPending reports whether copyToClient will go on without waiting for the application.
 func (b *responseBuffer) hasPending() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.mem) > 0 || b.readOff < b.writeOff || b.ended
 }
 
-// next gives what is to be passed on, io.EOF at the end. It is good until the next call.
-func (b *responseBuffer) nextChunk() ([]byte, error) {
+// next returns the bytes to copy next, which are valid until the next call, and io.EOF
+// after the last. It waits for the application.
+func (b *responseBuffer) next() ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
@@ -234,16 +235,16 @@ func (b *responseBuffer) readFileLocked() ([]byte, error) {
 	return p, nil
 }
 
-// A stream is an answer that is passed on as it comes.
+// An unbufferedWriter writes and flushes each piece of a response.
 type unbufferedWriter struct{ out *clientWriter }
 
-func (s unbufferedWriter) Write(p []byte) (int, error) {
-	n, err := s.out.Write(p)
+func (w unbufferedWriter) Write(p []byte) (int, error) {
+	n, err := w.out.Write(p)
 	switch {
 	case errors.Is(err, http.ErrBodyNotAllowed):
-		return len(p), nil // to HEAD, 204, 304
+		return len(p), nil // HEAD, 204 or 304
 	case err == nil:
-		err = s.out.flush()
+		err = w.out.flush()
 	}
 	return n, err
 }

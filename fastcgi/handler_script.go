@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// run has the application answer.
-func (q *httpRequest) serveScript(t scriptPath) {
-	t.prefix = q.prefix
+// serveScript sends the request to the application and writes the application's response.
+func (q *httpRequest) serveScript(s scriptPath) {
+	s.prefix = q.prefix
 	root := q.root.path
 	switch {
 	case q.ScriptRoot != "":
@@ -19,7 +19,7 @@ func (q *httpRequest) serveScript(t scriptPath) {
 	case q.ResolveRootSymlink:
 		root = q.root.realPath
 	}
-	params := serverParams(q.r, root, t)
+	params := serverParams(q.r, root, s)
 	if q.Params != nil {
 		maps.Copy(params, q.Params(q.r))
 	}
@@ -34,7 +34,7 @@ func (q *httpRequest) serveScript(t scriptPath) {
 	ctx, cancel := context.WithCancel(q.r.Context())
 	defer cancel()
 	in := &clientBody{Reader: q.r.Body, deadlines: q.deadlines}
-	body, err := q.prepareBody(req, in)
+	body, err := q.setBody(req, in)
 	if err != nil {
 		q.fail(statusFor(err), err)
 		return
@@ -42,16 +42,16 @@ func (q *httpRequest) serveScript(t scriptPath) {
 	defer body.close()
 	resp, err := q.Client.Do(ctx, req)
 	if req.interrupt != nil {
-		defer q.endStreamedBody(req, resp, err)
+		defer q.closeStreamedBody(req, resp, err)
 	}
 	if req.Body == in {
 		if q.r.ProtoMajor == 1 && (err != nil || !resp.x.requestSent()) {
-			// Lest what is left of the body be taken for the next request. Over HTTP/2
-			// this would end all streams.
+			// Otherwise the rest of the body would be parsed as the next request. Over
+			// HTTP/2 this field would end all streams.
 			q.w.Header().Set("Connection", "close")
 		}
 		if err != nil && req.interrupt != nil && in.err != nil {
-			err = in.err // net/http cancels the request's context as well
+			err = in.err // net/http also cancels the request's context
 		}
 	}
 	if err != nil {
@@ -63,68 +63,68 @@ func (q *httpRequest) serveScript(t scriptPath) {
 	q.writeResponse(resp, cancel)
 }
 
-// body gives a request its body: whole, so that no worker waits for a client, or as it
-// comes.
-func (q *httpRequest) prepareBody(req *Request, in *clientBody) (bufferedBody, error) {
-	length, most := q.r.ContentLength, cmp.Or(q.Client.MaxBufferedBody, DefaultMaxBufferedBody)
+// setBody sets the body of req: to the buffered body, so that the worker does not wait for
+// the HTTP client, or to in if the body is streamed.
+func (q *httpRequest) setBody(req *Request, in *clientBody) (bufferedBody, error) {
+	length, maxLen := q.r.ContentLength, cmp.Or(q.Client.MaxBufferedBody, DefaultMaxBufferedBody)
 	switch {
 	case in.Reader == nil || in.Reader == http.NoBody || length == 0:
 		return bufferedBody{}, nil
-	case length < 0 && most < 0:
+	case length < 0 && maxLen < 0:
 		return bufferedBody{}, ErrLengthRequired
-	case length > maxInlineBody && (q.StreamBody || most < 0):
+	case length > maxInlineBody && (q.StreamBody || maxLen < 0):
 		req.Body, req.ContentLength = in, length
-		// It is read while there is a response already, but not after the handler has
-		// returned. It is closed by endBody: what the server reads itself, after a
-		// handler that was allowed this, has it panic (Go 1.26).
+		// Full duplex lets the body be read after the response has begun. The body must
+		// not be read after the handler has returned, so closeStreamedBody closes it: in
+		// Go 1.26 net/http panics if it reads the rest of the body itself after full
+		// duplex was enabled.
 		_ = q.deadlines.controller.EnableFullDuplex()
 		if q.deadlines.isSupported() {
 			req.interrupt = q.deadlines.stopReads
 		}
 		return bufferedBody{}, nil
-	case most < 0:
-		most = maxInlineBody
+	case maxLen < 0:
+		maxLen = maxInlineBody
 	}
-	body, err := bufferBody(in, length, most)
+	body, err := bufferBody(in, length, maxLen)
 	if err == nil {
 		req.Body, req.ContentLength, req.closeBody = body, body.length, body.close
 	}
 	return body, err
 }
 
-// endBody ends the reading of a body that is streamed.
-func (q *httpRequest) endStreamedBody(req *Request, resp *Response, err error) {
+func (q *httpRequest) closeStreamedBody(req *Request, resp *Response, err error) {
 	if err != nil || !resp.x.requestSent() {
-		req.interrupt() // or Close would wait for what is still to come
+		req.interrupt() // otherwise Close would wait for the rest of the body
 	}
 	_ = q.r.Body.Close()
 }
 
-// answer passes a response on.
+// writeResponse writes the application's response.
 func (q *httpRequest) writeResponse(resp *Response, cancel func()) {
 	q.writeHeader(resp)
 	out := &clientWriter{q.w, q.deadlines}
-	var err, gone error
+	var readErr, writeErr error
 	if isUnbuffered(resp) {
-		if gone = out.flush(); gone == nil {
-			_, err = io.Copy(unbufferedWriter{out}, resp.Body)
+		if writeErr = out.flush(); writeErr == nil {
+			_, readErr = io.Copy(unbufferedWriter{out}, resp.Body)
 		}
 		q.logStderr()
 	} else {
 		b := newResponseBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
-		_, err = io.Copy(b, resp.Body)
-		_ = resp.Body.Close() // the worker is free
+		_, readErr = io.Copy(b, resp.Body)
+		_ = resp.Body.Close() // frees the worker
 		q.logStderr()
-		gone = b.finish() // which may take as long as the client does
+		writeErr = b.finish() // waits for the HTTP client
 	}
-	if err == nil && gone == nil {
+	if readErr == nil && writeErr == nil {
 		return
 	}
-	if gone == nil && !clientCanceled(q.r) {
-		q.logf("%s %s: %v", q.r.Method, q.r.URL.Path, err)
-		_ = out.flush() // a part never passes for the whole, but it is a part
+	if writeErr == nil && !isCanceled(q.r) {
+		q.logf("%s %s: %v", q.r.Method, q.r.URL.Path, readErr)
+		_ = out.flush() // the client gets what there is, although it is incomplete
 	}
-	// This ends the connection over HTTP/1, and the stream alone over HTTP/2.
+	// This closes the connection over HTTP/1, and resets only the stream over HTTP/2.
 	panic(http.ErrAbortHandler)
 }
 
@@ -134,13 +134,13 @@ func (q *httpRequest) logStderr() {
 	}
 }
 
-// header writes the response's header beside what middlewares have set. The reason
-// phrase is net/http's: it can write no other (and HTTP/2 has none).
+// writeHeader writes the response's header, and keeps what a middleware has set. The
+// reason phrase is the standard one: net/http writes no other, and HTTP/2 has none.
 func (q *httpRequest) writeHeader(resp *Response) {
 	h := q.w.Header()
 	for name, values := range resp.Header {
 		switch {
-		case hopByHop[name], strings.HasPrefix(name, accel):
+		case hopByHop[name], strings.HasPrefix(name, accelPrefix):
 		case multiValued[name]:
 			h[name] = append(h[name], values...)
 		default:
@@ -148,36 +148,38 @@ func (q *httpRequest) writeHeader(resp *Response) {
 		}
 	}
 	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // or net/http would guess one
+		h["Content-Type"] = nil // net/http would guess a type
 	}
 	q.w.WriteHeader(resp.StatusCode)
 }
 
-// ofConnection are header fields that are the server's own (RFC 9110, 7.6.1).
+// hopByHop are the header fields that are about one connection (RFC 9110, section 7.6.1).
+// The server sets its own.
 var hopByHop = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Transfer-Encoding": true,
 	"Te": true, "Trailer": true, "Upgrade": true,
 }
 
-// isList are header fields of which there may be several, each of which says something
-// of its own: those of a middleware stay. Of others there is one, the application's.
+// multiValued are the header fields to which the application's values are added. Of any
+// other field, the application's values replace those of a middleware.
 var multiValued = map[string]bool{
 	"Set-Cookie": true, "Vary": true, "Link": true, "Server-Timing": true, "Via": true, "Www-Authenticate": true,
 	"Content-Security-Policy": true, "Content-Security-Policy-Report-Only": true,
 }
 
-// accel begins the names of fields that are for the server in front, which this is.
+// Fields with the prefix X-Accel- are for the web server and not for its client. They are
+// nginx's.
 const (
-	accel          = "X-Accel-"
-	accelBuffering = accel + "Buffering"
+	accelPrefix    = "X-Accel-"
+	accelBuffering = accelPrefix + "Buffering"
 )
 
-// isStreamed reports whether an application means what it writes to be passed on at
-// once: nginx has the field, and browsers the type.
+// isUnbuffered reports whether the response must be sent without delay: by nginx's field
+// X-Accel-Buffering, or because it is a stream of events.
 func isUnbuffered(resp *Response) bool {
 	if strings.EqualFold(resp.Header.Get(accelBuffering), "no") {
 		return true
 	}
-	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
+	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
 }

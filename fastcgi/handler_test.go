@@ -237,9 +237,9 @@ func TestTransport(t *testing.T) {
 
 	body = closing{strings.NewReader("question"), make(chan struct{})}
 	_, err = hc.Post("http://example.com/.env", "", body) //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "a path that may not be")
+	require.ErrorContains(t, err, "is not allowed")
 	<-body.closed
 	hc.Transport = &Transport{Client: cl}
 	_, err = hc.Get("http://example.com/x") //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, `no script in "/x"`)
+	require.ErrorContains(t, err, `path "/x" names no script`)
 }

@@ -120,7 +120,7 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	_, err = (&http.Client{Transport: tr}).Get("http://x/.git/x.php") //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "a path that may not be")
+	require.ErrorContains(t, err, "is not allowed")
 }
 
 // Redirects led out of the prefix that http.StripPrefix had removed, and links that a

@@ -7,25 +7,25 @@ import (
 	"github.com/blocksock/client"
 )
 
-// The protocol is the FastCGI Specification 1.0. A record is
+// A record of the FastCGI Specification 1.0 (section 3.3). All numbers are big-endian.
 //
-//	version | type | request id (2) | content length (4) (2) | padding length | reserved
+//	version | type | request ID (2) | content length (2) | padding length | reserved
 //	content
 //	padding
-//
-// and all numbers are big-endian.
 const (
 	version        = 1
 	headerLen      = 8
 	maxContentLen  = 1<<16 - 1
-	maxUnpaddedLen = maxContentLen &^ 7 // needs no padding
-	firstRequestID = 1                  // of a connection's first request; see idAfter
+	maxPaddingLen  = 1<<8 - 1
+	maxUnpaddedLen = maxContentLen &^ 7 // a multiple of 8 needs no padding
+	firstRequestID = 1                  // of a connection; see requestIDAfter
 )
 
-// idAfter gives the id of a request on a connection that has had so many requests before.
-// There is one request at a time, but each has its own id: after fastcgi_finish_request a
-// script may go on writing, under its id, when the connection has its next request
-// already, and the id shows that those records are stale. Ids are 1…65535, in turn.
+// requestIDAfter returns the ID of a request on a connection that has carried that many
+// requests before. Requests are sequential, but each has its own ID: after
+// fastcgi_finish_request a script may write records with its ID when the connection
+// already carries the next request. The ID shows that these records are stale. IDs run
+// from 1 to 65535 and start again.
 func requestIDAfter(requests int) uint16 { return uint16(requests%maxContentLen) + firstRequestID }
 
 type recordType byte
@@ -55,9 +55,9 @@ func (t recordType) String() string {
 	return names[t]
 }
 
-const flagKeepConn = 1 // flag of BEGIN_REQUEST
+const flagKeepConn = 1 // of BEGIN_REQUEST
 
-// framing gives whole records.
+// recordFraming has RecvPacket return one whole record.
 var recordFraming = client.LengthFunc{
 	Func: func(p []byte) (int, error) {
 		if len(p) < headerLen {
@@ -65,52 +65,54 @@ var recordFraming = client.LengthFunc{
 		}
 		return headerLen + int(binary.BigEndian.Uint16(p[4:])) + int(p[6]), nil
 	},
-	Max: headerLen + maxContentLen + 255,
+	Max: headerLen + maxContentLen + maxPaddingLen,
 }
 
-// A record is one as it was received. Its content is good until the next is.
+// A record is a received record. content is valid until the next record is received.
 type record struct {
 	typ     recordType
 	id      uint16
 	content []byte
 }
 
-// parse reads a whole record.
+// parseRecord parses one whole record.
 func parseRecord(p []byte) (record, error) {
 	if len(p) < headerLen {
-		return record{}, &ProtocolError{Reason: fmt.Sprintf("a record of %d bytes", len(p))}
+		return record{}, &ProtocolError{Reason: fmt.Sprintf("record of %d bytes is shorter than its header", len(p))}
 	}
 	r := record{typ: recordType(p[1]), id: binary.BigEndian.Uint16(p[2:])}
 	n := int(binary.BigEndian.Uint16(p[4:]))
 	switch {
 	case p[0] != version:
-		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d", p[0]), Head: firstBytes(p)}
+		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d is not supported", p[0]), Head: firstBytes(p)}
 	case len(p) != headerLen+n+int(p[6]):
-		return record{}, &ProtocolError{Reason: "a record that is not whole", Head: firstBytes(p)}
+		return record{}, &ProtocolError{Reason: "record is incomplete", Head: firstBytes(p)}
 	}
 	r.content = p[headerLen : headerLen+n]
 	return r, nil
 }
 
+// firstBytes returns a copy of the first bytes of a record, for ProtocolError.Head.
 func firstBytes(p []byte) []byte { return append([]byte(nil), p[:min(len(p), 32)]...) }
 
-// appendRecord appends a record with padding to a multiple of 8, as the specification
-// recommends. The content is no longer than maxLen.
+// appendRecord appends a record that is padded to a multiple of 8 bytes, as the
+// specification recommends. content must not be longer than maxContentLen.
 func appendRecord(p []byte, typ recordType, id uint16, content []byte) []byte {
-	pad := -len(content) & 7
-	p = appendRecordHeader(p, typ, id, len(content), pad)
+	padding := -len(content) & 7
+	p = appendRecordHeader(p, typ, id, len(content), padding)
 	p = append(p, content...)
-	return append(p, make([]byte, pad)...)
+	return append(p, make([]byte, padding)...)
 }
 
-func appendRecordHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
+func appendRecordHeader(p []byte, typ recordType, id uint16, contentLen, paddingLen int) []byte {
 	p = append(p, version, byte(typ))
 	p = binary.BigEndian.AppendUint16(p, id)
-	p = binary.BigEndian.AppendUint16(p, uint16(length))
-	return append(p, byte(pad), 0)
+	p = binary.BigEndian.AppendUint16(p, uint16(contentLen))
+	return append(p, byte(paddingLen), 0)
 }
 
-// appendStream appends content as records of a type, as many as it takes. See setID.
+// appendStream appends content in as many records as needed. Their request ID is
+// firstRequestID until setRequestID is called.
 func appendStream(p []byte, typ recordType, content []byte) []byte {
 	for len(content) > 0 {
 		n := min(len(content), maxUnpaddedLen)
@@ -120,7 +122,7 @@ func appendStream(p []byte, typ recordType, content []byte) []byte {
 	return p
 }
 
-// setID gives the records of p, which are whole, a request's id.
+// setRequestID sets the request ID of all records in p, which must be whole.
 func setRequestID(p []byte, id uint16) {
 	for len(p) > 0 {
 		binary.BigEndian.PutUint16(p[2:], id)
@@ -129,7 +131,7 @@ func setRequestID(p []byte, id uint16) {
 	}
 }
 
-// appendPair appends a name and its value: 3.4 of the specification.
+// appendPair appends a name-value pair (specification, section 3.4).
 func appendPair(p []byte, name, value string) []byte {
 	p = appendSize(p, len(name))
 	p = appendSize(p, len(value))
@@ -144,23 +146,23 @@ func appendSize(p []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(p, 1<<31|uint32(n))
 }
 
-// parsePairs reads names and values.
+// parsePairs parses name-value pairs.
 func parsePairs(p []byte) (map[string]string, error) {
 	pairs := make(map[string]string)
 	for len(p) > 0 {
-		var name, value int
+		var nameLen, valueLen int
 		var err error
-		if name, p, err = parseSize(p); err != nil {
+		if nameLen, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
-		if value, p, err = parseSize(p); err != nil {
+		if valueLen, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
-		if name > len(p) || value > len(p)-name {
-			return nil, &ProtocolError{Reason: "a name or value that is longer than its record"}
+		if nameLen > len(p) || valueLen > len(p)-nameLen {
+			return nil, &ProtocolError{Reason: "name-value pair is longer than its record"}
 		}
-		pairs[string(p[:name])] = string(p[name : name+value])
-		p = p[name+value:]
+		pairs[string(p[:nameLen])] = string(p[nameLen : nameLen+valueLen])
+		p = p[nameLen+valueLen:]
 	}
 	return pairs, nil
 }
@@ -172,5 +174,5 @@ func parseSize(p []byte) (n int, rest []byte, err error) {
 	case len(p) >= 4:
 		return int(binary.BigEndian.Uint32(p) &^ (1 << 31)), p[4:], nil
 	}
-	return 0, nil, &ProtocolError{Reason: "a length that is cut off"}
+	return 0, nil, &ProtocolError{Reason: "length in a name-value pair is cut off"}
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// headerEnd is where the header of a response ends, behind its empty line, or -1.
-// Lines end in LF, with CR or without.
+// headerEnd returns the index after the empty line that ends a header, or -1. A line ends
+// with LF or CRLF. The first from bytes have been searched before.
 func headerEnd(p []byte, from int) int {
 	for _, empty := range []string{"\n", "\r\n"} {
 		if bytes.HasPrefix(p, []byte(empty)) {
@@ -31,11 +31,11 @@ func headerEnd(p []byte, from int) int {
 	return -1
 }
 
-// parseHeader reads a CGI header (RFC 3875, 6.3) with its empty line. It tolerates what
-// nginx tolerates: it leaves out lines without a colon and names that HTTP does not
-// allow, and makes a space of a control character in a value (RFC 9110, 5.5). A line that
-// a reader may divide in another way is an error: one with CR or NUL in it, or one that
-// begins with a space.
+// parseCGIHeader parses a CGI header (RFC 3875, section 6.3) with its empty line. It
+// tolerates what nginx tolerates: it skips a line without a colon or with a name that HTTP
+// does not allow, and replaces control characters in a value by spaces (RFC 9110, section
+// 5.5). A line that another reader may split differently is an error: one that contains CR
+// or NUL, and one that begins with a space.
 func parseCGIHeader(p []byte) (status int, reason string, h http.Header, err error) {
 	h = make(http.Header)
 	var skipped *HeaderError
@@ -50,20 +50,20 @@ func parseCGIHeader(p []byte) (status int, reason string, h http.Header, err err
 		name, value, isField := strings.Cut(string(line), ":")
 		switch {
 		case bytes.HasPrefix(line, []byte("HTTP/")):
-			skipped = &HeaderError{Reason: "a status line, and no field", Line: truncateLine(line)}
+			skipped = &HeaderError{Reason: "a status line instead of a Status field", Line: truncateLine(line)}
 			continue
 		case name == "" || strings.IndexFunc(name, isSpaceOrControl) >= 0:
-			return 0, "", nil, &HeaderError{Reason: "not a field", Line: truncateLine(line)}
+			return 0, "", nil, &HeaderError{Reason: "malformed field name", Line: truncateLine(line)}
 		case strings.ContainsAny(value, "\x00\r"):
-			return 0, "", nil, &HeaderError{Reason: "not a value", Line: truncateLine(line)}
+			return 0, "", nil, &HeaderError{Reason: "CR or NUL in a field value", Line: truncateLine(line)}
 		case !isField || !isToken(name):
-			skipped = &HeaderError{Reason: "not a field", Line: truncateLine(line)}
+			skipped = &HeaderError{Reason: "malformed field", Line: truncateLine(line)}
 			continue
 		}
 		h.Add(name, strings.Trim(replaceControls(value), " "))
 	}
 	if len(h) == 0 && skipped != nil {
-		return 0, "", nil, skipped // not one field: a page without a header, for example
+		return 0, "", nil, skipped // there is no field at all, as in a page without a header
 	}
 	if status, reason, err = parseStatus(h); err != nil {
 		return 0, "", nil, err
@@ -72,7 +72,7 @@ func parseCGIHeader(p []byte) (status int, reason string, h http.Header, err err
 	return status, reason, h, nil
 }
 
-// isSpaceOrControl reports whether nginx refuses r in a field's name.
+// isSpaceOrControl reports whether nginx rejects r in a field name.
 func isSpaceOrControl(r rune) bool { return r == ' ' || isControl(r) }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
@@ -81,7 +81,7 @@ func replaceControls(value string) string {
 	if strings.IndexFunc(value, isControl) < 0 {
 		return value
 	}
-	p := []byte(value) // not runes: it may be in any encoding
+	p := []byte(value) // bytes, not runes: the value may have any encoding
 	for i, b := range p {
 		if isControl(rune(b)) {
 			p[i] = ' '
@@ -90,7 +90,8 @@ func replaceControls(value string) string {
 	return string(p)
 }
 
-// statusOf is what the Status field says, or what there is says without it.
+// parseStatus parses the Status field. Without one, the status is 302 if there is a
+// Location field, otherwise 200.
 func parseStatus(h http.Header) (int, string, error) {
 	values := h.Values("Status")
 	switch {
@@ -101,21 +102,21 @@ func parseStatus(h http.Header) (int, string, error) {
 	}
 	for _, v := range values[1:] {
 		if v != values[0] {
-			return 0, "", &HeaderError{Reason: "two of them", Line: "Status"}
+			return 0, "", &HeaderError{Reason: "two Status fields that differ", Line: truncateLine([]byte("Status: " + values[0] + ", " + v))}
 		}
 	}
 	const digits = 3
 	code, reason := values[0][:min(digits, len(values[0]))], values[0][min(digits, len(values[0])):]
 	n, err := strconv.ParseUint(code, 10, 16)
 	if err != nil || len(code) != digits || n < 200 || reason != "" && '0' <= reason[0] && reason[0] <= '9' {
-		return 0, "", &HeaderError{Reason: "not a status", Line: truncateLine([]byte(values[0]))}
+		return 0, "", &HeaderError{Reason: "malformed Status", Line: truncateLine([]byte(values[0]))}
 	}
 	return int(n), strings.TrimSpace(reason), nil
 }
 
-// bodyLength gives the Content-Length of a response, or -1. It removes one that is not a
-// number, as nginx does. With two that differ, readers would disagree on where the
-// response ends (RFC 9112, 6.3).
+// parseContentLength returns the Content-Length of a response, or -1. It removes a
+// Content-Length that is not a number, as nginx does. Two that differ are an error: readers
+// would disagree on where the response ends (RFC 9112, section 6.3).
 func parseContentLength(h http.Header) (int64, error) {
 	values := h.Values("Content-Length")
 	if len(values) == 0 {
@@ -123,7 +124,7 @@ func parseContentLength(h http.Header) (int64, error) {
 	}
 	for _, v := range values[1:] {
 		if v != values[0] {
-			return 0, &HeaderError{Reason: "two lengths that differ", Line: truncateLine([]byte("Content-Length: " + values[0] + ", " + v))}
+			return 0, &HeaderError{Reason: "two Content-Length fields that differ", Line: truncateLine([]byte("Content-Length: " + values[0] + ", " + v))}
 		}
 	}
 	n, err := strconv.ParseUint(values[0], 10, 63)
@@ -135,12 +136,13 @@ func parseContentLength(h http.Header) (int64, error) {
 	return int64(n), nil
 }
 
-// isToken reports whether s is a field's name: RFC 9110, 5.6.2.
+// isToken reports whether s is a field name (RFC 9110, section 5.6.2).
 func isToken(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool {
-		letter := 'a' <= r|0x20 && r|0x20 <= 'z'
-		return r >= 0x80 || !letter && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+		isLetter := 'a' <= r|0x20 && r|0x20 <= 'z'
+		return r >= 0x80 || !isLetter && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	}) < 0
 }
 
+// truncateLine returns the start of a line, for HeaderError.Line.
 func truncateLine(line []byte) string { return string(line[:min(len(line), 64)]) }

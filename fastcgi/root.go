@@ -9,37 +9,36 @@ import (
 	"strings"
 )
 
-// A docRoot is a document root as it was when it was opened. Deployments switch a
-// symbolic link from one release to the next, and then remove the old one: each
-// request looks where Root leads now, and opens it anew if that is another directory.
-// The descriptor keeps the inode number of a directory that was removed from being
-// used again.
+// A documentRoot is an open document root. Deployments switch a symbolic link from one
+// release to the next and then delete the old release. So each request looks where
+// Handler.Root leads now, and opens that if it is another directory. While the old
+// directory is open, its inode number is not used again.
 type documentRoot struct {
 	path     string // Handler.Root, made absolute
-	realPath string // path without symbolic links
+	realPath string // path with its symbolic links resolved
 	info     fs.FileInfo
-	dir      *os.Root // nil: links are followed wherever they lead
+	dir      *os.Root // nil with Handler.FollowSymlinks
 
-	refs     int  // requests; Handler.mu is held
-	replaced bool // another has taken its place
+	refs     int  // requests that use it; guarded by Handler.mu
+	replaced bool // another directory has become the root; guarded by Handler.mu
 }
 
-func openRoot(path string, followLinks bool) (d *documentRoot, err error) {
-	for range 3 { // a release may be removed in the moment in which it is opened
-		if d, err = openRootOnce(path, followLinks); !errors.Is(err, fs.ErrNotExist) {
+func openRoot(path string, followSymlinks bool) (d *documentRoot, err error) {
+	for range 3 { // a deployment may delete the directory while it is being opened
+		if d, err = openRootOnce(path, followSymlinks); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	return d, err
 }
 
-func openRootOnce(path string, followLinks bool) (*documentRoot, error) {
+func openRootOnce(path string, followSymlinks bool) (*documentRoot, error) {
 	d := &documentRoot{path: path}
 	var err error
 	if d.realPath, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, err
 	}
-	if followLinks {
+	if followSymlinks {
 		d.info, err = os.Stat(d.realPath)
 		return d, err
 	}
@@ -53,7 +52,7 @@ func openRootOnce(path string, followLinks bool) (*documentRoot, error) {
 	return d, nil
 }
 
-// acquire gives the document root, which release is to be called with.
+// acquireRoot returns the document root. The caller must call releaseRoot.
 func (h *Handler) acquireRoot() (*documentRoot, error) {
 	info, err := os.Stat(h.rootPath)
 	if err != nil {
@@ -97,14 +96,14 @@ func (d *documentRoot) closeUnusedLocked() {
 	}
 }
 
-// open opens what a path of a URL names. Names are bytes, of whatever encoding.
+// open opens the file that the path of a URL names. The name may have any encoding.
 func (d *documentRoot) open(name string) (*os.File, error) {
 	if d.dir == nil {
 		return os.Open(d.join(d.path, name))
 	}
 	f, err := d.dir.Open(relativeName(name))
-	if inside := d.resolveLink(name, err); inside != "" {
-		return d.dir.Open(inside)
+	if resolved := d.resolveLink(name, err); resolved != "" {
+		return d.dir.Open(resolved)
 	}
 	return f, err
 }
@@ -114,16 +113,16 @@ func (d *documentRoot) stat(name string) (fs.FileInfo, error) {
 		return os.Stat(d.join(d.path, name))
 	}
 	info, err := d.dir.Stat(relativeName(name))
-	if inside := d.resolveLink(name, err); inside != "" {
-		return d.dir.Stat(inside)
+	if resolved := d.resolveLink(name, err); resolved != "" {
+		return d.dir.Stat(resolved)
 	}
 	return info, err
 }
 
-// resolve gives the path below the root to which the links of a name lead. os.Root
-// refuses a link that is absolute, or that leaves the root on its way back into it.
-// What it has refused is resolved here, and then opened by os.Root all the same: what
-// another process changes meanwhile leads nowhere else. Empty: there is none.
+// resolveLink returns the path below the root to which the symbolic links of name lead, or
+// "". os.Root fails with err for an absolute link, and for a link that leaves the root and
+// comes back into it. The caller opens the result through os.Root again, so that a link
+// that changes meanwhile cannot lead out of the root.
 func (d *documentRoot) resolveLink(name string, err error) string {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return ""
@@ -132,11 +131,11 @@ func (d *documentRoot) resolveLink(name string, err error) string {
 	if err != nil {
 		return ""
 	}
-	inside, err := filepath.Rel(d.realPath, resolved)
-	if err != nil || !filepath.IsLocal(inside) {
+	relative, err := filepath.Rel(d.realPath, resolved)
+	if err != nil || !filepath.IsLocal(relative) {
 		return ""
 	}
-	return inside
+	return relative
 }
 
 func (*documentRoot) join(dir, name string) string {
@@ -153,7 +152,7 @@ func (d *documentRoot) isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// within is a path of a URL as os.Root has it.
+// relativeName returns the path of a URL as a path for os.Root.
 func relativeName(name string) string {
 	if name = strings.Trim(name, "/"); name == "" {
 		return "."

@@ -6,9 +6,9 @@ import (
 	"os"
 )
 
-// temporaryFile makes a file that is gone with its descriptor: also when this process
-// is killed, where the system can make one without a name.
-func temporaryFile() (*os.File, error) {
+// createTemp creates a temporary file that is deleted when its descriptor is closed. Where
+// the system supports unnamed files, this holds even if the process is killed.
+func createTemp() (*os.File, error) {
 	if f, err := openUnnamed(os.TempDir()); err == nil {
 		return f, nil
 	}
@@ -19,12 +19,12 @@ func temporaryFile() (*os.File, error) {
 	return f, err
 }
 
-// spool copies a body of unknown length to a file and seeks to its beginning.
+// copyToFile copies a body of unknown length to a file and seeks to the file's start.
 func copyToFile(f *os.File, body io.Reader, maxLen int64) (length int64, err error) {
 	length, err = io.Copy(f, io.LimitReader(body, maxLen+1))
-	var read *BodyError
+	var bodyErr *BodyError
 	switch {
-	case errors.As(err, &read):
+	case errors.As(err, &bodyErr):
 		return 0, err
 	case err == nil && length > maxLen:
 		return 0, ErrBodyTooLong

@@ -13,7 +13,7 @@ import (
 // A process that was killed between the making of a file and its removal left it behind.
 func TestATemporaryFileNeverHasAName(t *testing.T) {
 	t.Setenv("TMPDIR", "/dev/shm") // a tmpfs
-	f, err := temporaryFile()
+	f, err := createTemp()
 	require.NoError(t, err)
 	defer f.Close()
 	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))

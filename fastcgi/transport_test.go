@@ -104,7 +104,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 	require.NoError(t, err)
 	req.ContentLength = 5
 	_, err = tr.RoundTrip(req) //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "no Body")
+	require.ErrorContains(t, err, "Body is nil")
 }
 
 // The body is closed whatever becomes of the request.
