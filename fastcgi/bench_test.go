@@ -17,14 +17,14 @@ import (
 
 // hellos has php-fpm say hello so many times, by so many at once, and gives how long
 // that took.
-func hellos(b *testing.B, cl *Client, at, n int) time.Duration {
+func benchRequests(b *testing.B, cl *Client, at, n int) time.Duration {
 	b.Helper()
-	return hellosBy(b, cl, "GET", at, n)
+	return benchRequestsBy(b, cl, "GET", at, n)
 }
 
-func hellosBy(b *testing.B, cl *Client, method string, at, n int) time.Duration {
+func benchRequestsBy(b *testing.B, cl *Client, method string, at, n int) time.Duration {
 	b.Helper()
-	script := filepath.Join(site(b), "hello.php")
+	script := filepath.Join(siteDir(b), "hello.php")
 	begin := time.Now()
 	var wg sync.WaitGroup
 	for range at {
@@ -50,7 +50,7 @@ func hellosBy(b *testing.B, cl *Client, method string, at, n int) time.Duration 
 
 // BenchmarkBesideAConnectionForEach asks php-fpm for the same over connections that
 // stay open and over one for each request, in turns.
-func BenchmarkBesideAConnectionForEach(b *testing.B) {
+func BenchmarkClient_PersistentConnections(b *testing.B) {
 	for _, at := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
@@ -60,10 +60,10 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 			defer each.Pool.Close()
 			const batch = 640
 			var ratios, rates []float64
-			hellos(b, kept, at, batch)
+			benchRequests(b, kept, at, batch)
 			for b.Loop() {
-				other := hellos(b, each, at, batch)
-				took := hellos(b, kept, at, batch)
+				other := benchRequests(b, each, at, batch)
+				took := benchRequests(b, kept, at, batch)
 				ratios = append(ratios, float64(other)/float64(took))
 				rates = append(rates, batch/took.Seconds())
 			}
@@ -78,7 +78,7 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 
 // BenchmarkPOSTs is the price of a new connection for each request that is not
 // idempotent, beside ReuseForNonIdempotent, in turns.
-func BenchmarkPOSTs(b *testing.B) {
+func BenchmarkClient_POST(b *testing.B) {
 	for _, at := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
@@ -88,8 +88,8 @@ func BenchmarkPOSTs(b *testing.B) {
 			const batch = 640
 			var news, olds []float64
 			for b.Loop() {
-				news = append(news, float64(hellosBy(b, fresh, "POST", at, batch).Microseconds())/batch)
-				olds = append(olds, float64(hellosBy(b, reused, "POST", at, batch).Microseconds())/batch)
+				news = append(news, float64(benchRequestsBy(b, fresh, "POST", at, batch).Microseconds())/batch)
+				olds = append(olds, float64(benchRequestsBy(b, reused, "POST", at, batch).Microseconds())/batch)
 			}
 			slices.Sort(news)
 			slices.Sort(olds)
@@ -102,14 +102,14 @@ func BenchmarkPOSTs(b *testing.B) {
 
 // BenchmarkOwnTime is the CPU time of this process for a request, php-fpm's not
 // included: its own, and the kernel's for it; and what it allocates.
-func BenchmarkOwnTime(b *testing.B) {
+func BenchmarkClient_CPUTime(b *testing.B) {
 	p := startPHP(b, "unix")
 	cl := p.client(b)
-	hellos(b, cl, 1, 100)
+	benchRequests(b, cl, 1, 100)
 	b.ReportAllocs()
 	var before, after syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &before))
-	hellos(b, cl, 1, b.N)
+	benchRequests(b, cl, 1, b.N)
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	own, kernel := after.Utime.Nano()-before.Utime.Nano(), after.Stime.Nano()-before.Stime.Nano()
 	b.ReportMetric(float64(own)/float64(b.N)/1e3, "own-µs/request")
@@ -118,9 +118,9 @@ func BenchmarkOwnTime(b *testing.B) {
 
 // BenchmarkHandler is a request to the Handler for a short page, by an HTTP client that
 // keeps its connection.
-func BenchmarkHandler(b *testing.B) {
+func BenchmarkHandler_Script(b *testing.B) {
 	p := startPHP(b, "unix")
-	s := served(b, p.client(b))
+	s := serveSite(b, p.client(b))
 	for b.Loop() {
 		if _, body := get(b, s, "/hello.php"); body != "hello" {
 			b.Fatal(body)

@@ -14,7 +14,7 @@ import (
 )
 
 // frontSites are small sites in the shapes of programs with a front controller.
-var frontSites = map[string]struct {
+var frontControllers = map[string]struct {
 	files map[string]string
 	root  string
 	paths []string
@@ -68,12 +68,12 @@ header('X-Debug-Token: 1'); echo "base=$base info=", $info ?: '/', ' ', json_enc
 }
 
 // One field is try_files $uri $uri/ /index.php?$query_string.
-func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
-	for name, site := range frontSites {
+func TestHandler_FrontControllersAreServedAsByNginx(t *testing.T) {
+	for name, site := range frontControllers {
 		t.Run(name, func(t *testing.T) {
 			p := startPHP(t, "unix", "pm.max_children = 10")
-			root := filepath.Join(files(t, site.files), site.root)
-			nginx := nginxBefore(t, p, root,
+			root := filepath.Join(writeFiles(t, site.files), site.root)
+			nginx := startNginx(t, p, root,
 				"location / { try_files $uri $uri/ /index.php?$query_string; }",
 				`location ~ ^.+\.php(/|$) { fastcgi_pass php; }`, `location ~ /\.(?!well-known) { return 404; }`)
 			ask := func(base, method, path, body string) string {
@@ -94,7 +94,7 @@ func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
 				return fmt.Sprintf("%d %s %s %s %s", resp.StatusCode, to.RequestURI(), resp.Header.Values("Set-Cookie"), resp.Header.Get("X-Debug-Token"), b)
 			}
 			for _, fallback := range []string{"/index.php", "/index.php?$query_string", "/index.php$is_args$args"} {
-				s := serving(t, &Handler{Client: p.client(t), Root: root, Fallback: fallback, Params: func(*http.Request) map[string]string { return map[string]string{"APP_ENV": "prod"} }})
+				s := serveHandler(t, &Handler{Client: p.client(t), Root: root, Fallback: fallback, Params: func(*http.Request) map[string]string { return map[string]string{"APP_ENV": "prod"} }})
 				for _, path := range site.paths {
 					want := ask(nginx, http.MethodGet, path, "")
 					require.Equal(t, want, ask(s.URL, http.MethodGet, path, ""), path)
@@ -108,28 +108,28 @@ func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
 	}
 }
 
-func TestAFallbackThatIsNoScriptIsAnError(t *testing.T) {
+func TestHandler_FallbackThatIsNotAScriptIsAnError(t *testing.T) {
 	for _, fallback := range []string{"index.php", "/index.html", "/index.php?q=$uri", "/index.php?x", "=404"} {
 		var said strings.Builder
-		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, ErrorLog: logTo(&said)}
-		s := serving(t, h)
+		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, ErrorLog: newLogger(&said)}
+		s := serveHandler(t, h)
 		resp, _ := get(t, s, "/x")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
 		require.Contains(t, said.String(), "set it to one such as /index.php")
 	}
 	var said strings.Builder
-	s := serving(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", ErrorLog: logTo(&said)})
+	s := serveHandler(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", ErrorLog: newLogger(&said)})
 	resp, _ := get(t, s, "/x")
 	require.Equal(t, http.StatusNotFound, resp.StatusCode)
 	require.Contains(t, said.String(), "Fallback /index.php does not exist")
 }
 
 // Laravel's storage:link makes a link that leads out of public.
-func TestALinkOutOfTheRootIsFollowedIfThatIsWanted(t *testing.T) {
-	base := files(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
+func TestHandler_FollowSymlinksFollowsLinksOutOfTheRoot(t *testing.T) {
+	base := writeFiles(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
 	require.NoError(t, os.Symlink(filepath.Join(base, "storage/app/public"), filepath.Join(base, "public/storage")))
 	for _, follow := range []bool{false, true} {
-		s := serving(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowSymlinks: follow})
+		s := serveHandler(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowSymlinks: follow})
 		resp, _ := get(t, s, "/storage/a.txt")
 		require.Equal(t, follow, resp.StatusCode == http.StatusOK)
 	}

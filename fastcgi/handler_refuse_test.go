@@ -19,12 +19,12 @@ import (
 
 // net/http reads of a body that nobody has read before it writes the answer's header: a
 // client that sent one byte of it had no answer, and its connection had no limit.
-func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
-	h, _, ups := bigAnswers(t, 2)
-	h.Root = files(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
+func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
+	h, _, ups := newBigApplication(t, 2)
+	h.Root = writeFiles(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
 	h.ClientTimeout = 500 * time.Millisecond
 	h.Client.MaxBufferedBody = 900
-	s := serving(t, h)
+	s := serveHandler(t, h)
 	var wg sync.WaitGroup
 	for _, length := range []string{"Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nx", "Content-Length: 10000000\r\n\r\nx"} {
 		for target, want := range map[string]int{
@@ -35,8 +35,8 @@ func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
 				continue // it is not yet too long
 			}
 			wg.Go(func() {
-				conn := dialed(t, s, target+" HTTP/1.1\r\nHost: x\r\n"+length)
-				_ = conn.SetDeadline(time.Now().Add(enough))
+				conn := dialAndSend(t, s, target+" HTTP/1.1\r\nHost: x\r\n"+length)
+				_ = conn.SetDeadline(time.Now().Add(testTimeout))
 				r := bufio.NewReader(conn)
 				resp, err := http.ReadResponse(r, nil)
 				if err != nil || resp.StatusCode != want {
@@ -56,11 +56,11 @@ func TestARequestThatIsRefusedIsAnsweredBeforeItsBodyHasCome(t *testing.T) {
 }
 
 // An error of the application is no reason to end the client's connection.
-func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
-	h := &Handler{Client: application(t, func(*asked) bool { return false }), Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(io.Discard)}
-	s := serving(t, h)
+func TestHandler_ErrorAfterTheBodyLeavesTheConnectionOpen(t *testing.T) {
+	h := &Handler{Client: newApplication(t, func(*appRequest) bool { return false }), Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(io.Discard)}
+	s := serveHandler(t, h)
 	for _, n := range []int{10, maxInlineBody + 1} {
-		conn := dialed(t, s, "")
+		conn := dialAndSend(t, s, "")
 		r := bufio.NewReader(conn)
 		for range 2 {
 			_, err := io.WriteString(conn, "POST /a.php HTTP/1.1\r\nHost: x\r\nContent-Length: "+strconv.Itoa(n)+"\r\n\r\n"+strings.Repeat("x", n))
@@ -76,14 +76,14 @@ func TestAnErrorAfterTheBodyHasComeKeepsTheConnection(t *testing.T) {
 }
 
 // What PHP said of the cause was lost with a response that had no header.
-func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
+func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
+	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: the ")), appendRecord(nil, typeStderr, firstRequestID, []byte("cause\n")))
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
 			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\n")))
 		case "nothing":
-			a.write(t, end(255, 0))
+			a.write(t, endRecord(255, 0))
 		case "silent":
 			_, _ = io.Copy(io.Discard, a.conn)
 		case "part":
@@ -92,8 +92,8 @@ func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
 		return false
 	})
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
-	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ErrorLog: logTo(&said)})
+	var said syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&said)})
 	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
 		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
 		require.NoError(t, err)
@@ -105,12 +105,12 @@ func TestWhatWasSaidOnStderrIsLoggedWithoutAHeaderToo(t *testing.T) {
 
 // X-Accel-Redirect is the path of a file that the server in front is to send, and no
 // client's business. nginx hides all of these.
-func TestFieldsForTheServerInFrontReachNoClient(t *testing.T) {
+func TestHandler_XAccelFieldsAreRemoved(t *testing.T) {
 	p := startPHP(t, "unix")
-	h := &Handler{Client: p.client(t), Root: files(t, map[string]string{"a.php": `<?php
+	h := &Handler{Client: p.client(t), Root: writeFiles(t, map[string]string{"a.php": `<?php
 		foreach (['Redirect: /secret', 'Expires: 0', 'Limit-Rate: 1', 'Charset: x', 'Buffering: yes'] as $field) header("x-accel-$field");
 		header("X-Accelerate: yes");`})}
-	resp, _ := get(t, serving(t, h), "/a.php")
+	resp, _ := get(t, serveHandler(t, h), "/a.php")
 	for name := range resp.Header {
 		require.False(t, strings.HasPrefix(name, "X-Accel-"), name)
 	}
@@ -118,11 +118,11 @@ func TestFieldsForTheServerInFrontReachNoClient(t *testing.T) {
 }
 
 // The target of "GET http://host?q" has no path, which is that of the root.
-func TestAnAbsoluteTargetWithAQueryAloneIsNotRedirected(t *testing.T) {
-	h := &Handler{Client: &Client{}, Root: files(t, map[string]string{"index.html": "the index"})}
-	s := serving(t, h)
+func TestHandler_AbsoluteTargetWithoutAPathIsNotRedirected(t *testing.T) {
+	h := &Handler{Client: &Client{}, Root: writeFiles(t, map[string]string{"index.html": "the index"})}
+	s := serveHandler(t, h)
 	for _, target := range []string{"http://x?q", "http://x", "http://x/?q", "/?q"} {
-		resp, body := exchanged(t, "tcp", s.Listener.Addr().String(), "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		resp, body := sendRaw(t, "tcp", s.Listener.Addr().String(), "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		require.Equal(t, http.StatusOK, resp.StatusCode, target)
 		require.Equal(t, "the index", body)
 	}
@@ -130,17 +130,17 @@ func TestAnAbsoluteTargetWithAQueryAloneIsNotRedirected(t *testing.T) {
 
 // Behind a ResponseWriter that has no Unwrap a Read of the body cannot be ended, and the
 // answer to a client that stalled waited for it.
-func TestBodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
-	h, _, ups := bigAnswers(t, 2)
+func TestHandler_BodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
+	h, _, ups := newBigApplication(t, 2)
 	h.StreamBody, h.Client.BodyTimeout = true, 200*time.Millisecond
-	serving(t, h)
+	serveHandler(t, h)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
 	}))
 	defer s.Close()
-	conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx")
+	conn := dialAndSend(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nx")
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(testTimeout)))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())

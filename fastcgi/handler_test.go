@@ -20,7 +20,7 @@ import (
 
 // rooted is a root with files in it, served with an application that says what it was
 // asked for.
-func rooted(t *testing.T, h *Handler) *httptest.Server {
+func serveTestRoot(t *testing.T, h *Handler) *httptest.Server {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -37,8 +37,8 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 	}
 	h.Root = filepath.Join(dir, "root")
 	if h.Client == nil {
-		h.Client = application(t, func(a *asked) bool {
-			a.write(t, out(fmt.Sprintf("%s|%s|%s", strings.TrimPrefix(a.params["SCRIPT_FILENAME"], dir), a.params["SCRIPT_NAME"], a.params["PATH_INFO"]))...)
+		h.Client = newApplication(t, func(a *appRequest) bool {
+			a.write(t, okResponse(fmt.Sprintf("%s|%s|%s", strings.TrimPrefix(a.params["SCRIPT_FILENAME"], dir), a.params["SCRIPT_NAME"], a.params["PATH_INFO"]))...)
 			return true
 		})
 	}
@@ -52,10 +52,10 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 	return s
 }
 
-func TestWhatAPathStandsFor(t *testing.T) {
+func TestHandler_PathsSelectScriptsAndFiles(t *testing.T) {
 	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowSymlinks: true}} {
 		t.Run(name, func(t *testing.T) {
-			s := rooted(t, h)
+			s := serveTestRoot(t, h)
 			missing := "404 page not found\n"
 			if h.Fallback != "" {
 				missing = "/root/index.php|/index.php|"
@@ -90,21 +90,21 @@ func TestWhatAPathStandsFor(t *testing.T) {
 	}
 }
 
-func TestWhatWentWrongIsAStatus(t *testing.T) {
-	h := &Handler{Client: application(t, func(a *asked) bool {
+func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
+	h := &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
 			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\n")))
 		case "overloaded":
-			a.write(t, end(0, 2))
+			a.write(t, endRecord(0, 2))
 		case "role":
-			a.write(t, end(0, 3))
+			a.write(t, endRecord(0, 3))
 		case "silent":
 			_, _ = io.Copy(io.Discard, a.conn)
 		case "part":
 			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		case "none":
-			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 204\n\nand yet")), end(0, 0))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 204\n\nand yet")), endRecord(0, 0))
 			return true
 		default:
 			return false
@@ -112,7 +112,7 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 		return false
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 100 * time.Millisecond}
-	s := rooted(t, h)
+	s := serveTestRoot(t, h)
 	for query, want := range map[string]int{
 		"malformed": 502, "gone": 502, "role": 502, "overloaded": 503, "silent": 504, "none": 204,
 	} {
@@ -139,7 +139,7 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 	require.Equal(t, 502, resp.StatusCode)
 }
 
-func TestNoRootIsNoDirectory(t *testing.T) {
+func TestHandler_MissingRootIs500(t *testing.T) {
 	for _, root := range []string{"", filepath.Join(t.TempDir(), "nowhere")} {
 		h := &Handler{Client: &Client{}, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 		w := httptest.NewRecorder()
@@ -150,13 +150,13 @@ func TestNoRootIsNoDirectory(t *testing.T) {
 }
 
 // A body that comes slowly does not outlive its request.
-func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
-	h := &Handler{StreamBody: true, Client: application(t, func(*asked) bool {
+func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
+	h := &Handler{StreamBody: true, Client: newApplication(t, func(*appRequest) bool {
 		return false // without having read it
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
 	h.Client.BodyTimeout = 300 * time.Millisecond
-	s := rooted(t, h)
+	s := serveTestRoot(t, h)
 	ends := func(header string, size, sent int, status string) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 		require.NoError(t, err)
@@ -178,9 +178,9 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 	require.Equal(t, 502, resp.StatusCode)
 }
 
-func TestAClientThatGoesEndsItsRequest(t *testing.T) {
+func TestHandler_ClientThatDisconnectsEndsItsRequest(t *testing.T) {
 	gone := make(chan struct{})
-	s := rooted(t, &Handler{Client: application(t, func(a *asked) bool {
+	s := serveTestRoot(t, &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		_, _ = io.Copy(io.Discard, a.conn)
 		close(gone)
@@ -197,27 +197,27 @@ func TestAClientThatGoesEndsItsRequest(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	select {
 	case <-gone:
-	case <-time.After(enough):
+	case <-time.After(testTimeout):
 		t.Fatal("the application was not told")
 	}
 }
 
-type closing struct {
+type closeNotifier struct {
 	io.Reader
 	closed chan struct{}
 }
 
-func (c closing) Close() error { close(c.closed); return nil }
+func (c closeNotifier) Close() error { close(c.closed); return nil }
 
-func TestTransport(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
+func TestTransport_SendsRequestsToScripts(t *testing.T) {
+	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Appendf(nil,
 			"Status: 202 Soon\nContent-Length: 4\nX-Is: %s %s %s %s\n\nbody", a.params["SCRIPT_FILENAME"], a.params["PATH_INFO"], a.params["HTTPS"], a.body)),
-			end(0, 0))
+			endRecord(0, 0))
 		return true
 	})
 	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}}
-	body := closing{strings.NewReader("question"), make(chan struct{})}
+	body := closeNotifier{strings.NewReader("question"), make(chan struct{})}
 	req, err := http.NewRequest(http.MethodPost, "https://example.com/a.php/info", body)
 	require.NoError(t, err)
 	req.ContentLength = 8
@@ -235,7 +235,7 @@ func TestTransport(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, "/srv/front.php", resp.Header.Get("X-Is"))
 
-	body = closing{strings.NewReader("question"), make(chan struct{})}
+	body = closeNotifier{strings.NewReader("question"), make(chan struct{})}
 	_, err = hc.Post("http://example.com/.env", "", body) //nolint:bodyclose // there is none
 	require.ErrorContains(t, err, "is not allowed")
 	<-body.closed

@@ -16,12 +16,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const enough = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
 // asked is a request as an application that is only a test gets it.
-type asked struct {
+type appRequest struct {
 	conn   net.Conn
 	number int    // of the request on its connection
 	id     uint16 // of the request
@@ -30,15 +30,15 @@ type asked struct {
 }
 
 // write writes pieces of an answer: records of requestID get the id of the request.
-func (a *asked) write(_ testing.TB, pieces ...[]byte) {
+func (a *appRequest) write(_ testing.TB, pieces ...[]byte) {
 	for _, p := range pieces {
-		if _, err := a.conn.Write(a.own(p)); err != nil {
+		if _, err := a.conn.Write(a.withID(p)); err != nil {
 			return // the client may be gone
 		}
 	}
 }
 
-func (a *asked) own(p []byte) []byte {
+func (a *appRequest) withID(p []byte) []byte {
 	p = bytes.Clone(p)
 	for rest := p; len(rest) >= headerLen; {
 		if binary.BigEndian.Uint16(rest[2:]) == firstRequestID {
@@ -51,14 +51,14 @@ func (a *asked) own(p []byte) []byte {
 }
 
 // out is a response that is whole.
-func out(body string) [][]byte {
+func okResponse(body string) [][]byte {
 	return [][]byte{
 		appendStream(nil, typeStdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
-		appendRecord(nil, typeStdout, firstRequestID, nil), end(0, 0),
+		appendRecord(nil, typeStdout, firstRequestID, nil), endRecord(0, 0),
 	}
 }
 
-func end(app uint32, protocol byte) []byte {
+func endRecord(app uint32, protocol byte) []byte {
 	return appendRecord(nil, typeEndRequest, firstRequestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
 }
 
@@ -77,7 +77,7 @@ func readRecord(r io.Reader) (recordType, uint16, []byte, error) {
 
 // application answers each request by a function, which has the connection until it
 // returns false.
-func application(t testing.TB, answer func(a *asked) bool) *Client {
+func newApplication(t testing.TB, answer func(a *appRequest) bool) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	require.NoError(t, err)
@@ -96,7 +96,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 			wg.Go(func() {
 				defer conn.Close()
 				for n := 0; ; n++ {
-					a := &asked{conn: conn, number: n}
+					a := &appRequest{conn: conn, number: n}
 					if a.read() != nil || !answer(a) {
 						return
 					}
@@ -104,7 +104,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 			})
 		}
 	})
-	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: testTimeout}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()
@@ -118,7 +118,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 	return cl
 }
 
-func (a *asked) read() error {
+func (a *appRequest) read() error {
 	var pairs []byte
 	for {
 		typ, id, content, err := readRecord(a.conn)
@@ -145,34 +145,34 @@ func (a *asked) read() error {
 }
 
 // goResponder is the standard library's server.
-func goResponder(t testing.TB, h http.Handler) *Client {
+func newNetHTTPFCGI(t testing.TB, h http.Handler) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	require.NoError(t, err)
-	kept := &keptListener{Listener: ln}
+	listener := &trackingListener{Listener: ln}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = fcgi.Serve(kept, h)
+		_ = fcgi.Serve(listener, h)
 	}()
-	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: testTimeout}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()
-		kept.closeAll()
+		listener.closeAll()
 		<-served
 	})
 	return cl
 }
 
 // A keptListener can close what it has accepted: fcgi.Serve does not.
-type keptListener struct {
+type trackingListener struct {
 	net.Listener
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-func (l *keptListener) Accept() (net.Conn, error) {
+func (l *trackingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err == nil {
 		l.mu.Lock()
@@ -182,7 +182,7 @@ func (l *keptListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-func (l *keptListener) closeAll() {
+func (l *trackingListener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, conn := range l.conns {

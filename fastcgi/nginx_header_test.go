@@ -23,7 +23,7 @@ func rawGet(t testing.TB, address, path string) (status int, header, body string
 	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(testTimeout)))
 	_, err = io.WriteString(conn, "GET "+path+" HTTP/1.0\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 	b, _ := io.ReadAll(conn) // Handler ends a connection whose answer is short
@@ -38,7 +38,7 @@ func rawGet(t testing.TB, address, path string) (status int, header, body string
 // What nginx makes of an application's header is what is made of it here, but for what
 // is listed as safer: there one reader of the answer could take for something else what
 // another does not.
-func TestHeadersAreToleratedAsByNginx(t *testing.T) {
+func TestHandler_HeadersAreToleratedAsByNginx(t *testing.T) {
 	const safer = 502
 	tests := map[string]int{ // what is different here
 		"\r\n": 0, "\n": 0, "A: b\nC: d\r\n\n": 0,
@@ -61,13 +61,13 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 		"Status: 200 OK\nStatus: 404 x\n\n": safer,
 		"<html>\n\n":                        safer, // a page without a header
 	}
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		head, _ := url.QueryUnescape(a.params["QUERY_STRING"])
 		text := head
 		if strings.HasSuffix(head, "\n\n") || strings.HasSuffix(head, "\n\r\n") || head == "\n" || head == "\r\n" {
 			text += "body"
 		}
-		a.write(t, appendStream(nil, typeStdout, []byte(text)), appendRecord(nil, typeStdout, firstRequestID, nil), end(0, 0))
+		a.write(t, appendStream(nil, typeStdout, []byte(text)), appendRecord(nil, typeStdout, firstRequestID, nil), endRecord(0, 0))
 		return true
 	})
 	root := scripts(t, map[string]string{"a.php": ""})
@@ -75,7 +75,7 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 	s := httptest.NewServer(h)
 	defer h.Close()
 	defer s.Close()
-	nginx := strings.TrimPrefix(nginxBefore(t, &phpFPM{&daemon.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
+	nginx := strings.TrimPrefix(startNginx(t, &phpFPM{&daemon.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
 	for head, want := range tests {
 		path := "/a.php?" + url.QueryEscape(head)
 		status, header, body := rawGet(t, nginx, path)

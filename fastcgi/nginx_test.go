@@ -12,7 +12,7 @@ import (
 
 // nginxBefore is an nginx in front of the same php-fpm, with connections that stay
 // open: where behaviour can be argued, it decides.
-func nginxBefore(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
+func startNginx(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
 	t.Helper()
 	path, err := daemon.Find("nginx", "nginx-light")
 	var s *daemon.Server

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPaths(t *testing.T) {
+func TestPath_IsCleanedAndSplit(t *testing.T) {
 	php := []string{".php"}
 	for in, want := range map[string]struct {
 		status     int
@@ -75,7 +75,7 @@ func FuzzPath(f *testing.F) {
 }
 
 // The rule is about files. WebDAV has paths in PATH_INFO, and RFC 8615 has /.well-known.
-func TestOnlyFilesAreHiddenByADot(t *testing.T) {
+func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 	contents := map[string]string{
 		".well-known/security.txt": "contact", ".well-known/.secret": "secret", ".well-knownx/a": "secret", "a/.well-known/x": "secret",
 		".env": "secret", "a/.git/config": "secret", ".hidden.php": "secret source", "remote.php": "secret source", "index.php": "secret source",
@@ -83,19 +83,19 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 	}
 	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {ServeDotFiles: true}} {
 		t.Run(name, func(t *testing.T) {
-			h.Root, h.Client = files(t, contents), envApplication(t)
-			s := serving(t, h)
+			h.Root, h.Client = writeFiles(t, contents), newParamsApplication(t)
+			s := serveHandler(t, h)
 			_, body := get(t, s, "/remote.php/dav/files/me/.bashrc")
-			require.Equal(t, "/dav/files/me/.bashrc", environment(body)["PATH_INFO"])
+			require.Equal(t, "/dav/files/me/.bashrc", parseParams(body)["PATH_INFO"])
 			_, body = get(t, s, "/remote.php/.well-known/.x/")
-			require.Equal(t, "/.well-known/.x/", environment(body)["PATH_INFO"])
+			require.Equal(t, "/.well-known/.x/", parseParams(body)["PATH_INFO"])
 			_, body = get(t, s, "/.well-known/security.txt")
 			require.Equal(t, "contact", body)
 			resp, body := get(t, s, "/.well-known/caldav")
 			if h.Fallback == "" {
 				require.Equal(t, http.StatusNotFound, resp.StatusCode)
 			} else {
-				require.Equal(t, "/.well-known/caldav", environment(body)["REQUEST_URI"])
+				require.Equal(t, "/.well-known/caldav", parseParams(body)["REQUEST_URI"])
 			}
 			for _, path := range []string{
 				"/.env", "/a/.git/config", "/.dir/", "/.dir", "/.well-known/.secret", "/.well-knownx/a", "/a/.well-known/x", "/.hidden.php",
@@ -115,7 +115,7 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 			require.NotEqual(t, "secret", body)
 		})
 	}
-	tr := &Transport{Client: envApplication(t), ScriptRoot: "/srv"}
+	tr := &Transport{Client: newParamsApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("http://x/remote.php/dav/.bashrc")
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
@@ -125,9 +125,9 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 
 // Redirects led out of the prefix that http.StripPrefix had removed, and links that a
 // script made of SCRIPT_NAME too.
-func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
-	h := &Handler{Client: envApplication(t), Root: files(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
-	serving(t, h)
+func TestHandler_StrippedPrefixIsInRedirectsAndScriptName(t *testing.T) {
+	h := &Handler{Client: newParamsApplication(t), Root: writeFiles(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
+	serveHandler(t, h)
 	mux := http.NewServeMux()
 	mux.Handle("/blog/", http.StripPrefix("/blog", h))
 	mux.Handle("/slash/", http.StripPrefix("/slash/", h))
@@ -143,9 +143,9 @@ func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
 		resp, _ = get(t, s, prefix+"/d%c3%a9%20r")
 		require.Equal(t, at+"/d%C3%A9%20r/", resp.Header.Get("Location"), prefix)
 		_, body := get(t, s, prefix+"/dir/")
-		require.Equal(t, at+"/dir/index.php", environment(body)["SCRIPT_NAME"])
+		require.Equal(t, at+"/dir/index.php", parseParams(body)["SCRIPT_NAME"])
 		_, body = get(t, s, prefix+"/a.php/in%66o?y")
-		got := environment(body)
+		got := parseParams(body)
 		for name, want := range map[string]string{
 			"SCRIPT_NAME": at + "/a.php", "PATH_INFO": "/info", "DOCUMENT_URI": at + "/a.php/info", "SCRIPT_FILENAME": h.Root + "/a.php",
 			"REQUEST_URI": prefix + "/a.php/in%66o?y", "QUERY_STRING": "y", "PATH_TRANSLATED": h.Root + "/info",
@@ -153,7 +153,7 @@ func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
 			require.Equal(t, want, got[name], prefix+" "+name)
 		}
 		_, body = get(t, s, prefix+"/not/there")
-		require.Equal(t, at+"/a.php", environment(body)["SCRIPT_NAME"])
+		require.Equal(t, at+"/a.php", parseParams(body)["SCRIPT_NAME"])
 		_, body = get(t, s, prefix+"/")
 		require.Equal(t, "top", body)
 	}

@@ -17,7 +17,7 @@ import (
 
 // A request that ran into a limit on a connection that was kept may be under way in the
 // application: it is not sent again, however repeatable.
-func TestARequestThatIsTooSlowIsNotSentAgain(t *testing.T) {
+func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
 	count := filepath.Join(t.TempDir(), "count")
 	root := scripts(t, map[string]string{
 		"b.php":    `<?php echo "b";`,
@@ -25,10 +25,10 @@ func TestARequestThatIsTooSlowIsNotSentAgain(t *testing.T) {
 	})
 	cl := startPHP(t, "unix").client(t)
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
-	_, _, err := whole(cl, asking(filepath.Join(root, "b.php")))
+	_, _, err := doAndRead(cl, newScriptRequest(filepath.Join(root, "b.php")))
 	require.NoError(t, err)
 	begin := time.Now()
-	_, _, err = whole(cl, asking(filepath.Join(root, "slow.php")))
+	_, _, err = doAndRead(cl, newScriptRequest(filepath.Join(root, "slow.php")))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Less(t, time.Since(begin), 500*time.Millisecond, "one limit, and not two")
 	require.EqualValues(t, 1, cl.Stats().Reuses)
@@ -36,49 +36,49 @@ func TestARequestThatIsTooSlowIsNotSentAgain(t *testing.T) {
 	require.Eventually(t, func() bool {
 		b, _ := os.ReadFile(count)
 		return strings.Contains(string(b), "y")
-	}, enough, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 	b, err := os.ReadFile(count)
 	require.NoError(t, err)
 	require.Equal(t, "xy", string(b))
 }
 
 // So is one that the application takes nothing of.
-func TestARequestThatIsNotTakenIsNotSentAgain(t *testing.T) {
+func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
 	var conns atomic.Int32
 	busy := make(chan struct{})
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		if a.number > 0 {
 			return false
 		}
 		conns.Add(1)
-		a.write(t, out("good")...)
+		a.write(t, okResponse("good")...)
 		<-busy // and reads nothing
 		return false
 	})
 	defer close(busy)
 	cl.Options = &client.Options{SendTimeout: 200 * time.Millisecond, SendBuffer: 4096}
-	_, _, err := whole(cl, &Request{})
+	_, _, err := doAndRead(cl, &Request{})
 	require.NoError(t, err)
-	_, _, err = whole(cl, &Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 60_000)}})
+	_, _, err = doAndRead(cl, &Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 60_000)}})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.EqualValues(t, 1, conns.Load())
 }
 
 // Of an answer that has begun, if only by a part of a record, nothing is asked again.
-func TestARequestWhoseAnswerHasBegunIsNotSentAgain(t *testing.T) {
-	for _, part := range [][]byte{{1}, end(0, 0)[:5], end(0, 0)[:12], appendRecord(nil, typeStderr, firstRequestID, []byte("x"))} {
+func TestClient_RequestWhoseResponseHasBegunIsNotSentAgain(t *testing.T) {
+	for _, part := range [][]byte{{1}, endRecord(0, 0)[:5], endRecord(0, 0)[:12], appendRecord(nil, typeStderr, firstRequestID, []byte("x"))} {
 		var requests atomic.Int32
-		cl := application(t, func(a *asked) bool {
+		cl := newApplication(t, func(a *appRequest) bool {
 			if requests.Add(1) == 1 {
-				a.write(t, out("good")...)
+				a.write(t, okResponse("good")...)
 				return true
 			}
 			a.write(t, part)
 			return false
 		})
-		_, _, err := whole(cl, &Request{Idempotent: true})
+		_, _, err := doAndRead(cl, &Request{Idempotent: true})
 		require.NoError(t, err)
-		_, _, err = whole(cl, &Request{Idempotent: true})
+		_, _, err = doAndRead(cl, &Request{Idempotent: true})
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "%q", part)
 		require.EqualValues(t, 2, requests.Load())
 	}
@@ -86,9 +86,9 @@ func TestARequestWhoseAnswerHasBegunIsNotSentAgain(t *testing.T) {
 
 // What is not to be carried out twice goes out on a connection of its own, so that it
 // cannot meet a worker that ends; and so does what cannot be sent twice.
-func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
-		a.write(t, out(fmt.Sprint(a.number))...)
+func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
+	cl := newApplication(t, func(a *appRequest) bool {
+		a.write(t, okResponse(fmt.Sprint(a.number))...)
 		return true
 	})
 	for name, test := range map[string]struct {
@@ -99,32 +99,32 @@ func TestWhatCannotBeSentTwiceGoesOutOnANewConnection(t *testing.T) {
 		"not repeatable":              {Request{}, false},
 		"not repeatable, with a body": {Request{Body: strings.NewReader("x"), ContentLength: 1}, false},
 		"repeatable, with a long body": {Request{
-			Idempotent: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: 1 << 20,
+			Idempotent: true, Body: io.LimitReader(zeroReader{}, 1<<20), ContentLength: 1 << 20,
 		}, false},
 		"repeatable, with a body that turns out to be long": {Request{
-			Idempotent: true, Body: io.LimitReader(zeros{}, 1<<20), ContentLength: -1,
+			Idempotent: true, Body: io.LimitReader(zeroReader{}, 1<<20), ContentLength: -1,
 		}, false},
 		"repeatable, with long parameters": {Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
 		"repeatable, with a body that turns out to be short": {Request{
 			Idempotent: true, Body: strings.NewReader("x"), ContentLength: -1,
 		}, true},
 	} {
-		_, _, err := whole(cl, &Request{})
+		_, _, err := doAndRead(cl, &Request{})
 		require.NoError(t, err)
-		_, body, err := whole(cl, &test.r)
+		_, body, err := doAndRead(cl, &test.r)
 		require.NoError(t, err)
 		require.Equal(t, test.reused, body != "0", name)
 	}
 	require.LessOrEqual(t, cl.Stats().Idle, DefaultMaxConns)
 	cl.ReuseForNonIdempotent = true
-	_, body, err := whole(cl, &Request{})
+	_, body, err := doAndRead(cl, &Request{})
 	require.NoError(t, err)
 	require.NotEqual(t, "0", body)
 }
 
 // With workers that end after 20 requests 51 of 2,000 POSTs failed. Now none does, and
 // each is carried out once, whether GETs keep connections meanwhile or not.
-func TestPOSTsToWorkersThatEndAreCarriedOutOnce(t *testing.T) {
+func TestLoad_ExitingWorkersReceiveEachPOSTOnce(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		for _, at := range []int{1, 16} {
 			t.Run(fmt.Sprint(network, " ", at), func(t *testing.T) {
@@ -134,17 +134,17 @@ func TestPOSTsToWorkersThatEndAreCarriedOutOnce(t *testing.T) {
 					"g.php": `<?php echo 'ok';`,
 				})
 				cl := startPHP(t, network, "pm.max_requests = 20").client(t)
-				n := 2000 / sparing(t)
+				n := 2000 / loadDivisor(t)
 				var wg sync.WaitGroup
 				for g := range at {
 					wg.Go(func() {
 						for i := range n / at {
 							id := fmt.Sprintf("%d-%d", g, i)
-							r := asking(filepath.Join(root, "p.php"))
+							r := newScriptRequest(filepath.Join(root, "p.php"))
 							r.Params["REQUEST_METHOD"], r.Idempotent = "POST", false
 							r.Body, r.ContentLength = strings.NewReader(id), int64(len(id))
-							for _, r := range []*Request{r, asking(filepath.Join(root, "g.php"))} {
-								if _, body, err := whole(cl, r); err != nil || body != "ok" {
+							for _, r := range []*Request{r, newScriptRequest(filepath.Join(root, "g.php"))} {
+								if _, body, err := doAndRead(cl, r); err != nil || body != "ok" {
 									t.Errorf("%s: %q %v", r.Params["REQUEST_METHOD"], body, err)
 								}
 							}

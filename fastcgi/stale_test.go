@@ -26,7 +26,7 @@ func scripts(t testing.TB, contents map[string]string) (dir string) {
 }
 
 // asking is a request for a script by GET.
-func asking(script string) *Request {
+func newScriptRequest(script string) *Request {
 	return &Request{Idempotent: true, Params: map[string]string{
 		"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/",
 	}}
@@ -35,7 +35,7 @@ func asking(script string) *Request {
 // After fastcgi_finish_request a script goes on writing on the connection that was kept,
 // and php-fpm sends that. Whether it comes before the next request is sent or after, the
 // next answer has none of it: no page, no cookie, no line for the log.
-func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
+func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
 	const later = `echo "answer of A"; fastcgi_finish_request(); usleep($pause); `
 	root := scripts(t, map[string]string{
 		"page.php":   later + `echo "Content-Type: text/html\r\nSet-Cookie: session=of-A\r\n\r\nthe private page of A\n", str_repeat('.', 20000);`,
@@ -56,16 +56,16 @@ func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
 		var reused uint64
 		for _, pause := range []time.Duration{0, time.Millisecond, 100 * time.Millisecond} {
 			for _, name := range []string{"page.php", "status.php", "debug.php", "log.php", "fatal.php"} {
-				a := asking(filepath.Join(root, name))
+				a := newScriptRequest(filepath.Join(root, name))
 				a.Params["PAUSE"] = fmt.Sprint(pause.Microseconds())
 				for range 3 {
-					_, body, err := whole(cl, a)
+					_, body, err := doAndRead(cl, a)
 					require.NoError(t, err)
 					require.Equal(t, "answer of A", body)
 					var said bytes.Buffer
-					b := asking(filepath.Join(root, "b.php"))
+					b := newScriptRequest(filepath.Join(root, "b.php"))
 					b.Stderr = func(p []byte) { said.Write(p) }
-					resp, body, err := whole(cl, b)
+					resp, body, err := doAndRead(cl, b)
 					require.NoError(t, err, "%s, %v", name, pause)
 					require.Equal(t, "answer of B", body)
 					require.Equal(t, 200, resp.StatusCode)
@@ -84,7 +84,7 @@ func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
 
 // A record of any id but the request's own is skipped wherever it comes: of an earlier
 // request, of none, of id 0; and the connection is good afterwards.
-func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
+func TestRecords_OfOtherRequestsAreSkipped(t *testing.T) {
 	of := func(id uint16, typ recordType, text string) []byte { return appendRecord(nil, typ, id, []byte(text)) }
 	strangers := func(old uint16) []byte {
 		var p []byte
@@ -100,7 +100,7 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 		return p
 	}
 	var ids []uint16
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		ids = append(ids, a.id)
 		own := [][]byte{
 			of(a.id, typeStderr, "own "), of(a.id, typeStdout, "X-Is: own\r\n"), of(a.id, typeStdout, "\r\nfirst"), of(a.id, typeStdout, "second"),
@@ -112,7 +112,7 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 		return true
 	})
 	for i := range 3 {
-		resp, body, err := whole(cl, &Request{Idempotent: true})
+		resp, body, err := doAndRead(cl, &Request{Idempotent: true})
 		require.NoError(t, err)
 		require.Equal(t, "firstsecond", body)
 		require.Equal(t, http.Header{"X-Is": {"own"}}, resp.Header)
@@ -123,7 +123,7 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 	require.Equal(t, []uint16{1, 2, 3}, ids)
 }
 
-func TestIDsComeAgainAfterAllOthers(t *testing.T) {
+func TestRequestID_StartsAgainAfter65535(t *testing.T) {
 	for requests, id := range map[int]uint16{0: 1, 1: 2, 65534: 65535, 65535: 1, 65536: 2, 2*65535 - 1: 65535} {
 		require.Equal(t, id, requestIDAfter(requests), requests)
 	}
@@ -141,10 +141,10 @@ func TestIDsComeAgainAfterAllOthers(t *testing.T) {
 
 // A script that writes for ever after its answer is no sign of life of the next request,
 // which ends at its limit, and is not sent again.
-func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
+func TestRecords_OfOtherRequestsDoNotExtendRecvTimeout(t *testing.T) {
 	for _, size := range []int{0, 1 << 20} { // with a body that goes out on its own, too
 		requests := 0
-		cl := application(t, func(a *asked) bool {
+		cl := newApplication(t, func(a *appRequest) bool {
 			requests++
 			for {
 				if _, err := a.conn.Write(appendRecord(nil, typeStdout, 999, []byte("late"))); err != nil {
@@ -157,13 +157,13 @@ func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
 		begin := time.Now()
 		r := &Request{Idempotent: true}
 		if size > 0 {
-			r.Body, r.ContentLength = io.LimitReader(zeros{}, int64(size)), int64(size)
+			r.Body, r.ContentLength = io.LimitReader(zeroReader{}, int64(size)), int64(size)
 		}
-		_, _, err := whole(cl, r)
+		_, _, err := doAndRead(cl, r)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.ErrorContains(t, err, "of other requests")
 		require.GreaterOrEqual(t, time.Since(begin), 300*time.Millisecond)
-		require.Less(t, time.Since(begin), enough/2)
+		require.Less(t, time.Since(begin), testTimeout/2)
 		require.Equal(t, 1, requests)
 	}
 }

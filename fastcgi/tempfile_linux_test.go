@@ -11,7 +11,7 @@ import (
 )
 
 // A process that was killed between the making of a file and its removal left it behind.
-func TestATemporaryFileNeverHasAName(t *testing.T) {
+func TestTempFile_NeverHasAName(t *testing.T) {
 	t.Setenv("TMPDIR", "/dev/shm") // a tmpfs
 	f, err := createTemp()
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ import (
 
 // tortured are the scripts of the torture test: all say whose answer it is, and
 // finish.php goes on after it with what is nobody's.
-func tortured(ids string) map[string]string {
+func tortureScripts(ids string) map[string]string {
 	return map[string]string{
 		"get.php":      `<?php header('X-Id: ' . $_GET['id']); echo str_repeat($_GET['id'] . "\n", (int)$_GET['lines']);`,
 		"post.php":     `<?php $b = file_get_contents('php://input'); header('X-Id: ' . $b); file_put_contents('` + ids + `', $b . "\n", FILE_APPEND); echo $b, "\n";`,
@@ -39,7 +39,7 @@ error_log('secret of ' . $_GET['id']); echo "X-Id: secret\r\nSet-Cookie: secret=
 }
 
 // A torment is what has become of the requests of the torture test.
-type torment struct {
+type tortureResults struct {
 	t                                     *testing.T
 	base                                  map[string]*httptest.Server
 	done, failed, cancelled, wrong        atomic.Int64
@@ -50,15 +50,15 @@ type torment struct {
 	statuses map[string]int
 }
 
-func (m *torment) isWrong(format string, args ...any) {
+func (m *tortureResults) reportWrong(format string, args ...any) {
 	if m.wrong.Add(1) <= 10 {
 		m.t.Errorf(format, args...)
 	}
 }
 
 // ask sends one request. what is its whole body, unless it is to be given up.
-func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), enough)
+func (m *tortureResults) request(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, body)
 	if err != nil {
@@ -70,25 +70,25 @@ func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, i
 	}
 	resp, err := s.Client().Do(req)
 	if err != nil {
-		m.fails(giveUp, "no answer")
+		m.addFailure(giveUp, "no answer")
 		return false
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(resp.Body)
-		m.fails(giveUp, strconv.Itoa(resp.StatusCode))
+		m.addFailure(giveUp, strconv.Itoa(resp.StatusCode))
 		if resp.StatusCode < 400 || strings.Contains(string(b), "-") || resp.Header.Get("X-Id") != "" {
-			m.isWrong("%s: %d %v %.80q", id, resp.StatusCode, resp.Header, b)
+			m.reportWrong("%s: %d %v %.80q", id, resp.StatusCode, resp.Header, b)
 		}
 		return false
 	}
 	if resp.Header.Get("X-Id") != id || len(resp.Cookies()) > 0 {
-		m.isWrong("%s: the answer to %q: %v", id, resp.Header.Get("X-Id"), resp.Header)
+		m.reportWrong("%s: the answer to %q: %v", id, resp.Header.Get("X-Id"), resp.Header)
 	}
 	if giveUp {
 		p := make([]byte, min(len(what), 4096))
 		if n, _ := io.ReadFull(resp.Body, p); string(p[:n]) != what[:n] {
-			m.isWrong("%s: %.80q", id, p[:n])
+			m.reportWrong("%s: %.80q", id, p[:n])
 		}
 		cancel()
 		m.cancelled.Add(1)
@@ -100,14 +100,14 @@ func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, i
 		m.done.Add(1)
 		return true
 	case err == nil || !strings.HasPrefix(what, string(b)):
-		m.isWrong("%s %s: %d bytes of %d, %v: %.80q", id, path, len(b), len(what), err, b)
+		m.reportWrong("%s %s: %d bytes of %d, %v: %.80q", id, path, len(b), len(what), err, b)
 	default:
-		m.fails(false, "cut off")
+		m.addFailure(false, "cut off")
 	}
 	return false
 }
 
-func (m *torment) fails(cancelled bool, how string) {
+func (m *tortureResults) addFailure(cancelled bool, how string) {
 	if cancelled {
 		m.cancelled.Add(1)
 		return
@@ -119,7 +119,7 @@ func (m *torment) fails(cancelled bool, how string) {
 }
 
 // one is a request of a random kind.
-func (m *torment) one(id string) {
+func (m *tortureResults) randomRequest(id string) {
 	proto := "HTTP/1.1"
 	if rand.N(2) == 0 {
 		proto = "HTTP/2.0"
@@ -127,12 +127,12 @@ func (m *torment) one(id string) {
 	s := m.base[proto]
 	switch rand.N(8) {
 	case 0, 1:
-		m.ask(s, http.MethodGet, "/get.php?lines=1&id="+id, nil, id, id+"\n", false)
+		m.request(s, http.MethodGet, "/get.php?lines=1&id="+id, nil, id, id+"\n", false)
 	case 2:
-		m.ask(s, http.MethodGet, "/get.php?lines=50000&id="+id, nil, id, strings.Repeat(id+"\n", 50_000), true)
+		m.request(s, http.MethodGet, "/get.php?lines=50000&id="+id, nil, id, strings.Repeat(id+"\n", 50_000), true)
 	case 3:
 		m.posts.Add(1)
-		if m.ask(s, http.MethodPost, "/post.php", strings.NewReader(id), id, id+"\n", false) {
+		if m.request(s, http.MethodPost, "/post.php", strings.NewReader(id), id, id+"\n", false) {
 			m.mu.Lock()
 			m.answered = append(m.answered, id)
 			m.mu.Unlock()
@@ -147,14 +147,14 @@ func (m *torment) one(id string) {
 			body = io.MultiReader(body) // of unknown length
 		}
 		m.uploads.Add(1)
-		m.ask(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
+		m.request(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
 	case 5:
 		size := rand.N(1 << 20)
 		what := strings.Repeat(id+".", size/(len(id)+1)+1)[:size]
-		m.ask(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
+		m.request(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
 	default:
 		m.finishes.Add(1)
-		m.ask(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
+		m.request(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
 	}
 }
 
@@ -173,9 +173,9 @@ func (p *phpFPM) children() (pids []int) {
 // that go on after their answer, while workers end after 20 requests, are killed, and
 // php-fpm is told to start anew: what is answered is the request's own, no POST is
 // carried out twice, none that was answered is lost, and nothing is left behind.
-func TestTorture(t *testing.T) {
-	length := 30 * time.Second / time.Duration(sparing(t))
-	if sparing(t) == 1 {
+func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
+	length := 30 * time.Second / time.Duration(loadDivisor(t))
+	if loadDivisor(t) == 1 {
 		length = 90 * time.Second
 	}
 	ids := filepath.Join(t.TempDir(), "ids")
@@ -183,8 +183,8 @@ func TestTorture(t *testing.T) {
 	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
 	var said lockedBuffer
 	cl := &Client{Network: "unix", Address: p.Socket()}
-	h := &Handler{Client: cl, Root: scripts(t, tortured(ids)), ErrorLog: log.New(&said, "", 0)}
-	m := &torment{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
+	h := &Handler{Client: cl, Root: scripts(t, tortureScripts(ids)), ErrorLog: log.New(&said, "", 0)}
+	m := &tortureResults{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		s := httptest.NewUnstartedServer(h)
 		s.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -210,7 +210,7 @@ func TestTorture(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					m.one(fmt.Sprintf("%d-%d", g, i))
+					m.randomRequest(fmt.Sprintf("%d-%d", g, i))
 				}
 			}
 		})
@@ -246,7 +246,7 @@ func TestTorture(t *testing.T) {
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		return err == nil && string(b) == "0-0\n"
-	}, enough, 100*time.Millisecond)
+	}, testTimeout, 100*time.Millisecond)
 	stats := cl.Stats()
 	for _, s := range m.base {
 		s.Close()
@@ -273,7 +273,7 @@ func TestTorture(t *testing.T) {
 		m.wrong.Add(1)
 	}
 	var leakedGoroutines, leakedDescriptors int
-	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		leakedGoroutines = runtime.NumGoroutine() - goroutines
 		leakedDescriptors = openDescriptors(t) - descriptors
 		if leakedGoroutines <= 0 && leakedDescriptors <= 0 {

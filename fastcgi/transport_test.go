@@ -23,12 +23,12 @@ import (
 )
 
 // answering is a Transport whose application answers with what the test says.
-func answering(t testing.TB, answer func(a *asked) string) (*Transport, *Client) {
+func newTestTransport(t testing.TB, answer func(a *appRequest) string) (*Transport, *Client) {
 	t.Helper()
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		if text := answer(a); text != "" {
 			p := appendRecord(appendStream(nil, typeStdout, []byte(text)), typeStdout, firstRequestID, nil)
-			a.write(t, append(p, end(0, 0)...)) // in one piece, so that the end is there with the rest
+			a.write(t, append(p, endRecord(0, 0)...)) // in one piece, so that the end is there with the rest
 		}
 		return true
 	})
@@ -36,12 +36,12 @@ func answering(t testing.TB, answer func(a *asked) string) (*Transport, *Client)
 }
 
 // A closer tells that it was closed, and how often.
-type closer struct {
+type trackedBody struct {
 	io.Reader
 	closed atomic.Int32
 }
 
-func (c *closer) Close() error {
+func (c *trackedBody) Close() error {
 	c.closed.Add(1)
 	if r, ok := c.Reader.(io.Closer); ok {
 		return r.Close()
@@ -49,16 +49,16 @@ func (c *closer) Close() error {
 	return nil
 }
 
-func (c *closer) isClosed(t testing.TB) {
+func (c *trackedBody) requireClosed(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return c.closed.Load() > 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return c.closed.Load() > 0 }, testTimeout, time.Millisecond)
 	require.EqualValues(t, 1, c.closed.Load())
 }
 
 // As net/http has it: ContentLength 0 and a Body that is not nil is a body of unknown
 // length. The body is sent whole, of whatever kind, and closed.
-func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
-	tr, _ := answering(t, func(a *asked) string {
+func TestTransport_SendsBodiesOfUnknownLength(t *testing.T) {
+	tr, _ := newTestTransport(t, func(a *appRequest) string {
 		return fmt.Sprintf("A: b\n\n%s %d", a.params["CONTENT_LENGTH"], len(a.body))
 	})
 	hc := &http.Client{Transport: tr}
@@ -67,7 +67,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 	for size, body := range map[int]func() io.Reader{
 		1000:    func() io.Reader { return bytes.NewReader(make([]byte, 1000)) },
 		1001:    func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 1001))) },
-		100_000: func() io.Reader { return trickle(t, 10, 10_000, 0) },
+		100_000: func() io.Reader { return slowBody(t, 10, 10_000, 0) },
 		50_000: func() io.Reader {
 			f, err := os.Open(file)
 			require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 		},
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodGet} {
-			c := &closer{Reader: body()}
+			c := &trackedBody{Reader: body()}
 			req, err := http.NewRequest(method, "http://x/a.php", c)
 			require.NoError(t, err)
 			require.Zero(t, req.ContentLength)
@@ -87,7 +87,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			require.Equal(t, fmt.Sprint(size, " ", size), string(b))
 			require.Equal(t, before, fmt.Sprintf("%+v", req), "a request is not modified")
-			c.isClosed(t)
+			c.requireClosed(t)
 		}
 	}
 	for _, body := range []io.Reader{nil, http.NoBody} {
@@ -108,8 +108,8 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 }
 
 // The body is closed whatever becomes of the request.
-func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
-	tr, cl := answering(t, func(*asked) string { return "broken" })
+func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
+	tr, cl := newTestTransport(t, func(*appRequest) string { return "broken" })
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	cl.BodyTimeout = 200 * time.Millisecond
 	stalled := func() io.Reader {
@@ -127,30 +127,30 @@ func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
 	}{
 		"no script":               {&Transport{Client: cl}, "http://x/x", strings.NewReader("x"), 1},
 		"no application":          {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), 1},
-		"no application, long":    {&Transport{Client: gone}, "http://x/a.php", io.LimitReader(zeros{}, 1<<20), 1 << 20},
+		"no application, long":    {&Transport{Client: gone}, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1 << 20},
 		"no application, unknown": {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), -1},
 		"malformed answer":        {tr, "http://x/a.php", strings.NewReader("x"), 1},
 		"too short":               {tr, "http://x/a.php", strings.NewReader("x"), 2},
-		"too long":                {tr, "http://x/a.php", io.LimitReader(zeros{}, 1<<20), 1<<20 - 1},
+		"too long":                {tr, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1<<20 - 1},
 		"stalled, short":          {tr, "http://x/a.php", stalled(), 100},
 		"stalled, long":           {tr, "http://x/a.php", stalled(), 1 << 20},
 		"stalled, unknown":        {tr, "http://x/a.php", stalled(), -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &closer{Reader: test.body}
+			c := &trackedBody{Reader: test.body}
 			req, err := http.NewRequest(http.MethodPost, test.url, c)
 			require.NoError(t, err)
 			req.ContentLength = test.size
 			_, err = test.tr.RoundTrip(req) //nolint:bodyclose // there is none
 			require.Error(t, err)
-			c.isClosed(t)
+			c.requireClosed(t)
 		})
 	}
 }
 
 // A response is as long as its Content-Length says, and those that have no body have
 // none; a script that goes on to print breaks neither the header nor the next answer.
-func TestTransportGivesBodiesTheirLength(t *testing.T) {
+func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 	for name, test := range map[string]struct {
 		method, answer string
 		status         int
@@ -179,7 +179,7 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 		"an error with a body": {"GET", "Status: 500 No\nContent-Length: 5\n\nhello", 500, 5, "hello", nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr, cl := answering(t, func(*asked) string { return test.answer })
+			tr, cl := newTestTransport(t, func(*appRequest) string { return test.answer })
 			for _, give := range []string{"read", "copied", "closed"} {
 				req, err := http.NewRequest(test.method, "http://x/a.php", nil)
 				require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 			}
 		})
 	}
-	tr, _ := answering(t, func(*asked) string { return "Content-Length: 5\nContent-Length: 6\n\nhello!" })
+	tr, _ := newTestTransport(t, func(*appRequest) string { return "Content-Length: 5\nContent-Length: 6\n\nhello!" })
 	_, err := (&http.Client{Transport: tr}).Get("http://x/a.php") //nolint:bodyclose // there is none
 	var malformed *HeaderError
 	require.ErrorAs(t, err, &malformed)
@@ -216,13 +216,13 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 
 // A body that has come whole is whole, even if the application ends the connection
 // instead of the request; one of unknown length is not.
-func TestABodyOfKnownLengthIsWholeWhenItHasCome(t *testing.T) {
+func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
 	for head, want := range map[string]error{"Content-Length: 5\n\n": nil, "A: b\n\n": io.ErrUnexpectedEOF} {
-		cl := application(t, func(a *asked) bool {
+		cl := newApplication(t, func(a *appRequest) bool {
 			a.write(t, appendStream(nil, typeStdout, []byte(head+"hello")))
 			return false
 		})
-		_, body, err := whole(cl, &Request{})
+		_, body, err := doAndRead(cl, &Request{})
 		require.Equal(t, want, err)
 		require.Equal(t, "hello", body)
 		require.Zero(t, cl.Stats().Idle)
@@ -231,9 +231,9 @@ func TestABodyOfKnownLengthIsWholeWhenItHasCome(t *testing.T) {
 
 // Close ends a Read that another goroutine is in, as that of net/http does; a context
 // ends everything.
-func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
+func TestTransport_CloseAndContextEndReads(t *testing.T) {
 	gone := make(chan struct{}, 10)
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["QUERY_STRING"] != "silent" {
 			a.write(t, appendStream(nil, typeStdout, []byte("A: b\n\npart")))
 		}
@@ -286,7 +286,7 @@ func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
 
 // Before php-fpm a ReverseProxy is a web server: bodies of both kinds, limits, statuses,
 // and clients that go.
-func TestTransportBehindAReverseProxy(t *testing.T) {
+func TestTransport_BehindAReverseProxy(t *testing.T) {
 	root := scripts(t, map[string]string{
 		"up.php":     `<?php header('Content-Type: text/plain'); echo strlen(file_get_contents('php://input')), ' ', $_SERVER['REMOTE_ADDR'], ' ', $_SERVER['REQUEST_URI'];`,
 		"longer.php": "<?php header('Content-Length: 5'); echo 'hello'; ?>\n\n",
@@ -366,8 +366,8 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 }
 
 // REMOTE_ADDR is who has asked the proxy, if there is one, and else this machine.
-func TestTransportHasAnAddressOfWhoAsks(t *testing.T) {
-	tr, _ := answering(t, func(a *asked) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
+func TestTransport_RemoteAddrIsThatOfTheRequest(t *testing.T) {
+	tr, _ := newTestTransport(t, func(a *appRequest) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
 	for remote, want := range map[string]string{"": "127.0.0.1", "192.0.2.7:1234": "192.0.2.7", "[2001:db8::1]:1234": "2001:db8::1"} {
 		req, err := http.NewRequest(http.MethodGet, "http://x/a.php", nil)
 		require.NoError(t, err)

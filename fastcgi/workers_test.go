@@ -20,20 +20,20 @@ import (
 // Where there are fewer workers than MaxConns, a connection that is idle holds a worker:
 // a request on a new connection waited in the backlog until IdleTimeout ended the idle
 // one. Here that would be beyond every limit.
-func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
+func TestPHP_NewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 	root := scripts(t, map[string]string{"a.php": `<?php echo $_SERVER['REQUEST_METHOD'], strlen(file_get_contents('php://input'));`})
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			cl := startPHP(t, network, "pm.max_children = 1").client(t)
-			cl.Options.Timeout, cl.IdleTimeout = enough/4, 10*enough
+			cl.Options.Timeout, cl.IdleTimeout = testTimeout/4, 10*testTimeout
 			for _, method := range []string{"GET", "POST", "GET", "POST", "POST", "GET"} {
 				for _, size := range []int{0, 100, 100_000} {
-					r := asking(filepath.Join(root, "a.php"))
+					r := newScriptRequest(filepath.Join(root, "a.php"))
 					r.Idempotent, r.Params["REQUEST_METHOD"] = false, method
 					if size > 0 {
 						r.Body, r.ContentLength = bytes.NewReader(make([]byte, size)), int64(size)
 					}
-					_, body, err := whole(cl, r)
+					_, body, err := doAndRead(cl, r)
 					require.NoError(t, err)
 					require.Equal(t, fmt.Sprint(method, size), body)
 				}
@@ -47,23 +47,23 @@ func TestANewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 // A worker that has still to write what its last script left reads nothing of the next
 // request, and what it writes is not read before the request is out: one that does not
 // fit into the socket came to nobody.
-func TestALongHeadDoesNotWaitForAScriptThatStillWrites(t *testing.T) {
+func TestPHP_LongRequestDoesNotWaitForThePreviousScript(t *testing.T) {
 	root := scripts(t, map[string]string{
 		"late.php": `<?php echo "answered"; fastcgi_finish_request(); usleep(200000); echo str_repeat("late", 2000000);`,
 		"next.php": `<?php echo strlen(implode('', array_filter($_SERVER, fn($k) => str_starts_with($k, 'HTTP_LONG'), ARRAY_FILTER_USE_KEY)));`,
 	})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
-		cl.MaxConns, cl.Options.Timeout = 1, enough/4
+		cl.MaxConns, cl.Options.Timeout = 1, testTimeout/4
 		for _, pieces := range []int{1, 10, 20, 50} {
-			_, body, err := whole(cl, asking(filepath.Join(root, "late.php")))
+			_, body, err := doAndRead(cl, newScriptRequest(filepath.Join(root, "late.php")))
 			require.NoError(t, err)
 			require.Equal(t, "answered", body)
-			r := asking(filepath.Join(root, "next.php"))
+			r := newScriptRequest(filepath.Join(root, "next.php"))
 			for i := range pieces {
 				r.Params[fmt.Sprint("HTTP_LONG_", i)] = strings.Repeat("l", 60_000)
 			}
-			_, body, err = whole(cl, r)
+			_, body, err = doAndRead(cl, r)
 			require.NoError(t, err)
 			require.Equal(t, fmt.Sprint(pieces*60_000), body)
 		}
@@ -72,10 +72,10 @@ func TestALongHeadDoesNotWaitForAScriptThatStillWrites(t *testing.T) {
 
 // goesOn is a Client whose application ends a request only when it is told to, after a
 // whole response. Told not to, it says when the connection is closed.
-func goesOn(t *testing.T, head string) (*Client, chan bool) {
+func newLingeringApplication(t *testing.T, head string) (*Client, chan bool) {
 	t.Helper()
 	proceed, over := make(chan bool), make(chan struct{})
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendStream(nil, typeStdout, []byte(head)))
 		select {
 		case ends := <-proceed:
@@ -91,18 +91,18 @@ func goesOn(t *testing.T, head string) (*Client, chan bool) {
 		case <-over:
 			return false
 		}
-		a.write(t, appendStream(nil, typeStderr, []byte("later")), end(3, 0))
+		a.write(t, appendStream(nil, typeStderr, []byte("later")), endRecord(3, 0))
 		return true
 	})
 	t.Cleanup(func() { close(over) })
-	cl.MaxConns, cl.Options = 1, &client.Options{Timeout: enough / 4}
+	cl.MaxConns, cl.Options = 1, &client.Options{Timeout: testTimeout / 4}
 	return cl, proceed
 }
 
 // A response ends with the last byte of its Content-Length, as by net/http's Transport,
 // and not when the script has done what it does afterwards. The script is not cut off,
 // by Close or by the request's context, and its connection is kept if it ends well.
-func TestAResponseEndsBeforeItsScript(t *testing.T) {
+func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
 	for name, test := range map[string]struct{ method, head, body string }{
 		"a body":    {"GET", "Content-Length: 5\n\nhello", "hello"},
 		"HEAD":      {"HEAD", "Content-Length: 5\n\n", ""},
@@ -113,7 +113,7 @@ func TestAResponseEndsBeforeItsScript(t *testing.T) {
 	} {
 		for _, give := range []string{"read", "copied", "closed"} {
 			t.Run(name+" "+give, func(t *testing.T) {
-				cl, proceed := goesOn(t, test.head)
+				cl, proceed := newLingeringApplication(t, test.head)
 				var said []string
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
@@ -138,12 +138,12 @@ func TestAResponseEndsBeforeItsScript(t *testing.T) {
 				cancel()
 				require.EqualValues(t, 1, cl.Stats().Active, "the worker is not free")
 				proceed <- true
-				require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, enough, time.Millisecond)
+				require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 				require.Equal(t, "later", string(resp.Stderr()))
 				require.EqualValues(t, 3, resp.AppStatus())
 				require.Empty(t, said, "after the end of the body")
 				go func() { proceed <- true }()
-				_, again, err := whole(cl, r)
+				_, again, err := doAndRead(cl, r)
 				require.NoError(t, err)
 				require.Equal(t, test.body, again)
 			})
@@ -152,15 +152,15 @@ func TestAResponseEndsBeforeItsScript(t *testing.T) {
 }
 
 // A script that does not end has RecvTimeout, and Client.Close ends it before.
-func TestAScriptThatGoesOnHasItsLimit(t *testing.T) {
+func TestClient_RecvTimeoutEndsAScriptThatGoesOn(t *testing.T) {
 	for _, closes := range []bool{false, true} {
-		cl, proceed := goesOn(t, "Content-Length: 5\n\nhello")
+		cl, proceed := newLingeringApplication(t, "Content-Length: 5\n\nhello")
 		limit := 300 * time.Millisecond
 		if closes {
-			limit = enough
+			limit = testTimeout
 		}
 		cl.Options = &client.Options{RecvTimeout: limit}
-		_, body, err := whole(cl, &Request{})
+		_, body, err := doAndRead(cl, &Request{})
 		require.NoError(t, err)
 		require.Equal(t, "hello", body)
 		begin := time.Now()
@@ -169,14 +169,14 @@ func TestAScriptThatGoesOnHasItsLimit(t *testing.T) {
 			require.NoError(t, cl.Close())
 		}
 		<-proceed
-		require.Less(t, time.Since(begin), enough/2)
-		require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond)
+		require.Less(t, time.Since(begin), testTimeout/2)
+		require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond)
 	}
 }
 
 // With php-fpm, by all ways to a client: the header and the body come while the script
 // sleeps, which then does what it has to.
-func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
+func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
 	root := scripts(t, map[string]string{
 		"a.php": `<?php header('Content-Length: 5'); echo "hello"; flush(); usleep(1500000); file_put_contents($_GET['f'], 'done');`,
 		"b.php": `<?php echo "next";`,
@@ -190,7 +190,7 @@ func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
 	handler := &Handler{Client: cl, Root: root}
 	defer handler.Close()
 	for name, by := range map[string]http.Handler{"Transport": nil, "ReverseProxy": proxy, "Handler": handler} {
-		hc, url := &http.Client{Transport: tr, Timeout: enough}, "http://php"
+		hc, url := &http.Client{Transport: tr, Timeout: testTimeout}, "http://php"
 		if by != nil {
 			s := httptest.NewServer(by)
 			defer s.Close()
@@ -212,7 +212,7 @@ func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
 					require.Equal(t, "hello", string(body))
 					require.Less(t, time.Since(begin), 1400*time.Millisecond)
 					require.NoFileExists(t, f)
-					require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond)
+					require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond)
 					require.FileExists(t, f)
 				}
 				resp, err = hc.Get(url + "/b.php")
@@ -228,14 +228,14 @@ func TestPHPThatGoesOnAfterItsLengthHoldsNobodyUp(t *testing.T) {
 
 // php-fpm closes the connection where a parameter does not fit into a record. The error
 // names it; the connection's end alone says nothing of a request that is too long.
-func TestAParameterThatPHPDoesNotTakeIsNamed(t *testing.T) {
+func TestPHP_TooLongParameterIsNamed(t *testing.T) {
 	root := scripts(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
 		for _, length := range []int{65_000, 65_600, 200_000} {
-			r := asking(filepath.Join(root, "a.php"))
+			r := newScriptRequest(filepath.Join(root, "a.php"))
 			r.Params["QUERY_STRING"] = strings.Repeat("q", length)
-			_, body, err := whole(cl, r)
+			_, body, err := doAndRead(cl, r)
 			if length == 65_000 {
 				require.NoError(t, err)
 				require.Equal(t, fmt.Sprint(length), body)
