@@ -31,6 +31,7 @@ func doAndRead(cl *Client, r *Request) (*Response, string, error) {
 }
 
 func TestClient_SendsRequestsAndReceivesResponses(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("careful")),
 			appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 201 Made\r\nX-A")),
@@ -69,6 +70,7 @@ func TestClient_SendsRequestsAndReceivesResponses(t *testing.T) {
 
 // The length is what is sent, whatever it was said to be.
 func TestRequest_BodyMustHaveItsContentLength(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, okResponse(fmt.Sprintf("%s %d", a.params["CONTENT_LENGTH"], len(a.body)))...)
 		return true
@@ -104,6 +106,7 @@ func TestRequest_BodyMustHaveItsContentLength(t *testing.T) {
 // Answers that are none: each ends in an error, and in no case is the connection used
 // again.
 func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
+	t.Parallel()
 	ok := appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\npart"))
 	with := func(change func(p []byte)) []byte {
 		p := appendRecord(nil, typeStdout, firstRequestID, []byte("more"))
@@ -172,6 +175,7 @@ func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
 
 // What is behind the end is somebody else's, or nobody's.
 func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		pieces := okResponse(fmt.Sprint(a.number))
 		if a.params["EXTRA"] != "" {
@@ -191,6 +195,7 @@ func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 
 // An answer may come before the application has read the question to its end.
 func TestClient_ResponseToAnIncompleteRequestEndsTheConnection(t *testing.T) {
+	t.Parallel()
 	var taken atomic.Int64
 	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["STREAM"] == "" {
@@ -255,6 +260,7 @@ func TestClient_LongBodyAndLongResponseAtTheSameTime(t *testing.T) {
 }
 
 func TestResponse_StderrIsBounded(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		for range 4 {
 			a.write(t, appendStream(nil, typeStderr, make([]byte, 30_000)))
@@ -272,6 +278,7 @@ func TestResponse_StderrIsBounded(t *testing.T) {
 // A request that is given up takes its connection with it, and nobody else gets what
 // was to come.
 func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
+	t.Parallel()
 	for name, abandon := range map[string]func(t *testing.T, cl *Client){
 		"closed in the middle": func(t *testing.T, cl *Client) {
 			resp, err := cl.Do(context.Background(), &Request{Params: map[string]string{"SLOW": "1"}})
@@ -326,6 +333,7 @@ func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 
 // A server may close a connection in the moment in which a request goes out on it.
 func TestClient_IdempotentRequestOnAClosedConnectionIsSentAgain(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		request Request
 		works   bool
@@ -407,6 +415,7 @@ func TestClient_MaxConnsAndIdleTimeoutHold(t *testing.T) {
 }
 
 func TestClient_GetValues(t *testing.T) {
+	t.Parallel()
 	cl := newNetHTTPFCGI(t, http.NotFoundHandler())
 	values, err := cl.GetValues(context.Background())
 	require.NoError(t, err)

@@ -96,6 +96,7 @@ func (d *deadlineWriter) SetReadDeadline(t time.Time) error { d.read = t; return
 // A body that is streamed may be read again after its reading was stopped: by the
 // goroutine that sends it.
 func TestHandler_StoppedReadsStayStopped(t *testing.T) {
+	t.Parallel()
 	w := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}
 	l := (&Handler{}).newClientDeadlines(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	begin := time.Now()
@@ -170,6 +171,7 @@ func TestHandler_SlowClientGetsTheWholeResponse(t *testing.T) {
 }
 
 func TestHandler_FullResponseBufferWaitsForTheClient(t *testing.T) {
+	t.Parallel()
 	h, big, _ := newBigApplication(t, 2)
 	h.MaxBufferedResponse = -1
 	s := serveHandler(t, h)
@@ -233,6 +235,7 @@ func (l *syncBuffer) String() string {
 // What an application has written so far reaches the client, whether it asks for that
 // or not. X-Accel-Buffering is between the two of us.
 func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
+	t.Parallel()
 	for name, header := range map[string]string{
 		"events": "Content-Type: Text/Event-Stream; charset=utf-8\n\n", "no buffering": "X-Accel-Buffering: no\nContent-Type: text/plain\n\n",
 		"buffering": "X-Accel-Buffering: yes\nContent-Type: text/plain\n\n", "any": "Content-Type: text/html\n\n",
@@ -276,9 +279,11 @@ func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
 // A client that takes nothing for ClientTimeout is ended, with its request, and so is
 // one that sends nothing. One that is only slow is not.
 func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
+	t.Parallel()
 	const limit = 300 * time.Millisecond
 	for name, kind := range map[string]string{"buffered": "", "streamed": "X-Accel-Buffering: no\n"} {
 		t.Run(name+", takes nothing", func(t *testing.T) {
+			t.Parallel()
 			ended := make(chan struct{})
 			var once sync.Once
 			cl := newApplication(t, func(a *appRequest) bool {
@@ -314,6 +319,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 	}
 	for _, stream := range []bool{false, true} {
 		t.Run(fmt.Sprint("sends nothing, streamed: ", stream), func(t *testing.T) {
+			t.Parallel()
 			h, _, ups := newBigApplication(t, 2)
 			h.ClientTimeout, h.StreamBody = limit, stream
 			s := serveHandler(t, h)
@@ -329,6 +335,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 		})
 	}
 	t.Run("a file", func(t *testing.T) {
+		t.Parallel()
 		root := writeFiles(t, map[string]string{"a.bin": strings.Repeat("x", 32<<20)})
 		h := &Handler{Client: &Client{}, Root: root, ClientTimeout: limit}
 		done := make(chan struct{})
@@ -348,6 +355,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(begin), limit)
 	})
 	t.Run("is slow", func(t *testing.T) {
+		t.Parallel()
 		h, _, _ := newBigApplication(t, 2)
 		h.ClientTimeout = 2 * time.Second
 		s := serveHandler(t, h)
@@ -383,6 +391,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 // A limit of the client's ends with what it was for: not the request, while the
 // application is at work, and no later one on the connection.
 func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
+	t.Parallel()
 	const limit = 100 * time.Millisecond
 	cl := newApplication(t, func(a *appRequest) bool {
 		time.Sleep(3 * limit)
@@ -417,6 +426,7 @@ func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 
 // The limits of http.Server hold as well: they bound the whole.
 func TestHandler_TimeoutsOfTheServerHold(t *testing.T) {
+	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
 	h.ErrorLog = newLogger(io.Discard)
 	s := httptest.NewUnstartedServer(h)
@@ -441,6 +451,7 @@ func TestHandler_TimeoutsOfTheServerHold(t *testing.T) {
 
 // http.MaxBytesReader's error was 502, and so was malformed chunking.
 func TestHandler_InvalidBodyIsAClientError(t *testing.T) {
+	t.Parallel()
 	for _, stream := range []bool{false, true} {
 		h, _, ups := newBigApplication(t, 2)
 		h.StreamBody = stream
@@ -474,6 +485,7 @@ func TestHandler_InvalidBodyIsAClientError(t *testing.T) {
 
 // All connections in use is 503 and says when to come back; too slow an answer is 504.
 func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	answer := sync.OnceFunc(func() { close(release) })
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -514,6 +526,7 @@ func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
 // A middleware's Set-Cookie and Vary were replaced, and an application that sends no
 // Content-Type was given one by guessing.
 func TestHandler_HeaderFieldsOfAMiddlewareRemain(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), endRecord(0, 0))
 		return true
@@ -540,6 +553,7 @@ func TestHandler_HeaderFieldsOfAMiddlewareRemain(t *testing.T) {
 
 // A line of the log is one line, and a terminal obeys nothing in it.
 func TestHandler_LogEscapesControlCharacters(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
 		a.write(t, okResponse("ok")...)
@@ -556,6 +570,7 @@ func TestHandler_LogEscapesControlCharacters(t *testing.T) {
 
 // A panic of a ResponseWriter is the handler's, as it is without a buffer.
 func TestHandler_PanicOfTheResponseWriterReachesTheCaller(t *testing.T) {
+	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
 	serveHandler(t, h)
 	for _, path := range []string{"/ok.php", "/big.php"} {
@@ -692,6 +707,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 
 // ClientTimeout is of one stream, too.
 func TestHandlerHTTP2_ClientTimeoutEndsOnlyTheStream(t *testing.T) {
+	t.Parallel()
 	h, big, ups := newBigApplication(t, 2)
 	h.ClientTimeout = 300 * time.Millisecond
 	ended := make(chan string, 10)

@@ -28,10 +28,12 @@ func serveHTTP2(t testing.TB, h *Handler) *httptest.Server {
 // The limit of a write ran on when the write was over, and reset the stream of a client
 // that takes everything, while the application was quiet.
 func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
+	t.Parallel()
 	const limit = 200 * time.Millisecond
 	p := startPHP(t, "unix")
 	for name, kind := range map[string]string{"buffered": "", "streamed": `header("X-Accel-Buffering: no");`, "events": `header("Content-Type: text/event-stream");`} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := &Handler{Client: p.client(t), ClientTimeout: limit, Root: writeFiles(t, map[string]string{
 				"a.php": `<?php ` + kind + ` echo "one\n"; flush(); usleep(1000000); echo "two\n";`,
 			})}
@@ -45,6 +47,7 @@ func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
 // The limit of a read ran on when the read was over, and a client was told 408 because
 // the application was not reading.
 func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
+	t.Parallel()
 	const limit = 200 * time.Millisecond
 	p := startPHP(t, "unix")
 	h := &Handler{Client: p.client(t), ClientTimeout: limit, StreamBody: true, Root: writeFiles(t, map[string]string{
@@ -64,6 +67,7 @@ func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
 // A client whose windows are small takes little at a time: 32 KiB within one limit were
 // too much for it, though it took some all the time.
 func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
+	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
 	h.ClientTimeout = 500 * time.Millisecond
 	h.Root = writeFiles(t, map[string]string{"big.php": "", "a.bin": strings.Repeat("x", bigResponseLen)})

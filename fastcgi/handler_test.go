@@ -53,6 +53,7 @@ func serveTestRoot(t *testing.T, h *Handler) *httptest.Server {
 }
 
 func TestHandler_PathsSelectScriptsAndFiles(t *testing.T) {
+	t.Parallel()
 	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowSymlinks: true}} {
 		t.Run(name, func(t *testing.T) {
 			s := serveTestRoot(t, h)
@@ -91,6 +92,7 @@ func TestHandler_PathsSelectScriptsAndFiles(t *testing.T) {
 }
 
 func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
@@ -140,6 +142,7 @@ func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
 }
 
 func TestHandler_MissingRootIs500(t *testing.T) {
+	t.Parallel()
 	for _, root := range []string{"", filepath.Join(t.TempDir(), "nowhere")} {
 		h := &Handler{Client: &Client{}, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 		w := httptest.NewRecorder()
@@ -151,6 +154,7 @@ func TestHandler_MissingRootIs500(t *testing.T) {
 
 // A body that comes slowly does not outlive its request.
 func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
+	t.Parallel()
 	h := &Handler{StreamBody: true, Client: newApplication(t, func(*appRequest) bool {
 		return false // without having read it
 	})}
@@ -179,6 +183,7 @@ func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
 }
 
 func TestHandler_ClientThatDisconnectsEndsItsRequest(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{})
 	s := serveTestRoot(t, &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
@@ -210,6 +215,7 @@ type closeNotifier struct {
 func (c closeNotifier) Close() error { close(c.closed); return nil }
 
 func TestTransport_SendsRequestsToScripts(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Appendf(nil,
 			"Status: 202 Soon\nContent-Length: 4\nX-Is: %s %s %s %s\n\nbody", a.params["SCRIPT_FILENAME"], a.params["PATH_INFO"], a.params["HTTPS"], a.body)),

@@ -39,6 +39,7 @@ func rawGet(t testing.TB, address, path string) (status int, header, body string
 // is listed as safer: there one reader of the answer could take for something else what
 // another does not.
 func TestHandler_HeadersAreToleratedAsByNginx(t *testing.T) {
+	t.Parallel()
 	const safer = 502
 	tests := map[string]int{ // what is different here
 		"\r\n": 0, "\n": 0, "A: b\nC: d\r\n\n": 0,

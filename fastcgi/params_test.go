@@ -63,6 +63,7 @@ func sendRaw(t testing.TB, network, address, request string) (*http.Response, st
 // PHP makes an underscore of dots and of more: X.Forwarded.For took the place of the
 // genuine header, and Remote.User became HTTP_REMOTE_USER.
 func TestHandler_FieldNamesHaveOnlyLettersDigitsAndHyphens(t *testing.T) {
+	t.Parallel()
 	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
 	for range 20 { // in whatever order a map has them
 		request := "GET /a.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
@@ -87,6 +88,7 @@ func TestHandler_FieldNamesHaveOnlyLettersDigitsAndHyphens(t *testing.T) {
 
 // A client's request may have names that are not canonical.
 func TestParams_HeadersOfOneNameAreJoinedInOneOrder(t *testing.T) {
+	t.Parallel()
 	for range 20 {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Header = http.Header{"X-A": {"1"}, "x-a": {"2", "3"}, "x-A": {}, "content-type": {"text/a"}, "proxy": {"evil"}, "host": {"evil"}, "": {"evil"}}
@@ -103,6 +105,7 @@ func TestParams_HeadersOfOneNameAreJoinedInOneOrder(t *testing.T) {
 // The scheme and host of an absolute-form request target were believed: HTTPS=on over
 // plain HTTP.
 func TestHandler_SchemeIsThatOfTheConnection(t *testing.T) {
+	t.Parallel()
 	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
 	address := s.Listener.Addr().String()
 	_, port, err := net.SplitHostPort(address)
@@ -142,6 +145,7 @@ func TestHandler_SchemeIsThatOfTheConnection(t *testing.T) {
 
 // With TLS in front, and for what an application reads from its environment.
 func TestHandler_ParamsOverrideAndAdd(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t), Params: func(r *http.Request) map[string]string {
 		p := map[string]string{"APP_ENV": "prod", "REMOTE_ADDR": r.Header.Get("X-Real-Ip")}
 		if r.Header.Get("X-Forwarded-Proto") == "https" {
@@ -172,6 +176,7 @@ func TestHandler_ParamsOverrideAndAdd(t *testing.T) {
 
 // The address of a unix socket is "@", or a path: neither is a REMOTE_ADDR.
 func TestHandler_AddressesAreIPAddressesOrEmpty(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t)}
 	serveTestRoot(t, h)
 	at := filepath.Join(t.TempDir(), "s")
@@ -205,6 +210,7 @@ func TestHandler_AddressesAreIPAddressesOrEmpty(t *testing.T) {
 
 // RFC 3875, 4.1.8: there is a REMOTE_ADDR in any case.
 func TestTransport_SetsTheParamsOfTheURL(t *testing.T) {
+	t.Parallel()
 	tr := &Transport{Client: newParamsApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("https://example.com:444/a.php?x=1")
 	require.NoError(t, err)

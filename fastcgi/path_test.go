@@ -12,6 +12,7 @@ import (
 )
 
 func TestPath_IsCleanedAndSplit(t *testing.T) {
+	t.Parallel()
 	php := []string{".php"}
 	for in, want := range map[string]struct {
 		status     int
@@ -76,6 +77,7 @@ func FuzzPath(f *testing.F) {
 
 // The rule is about files. WebDAV has paths in PATH_INFO, and RFC 8615 has /.well-known.
 func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
+	t.Parallel()
 	contents := map[string]string{
 		".well-known/security.txt": "contact", ".well-known/.secret": "secret", ".well-knownx/a": "secret", "a/.well-known/x": "secret",
 		".env": "secret", "a/.git/config": "secret", ".hidden.php": "secret source", "remote.php": "secret source", "index.php": "secret source",
@@ -126,6 +128,7 @@ func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 // Redirects led out of the prefix that http.StripPrefix had removed, and links that a
 // script made of SCRIPT_NAME too.
 func TestHandler_StrippedPrefixIsInRedirectsAndScriptName(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t), Root: writeFiles(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
 	serveHandler(t, h)
 	mux := http.NewServeMux()

@@ -90,11 +90,15 @@ func get(t testing.TB, s *httptest.Server, path string) (*http.Response, string)
 
 func eachNetwork(t *testing.T, f func(t *testing.T, p *phpFPM)) {
 	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) { f(t, startPHP(t, network)) })
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			f(t, startPHP(t, network))
+		})
 	}
 }
 
 func TestPHP_ReceivesTheRequest(t *testing.T) {
+	t.Parallel()
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
 		s := serveSite(t, cl)
@@ -277,6 +281,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 
 // Each request has an answer that is its own, over workers that end after three.
 func TestLoad_ExitingWorkersFailNoRequest(t *testing.T) {
+	skipLoad(t)
 	for _, network := range []string{"unix", "tcp"} {
 		p := startPHP(t, network, "pm.max_requests = 3")
 		for _, at := range []int{1, 16} {
@@ -291,13 +296,21 @@ func TestLoad_ExitingWorkersFailNoRequest(t *testing.T) {
 	}
 }
 
-// sparing is by how much less is done than CLIENT_LOAD=full does.
+// loadDivisor is by how much a load test does less than with CLIENT_LOAD=full.
 func loadDivisor(t testing.TB) int {
 	t.Helper()
 	if os.Getenv("CLIENT_LOAD") == "full" {
 		return 1
 	}
 	return 10
+}
+
+// skipLoad skips a load test with -short.
+func skipLoad(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a load test, without -short")
+	}
 }
 
 // asks has so many goroutines ask for so many numbers each. With cancels, some are
@@ -355,6 +368,7 @@ func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func
 }
 
 func TestLoad_CanceledRequestsAffectNoOther(t *testing.T) {
+	skipLoad(t)
 	p := startPHP(t, "unix")
 	cl := p.client(t)
 	n := checkResponses(t, cl, 8, 21_000/8/loadDivisor(t), func() bool { return rand.N(2) == 0 })
@@ -363,6 +377,7 @@ func TestLoad_CanceledRequestsAffectNoOther(t *testing.T) {
 }
 
 func TestLoad_CanceledRequestsToNetHTTPFCGIAffectNoOther(t *testing.T) {
+	skipLoad(t)
 	cl := newNetHTTPFCGI(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines, _ := strconv.Atoi(r.FormValue("lines"))
 		w.Header().Set("X-Id", r.FormValue("id"))
@@ -399,6 +414,7 @@ func TestPHP_ReloadFailsNoRequest(t *testing.T) {
 }
 
 func TestFCGIWrap_RunsAProgram(t *testing.T) {
+	t.Parallel()
 	name, err := daemon.Find("fcgiwrap", "fcgiwrap")
 	var s *daemon.Server
 	if err == nil {
@@ -440,6 +456,7 @@ func TestFCGIWrap_RunsAProgram(t *testing.T) {
 // without them: four such clients were enough to stop a site of four workers. The
 // figures are printed.
 func TestLoad_StalledClientsDelayNoOther(t *testing.T) {
+	skipLoad(t)
 	stalled, requests := 10, 200
 	if os.Getenv("CLIENT_LOAD") == "full" {
 		stalled, requests = 100, 3000

@@ -9,6 +9,7 @@ import (
 )
 
 func TestRecords_AreAsInTheSpecification(t *testing.T) {
+	t.Parallel()
 	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, typeParams, 1, []byte("abc")))
 	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, typeStdin, 1, nil))
 	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, typeGetValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
@@ -19,6 +20,7 @@ func TestRecords_AreAsInTheSpecification(t *testing.T) {
 
 // Parameters are as long as they are: records divide them where they want.
 func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{
 		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
 		"B": strings.Repeat("b", 200_000),
@@ -51,6 +53,7 @@ func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 }
 
 func TestPairs_CutOffAreAnError(t *testing.T) {
+	t.Parallel()
 	for _, p := range []string{"\x01", "\x01\x01", "\x01\x01a", "\x80", "\x80\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x80\x00\x00\x05abcd"} {
 		_, err := parsePairs([]byte(p))
 		var bad *ProtocolError
@@ -123,6 +126,7 @@ func FuzzHeader(f *testing.F) {
 }
 
 func TestHeaders_AreParsed(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]struct {
 		status int
 		reason string

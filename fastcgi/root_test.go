@@ -106,6 +106,7 @@ func TestHandler_SwitchedReleaseIsServedAtOnce(t *testing.T) {
 }
 
 func TestHandler_FilesAreFoundWhileReleasesAreSwitched(t *testing.T) {
+	t.Parallel()
 	base := writeFiles(t, map[string]string{"a/style.css": "css", "b/style.css": "css"})
 	current := filepath.Join(base, "current")
 	switchLink(t, current, "a")
@@ -129,6 +130,7 @@ func TestHandler_FilesAreFoundWhileReleasesAreSwitched(t *testing.T) {
 
 // A root that is not there is an error for as long as it is not.
 func TestHandler_RootThatAppearsLaterIsServed(t *testing.T) {
+	t.Parallel()
 	base := writeFiles(t, map[string]string{"a/style.css": "css"})
 	s := serveHandler(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "current")})
 	resp, _ := get(t, s, "/style.css")
@@ -141,6 +143,7 @@ func TestHandler_RootThatAppearsLaterIsServed(t *testing.T) {
 // os.Root refuses links that are absolute. Deployments make such, to uploads that all
 // releases share.
 func TestHandler_LinksInsideTheRootAreFollowed(t *testing.T) {
+	t.Parallel()
 	base := writeFiles(t, map[string]string{
 		"site/dir/file.txt": "inside", "site/dir/run.php": "secret source", "secret.txt": "outside", "site2/secret.txt": "outside", "secret.php": "secret source",
 	})
@@ -174,6 +177,7 @@ func TestHandler_LinksInsideTheRootAreFollowed(t *testing.T) {
 
 // Names of files are bytes. package fs knows none that are not UTF-8.
 func TestHandler_FileNamesThatAreNotUTF8AreServed(t *testing.T) {
+	t.Parallel()
 	for _, follow := range []bool{false, true} {
 		root := writeFiles(t, map[string]string{"caf\xe9.txt": "latin", "d\xe9/index.html": "index", "r\xe9.php": "secret source"})
 		s := serveHandler(t, &Handler{Client: newParamsApplication(t), Root: root, FollowSymlinks: follow})

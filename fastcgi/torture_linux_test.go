@@ -174,6 +174,7 @@ func (p *phpFPM) children() (pids []int) {
 // php-fpm is told to start anew: what is answered is the request's own, no POST is
 // carried out twice, none that was answered is lost, and nothing is left behind.
 func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
+	skipLoad(t)
 	length := 30 * time.Second / time.Duration(loadDivisor(t))
 	if loadDivisor(t) == 1 {
 		length = 90 * time.Second

@@ -58,6 +58,7 @@ func (c *trackedBody) requireClosed(t testing.TB) {
 // As net/http has it: ContentLength 0 and a Body that is not nil is a body of unknown
 // length. The body is sent whole, of whatever kind, and closed.
 func TestTransport_SendsBodiesOfUnknownLength(t *testing.T) {
+	t.Parallel()
 	tr, _ := newTestTransport(t, func(a *appRequest) string {
 		return fmt.Sprintf("A: b\n\n%s %d", a.params["CONTENT_LENGTH"], len(a.body))
 	})
@@ -109,6 +110,7 @@ func TestTransport_SendsBodiesOfUnknownLength(t *testing.T) {
 
 // The body is closed whatever becomes of the request.
 func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
+	t.Parallel()
 	tr, cl := newTestTransport(t, func(*appRequest) string { return "broken" })
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	cl.BodyTimeout = 200 * time.Millisecond
@@ -151,6 +153,7 @@ func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
 // A response is as long as its Content-Length says, and those that have no body have
 // none; a script that goes on to print breaks neither the header nor the next answer.
 func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		method, answer string
 		status         int
@@ -217,6 +220,7 @@ func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 // A body that has come whole is whole, even if the application ends the connection
 // instead of the request; one of unknown length is not.
 func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
+	t.Parallel()
 	for head, want := range map[string]error{"Content-Length: 5\n\n": nil, "A: b\n\n": io.ErrUnexpectedEOF} {
 		cl := newApplication(t, func(a *appRequest) bool {
 			a.write(t, appendStream(nil, typeStdout, []byte(head+"hello")))
@@ -232,6 +236,7 @@ func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
 // Close ends a Read that another goroutine is in, as that of net/http does; a context
 // ends everything.
 func TestTransport_CloseAndContextEndReads(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{}, 10)
 	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["QUERY_STRING"] != "silent" {
@@ -367,6 +372,7 @@ func TestTransport_BehindAReverseProxy(t *testing.T) {
 
 // REMOTE_ADDR is who has asked the proxy, if there is one, and else this machine.
 func TestTransport_RemoteAddrIsThatOfTheRequest(t *testing.T) {
+	t.Parallel()
 	tr, _ := newTestTransport(t, func(a *appRequest) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
 	for remote, want := range map[string]string{"": "127.0.0.1", "192.0.2.7:1234": "192.0.2.7", "[2001:db8::1]:1234": "2001:db8::1"} {
 		req, err := http.NewRequest(http.MethodGet, "http://x/a.php", nil)

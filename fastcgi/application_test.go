@@ -3,6 +3,7 @@ package fastcgi
 import (
 	"bytes"
 	"encoding/binary"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -18,7 +19,15 @@ import (
 
 const testTimeout = 20 * time.Second
 
-func TestMain(m *testing.M) { leak.Main(m) }
+// TestMain runs more tests at the same time than there are CPUs, unless -parallel says how
+// many: most of them wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("8")
+	}
+	leak.Main(m)
+}
 
 // asked is a request as an application that is only a test gets it.
 type appRequest struct {

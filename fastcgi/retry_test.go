@@ -18,6 +18,7 @@ import (
 // A request that ran into a limit on a connection that was kept may be under way in the
 // application: it is not sent again, however repeatable.
 func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	count := filepath.Join(t.TempDir(), "count")
 	root := scripts(t, map[string]string{
 		"b.php":    `<?php echo "b";`,
@@ -44,6 +45,7 @@ func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
 
 // So is one that the application takes nothing of.
 func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	var conns atomic.Int32
 	busy := make(chan struct{})
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -66,6 +68,7 @@ func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
 
 // Of an answer that has begun, if only by a part of a record, nothing is asked again.
 func TestClient_RequestWhoseResponseHasBegunIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	for _, part := range [][]byte{{1}, endRecord(0, 0)[:5], endRecord(0, 0)[:12], appendRecord(nil, typeStderr, firstRequestID, []byte("x"))} {
 		var requests atomic.Int32
 		cl := newApplication(t, func(a *appRequest) bool {
@@ -87,6 +90,7 @@ func TestClient_RequestWhoseResponseHasBegunIsNotSentAgain(t *testing.T) {
 // What is not to be carried out twice goes out on a connection of its own, so that it
 // cannot meet a worker that ends; and so does what cannot be sent twice.
 func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, okResponse(fmt.Sprint(a.number))...)
 		return true
@@ -125,6 +129,7 @@ func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
 // With workers that end after 20 requests 51 of 2,000 POSTs failed. Now none does, and
 // each is carried out once, whether GETs keep connections meanwhile or not.
 func TestLoad_ExitingWorkersReceiveEachPOSTOnce(t *testing.T) {
+	skipLoad(t)
 	for _, network := range []string{"unix", "tcp"} {
 		for _, at := range []int{1, 16} {
 			t.Run(fmt.Sprint(network, " ", at), func(t *testing.T) {

@@ -40,6 +40,7 @@ func slowBody(t testing.TB, pieces, size int, pause time.Duration) io.Reader {
 // The time for the answer begins when the request is out: an upload may take longer,
 // if only it goes on.
 func TestClient_UploadSlowerThanRecvTimeoutIsServed(t *testing.T) {
+	t.Parallel()
 	root := scripts(t, map[string]string{"up.php": `<?php echo strlen(file_get_contents('php://input'));`})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
@@ -67,6 +68,7 @@ func TestClient_UploadSlowerThanRecvTimeoutIsServed(t *testing.T) {
 
 // But from then on it runs.
 func TestClient_RecvTimeoutStartsAfterTheUpload(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		_, _ = io.Copy(io.Discard, a.conn) // says nothing
 		return false
@@ -94,8 +96,10 @@ func (s slowReader) Read(p []byte) (int, error) {
 // An application that takes nothing of a body has SendTimeout; one that takes some of it
 // now and then has longer.
 func TestClient_SendTimeoutEndsAStalledUpload(t *testing.T) {
+	t.Parallel()
 	for _, reads := range []bool{false, true} {
 		t.Run(fmt.Sprint(reads), func(t *testing.T) {
+			t.Parallel()
 			const size = 4 << 20
 			stalled := make(chan struct{})
 			cl := newApplication(t, func(a *appRequest) bool {
@@ -135,6 +139,7 @@ func TestClient_SendTimeoutEndsAStalledUpload(t *testing.T) {
 // A body whose source gives nothing any more has a limit of its own, whichever way it
 // is read; and so has a context.
 func TestClient_BodyTimeoutAndContextEndAStalledBody(t *testing.T) {
+	t.Parallel()
 	stream := map[string]string{"STREAM": "1"}
 	for name, length := range map[string]int64{"short": 100, "long": 1 << 20, "of unknown length": -1} {
 		for _, some := range []int{0, 50, 100_000} {
@@ -142,6 +147,7 @@ func TestClient_BodyTimeoutAndContextEndAStalledBody(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprint(name, ", after ", some), func(t *testing.T) {
+				t.Parallel()
 				cl := newApplication(t, func(a *appRequest) bool {
 					_, _ = io.Copy(io.Discard, a.conn)
 					return false
@@ -172,6 +178,7 @@ func TestClient_BodyTimeoutAndContextEndAStalledBody(t *testing.T) {
 
 // An answer that comes while the body stalls is given all the same.
 func TestClient_ResponseDoesNotWaitForAStalledBody(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, okResponse("no need")...)
 		_, _ = io.Copy(io.Discard, a.conn)
@@ -213,6 +220,7 @@ func TestClient_ErrorsOfTheBodyAreToldApart(t *testing.T) {
 // Where all connections are in use, the error says that, and not that something took
 // too long.
 func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	cl := newApplication(t, func(a *appRequest) bool {
 		<-release
@@ -251,6 +259,7 @@ func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
 // A full backlog is the same: no worker is free. It is all that a connect to a unix
 // socket waits for.
 func TestClient_BusyErrorIfTheBacklogIsFull(t *testing.T) {
+	t.Parallel()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer unix.Close(fd)
@@ -271,6 +280,7 @@ func TestClient_BusyErrorIfTheBacklogIsFull(t *testing.T) {
 
 // The limits are nginx's, unless they are set.
 func TestClient_DefaultTimeouts(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		set        *client.Options
 		recv, send time.Duration

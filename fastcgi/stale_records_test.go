@@ -36,6 +36,7 @@ func newScriptRequest(script string) *Request {
 // and php-fpm sends that. Whether it comes before the next request is sent or after, the
 // next answer has none of it: no page, no cookie, no line for the log.
 func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
+	t.Parallel()
 	const later = `echo "answer of A"; fastcgi_finish_request(); usleep($pause); `
 	root := scripts(t, map[string]string{
 		"page.php":   later + `echo "Content-Type: text/html\r\nSet-Cookie: session=of-A\r\n\r\nthe private page of A\n", str_repeat('.', 20000);`,
@@ -85,6 +86,7 @@ func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
 // A record of any id but the request's own is skipped wherever it comes: of an earlier
 // request, of none, of id 0; and the connection is good afterwards.
 func TestRecords_OfOtherRequestsAreSkipped(t *testing.T) {
+	t.Parallel()
 	of := func(id uint16, typ recordType, text string) []byte { return appendRecord(nil, typ, id, []byte(text)) }
 	strangers := func(old uint16) []byte {
 		var p []byte
@@ -124,6 +126,7 @@ func TestRecords_OfOtherRequestsAreSkipped(t *testing.T) {
 }
 
 func TestRequestID_StartsAgainAfter65535(t *testing.T) {
+	t.Parallel()
 	for requests, id := range map[int]uint16{0: 1, 1: 2, 65534: 65535, 65535: 1, 65536: 2, 2*65535 - 1: 65535} {
 		require.Equal(t, id, requestIDAfter(requests), requests)
 	}
@@ -142,6 +145,7 @@ func TestRequestID_StartsAgainAfter65535(t *testing.T) {
 // A script that writes for ever after its answer is no sign of life of the next request,
 // which ends at its limit, and is not sent again.
 func TestRecords_OfOtherRequestsDoNotExtendRecvTimeout(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{0, 1 << 20} { // with a body that goes out on its own, too
 		requests := 0
 		cl := newApplication(t, func(a *appRequest) bool {

@@ -69,6 +69,7 @@ header('X-Debug-Token: 1'); echo "base=$base info=", $info ?: '/', ' ', json_enc
 
 // One field is try_files $uri $uri/ /index.php?$query_string.
 func TestHandler_FrontControllersAreServedAsByNginx(t *testing.T) {
+	t.Parallel()
 	for name, site := range frontControllers {
 		t.Run(name, func(t *testing.T) {
 			p := startPHP(t, "unix", "pm.max_children = 10")
@@ -109,6 +110,7 @@ func TestHandler_FrontControllersAreServedAsByNginx(t *testing.T) {
 }
 
 func TestHandler_FallbackThatIsNotAScriptIsAnError(t *testing.T) {
+	t.Parallel()
 	for _, fallback := range []string{"index.php", "/index.html", "/index.php?q=$uri", "/index.php?x", "=404"} {
 		var said strings.Builder
 		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, ErrorLog: newLogger(&said)}
@@ -126,6 +128,7 @@ func TestHandler_FallbackThatIsNotAScriptIsAnError(t *testing.T) {
 
 // Laravel's storage:link makes a link that leads out of public.
 func TestHandler_FollowSymlinksFollowsLinksOutOfTheRoot(t *testing.T) {
+	t.Parallel()
 	base := writeFiles(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
 	require.NoError(t, os.Symlink(filepath.Join(base, "storage/app/public"), filepath.Join(base, "public/storage")))
 	for _, follow := range []bool{false, true} {

@@ -20,6 +20,7 @@ import (
 // net/http reads of a body that nobody has read before it writes the answer's header: a
 // client that sent one byte of it had no answer, and its connection had no limit.
 func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
+	t.Parallel()
 	h, _, ups := newBigApplication(t, 2)
 	h.Root = writeFiles(t, map[string]string{"up.php": "", "a.txt": "text", "dir/index.html": "", ".env": ""})
 	h.ClientTimeout = 500 * time.Millisecond
@@ -57,6 +58,7 @@ func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
 
 // An error of the application is no reason to end the client's connection.
 func TestHandler_ErrorAfterTheBodyLeavesTheConnectionOpen(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: newApplication(t, func(*appRequest) bool { return false }), Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(io.Discard)}
 	s := serveHandler(t, h)
 	for _, n := range []int{10, maxInlineBody + 1} {
@@ -77,6 +79,7 @@ func TestHandler_ErrorAfterTheBodyLeavesTheConnectionOpen(t *testing.T) {
 
 // What PHP said of the cause was lost with a response that had no header.
 func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
+	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: the ")), appendRecord(nil, typeStderr, firstRequestID, []byte("cause\n")))
 		switch a.params["QUERY_STRING"] {
@@ -106,6 +109,7 @@ func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
 // X-Accel-Redirect is the path of a file that the server in front is to send, and no
 // client's business. nginx hides all of these.
 func TestHandler_XAccelFieldsAreRemoved(t *testing.T) {
+	t.Parallel()
 	p := startPHP(t, "unix")
 	h := &Handler{Client: p.client(t), Root: writeFiles(t, map[string]string{"a.php": `<?php
 		foreach (['Redirect: /secret', 'Expires: 0', 'Limit-Rate: 1', 'Charset: x', 'Buffering: yes'] as $field) header("x-accel-$field");
@@ -119,6 +123,7 @@ func TestHandler_XAccelFieldsAreRemoved(t *testing.T) {
 
 // The target of "GET http://host?q" has no path, which is that of the root.
 func TestHandler_AbsoluteTargetWithoutAPathIsNotRedirected(t *testing.T) {
+	t.Parallel()
 	h := &Handler{Client: &Client{}, Root: writeFiles(t, map[string]string{"index.html": "the index"})}
 	s := serveHandler(t, h)
 	for _, target := range []string{"http://x?q", "http://x", "http://x/?q", "/?q"} {
@@ -131,6 +136,7 @@ func TestHandler_AbsoluteTargetWithoutAPathIsNotRedirected(t *testing.T) {
 // Behind a ResponseWriter that has no Unwrap a Read of the body cannot be ended, and the
 // answer to a client that stalled waited for it.
 func TestHandler_BodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
+	t.Parallel()
 	h, _, ups := newBigApplication(t, 2)
 	h.StreamBody, h.Client.BodyTimeout = true, 200*time.Millisecond
 	serveHandler(t, h)

@@ -21,6 +21,7 @@ import (
 // a request on a new connection waited in the backlog until IdleTimeout ended the idle
 // one. Here that would be beyond every limit.
 func TestPHP_NewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
+	t.Parallel()
 	root := scripts(t, map[string]string{"a.php": `<?php echo $_SERVER['REQUEST_METHOD'], strlen(file_get_contents('php://input'));`})
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
@@ -48,6 +49,7 @@ func TestPHP_NewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 // request, and what it writes is not read before the request is out: one that does not
 // fit into the socket came to nobody.
 func TestPHP_LongRequestDoesNotWaitForThePreviousScript(t *testing.T) {
+	t.Parallel()
 	root := scripts(t, map[string]string{
 		"late.php": `<?php echo "answered"; fastcgi_finish_request(); usleep(200000); echo str_repeat("late", 2000000);`,
 		"next.php": `<?php echo strlen(implode('', array_filter($_SERVER, fn($k) => str_starts_with($k, 'HTTP_LONG'), ARRAY_FILTER_USE_KEY)));`,
@@ -103,6 +105,7 @@ func newLingeringApplication(t *testing.T, head string) (*Client, chan bool) {
 // and not when the script has done what it does afterwards. The script is not cut off,
 // by Close or by the request's context, and its connection is kept if it ends well.
 func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ method, head, body string }{
 		"a body":    {"GET", "Content-Length: 5\n\nhello", "hello"},
 		"HEAD":      {"HEAD", "Content-Length: 5\n\n", ""},
@@ -153,6 +156,7 @@ func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
 
 // A script that does not end has RecvTimeout, and Client.Close ends it before.
 func TestClient_RecvTimeoutEndsAScriptThatGoesOn(t *testing.T) {
+	t.Parallel()
 	for _, closes := range []bool{false, true} {
 		cl, proceed := newLingeringApplication(t, "Content-Length: 5\n\nhello")
 		limit := 300 * time.Millisecond
@@ -177,6 +181,7 @@ func TestClient_RecvTimeoutEndsAScriptThatGoesOn(t *testing.T) {
 // With php-fpm, by all ways to a client: the header and the body come while the script
 // sleeps, which then does what it has to.
 func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
+	t.Parallel()
 	root := scripts(t, map[string]string{
 		"a.php": `<?php header('Content-Length: 5'); echo "hello"; flush(); usleep(1500000); file_put_contents($_GET['f'], 'done');`,
 		"b.php": `<?php echo "next";`,
@@ -229,6 +234,7 @@ func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
 // php-fpm closes the connection where a parameter does not fit into a record. The error
 // names it; the connection's end alone says nothing of a request that is too long.
 func TestPHP_TooLongParameterIsNamed(t *testing.T) {
+	t.Parallel()
 	root := scripts(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
