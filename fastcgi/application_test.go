@@ -17,10 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// testTimeout is longer than anything that should happen in a test takes.
 const testTimeout = 20 * time.Second
 
-// TestMain runs more tests at the same time than there are CPUs, unless -parallel says how
-// many: most of them wait.
+// TestMain runs more tests at the same time than there are CPUs, unless -parallel is set:
+// most of them wait.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	leak.Main(m)
 }
 
-// asked is a request as an application that is only a test gets it.
+// An appRequest is a request that a test application has received.
 type appRequest struct {
 	conn   net.Conn
 	number int    // of the request on its connection
@@ -38,11 +39,11 @@ type appRequest struct {
 	body   []byte
 }
 
-// write writes pieces of an answer: records of requestID get the id of the request.
+// write writes pieces of a response. Records of firstRequestID get the request's ID.
 func (a *appRequest) write(_ testing.TB, pieces ...[]byte) {
 	for _, p := range pieces {
 		if _, err := a.conn.Write(a.withID(p)); err != nil {
-			return // the client may be gone
+			return // the client may have closed the connection
 		}
 	}
 }
@@ -59,7 +60,7 @@ func (a *appRequest) withID(p []byte) []byte {
 	return p
 }
 
-// out is a response that is whole.
+// okResponse returns the records of a complete response.
 func okResponse(body string) [][]byte {
 	return [][]byte{
 		appendStream(nil, typeStdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
@@ -71,7 +72,7 @@ func endRecord(app uint32, protocol byte) []byte {
 	return appendRecord(nil, typeEndRequest, firstRequestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
 }
 
-// readRecord is a second opinion of what a record is.
+// readRecord parses a record without the package's own parser.
 func readRecord(r io.Reader) (recordType, uint16, []byte, error) {
 	var h [headerLen]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -84,8 +85,8 @@ func readRecord(r io.Reader) (recordType, uint16, []byte, error) {
 	return recordType(h[1]), binary.BigEndian.Uint16(h[2:]), content[:binary.BigEndian.Uint16(h[4:])], nil
 }
 
-// application answers each request by a function, which has the connection until it
-// returns false.
+// newApplication starts a test application and returns a Client of it. It calls answer for
+// each request, and closes the connection when answer returns false.
 func newApplication(t testing.TB, answer func(a *appRequest) bool) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -153,7 +154,7 @@ func (a *appRequest) read() error {
 	}
 }
 
-// goResponder is the standard library's server.
+// newNetHTTPFCGI starts an application of net/http/fcgi and returns a Client of it.
 func newNetHTTPFCGI(t testing.TB, h http.Handler) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -174,7 +175,8 @@ func newNetHTTPFCGI(t testing.TB, h http.Handler) *Client {
 	return cl
 }
 
-// A keptListener can close what it has accepted: fcgi.Serve does not.
+// A trackingListener can close the connections that it has accepted, which fcgi.Serve does
+// not.
 type trackingListener struct {
 	net.Listener
 	mu    sync.Mutex

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hellos has php-fpm say hello so many times, by so many at once, and gives how long
-// that took.
+// benchRequests sends n requests to php-fpm, at of them at the same time, and returns how
+// long that took.
 func benchRequests(b *testing.B, cl *Client, at, n int) time.Duration {
 	b.Helper()
 	return benchRequestsBy(b, cl, "GET", at, n)
@@ -48,22 +48,22 @@ func benchRequestsBy(b *testing.B, cl *Client, method string, at, n int) time.Du
 	return time.Since(begin)
 }
 
-// BenchmarkBesideAConnectionForEach asks php-fpm for the same over connections that
-// stay open and over one for each request, in turns.
+// BenchmarkClient_PersistentConnections compares persistent connections with a new
+// connection for each request, in turns.
 func BenchmarkClient_PersistentConnections(b *testing.B) {
 	for _, at := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
-			kept := p.client(b)
+			persistent := p.client(b)
 			each := p.client(b)
 			each.Pool = client.NewPool(client.PoolOptions{MaxIdle: -1, MaxConnsPerKey: DefaultMaxConns})
 			defer each.Pool.Close()
 			const batch = 640
 			var ratios, rates []float64
-			benchRequests(b, kept, at, batch)
+			benchRequests(b, persistent, at, batch)
 			for b.Loop() {
 				other := benchRequests(b, each, at, batch)
-				took := benchRequests(b, kept, at, batch)
+				took := benchRequests(b, persistent, at, batch)
 				ratios = append(ratios, float64(other)/float64(took))
 				rates = append(rates, batch/took.Seconds())
 			}
@@ -76,14 +76,14 @@ func BenchmarkClient_PersistentConnections(b *testing.B) {
 	}
 }
 
-// BenchmarkPOSTs is the price of a new connection for each request that is not
-// idempotent, beside ReuseForNonIdempotent, in turns.
+// BenchmarkClient_POST compares new connections for non-idempotent requests with
+// ReuseForNonIdempotent, in turns.
 func BenchmarkClient_POST(b *testing.B) {
 	for _, at := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
 			fresh, reused := p.client(b), p.client(b)
-			fresh.MaxConns, reused.MaxConns = 2, 2 // of five workers
+			fresh.MaxConns, reused.MaxConns = 2, 2 // there are five workers
 			reused.ReuseForNonIdempotent = true
 			const batch = 640
 			var news, olds []float64
@@ -100,8 +100,8 @@ func BenchmarkClient_POST(b *testing.B) {
 	}
 }
 
-// BenchmarkOwnTime is the CPU time of this process for a request, php-fpm's not
-// included: its own, and the kernel's for it; and what it allocates.
+// BenchmarkClient_CPUTime measures the CPU time of a request in this process and in the
+// kernel on its behalf, without that of php-fpm, and its allocations.
 func BenchmarkClient_CPUTime(b *testing.B) {
 	p := startPHP(b, "unix")
 	cl := p.client(b)
@@ -112,12 +112,12 @@ func BenchmarkClient_CPUTime(b *testing.B) {
 	benchRequests(b, cl, 1, b.N)
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	own, kernel := after.Utime.Nano()-before.Utime.Nano(), after.Stime.Nano()-before.Stime.Nano()
-	b.ReportMetric(float64(own)/float64(b.N)/1e3, "own-µs/request")
-	b.ReportMetric(float64(kernel)/float64(b.N)/1e3, "kernel-µs/request")
+	b.ReportMetric(float64(own)/float64(b.N)/1e3, "user-µs/request")
+	b.ReportMetric(float64(kernel)/float64(b.N)/1e3, "system-µs/request")
 }
 
-// BenchmarkHandler is a request to the Handler for a short page, by an HTTP client that
-// keeps its connection.
+// BenchmarkHandler_Script measures a request for a short page by an HTTP client with a
+// persistent connection.
 func BenchmarkHandler_Script(b *testing.B) {
 	p := startPHP(b, "unix")
 	s := serveSite(b, p.client(b))

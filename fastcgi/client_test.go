@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// whole does a request and reads its response.
+// doAndRead sends a request and reads its response.
 func doAndRead(cl *Client, r *Request) (*Response, string, error) {
 	resp, err := cl.Do(context.Background(), r)
 	if err != nil {
@@ -43,12 +43,12 @@ func TestClient_SendsRequestsAndReceivesResponses(t *testing.T) {
 		return true
 	})
 	for i := range 3 {
-		var said strings.Builder
+		var stderr strings.Builder
 		r := &Request{
 			Params:     map[string]string{"WORD": "second", "CONTENT_LENGTH": "99"},
 			Idempotent: true,
 			Body:       strings.NewReader("third"), ContentLength: 5,
-			Stderr: func(p []byte) { said.Write(p) },
+			Stderr: func(p []byte) { stderr.Write(p) },
 		}
 		resp, body, err := doAndRead(cl, r)
 		require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestClient_SendsRequestsAndReceivesResponses(t *testing.T) {
 		require.Equal(t, http.Header{"X-A": {"b", "c"}}, resp.Header)
 		require.Equal(t, "first second third", body)
 		require.Equal(t, "careful, you", string(resp.Stderr()))
-		require.Equal(t, "careful, you", said.String())
+		require.Equal(t, "careful, you", stderr.String())
 		require.EqualValues(t, 7, resp.AppStatus())
 		require.EqualValues(t, i, cl.Stats().Reuses)
 		n, err := resp.Body.Read(make([]byte, 1))
@@ -68,7 +68,7 @@ func TestClient_SendsRequestsAndReceivesResponses(t *testing.T) {
 	require.EqualValues(t, 1, cl.Stats().Dials)
 }
 
-// The length is what is sent, whatever it was said to be.
+// CONTENT_LENGTH is the length that is sent, whatever Params say.
 func TestRequest_BodyMustHaveItsContentLength(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -103,8 +103,7 @@ func TestRequest_BodyMustHaveItsContentLength(t *testing.T) {
 	require.ErrorIs(t, err, ErrLengthRequired)
 }
 
-// Answers that are none: each ends in an error, and in no case is the connection used
-// again.
+// Each of these responses is an error, and its connection is not used again.
 func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	ok := appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\npart"))
@@ -121,25 +120,25 @@ func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
 		as     any
 		says   string
 	}{
-		"nothing":                  {is: io.ErrUnexpectedEOF},
-		"half a record":            {pieces: [][]byte{ok[:5]}, is: io.ErrUnexpectedEOF},
-		"no end":                   {pieces: [][]byte{ok}, is: io.ErrUnexpectedEOF},
-		"no end, STDOUT ended":     {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil)}, is: io.ErrUnexpectedEOF},
-		"half an end":              {pieces: [][]byte{ok, endRecord(0, 0)[:12]}, is: io.ErrUnexpectedEOF},
-		"half of the padding":      {pieces: [][]byte{ok[:len(ok)-1]}, is: io.ErrUnexpectedEOF},
-		"another version":          {pieces: [][]byte{ok, with(func(p []byte) { p[0] = 2 })}, as: &protocol, says: "version 2 is not supported (record begins 02 06"},
-		"a type that is none":      {pieces: [][]byte{ok, with(func(p []byte) { p[1] = 99 })}, as: &protocol, says: "record of type 99"},
-		"a type that is another's": {pieces: [][]byte{ok, with(func(p []byte) { p[1] = byte(typeStdin) })}, as: &protocol, says: "STDIN in a response"},
-		"STDOUT after its end":     {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
-		"STDERR after its end":     {pieces: [][]byte{ok, appendRecord(nil, typeStderr, firstRequestID, nil), appendRecord(nil, typeStderr, firstRequestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
-		"an end that is too short": {pieces: [][]byte{ok, appendRecord(nil, typeEndRequest, firstRequestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
-		"overloaded":               {pieces: [][]byte{endRecord(0, 2)}, is: StatusOverloaded, says: "OVERLOADED"},
-		"no multiplexing":          {pieces: [][]byte{endRecord(0, 1)}, is: StatusCantMultiplex, says: "CANT_MPX_CONN"},
-		"no such role":             {pieces: [][]byte{endRecord(0, 3)}, is: StatusUnknownRole, says: "UNKNOWN_ROLE"},
-		"another status":           {pieces: [][]byte{ok, endRecord(0, 9)}, is: ProtocolStatus(9), says: "protocol status 9"},
-		"no response":              {pieces: [][]byte{endRecord(0, 0)}, as: &malformed, says: "ended before the header"},
-		"half a header":            {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n")), endRecord(0, 0)}, as: &malformed, says: "ended before the header"},
-		"no header":                {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\nhello")), endRecord(0, 0)}, as: &malformed, says: `malformed field: "<html>"`},
+		"no data":              {is: io.ErrUnexpectedEOF},
+		"half a record":        {pieces: [][]byte{ok[:5]}, is: io.ErrUnexpectedEOF},
+		"no end":               {pieces: [][]byte{ok}, is: io.ErrUnexpectedEOF},
+		"no end, STDOUT ended": {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil)}, is: io.ErrUnexpectedEOF},
+		"half of END_REQUEST":  {pieces: [][]byte{ok, endRecord(0, 0)[:12]}, is: io.ErrUnexpectedEOF},
+		"half of the padding":  {pieces: [][]byte{ok[:len(ok)-1]}, is: io.ErrUnexpectedEOF},
+		"other version":        {pieces: [][]byte{ok, with(func(p []byte) { p[0] = 2 })}, as: &protocol, says: "version 2 is not supported (record begins 02 06"},
+		"unknown type":         {pieces: [][]byte{ok, with(func(p []byte) { p[1] = 99 })}, as: &protocol, says: "record of type 99"},
+		"type of a request":    {pieces: [][]byte{ok, with(func(p []byte) { p[1] = byte(typeStdin) })}, as: &protocol, says: "STDIN in a response"},
+		"STDOUT after its end": {pieces: [][]byte{ok, appendRecord(nil, typeStdout, firstRequestID, nil), ok}, as: &protocol, says: "STDOUT after its end"},
+		"STDERR after its end": {pieces: [][]byte{ok, appendRecord(nil, typeStderr, firstRequestID, nil), appendRecord(nil, typeStderr, firstRequestID, []byte("x"))}, as: &protocol, says: "STDERR after its end"},
+		"short END_REQUEST":    {pieces: [][]byte{ok, appendRecord(nil, typeEndRequest, firstRequestID, []byte{0, 0, 0})}, as: &protocol, says: "END_REQUEST of 3 bytes"},
+		"overloaded":           {pieces: [][]byte{endRecord(0, 2)}, is: StatusOverloaded, says: "OVERLOADED"},
+		"no multiplexing":      {pieces: [][]byte{endRecord(0, 1)}, is: StatusCantMultiplex, says: "CANT_MPX_CONN"},
+		"unknown role":         {pieces: [][]byte{endRecord(0, 3)}, is: StatusUnknownRole, says: "UNKNOWN_ROLE"},
+		"another status":       {pieces: [][]byte{ok, endRecord(0, 9)}, is: ProtocolStatus(9), says: "protocol status 9"},
+		"no response":          {pieces: [][]byte{endRecord(0, 0)}, as: &malformed, says: "ended before the header"},
+		"half a header":        {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n")), endRecord(0, 0)}, as: &malformed, says: "ended before the header"},
+		"no header":            {pieces: [][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\nhello")), endRecord(0, 0)}, as: &malformed, says: `malformed field: "<html>"`},
 		"a header without end": {
 			pieces: [][]byte{appendStream(nil, typeStdout, []byte("A: "+strings.Repeat("x", 70_000))), endRecord(0, 0)},
 			as:     &malformed, says: "longer than 65536 bytes",
@@ -166,14 +165,14 @@ func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
 			_, body, err = doAndRead(cl, &Request{Params: map[string]string{"GOOD": "1"}})
 			require.NoError(t, err)
 			require.Equal(t, "good", body)
-			if !strings.Contains(name, "header") && name != "no response" { // whose answers are whole
+			if !strings.Contains(name, "header") && name != "no response" { // their responses are complete
 				require.Zero(t, cl.Stats().Reuses)
 			}
 		})
 	}
 }
 
-// What is behind the end is somebody else's, or nobody's.
+// Data after END_REQUEST must not become the next response.
 func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -193,7 +192,7 @@ func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 	require.EqualValues(t, 3, cl.Stats().Dirty)
 }
 
-// An answer may come before the application has read the question to its end.
+// An application may respond before it has read the whole request.
 func TestClient_ResponseToAnIncompleteRequestEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	var taken atomic.Int64
@@ -224,7 +223,7 @@ type zeroReader struct{}
 
 func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// Both directions go on at once, however much there is in each.
+// Both directions are in use at the same time, with more data than the sockets buffer.
 func TestClient_LongBodyAndLongResponseAtTheSameTime(t *testing.T) {
 	const up, down = 32 << 20, 12 << 20
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -275,8 +274,8 @@ func TestResponse_StderrIsBounded(t *testing.T) {
 	require.Equal(t, 120_000, total)
 }
 
-// A request that is given up takes its connection with it, and nobody else gets what
-// was to come.
+// The connection of an abandoned request is closed, so that the rest of its response
+// reaches no other request.
 func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 	t.Parallel()
 	for name, abandon := range map[string]func(t *testing.T, cl *Client){
@@ -287,7 +286,7 @@ func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 			_, err = resp.Body.Read(make([]byte, 1))
 			require.ErrorIs(t, err, errBodyClosed)
 		},
-		"cancelled in the body": func(t *testing.T, cl *Client) {
+		"canceled in the body": func(t *testing.T, cl *Client) {
 			ctx, cancel := context.WithCancel(context.Background())
 			resp, err := cl.Do(ctx, &Request{Params: map[string]string{"SLOW": "1"}})
 			require.NoError(t, err)
@@ -297,7 +296,7 @@ func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 			_, err = resp.Body.Read(make([]byte, 1))
 			require.ErrorIs(t, err, context.Canceled)
 		},
-		"cancelled before the header": func(t *testing.T, cl *Client) {
+		"canceled before the header": func(t *testing.T, cl *Client) {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 			defer cancel()
 			_, err := cl.Do(ctx, &Request{Params: map[string]string{"SILENT": "1"}, Idempotent: true})
@@ -317,7 +316,7 @@ func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 				if a.params["SLOW"] != "" {
 					a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\npart")))
 				}
-				_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
+				_, _ = io.Copy(io.Discard, a.conn) // until the client closes the connection
 				return false
 			})
 			cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
@@ -331,18 +330,18 @@ func TestClient_AbandonedRequestEndsItsConnection(t *testing.T) {
 	}
 }
 
-// A server may close a connection in the moment in which a request goes out on it.
+// An application may close an idle connection at the moment when a request is sent on it.
 func TestClient_IdempotentRequestOnAClosedConnectionIsSentAgain(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		request Request
 		works   bool
 	}{
-		"repeatable":               {Request{Idempotent: true}, true},
-		"repeatable, short body":   {Request{Idempotent: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
-		"not repeatable":           {Request{}, false},
-		"a GET, not repeatable":    {Request{Params: map[string]string{"REQUEST_METHOD": "GET"}}, false},
-		"repeatable, answer begun": {Request{Idempotent: true, Params: map[string]string{"BEGIN": "1"}}, false},
+		"idempotent":               {Request{Idempotent: true}, true},
+		"idempotent, short body":   {Request{Idempotent: true, Body: strings.NewReader("hello"), ContentLength: 5}, true},
+		"not idempotent":           {Request{}, false},
+		"a GET, not idempotent":    {Request{Params: map[string]string{"REQUEST_METHOD": "GET"}}, false},
+		"idempotent, answer begun": {Request{Idempotent: true, Params: map[string]string{"BEGIN": "1"}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var requests atomic.Int64
@@ -355,7 +354,7 @@ func TestClient_IdempotentRequestOnAClosedConnectionIsSentAgain(t *testing.T) {
 				if a.params["BEGIN"] != "" {
 					a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("x")))
 				}
-				return false // it has read the request, and closes
+				return false // the application has read the request and closes the connection
 			})
 			cl.ReuseForNonIdempotent = true
 			_, _, err := doAndRead(cl, &Request{})
@@ -373,7 +372,7 @@ func TestClient_IdempotentRequestOnAClosedConnectionIsSentAgain(t *testing.T) {
 			require.EqualValues(t, 1, cl.Stats().Dials)
 		})
 	}
-	// A new connection that fails is no reason for another.
+	// A request that fails on a new connection is not sent again.
 	var requests atomic.Int64
 	cl := newApplication(t, func(*appRequest) bool { requests.Add(1); return false })
 	_, _, err := doAndRead(cl, &Request{Idempotent: true})
@@ -424,7 +423,7 @@ func TestClient_GetValues(t *testing.T) {
 	require.ErrorContains(t, err, "do not fit")
 }
 
-// The standard library's server, many requests, each with an answer of its own.
+// Each of many requests gets its own response from net/http/fcgi.
 func TestClient_ManyRequestsToNetHTTPFCGI(t *testing.T) {
 	cl := newNetHTTPFCGI(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -452,7 +451,7 @@ func TestClient_ManyRequestsToNetHTTPFCGI(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Greater(t, cl.Stats().Reuses, uint64(200)) // those with a short body
+	require.Greater(t, cl.Stats().Reuses, uint64(200)) // of the requests with a short body
 	require.NoError(t, cl.Close(), "the pool is the caller's")
 	_, _, err := doAndRead(cl, &Request{Params: map[string]string{"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/"}})
 	require.NoError(t, err)

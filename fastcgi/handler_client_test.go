@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialed is a connection to a server, on which a request was sent.
+// dialAndSend connects to a server and sends a request as it is.
 func dialAndSend(t testing.TB, s *httptest.Server, request string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -33,11 +33,11 @@ func dialAndSend(t testing.TB, s *httptest.Server, request string) net.Conn {
 	return conn
 }
 
-// bigLen is more than the buffers of two sockets take.
+// bigResponseLen is more than the buffers of two sockets hold.
 const bigResponseLen = 12 << 20
 
-// bigAnswers answers /big.php with bigLen bytes, /up.php with the length of what it was sent,
-// and others with "ok". It counts what it has done.
+// newBigApplication responds to /big.php with bigResponseLen bytes, to /up.php with the
+// length of the request's body, and to others with "ok". It counts the first two.
 func newBigApplication(t testing.TB, conns int) (h *Handler, big, ups *atomic.Int64) {
 	big, ups = new(atomic.Int64), new(atomic.Int64)
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -57,8 +57,8 @@ func newBigApplication(t testing.TB, conns int) (h *Handler, big, ups *atomic.In
 	return &Handler{Client: cl, Root: writeFiles(t, map[string]string{"big.php": "", "up.php": "", "ok.php": ""})}, big, ups
 }
 
-// Four clients that took nothing, or sent slowly, held all workers, and the site was
-// 503 or 504 for everybody else.
+// Four clients that accepted nothing, or sent slowly, occupied all workers. All other
+// requests failed with 503 or 504.
 func TestHandler_SlowClientsOccupyNoWorker(t *testing.T) {
 	const slow = 10
 	h, big, ups := newBigApplication(t, 2)
@@ -85,7 +85,7 @@ func TestHandler_SlowClientsOccupyNoWorker(t *testing.T) {
 	require.Empty(t, names, "the files have no names")
 }
 
-// deadlines is a ResponseWriter that has them.
+// deadlineWriter is a ResponseWriter that supports read deadlines.
 type deadlineWriter struct {
 	http.ResponseWriter
 	read time.Time
@@ -93,8 +93,8 @@ type deadlineWriter struct {
 
 func (d *deadlineWriter) SetReadDeadline(t time.Time) error { d.read = t; return nil }
 
-// A body that is streamed may be read again after its reading was stopped: by the
-// goroutine that sends it.
+// The goroutine that sends a streamed body may read once more after the reads were
+// stopped.
 func TestHandler_StoppedReadsStayStopped(t *testing.T) {
 	t.Parallel()
 	w := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}
@@ -107,7 +107,7 @@ func TestHandler_StoppedReadsStayStopped(t *testing.T) {
 	require.True(t, w.read.Before(begin))
 }
 
-// temporaryFiles counts the open files that have no name, as the package's.
+// countTempFiles returns the number of open files without a name.
 func countTempFiles(t testing.TB) (n int) {
 	t.Helper()
 	links, err := filepath.Glob("/proc/self/fd/*")
@@ -122,8 +122,8 @@ func countTempFiles(t testing.TB) (n int) {
 	return n
 }
 
-// What is kept for a client is what the application has sent, however the two take
-// turns, and the application waits when there is no more room.
+// A buffered response is what the application has sent, at whatever speeds the two sides
+// go. When the buffer is full, the application waits.
 func TestHandler_SlowClientGetsTheWholeResponse(t *testing.T) {
 	content := make([]byte, 5<<20)
 	for i := range content {
@@ -184,11 +184,11 @@ func TestHandler_FullResponseBufferWaitsForTheClient(t *testing.T) {
 	require.Greater(t, n, int64(bigResponseLen-1000))
 }
 
-// No room on the disk is an error for a request's body, and none for an answer.
+// Without temporary files, a long request body is an error, but a long response is not.
 func TestHandler_WithoutTemporaryFilesOnlyLongRequestBodiesFail(t *testing.T) {
 	h, _, ups := newBigApplication(t, 2)
-	var said syncBuffer
-	h.ErrorLog = newLogger(&said)
+	var logged syncBuffer
+	h.ErrorLog = newLogger(&logged)
 	s := serveHandler(t, h)
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
 	resp, err := s.Client().Get(s.URL + "/big.php")
@@ -201,7 +201,7 @@ func TestHandler_WithoutTemporaryFilesOnlyLongRequestBodiesFail(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
-	require.Contains(t, said.String(), "nowhere")
+	require.Contains(t, logged.String(), "nowhere")
 	require.Zero(t, ups.Load())
 	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", maxInlineBody)))
 	require.NoError(t, err)
@@ -214,7 +214,7 @@ func TestHandler_WithoutTemporaryFilesOnlyLongRequestBodiesFail(t *testing.T) {
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, statusFor(&ParamError{Name: "HTTP_COOKIE", Err: io.ErrUnexpectedEOF}))
 }
 
-// A lockedBuilder is written to by a server's goroutines.
+// A syncBuffer is a log that several goroutines write.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
@@ -232,8 +232,8 @@ func (l *syncBuffer) String() string {
 	return l.b.String()
 }
 
-// What an application has written so far reaches the client, whether it asks for that
-// or not. X-Accel-Buffering is between the two of us.
+// The client receives what the application has written so far, with or without buffering.
+// X-Accel-Buffering is removed.
 func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
 	t.Parallel()
 	for name, header := range map[string]string{
@@ -246,7 +246,7 @@ func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
 				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(header)))
 				for i := range 5 {
 					if i > 0 || strings.Contains(header, "vent") || strings.Contains(header, "no\n") {
-						<-next // of those that are streamed, the header comes first
+						<-next // the header of an unbuffered response is sent first
 					}
 					a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Append(nil, i)))
 				}
@@ -276,8 +276,8 @@ func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
 	}
 }
 
-// A client that takes nothing for ClientTimeout is ended, with its request, and so is
-// one that sends nothing. One that is only slow is not.
+// ClientTimeout ends a client that accepts nothing or sends nothing, and its request. It
+// does not end a client that is only slow.
 func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 	t.Parallel()
 	const limit = 300 * time.Millisecond
@@ -292,7 +292,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 					return true
 				}
 				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(kind+"A: b\n\n")))
-				for { // without an end
+				for { // an endless response
 					if _, err := a.conn.Write(a.withID(appendRecord(nil, typeStdout, firstRequestID, make([]byte, 60_000)))); err != nil {
 						once.Do(func() { close(ended) })
 						return false
@@ -388,8 +388,8 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 	})
 }
 
-// A limit of the client's ends with what it was for: not the request, while the
-// application is at work, and no later one on the connection.
+// ClientTimeout ends neither a request while the application works on it, nor a later
+// request on the connection.
 func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 	t.Parallel()
 	const limit = 100 * time.Millisecond
@@ -407,7 +407,7 @@ func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 	}))
-	s.Config.ReadTimeout = 2 * limit // which is for the request as well, and not for what comes after it
+	s.Config.ReadTimeout = 2 * limit // bounds the request, but not its response
 	s.Start()
 	defer s.Close()
 	defer h.Close()
@@ -424,7 +424,7 @@ func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 	}
 }
 
-// The limits of http.Server hold as well: they bound the whole.
+// ReadTimeout and WriteTimeout of http.Server bound the whole request.
 func TestHandler_TimeoutsOfTheServerHold(t *testing.T) {
 	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
@@ -444,12 +444,13 @@ func TestHandler_TimeoutsOfTheServerHold(t *testing.T) {
 	}
 	require.Less(t, time.Since(begin), testTimeout)
 	conn = dialAndSend(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
-	time.Sleep(time.Second) // to take nothing meanwhile
+	time.Sleep(time.Second) // accept nothing meanwhile
 	n, _ := io.Copy(io.Discard, conn)
 	require.Less(t, n, int64(bigResponseLen))
 }
 
-// http.MaxBytesReader's error was 502, and so was malformed chunking.
+// The status of http.MaxBytesReader's error was 502, and so was that of malformed chunked
+// encoding.
 func TestHandler_InvalidBodyIsAClientError(t *testing.T) {
 	t.Parallel()
 	for _, stream := range []bool{false, true} {
@@ -483,7 +484,7 @@ func TestHandler_InvalidBodyIsAClientError(t *testing.T) {
 	}
 }
 
-// All connections in use is 503 and says when to come back; too slow an answer is 504.
+// If all connections are in use, the status is 503 with Retry-After.
 func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -498,8 +499,8 @@ func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
 		return true
 	})
 	cl.MaxConns, cl.Options = 1, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: testTimeout}
-	var said syncBuffer
-	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&said)})
+	var logged syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
 	t.Cleanup(answer)
 	resp, _ := get(t, s, "/a.php?overloaded")
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
@@ -518,13 +519,13 @@ func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
 	resp, _ = get(t, s, "/a.php")
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 	require.Equal(t, retryAfter, resp.Header.Get("Retry-After"))
-	require.Contains(t, said.String(), "raise MaxConns")
+	require.Contains(t, logged.String(), "raise MaxConns")
 	answer()
 	require.Equal(t, http.StatusOK, <-first)
 }
 
-// A middleware's Set-Cookie and Vary were replaced, and an application that sends no
-// Content-Type was given one by guessing.
+// Set-Cookie and Vary of a middleware were replaced, and net/http guessed a missing
+// Content-Type.
 func TestHandler_HeaderFieldsOfAMiddlewareRemain(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -551,7 +552,7 @@ func TestHandler_HeaderFieldsOfAMiddlewareRemain(t *testing.T) {
 	require.NotContains(t, resp.Header, "Connection")
 }
 
-// A line of the log is one line, and a terminal obeys nothing in it.
+// A log entry is one line, without control sequences for a terminal.
 func TestHandler_LogEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -559,16 +560,17 @@ func TestHandler_LogEscapesControlCharacters(t *testing.T) {
 		a.write(t, okResponse("ok")...)
 		return true
 	})
-	var said syncBuffer
-	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&said)})
+	var logged syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
 	get(t, s, "/a.php/%1b%5b31m%7f%c2%85x")
-	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", said.String())
+	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", logged.String())
 	for in, want := range map[string]string{"": "", "a": "a", "\ufffd": "\ufffd", "\xc3": `\xc3`, "a\nb\n": `a\nb`} {
 		require.Equal(t, want, escapeLine(in), "%q", in)
 	}
 }
 
-// A panic of a ResponseWriter is the handler's, as it is without a buffer.
+// A panic of the ResponseWriter reaches ServeHTTP's caller although another goroutine
+// writes.
 func TestHandler_PanicOfTheResponseWriterReachesTheCaller(t *testing.T) {
 	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
@@ -584,8 +586,8 @@ type panickingWriter struct{ *httptest.ResponseRecorder }
 
 func (panickingWriter) Write([]byte) (int, error) { panic("no") }
 
-// A request that is cancelled over HTTP/2 ended the connection (GOAWAY), and with it the
-// requests of others who were on it.
+// A canceled request closed the HTTP/2 connection (GOAWAY), and with it the requests on
+// its other streams.
 func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 	for _, streamBody := range []bool{false, true} {
 		t.Run(fmt.Sprint("bodies streamed: ", streamBody), func(t *testing.T) {
@@ -597,7 +599,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 				case a.params["HTTP_BREAK"] != "":
 					a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					return false
-				case a.params["HTTP_STREAM"] != "": // of a body that does not end
+				case a.params["HTTP_STREAM"] != "": // with an endless body
 					started <- struct{}{}
 					_, _ = io.Copy(io.Discard, a.conn)
 					return false
@@ -606,7 +608,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 						a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					}
 					started <- struct{}{}
-					_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
+					_, _ = io.Copy(io.Discard, a.conn) // until the client closes the connection
 					return false
 				}
 				started <- struct{}{}
@@ -655,9 +657,9 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 				b, err := io.ReadAll(resp.Body)
 				return strings.TrimRight(string(b), "."), err
 			}
-			// One request first: the others then share its connection.
+			// After this request, the others share its connection.
 			_, err := ask(t.Context(), 0, "Break: 1", nil)
-			require.Error(t, err, "a part is not the whole")
+			require.Error(t, err, "an incomplete response must be an error")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var wg sync.WaitGroup
@@ -670,7 +672,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 				case 3:
 					header = "Cancel: body"
 				case 5:
-					header = "Stream: 1" // it goes out at once, if bodies are streamed
+					header = "Stream: 1" // sent at once if bodies are streamed
 					pr, pw := io.Pipe()
 					defer pw.Close()
 					go func() { _, _ = pw.Write(make([]byte, 200_000)) }()
@@ -694,7 +696,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 			for range waits {
 				<-started
 			}
-			cancel() // half of them
+			cancel() // half of the requests
 			close(release)
 			wg.Wait()
 			got, err := ask(t.Context(), 77, "", nil)
@@ -705,7 +707,7 @@ func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 	}
 }
 
-// ClientTimeout is of one stream, too.
+// ClientTimeout resets one stream and leaves the others.
 func TestHandlerHTTP2_ClientTimeoutEndsOnlyTheStream(t *testing.T) {
 	t.Parallel()
 	h, big, ups := newBigApplication(t, 2)
@@ -730,9 +732,9 @@ func TestHandlerHTTP2_ClientTimeoutEndsOnlyTheStream(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, "/big.php", <-ended)
-	require.EqualValues(t, 1, big.Load(), "the application was not kept waiting")
+	require.EqualValues(t, 1, big.Load(), "the application did not wait for the client")
 	_, err = io.Copy(io.Discard, resp.Body)
-	require.Error(t, err, "a part is not the whole")
+	require.Error(t, err, "an incomplete response must be an error")
 
 	pr, pw := io.Pipe()
 	defer pw.Close()

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// over2 is a handler behind a server of HTTP/2.
+// serveHTTP2 serves a Handler over HTTP/2.
 func serveHTTP2(t testing.TB, h *Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -25,8 +25,8 @@ func serveHTTP2(t testing.TB, h *Handler) *httptest.Server {
 	return s
 }
 
-// The limit of a write ran on when the write was over, and reset the stream of a client
-// that takes everything, while the application was quiet.
+// A write's deadline stayed set after the write. It reset the stream of a client that had
+// accepted everything, while the application paused.
 func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
 	t.Parallel()
 	const limit = 200 * time.Millisecond
@@ -44,8 +44,8 @@ func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
 	}
 }
 
-// The limit of a read ran on when the read was over, and a client was told 408 because
-// the application was not reading.
+// A read's deadline stayed set after the read. The status was 408 because the application
+// did not read.
 func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
 	t.Parallel()
 	const limit = 200 * time.Millisecond
@@ -64,8 +64,8 @@ func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
 	require.Equal(t, "200 OK 8388608", resp.Status+" "+string(b))
 }
 
-// A client whose windows are small takes little at a time: 32 KiB within one limit were
-// too much for it, though it took some all the time.
+// A client with small flow-control windows accepts little at a time. It did not accept 32
+// KiB within ClientTimeout although it made progress.
 func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
 	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
@@ -84,8 +84,8 @@ func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
 			require.Equal(t, 2, resp.ProtoMajor)
 			total := 0
 			begin := time.Now()
-			for total < 160<<10 { // more than what has come before the stream is reset
-				// 2 KiB in each 50 ms are 20 KiB in each limit.
+			for total < 160<<10 { // more than is received before the stream is reset
+				// 2 KiB in 50 ms are 20 KiB within ClientTimeout.
 				n, err := io.ReadFull(resp.Body, make([]byte, 2<<10))
 				total += n
 				require.NoError(t, err, "after %v and %d bytes", time.Since(begin), total)

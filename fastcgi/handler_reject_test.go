@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// net/http reads of a body that nobody has read before it writes the answer's header: a
-// client that sent one byte of it had no answer, and its connection had no limit.
+// net/http reads part of an unread body before it writes the header. A client that sent
+// one byte of its body got no response, and its connection had no deadline.
 func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
 	t.Parallel()
 	h, _, ups := newBigApplication(t, 2)
@@ -33,7 +33,7 @@ func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
 			"POST /dir": 301, "GET /dir/": 200, "POST /.env": 404, "POST /%00": 400, "POST /up.php": 413,
 		} {
 			if want == 413 && strings.Contains(length, "chunked") {
-				continue // it is not yet too long
+				continue // the body is not yet too long
 			}
 			wg.Go(func() {
 				conn := dialAndSend(t, s, target+" HTTP/1.1\r\nHost: x\r\n"+length)
@@ -56,7 +56,7 @@ func TestHandler_RejectedRequestIsAnsweredBeforeItsBodyArrives(t *testing.T) {
 	require.Zero(t, ups.Load())
 }
 
-// An error of the application is no reason to end the client's connection.
+// An error of the application does not close the client's connection.
 func TestHandler_ErrorAfterTheBodyLeavesTheConnectionOpen(t *testing.T) {
 	t.Parallel()
 	h := &Handler{Client: newApplication(t, func(*appRequest) bool { return false }), Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(io.Discard)}
@@ -77,7 +77,7 @@ func TestHandler_ErrorAfterTheBodyLeavesTheConnectionOpen(t *testing.T) {
 	}
 }
 
-// What PHP said of the cause was lost with a response that had no header.
+// The cause that PHP had written to standard error was lost if the response had no header.
 func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -95,19 +95,19 @@ func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
 		return false
 	})
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
-	var said syncBuffer
-	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&said)})
+	var logged syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
 	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
 		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
 		require.NoError(t, err)
 		_, _ = io.Copy(io.Discard, resp.Body)
 		require.NoError(t, resp.Body.Close())
-		require.Equal(t, i+1, strings.Count(said.String(), "GET /a.php: PHP message: the cause\n"), query)
+		require.Equal(t, i+1, strings.Count(logged.String(), "GET /a.php: PHP message: the cause\n"), query)
 	}
 }
 
-// X-Accel-Redirect is the path of a file that the server in front is to send, and no
-// client's business. nginx hides all of these.
+// X-Accel-Redirect is the path of a file for the web server to send. nginx hides all
+// X-Accel fields.
 func TestHandler_XAccelFieldsAreRemoved(t *testing.T) {
 	t.Parallel()
 	p := startPHP(t, "unix")
@@ -121,7 +121,7 @@ func TestHandler_XAccelFieldsAreRemoved(t *testing.T) {
 	require.Equal(t, "yes", resp.Header.Get("X-Accelerate"))
 }
 
-// The target of "GET http://host?q" has no path, which is that of the root.
+// The target of "GET http://host?q" has no path, which means the root.
 func TestHandler_AbsoluteTargetWithoutAPathIsNotRedirected(t *testing.T) {
 	t.Parallel()
 	h := &Handler{Client: &Client{}, Root: writeFiles(t, map[string]string{"index.html": "the index"})}
@@ -133,8 +133,8 @@ func TestHandler_AbsoluteTargetWithoutAPathIsNotRedirected(t *testing.T) {
 	}
 }
 
-// Behind a ResponseWriter that has no Unwrap a Read of the body cannot be ended, and the
-// answer to a client that stalled waited for it.
+// Behind a ResponseWriter without Unwrap, a Read of the body cannot be interrupted. The
+// response to a stalled client waited for it.
 func TestHandler_BodyTimeoutIsAnsweredBehindAWriterWithoutUnwrap(t *testing.T) {
 	t.Parallel()
 	h, _, ups := newBigApplication(t, 2)

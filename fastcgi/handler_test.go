@@ -18,8 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rooted is a root with files in it, served with an application that says what it was
-// asked for.
+// serveTestRoot serves a document root whose application responds with the script's name.
 func serveTestRoot(t *testing.T, h *Handler) *httptest.Server {
 	t.Helper()
 	dir := t.TempDir()
@@ -124,7 +123,7 @@ func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
 	resp, err := s.Client().Get(s.URL + "/a.php?part")
 	require.NoError(t, err)
 	_, err = io.ReadAll(resp.Body)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a part is not the whole")
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "an incomplete response must be an error")
 	require.NoError(t, resp.Body.Close())
 
 	unknown := func() io.Reader { return io.MultiReader(strings.NewReader(strings.Repeat("x", 1000))) }
@@ -152,11 +151,11 @@ func TestHandler_MissingRootIs500(t *testing.T) {
 	}
 }
 
-// A body that comes slowly does not outlive its request.
+// A body that arrives slowly does not delay the response.
 func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
 	t.Parallel()
 	h := &Handler{StreamBody: true, Client: newApplication(t, func(*appRequest) bool {
-		return false // without having read it
+		return false // without reading the body
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
 	h.Client.BodyTimeout = 300 * time.Millisecond
@@ -167,13 +166,13 @@ func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
 		defer conn.Close()
 		_, err = fmt.Fprintf(conn, "POST /a.php HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", header, size, make([]byte, sent))
 		require.NoError(t, err)
-		answer, _ := io.ReadAll(conn) // the server ends what it cannot go on with
+		answer, _ := io.ReadAll(conn) // the server closes the connection
 		require.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 "+status), "%q", answer)
 	}
-	for _, size := range []int{100_000, 1_000_000} { // less than net/http would read itself, and more
+	for _, size := range []int{100_000, 1_000_000} { // less and more than net/http reads of an unread body
 		for _, sent := range []int{10, maxInlineBody + 1, 99_999} {
-			ends("Stream: 1\r\n", size, sent, "502") // the application goes at once
-			ends("", size, sent, "408")              // it waits for the body
+			ends("Stream: 1\r\n", size, sent, "502") // the application closes the connection at once
+			ends("", size, sent, "408")              // the application waits for the body
 		}
 	}
 	resp, err := s.Client().Post(s.URL+"/a.php", "", strings.NewReader(strings.Repeat("x", 100_000)))

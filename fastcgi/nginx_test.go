@@ -10,8 +10,8 @@ import (
 	"github.com/blocksock/client/internal/daemon"
 )
 
-// nginxBefore is an nginx in front of the same php-fpm, with connections that stay
-// open: where behaviour can be argued, it decides.
+// startNginx starts nginx with persistent connections to the same php-fpm. Its behaviour
+// is the reference.
 func startNginx(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
 	t.Helper()
 	path, err := daemon.Find("nginx", "nginx-light")
@@ -54,7 +54,7 @@ http {
 }
 `), 0o600)
 			},
-			// One process, so that to kill it is to stop it.
+			// Without a master process, the server stops when it is killed.
 			Args: func(s *daemon.Server) []string {
 				return []string{"-p", s.Dir, "-e", "stderr", "-c", filepath.Join(s.Dir, "conf")}
 			},

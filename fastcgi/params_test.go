@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// envApplication answers with its parameters, one a line.
+// newParamsApplication responds with its parameters, one a line.
 func newParamsApplication(t testing.TB) *Client {
 	return newApplication(t, func(a *appRequest) bool {
 		var lines strings.Builder
@@ -33,7 +33,7 @@ func newParamsApplication(t testing.TB) *Client {
 	})
 }
 
-// environment reads what envApplication has written.
+// parseParams parses a response of newParamsApplication.
 func parseParams(text string) map[string]string {
 	env := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -43,7 +43,7 @@ func parseParams(text string) map[string]string {
 	return env
 }
 
-// exchanged sends a request as it is and reads the answer to it.
+// sendRaw sends a request as it is and reads the response.
 func sendRaw(t testing.TB, network, address, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.Dial(network, address)
@@ -60,12 +60,12 @@ func sendRaw(t testing.TB, network, address, request string) (*http.Response, st
 	return resp, string(b)
 }
 
-// PHP makes an underscore of dots and of more: X.Forwarded.For took the place of the
-// genuine header, and Remote.User became HTTP_REMOTE_USER.
+// PHP turns dots and other characters into underscores: X.Forwarded.For replaced the
+// genuine header field, and Remote.User became HTTP_REMOTE_USER.
 func TestHandler_FieldNamesHaveOnlyLettersDigitsAndHyphens(t *testing.T) {
 	t.Parallel()
 	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
-	for range 20 { // in whatever order a map has them
+	for range 20 { // the order of a map is random
 		request := "GET /a.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
 			"X-Forwarded-For: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\nCookie: a=1\r\nCookie: b=2\r\nX-9: nine\r\n" +
 			"Content-Type: text/a\r\nContent-Type: text/b\r\nContent-Length: 0\r\nProxy: evil\r\n"
@@ -86,7 +86,7 @@ func TestHandler_FieldNamesHaveOnlyLettersDigitsAndHyphens(t *testing.T) {
 	}
 }
 
-// A client's request may have names that are not canonical.
+// A program's own request may have field names that are not canonical.
 func TestParams_HeadersOfOneNameAreJoinedInOneOrder(t *testing.T) {
 	t.Parallel()
 	for range 20 {
@@ -102,8 +102,8 @@ func TestParams_HeadersOfOneNameAreJoinedInOneOrder(t *testing.T) {
 	}
 }
 
-// The scheme and host of an absolute-form request target were believed: HTTPS=on over
-// plain HTTP.
+// Scheme and host of an absolute-form request target were trusted: HTTPS was on over plain
+// HTTP.
 func TestHandler_SchemeIsThatOfTheConnection(t *testing.T) {
 	t.Parallel()
 	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
@@ -143,7 +143,7 @@ func TestHandler_SchemeIsThatOfTheConnection(t *testing.T) {
 	require.Contains(t, string(b), "\nREQUEST_SCHEME=https\n")
 }
 
-// With TLS in front, and for what an application reads from its environment.
+// Params serve behind a proxy that terminates TLS, and for the application's environment.
 func TestHandler_ParamsOverrideAndAdd(t *testing.T) {
 	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t), Params: func(r *http.Request) map[string]string {
@@ -174,7 +174,7 @@ func TestHandler_ParamsOverrideAndAdd(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }
 
-// The address of a unix socket is "@", or a path: neither is a REMOTE_ADDR.
+// The address of a unix socket is "@" or a path, which is not a REMOTE_ADDR.
 func TestHandler_AddressesAreIPAddressesOrEmpty(t *testing.T) {
 	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t)}
@@ -208,7 +208,7 @@ func TestHandler_AddressesAreIPAddressesOrEmpty(t *testing.T) {
 	}
 }
 
-// RFC 3875, 4.1.8: there is a REMOTE_ADDR in any case.
+// REMOTE_ADDR is required (RFC 3875, section 4.1.8).
 func TestTransport_SetsTheParamsOfTheURL(t *testing.T) {
 	t.Parallel()
 	tr := &Transport{Client: newParamsApplication(t), ScriptRoot: "/srv"}

@@ -31,7 +31,7 @@ func TestPath_IsCleanedAndSplit(t *testing.T) {
 		"/a//b/./c":           {name: "/a/b/c"},
 		"/a/../../../etc":     {name: "/etc"},
 		"/a.php/.x":           {name: "/a.php", info: "/.x", script: true},
-		"/a.ph\u212a":         {name: "/a.ph\u212a"}, // a sign that folds to k elsewhere
+		"/a.ph\u212a":         {name: "/a.ph\u212a"}, // the Kelvin sign, which other systems fold to k
 		"/a.\u017fphp":        {name: "/a.\u017fphp"},
 		"/\u0130\u0130.php/x": {name: "/\u0130\u0130.php", info: "/x", script: true}, // shorter in lower case
 		"a.php":               {status: http.StatusBadRequest},
@@ -75,7 +75,7 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// The rule is about files. WebDAV has paths in PATH_INFO, and RFC 8615 has /.well-known.
+// WebDAV has paths with such names in PATH_INFO, and RFC 8615 has /.well-known.
 func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 	t.Parallel()
 	contents := map[string]string{
@@ -105,7 +105,7 @@ func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 			} {
 				resp, body := get(t, s, path)
 				switch {
-				case path == "/.%2fenv": // which is /env
+				case path == "/.%2fenv": // equivalent to /env
 					require.NotEqual(t, "secret", body)
 				case !h.ServeDotFiles:
 					require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
@@ -113,7 +113,7 @@ func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 					require.NotEqual(t, http.StatusNotFound, resp.StatusCode, path)
 				}
 			}
-			_, body = get(t, s, "/dir.php/.env") // the name is a script's: it is never sent
+			_, body = get(t, s, "/dir.php/.env") // it has the name of a script and is never sent as a file
 			require.NotEqual(t, "secret", body)
 		})
 	}
@@ -125,8 +125,8 @@ func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
 	require.ErrorContains(t, err, "is not allowed")
 }
 
-// Redirects led out of the prefix that http.StripPrefix had removed, and links that a
-// script made of SCRIPT_NAME too.
+// Redirects, and links that a script derived from SCRIPT_NAME, lacked the prefix that
+// http.StripPrefix had removed.
 func TestHandler_StrippedPrefixIsInRedirectsAndScriptName(t *testing.T) {
 	t.Parallel()
 	h := &Handler{Client: newParamsApplication(t), Root: writeFiles(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
@@ -169,7 +169,7 @@ func TestHandler_StrippedPrefixIsInRedirectsAndScriptName(t *testing.T) {
 		h.ServeHTTP(w, r)
 		require.Equal(t, http.StatusBadRequest, w.Code, target)
 	}
-	// What begins with two slashes is another host's.
+	// A path with two leading slashes would be another host's.
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.RequestURI, r.URL = "//evil.example/dir", &url.URL{Path: "/dir"}
 	w := httptest.NewRecorder()

@@ -29,7 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A phpFPM is a php-fpm of the test's own.
+// A phpFPM is a php-fpm for one test.
 type phpFPM struct {
 	*daemon.Server
 	network string
@@ -66,7 +66,7 @@ func siteDir(t testing.TB) string {
 	return dir
 }
 
-// served is the site behind an HTTP server.
+// serveSite serves testdata/site.
 func serveSite(t testing.TB, cl *Client) *httptest.Server {
 	t.Helper()
 	h := &Handler{Client: cl, Root: siteDir(t)}
@@ -107,7 +107,7 @@ func TestPHP_ReceivesTheRequest(t *testing.T) {
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Cookie", "one=1; two=2")
-		req.Header.Set("X-Long", strings.Repeat("h", 60_000)) // php-fpm takes no longer ones
+		req.Header.Set("X-Long", strings.Repeat("h", 60_000)) // php-fpm accepts little more
 		req.Header.Set("X-Longer", strings.Repeat("i", 65_000))
 		req.Header.Set("Proxy", "http://attacker")
 		req.Header.Set("X_Under", "no")
@@ -177,7 +177,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 				require.NoError(t, w.Close())
 				var body io.Reader = &form
 				if chunked {
-					body = io.MultiReader(&form) // of unknown length
+					body = io.MultiReader(&form) // hides the length
 				}
 				resp, err := s.Client().Post(s.URL+"/upload.php", w.FormDataContentType(), body)
 				require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 			rest, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
 			require.Equal(t, "step 1\nstep 2\n", string(rest))
-			require.Greater(t, time.Since(begin), 100*time.Millisecond, "the first has come before the last was made")
+			require.Greater(t, time.Since(begin), 100*time.Millisecond, "the first step arrived before the last was printed")
 		})
 		t.Run("stderr", func(t *testing.T) {
 			resp, body, err := doAndRead(cl, script("stderr.php"))
@@ -234,7 +234,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "short", body)
 			require.Equal(t, 418, resp.StatusCode)
-			require.Zero(t, resp.AppStatus(), "php-fpm tells nobody")
+			require.Zero(t, resp.AppStatus(), "php-fpm always reports 0")
 		})
 		t.Run("a fatal error", func(t *testing.T) {
 			resp, _, err := doAndRead(cl, script("fatal.php"))
@@ -279,7 +279,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 	})
 }
 
-// Each request has an answer that is its own, over workers that end after three.
+// Each request gets its own response, although a worker exits after three requests.
 func TestLoad_ExitingWorkersFailNoRequest(t *testing.T) {
 	skipLoad(t)
 	for _, network := range []string{"unix", "tcp"} {
@@ -313,9 +313,9 @@ func skipLoad(t testing.TB) {
 	}
 }
 
-// asks has so many goroutines ask for so many numbers each. With cancels, some are
-// given up in the middle.
-func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (cancelled int) {
+// checkResponses sends requests from several goroutines and checks that each gets its own
+// response. It abandons those for which cancels returns true.
+func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (canceled int) {
 	t.Helper()
 	root := siteDir(t)
 	var wg sync.WaitGroup
@@ -354,7 +354,7 @@ func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func
 					}
 					_ = resp.Body.Close()
 					mu.Lock()
-					cancelled++
+					canceled++
 					mu.Unlock()
 				} else if b, err := io.ReadAll(resp.Body); err != nil || string(b) != id+"\n" {
 					t.Errorf("%s: %q %v", id, b, err)
@@ -364,7 +364,7 @@ func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func
 		})
 	}
 	wg.Wait()
-	return cancelled
+	return canceled
 }
 
 func TestLoad_CanceledRequestsAffectNoOther(t *testing.T) {
@@ -388,7 +388,7 @@ func TestLoad_CanceledRequestsToNetHTTPFCGIAffectNoOther(t *testing.T) {
 	require.Positive(t, cl.Stats().Reuses)
 }
 
-// php-fpm that is told to start anew lets its workers finish, and closes what is idle.
+// At a reload, php-fpm lets its workers finish and closes idle connections.
 func TestPHP_ReloadFailsNoRequest(t *testing.T) {
 	p := startPHP(t, "unix")
 	cl := p.client(t)
@@ -436,7 +436,7 @@ func TestFCGIWrap_RunsAProgram(t *testing.T) {
 				word := fmt.Sprintf("%d %d", i, k)
 				resp, body, err := doAndRead(cl, &Request{
 					Params:     map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
-					Idempotent: k%2 == 0, // on a connection that was kept, under an id that is not the first
+					Idempotent: k%2 == 0, // on an idle connection, with an ID other than 1
 					Body:       strings.NewReader(word), ContentLength: int64(len(word)),
 				})
 				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {
@@ -452,9 +452,8 @@ func TestFCGIWrap_RunsAProgram(t *testing.T) {
 	require.Positive(t, cl.Stats().Reuses)
 }
 
-// A stranger's request takes as long beside clients that send or take nothing as
-// without them: four such clients were enough to stop a site of four workers. The
-// figures are printed.
+// A request takes as long next to stalled clients as without them. Four such clients were
+// enough to block a site of four workers. The latencies are logged.
 func TestLoad_StalledClientsDelayNoOther(t *testing.T) {
 	skipLoad(t)
 	stalled, requests := 10, 200
@@ -489,10 +488,10 @@ func TestLoad_StalledClientsDelayNoOther(t *testing.T) {
 	for range stalled {
 		conn := dialAndSend(t, s, "GET /down.php HTTP/1.1\r\nHost: x\r\n\r\n")
 		conns = append(conns, conn)
-		_, err := io.ReadFull(conn, make([]byte, 1)) // its answer has begun
+		_, err := io.ReadFull(conn, make([]byte, 1)) // its response has begun
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond, "a worker waits for a client")
+	require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond, "a worker is waiting for a client")
 	gets(fmt.Sprintf("and beside %d that take nothing", stalled))
 	for _, conn := range conns {
 		require.NoError(t, conn.Close())

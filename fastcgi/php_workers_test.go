@@ -17,12 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where there are fewer workers than MaxConns, a connection that is idle holds a worker:
-// a request on a new connection waited in the backlog until IdleTimeout ended the idle
-// one. Here that would be beyond every limit.
+// With fewer workers than MaxConns, an idle connection may occupy the only worker. A
+// request on a new connection waited in the backlog until IdleTimeout closed the idle one.
+// Here IdleTimeout is longer than all other timeouts.
 func TestPHP_NewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 	t.Parallel()
-	root := scripts(t, map[string]string{"a.php": `<?php echo $_SERVER['REQUEST_METHOD'], strlen(file_get_contents('php://input'));`})
+	root := writeFiles(t, map[string]string{"a.php": `<?php echo $_SERVER['REQUEST_METHOD'], strlen(file_get_contents('php://input'));`})
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			cl := startPHP(t, network, "pm.max_children = 1").client(t)
@@ -45,12 +45,12 @@ func TestPHP_NewConnectionDoesNotWaitBehindAnIdleOne(t *testing.T) {
 	}
 }
 
-// A worker that has still to write what its last script left reads nothing of the next
-// request, and what it writes is not read before the request is out: one that does not
-// fit into the socket came to nobody.
+// A worker that still writes the output of its previous script does not read the next
+// request, and its output is not read until that request is sent. A request that did not
+// fit into the socket's buffer never arrived.
 func TestPHP_LongRequestDoesNotWaitForThePreviousScript(t *testing.T) {
 	t.Parallel()
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"late.php": `<?php echo "answered"; fastcgi_finish_request(); usleep(200000); echo str_repeat("late", 2000000);`,
 		"next.php": `<?php echo strlen(implode('', array_filter($_SERVER, fn($k) => str_starts_with($k, 'HTTP_LONG'), ARRAY_FILTER_USE_KEY)));`,
 	})
@@ -72,8 +72,8 @@ func TestPHP_LongRequestDoesNotWaitForThePreviousScript(t *testing.T) {
 	})
 }
 
-// goesOn is a Client whose application ends a request only when it is told to, after a
-// whole response. Told not to, it says when the connection is closed.
+// newLingeringApplication sends a whole response and then waits. When true is sent on the
+// channel, it ends the request. After false, it sends true when the connection is closed.
 func newLingeringApplication(t *testing.T, head string) (*Client, chan bool) {
 	t.Helper()
 	proceed, over := make(chan bool), make(chan struct{})
@@ -84,7 +84,7 @@ func newLingeringApplication(t *testing.T, head string) (*Client, chan bool) {
 			if ends {
 				break
 			}
-			_, _ = io.Copy(io.Discard, a.conn) // until it is closed
+			_, _ = io.Copy(io.Discard, a.conn) // until the connection is closed
 			select {
 			case proceed <- true:
 			case <-over:
@@ -101,9 +101,9 @@ func newLingeringApplication(t *testing.T, head string) (*Client, chan bool) {
 	return cl, proceed
 }
 
-// A response ends with the last byte of its Content-Length, as by net/http's Transport,
-// and not when the script has done what it does afterwards. The script is not cut off,
-// by Close or by the request's context, and its connection is kept if it ends well.
+// A response ends with the last byte of its Content-Length, as with http.Transport, and
+// not when the script ends. Neither Close nor the request's context ends the script. Its
+// connection is used again.
 func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ method, head, body string }{
@@ -114,24 +114,24 @@ func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
 		"304":       {"GET", "Status: 304 Same\n\n", ""},
 		"empty":     {"GET", "Content-Length: 0\n\n", ""},
 	} {
-		for _, give := range []string{"read", "copied", "closed"} {
-			t.Run(name+" "+give, func(t *testing.T) {
+		for _, consume := range []string{"read", "copied", "closed"} {
+			t.Run(name+" "+consume, func(t *testing.T) {
 				cl, proceed := newLingeringApplication(t, test.head)
-				var said []string
+				var stderr []string
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
-				r := &Request{Params: map[string]string{"REQUEST_METHOD": test.method}, Stderr: func(p []byte) { said = append(said, string(p)) }}
+				r := &Request{Params: map[string]string{"REQUEST_METHOD": test.method}, Stderr: func(p []byte) { stderr = append(stderr, string(p)) }}
 				resp, err := cl.Do(ctx, r)
 				require.NoError(t, err)
 				var body bytes.Buffer
-				switch give {
+				switch consume {
 				case "read":
 					_, err = body.ReadFrom(struct{ io.Reader }{resp.Body})
 				case "copied":
 					_, err = io.Copy(&body, resp.Body)
 				}
 				require.NoError(t, err)
-				if give != "closed" {
+				if consume != "closed" {
 					require.Equal(t, test.body, body.String())
 					n, err := resp.Body.Read(make([]byte, 1))
 					require.Zero(t, n)
@@ -144,17 +144,22 @@ func TestClient_ResponseEndsBeforeItsScript(t *testing.T) {
 				require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 				require.Equal(t, "later", string(resp.Stderr()))
 				require.EqualValues(t, 3, resp.AppStatus())
-				require.Empty(t, said, "after the end of the body")
-				go func() { proceed <- true }()
+				require.Empty(t, stderr, "after the end of the body")
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					proceed <- true
+				}()
 				_, again, err := doAndRead(cl, r)
 				require.NoError(t, err)
 				require.Equal(t, test.body, again)
+				<-ended
 			})
 		}
 	}
 }
 
-// A script that does not end has RecvTimeout, and Client.Close ends it before.
+// RecvTimeout ends a script that goes on, and Client.Close ends it earlier.
 func TestClient_RecvTimeoutEndsAScriptThatGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, closes := range []bool{false, true} {
@@ -178,11 +183,11 @@ func TestClient_RecvTimeoutEndsAScriptThatGoesOn(t *testing.T) {
 	}
 }
 
-// With php-fpm, by all ways to a client: the header and the body come while the script
-// sleeps, which then does what it has to.
+// Header and body arrive while the PHP script sleeps, by every way to send a request. The
+// script then finishes.
 func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
 	t.Parallel()
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"a.php": `<?php header('Content-Length: 5'); echo "hello"; flush(); usleep(1500000); file_put_contents($_GET['f'], 'done');`,
 		"b.php": `<?php echo "next";`,
 	})
@@ -231,11 +236,11 @@ func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
 	}
 }
 
-// php-fpm closes the connection where a parameter does not fit into a record. The error
-// names it; the connection's end alone says nothing of a request that is too long.
+// php-fpm closes the connection if a parameter does not fit into a record. The error names
+// the parameter, because the end of the connection alone would not explain it.
 func TestPHP_TooLongParameterIsNamed(t *testing.T) {
 	t.Parallel()
-	root := scripts(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
+	root := writeFiles(t, map[string]string{"a.php": `<?php echo strlen($_SERVER['QUERY_STRING']);`})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
 		for _, length := range []int{65_000, 65_600, 200_000} {

@@ -18,7 +18,7 @@ func TestRecords_AreAsInTheSpecification(t *testing.T) {
 	require.Equal(t, "\x01\x80\x00\x00\x80a"+long, string(appendPair(nil, "a", long)))
 }
 
-// Parameters are as long as they are: records divide them where they want.
+// Records may divide parameters at any byte.
 func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
@@ -96,7 +96,7 @@ func FuzzHeader(f *testing.F) {
 		if end > len(p) {
 			t.Fatal(end)
 		}
-		if cut >= 0 && cut < len(p) { // as it comes, in two pieces
+		if cut >= 0 && cut < len(p) { // in two pieces
 			if first := headerEnd(p[:cut], 0); first >= 0 && first != end {
 				t.Fatal(first, end)
 			} else if first < 0 {
@@ -139,13 +139,13 @@ func TestHeaders_AreParsed(t *testing.T) {
 		"Status: 201Made\nA: b\n\n":           {status: 201, reason: "Made"},
 		"Location: /x\n\n":                    {status: 302, reason: "Found"},
 		"Status: 301\nLocation: /x\n\n":       {status: 301},
-		"\n":                                  {status: 200, reason: "OK"}, // header_remove() of all
+		"\n":                                  {status: 200, reason: "OK"}, // after header_remove() in PHP
 		"\r\n":                                {status: 200, reason: "OK"},
 		"hello\n\n":                           {fails: "malformed field"},
 		"A b: c\n\n":                          {fails: "malformed field name"},
 		"A : c\n\n":                           {fails: "malformed field name"},
 		": c\n\n":                             {fails: "malformed field name"},
-		"A: b\n c\n\n":                        {fails: "malformed field name"}, // RFC 9112, 5.2: no folding
+		"A: b\n c\n\n":                        {fails: "malformed field name"}, // RFC 9112, section 5.2: no line folding
 		"A: b\x00\n\n":                        {fails: "CR or NUL in a field value"},
 		"A: b\rc\n\n":                         {fails: "CR or NUL in a field value"},
 		"Status: x\n\n":                       {fails: "malformed Status"},

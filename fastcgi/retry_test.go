@@ -15,12 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A request that ran into a limit on a connection that was kept may be under way in the
-// application: it is not sent again, however repeatable.
+// The application may be working on a request that timed out on an idle connection. It is
+// not sent again, even if it is idempotent.
 func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	count := filepath.Join(t.TempDir(), "count")
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"b.php":    `<?php echo "b";`,
 		"slow.php": `<?php file_put_contents('` + count + `', "x", FILE_APPEND); usleep(600000); file_put_contents('` + count + `', "y", FILE_APPEND);`,
 	})
@@ -31,7 +31,7 @@ func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
 	begin := time.Now()
 	_, _, err = doAndRead(cl, newScriptRequest(filepath.Join(root, "slow.php")))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.Less(t, time.Since(begin), 500*time.Millisecond, "one limit, and not two")
+	require.Less(t, time.Since(begin), 500*time.Millisecond, "RecvTimeout applied once")
 	require.EqualValues(t, 1, cl.Stats().Reuses)
 	require.EqualValues(t, 1, cl.Stats().Dials)
 	require.Eventually(t, func() bool {
@@ -43,7 +43,7 @@ func TestClient_RequestThatTimesOutIsNotSentAgain(t *testing.T) {
 	require.Equal(t, "xy", string(b))
 }
 
-// So is one that the application takes nothing of.
+// The same holds for a request that the application does not read.
 func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	var conns atomic.Int32
@@ -54,7 +54,7 @@ func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
 		}
 		conns.Add(1)
 		a.write(t, okResponse("good")...)
-		<-busy // and reads nothing
+		<-busy // reads nothing meanwhile
 		return false
 	})
 	defer close(busy)
@@ -66,7 +66,8 @@ func TestClient_RequestThatIsNotReadIsNotSentAgain(t *testing.T) {
 	require.EqualValues(t, 1, conns.Load())
 }
 
-// Of an answer that has begun, if only by a part of a record, nothing is asked again.
+// A request is not sent again if any byte of a response was received, even part of a
+// record.
 func TestClient_RequestWhoseResponseHasBegunIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	for _, part := range [][]byte{{1}, endRecord(0, 0)[:5], endRecord(0, 0)[:12], appendRecord(nil, typeStderr, firstRequestID, []byte("x"))} {
@@ -87,8 +88,8 @@ func TestClient_RequestWhoseResponseHasBegunIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// What is not to be carried out twice goes out on a connection of its own, so that it
-// cannot meet a worker that ends; and so does what cannot be sent twice.
+// A non-idempotent request uses a new connection, so that it cannot meet a worker that is
+// exiting. So does a request that cannot be sent twice.
 func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -99,17 +100,17 @@ func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
 		r      Request
 		reused bool
 	}{
-		"repeatable":                  {Request{Idempotent: true}, true},
-		"not repeatable":              {Request{}, false},
-		"not repeatable, with a body": {Request{Body: strings.NewReader("x"), ContentLength: 1}, false},
-		"repeatable, with a long body": {Request{
+		"idempotent":                  {Request{Idempotent: true}, true},
+		"not idempotent":              {Request{}, false},
+		"not idempotent, with a body": {Request{Body: strings.NewReader("x"), ContentLength: 1}, false},
+		"idempotent, with a long body": {Request{
 			Idempotent: true, Body: io.LimitReader(zeroReader{}, 1<<20), ContentLength: 1 << 20,
 		}, false},
-		"repeatable, with a body that turns out to be long": {Request{
+		"idempotent, with a body that turns out to be long": {Request{
 			Idempotent: true, Body: io.LimitReader(zeroReader{}, 1<<20), ContentLength: -1,
 		}, false},
-		"repeatable, with long parameters": {Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
-		"repeatable, with a body that turns out to be short": {Request{
+		"idempotent, with long parameters": {Request{Idempotent: true, Params: map[string]string{"LONG": strings.Repeat("x", 70_000)}}, false},
+		"idempotent, with a body that turns out to be short": {Request{
 			Idempotent: true, Body: strings.NewReader("x"), ContentLength: -1,
 		}, true},
 	} {
@@ -126,15 +127,15 @@ func TestClient_NonIdempotentRequestsUseNewConnections(t *testing.T) {
 	require.NotEqual(t, "0", body)
 }
 
-// With workers that end after 20 requests 51 of 2,000 POSTs failed. Now none does, and
-// each is carried out once, whether GETs keep connections meanwhile or not.
+// With workers that exit after 20 requests, 51 of 2,000 POSTs failed. Now none fails, and
+// each arrives once, while GETs use the idle connections.
 func TestLoad_ExitingWorkersReceiveEachPOSTOnce(t *testing.T) {
 	skipLoad(t)
 	for _, network := range []string{"unix", "tcp"} {
 		for _, at := range []int{1, 16} {
 			t.Run(fmt.Sprint(network, " ", at), func(t *testing.T) {
 				ids := filepath.Join(t.TempDir(), "ids")
-				root := scripts(t, map[string]string{
+				root := writeFiles(t, map[string]string{
 					"p.php": `<?php file_put_contents('` + ids + `', file_get_contents('php://input') . "\n", FILE_APPEND); echo 'ok';`,
 					"g.php": `<?php echo 'ok';`,
 				})

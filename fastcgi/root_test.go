@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// files writes files into a directory of the test's own.
+// writeFiles writes files into a temporary directory.
 func writeFiles(t testing.TB, contents map[string]string) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -27,7 +27,7 @@ func writeFiles(t testing.TB, contents map[string]string) string {
 	return dir
 }
 
-// serving is an HTTP server of a Handler, which is closed with it.
+// serveHandler serves a Handler and closes it with the server.
 func serveHandler(t testing.TB, h *Handler) *httptest.Server {
 	t.Helper()
 	if h.ErrorLog == nil {
@@ -44,7 +44,7 @@ func serveHandler(t testing.TB, h *Handler) *httptest.Server {
 
 func newLogger(w io.Writer) *log.Logger { return log.New(w, "", 0) }
 
-// switches has a link lead elsewhere, as a deployment does: in one step.
+// switchLink makes a link lead elsewhere in one step, as a deployment does.
 func switchLink(t testing.TB, link, to string) {
 	t.Helper()
 	require.NoError(t, os.Symlink(to, link+".new"))
@@ -58,8 +58,8 @@ func openDescriptorCount(t testing.TB) int {
 	return len(names)
 }
 
-// After ln -sfn the old release's files were served, and after its removal everything
-// was 404, for as long as the program ran.
+// After ln -sfn, the old release was served. After its deletion, every path had status 404
+// until the program was restarted.
 func TestHandler_SwitchedReleaseIsServedAtOnce(t *testing.T) {
 	for name, h := range map[string]*Handler{
 		"the path": {}, "the real path": {ResolveRootSymlink: true}, "links followed": {FollowSymlinks: true},
@@ -70,7 +70,7 @@ func TestHandler_SwitchedReleaseIsServedAtOnce(t *testing.T) {
 			base := writeFiles(t, map[string]string{"releases/0/public/style.css": "css 0", "releases/0/public/index.php": ""})
 			current := filepath.Join(base, "current")
 			switchLink(t, current, "releases/0")
-			h.Root = filepath.Join(current, "public") // below the link that is switched
+			h.Root = filepath.Join(current, "public") // below the switched link
 			h.Client = newParamsApplication(t)
 			s := serveHandler(t, h)
 			before := 0
@@ -100,7 +100,7 @@ func TestHandler_SwitchedReleaseIsServedAtOnce(t *testing.T) {
 					before = openDescriptorCount(t)
 				}
 			}
-			require.LessOrEqual(t, openDescriptorCount(t), before+2, "of the roots that were before, none is open")
+			require.LessOrEqual(t, openDescriptorCount(t), before+2, "the directories of old releases are closed")
 		})
 	}
 }
@@ -128,7 +128,7 @@ func TestHandler_FilesAreFoundWhileReleasesAreSwitched(t *testing.T) {
 	wg.Wait()
 }
 
-// A root that is not there is an error for as long as it is not.
+// A missing root is an error only as long as it is missing.
 func TestHandler_RootThatAppearsLaterIsServed(t *testing.T) {
 	t.Parallel()
 	base := writeFiles(t, map[string]string{"a/style.css": "css"})
@@ -140,8 +140,8 @@ func TestHandler_RootThatAppearsLaterIsServed(t *testing.T) {
 	require.Equal(t, "css", body)
 }
 
-// os.Root refuses links that are absolute. Deployments make such, to uploads that all
-// releases share.
+// os.Root rejects absolute links. Deployments create them to directories that all releases
+// share.
 func TestHandler_LinksInsideTheRootAreFollowed(t *testing.T) {
 	t.Parallel()
 	base := writeFiles(t, map[string]string{
@@ -175,7 +175,7 @@ func TestHandler_LinksInsideTheRootAreFollowed(t *testing.T) {
 	}
 }
 
-// Names of files are bytes. package fs knows none that are not UTF-8.
+// File names are bytes. Package fs rejects names that are not UTF-8.
 func TestHandler_FileNamesThatAreNotUTF8AreServed(t *testing.T) {
 	t.Parallel()
 	for _, follow := range []bool{false, true} {

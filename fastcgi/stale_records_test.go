@@ -15,30 +15,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripts writes a directory of scripts.
-func scripts(t testing.TB, contents map[string]string) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	for name, text := range contents {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-	}
-	return dir
-}
-
-// asking is a request for a script by GET.
+// newScriptRequest returns a GET request for a script.
 func newScriptRequest(script string) *Request {
 	return &Request{Idempotent: true, Params: map[string]string{
 		"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/",
 	}}
 }
 
-// After fastcgi_finish_request a script goes on writing on the connection that was kept,
-// and php-fpm sends that. Whether it comes before the next request is sent or after, the
-// next answer has none of it: no page, no cookie, no line for the log.
+// After fastcgi_finish_request a script may write more, and php-fpm sends that on the
+// connection. Whether it arrives before or after the next request is sent, the next
+// response contains none of it: no page, no cookie, no line of the log.
 func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
 	t.Parallel()
 	const later = `echo "answer of A"; fastcgi_finish_request(); usleep($pause); `
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"page.php":   later + `echo "Content-Type: text/html\r\nSet-Cookie: session=of-A\r\n\r\nthe private page of A\n", str_repeat('.', 20000);`,
 		"status.php": later + `echo "Status: 500 of A\r\n\r\n"; flush();`,
 		"debug.php":  later + `echo str_repeat("debug of A\n", 20000);`,
@@ -63,18 +53,18 @@ func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
 					_, body, err := doAndRead(cl, a)
 					require.NoError(t, err)
 					require.Equal(t, "answer of A", body)
-					var said bytes.Buffer
+					var stderr bytes.Buffer
 					b := newScriptRequest(filepath.Join(root, "b.php"))
-					b.Stderr = func(p []byte) { said.Write(p) }
+					b.Stderr = func(p []byte) { stderr.Write(p) }
 					resp, body, err := doAndRead(cl, b)
 					require.NoError(t, err, "%s, %v", name, pause)
 					require.Equal(t, "answer of B", body)
 					require.Equal(t, 200, resp.StatusCode)
 					require.Equal(t, "B", resp.Header.Get("X-Is"))
 					require.Empty(t, resp.Header.Values("Set-Cookie"))
-					require.Contains(t, said.String(), "log of B")
-					require.NotContains(t, said.String(), "of A")
-					require.Equal(t, said.String(), string(resp.Stderr()))
+					require.Contains(t, stderr.String(), "log of B")
+					require.NotContains(t, stderr.String(), "of A")
+					require.Equal(t, stderr.String(), string(resp.Stderr()))
 				}
 			}
 			reused = cl.Stats().Reuses
@@ -83,8 +73,8 @@ func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
 	})
 }
 
-// A record of any id but the request's own is skipped wherever it comes: of an earlier
-// request, of none, of id 0; and the connection is good afterwards.
+// A record with another ID is dropped wherever it arrives, be it of an earlier request, of
+// an unknown one or of ID 0. The connection stays usable.
 func TestRecords_OfOtherRequestsAreSkipped(t *testing.T) {
 	t.Parallel()
 	of := func(id uint16, typ recordType, text string) []byte { return appendRecord(nil, typ, id, []byte(text)) }
@@ -142,11 +132,11 @@ func TestRequestID_StartsAgainAfter65535(t *testing.T) {
 	require.Greater(t, records, 4)
 }
 
-// A script that writes for ever after its answer is no sign of life of the next request,
-// which ends at its limit, and is not sent again.
+// The output of an earlier script does not extend RecvTimeout of the next request, which
+// is not sent again.
 func TestRecords_OfOtherRequestsDoNotExtendRecvTimeout(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{0, 1 << 20} { // with a body that goes out on its own, too
+	for _, size := range []int{0, 1 << 20} { // without and with an upload
 		requests := 0
 		cl := newApplication(t, func(a *appRequest) bool {
 			requests++

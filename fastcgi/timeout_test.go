@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trickle gives a body in pieces, one after each pause.
+// slowBody returns a body that arrives in pieces, each after a pause.
 func slowBody(t testing.TB, pieces, size int, pause time.Duration) io.Reader {
 	t.Helper()
 	r, w := io.Pipe()
@@ -37,11 +37,10 @@ func slowBody(t testing.TB, pieces, size int, pause time.Duration) io.Reader {
 	return r
 }
 
-// The time for the answer begins when the request is out: an upload may take longer,
-// if only it goes on.
+// RecvTimeout starts when the request has been sent. An upload may take longer.
 func TestClient_UploadSlowerThanRecvTimeoutIsServed(t *testing.T) {
 	t.Parallel()
-	root := scripts(t, map[string]string{"up.php": `<?php echo strlen(file_get_contents('php://input'));`})
+	root := writeFiles(t, map[string]string{"up.php": `<?php echo strlen(file_get_contents('php://input'));`})
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
 		cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
@@ -66,11 +65,11 @@ func TestClient_UploadSlowerThanRecvTimeoutIsServed(t *testing.T) {
 	})
 }
 
-// But from then on it runs.
+// After the upload, RecvTimeout applies.
 func TestClient_RecvTimeoutStartsAfterTheUpload(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
-		_, _ = io.Copy(io.Discard, a.conn) // says nothing
+		_, _ = io.Copy(io.Discard, a.conn) // sends nothing
 		return false
 	})
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
@@ -82,7 +81,7 @@ func TestClient_RecvTimeoutStartsAfterTheUpload(t *testing.T) {
 	require.Less(t, time.Since(begin), testTimeout/2)
 }
 
-// slowly reads 16 KiB at a time, each after a pause.
+// A slowReader reads up to 16 KiB at a time, each after a pause.
 type slowReader struct {
 	r     io.Reader
 	pause time.Duration
@@ -93,8 +92,8 @@ func (s slowReader) Read(p []byte) (int, error) {
 	return s.r.Read(p[:min(len(p), 16<<10)])
 }
 
-// An application that takes nothing of a body has SendTimeout; one that takes some of it
-// now and then has longer.
+// SendTimeout ends a request whose body the application does not read. It does not end one
+// whose body is read slowly.
 func TestClient_SendTimeoutEndsAStalledUpload(t *testing.T) {
 	t.Parallel()
 	for _, reads := range []bool{false, true} {
@@ -118,8 +117,8 @@ func TestClient_SendTimeoutEndsAStalledUpload(t *testing.T) {
 				return true
 			})
 			defer close(stalled)
-			// The kernel says that there is room when three quarters of a unix socket's
-			// 208 KiB are free again: here each 0.1 s.
+			// The kernel reports that the socket is writable when three quarters of its
+			// 208 KiB are free again, here after each 0.1 s.
 			cl.Options = &client.Options{SendTimeout: 1500 * time.Millisecond, RecvTimeout: testTimeout}
 			begin := time.Now()
 			_, body, err := doAndRead(cl, &Request{Params: map[string]string{"STREAM": "1"}, Body: io.LimitReader(zeroReader{}, size), ContentLength: size})
@@ -136,8 +135,8 @@ func TestClient_SendTimeoutEndsAStalledUpload(t *testing.T) {
 	}
 }
 
-// A body whose source gives nothing any more has a limit of its own, whichever way it
-// is read; and so has a context.
+// BodyTimeout ends a request whose body stalls, however the body is read. So does a
+// context.
 func TestClient_BodyTimeoutAndContextEndAStalledBody(t *testing.T) {
 	t.Parallel()
 	stream := map[string]string{"STREAM": "1"}
@@ -176,7 +175,7 @@ func TestClient_BodyTimeoutAndContextEndAStalledBody(t *testing.T) {
 	}
 }
 
-// An answer that comes while the body stalls is given all the same.
+// A response that arrives while the body stalls is returned.
 func TestClient_ResponseDoesNotWaitForAStalledBody(t *testing.T) {
 	t.Parallel()
 	cl := newApplication(t, func(a *appRequest) bool {
@@ -191,8 +190,8 @@ func TestClient_ResponseDoesNotWaitForAStalledBody(t *testing.T) {
 	require.Equal(t, "no need", body)
 }
 
-// What the body's own Read says is told apart from the rest, and so is a file that
-// cannot be made.
+// An error of the body's Read is told apart from other errors, and so is that of a
+// temporary file.
 func TestClient_ErrorsOfTheBodyAreToldApart(t *testing.T) {
 	cl := newApplication(t, func(a *appRequest) bool {
 		_, _ = io.Copy(io.Discard, a.conn)
@@ -217,8 +216,7 @@ func TestClient_ErrorsOfTheBodyAreToldApart(t *testing.T) {
 	require.ErrorContains(t, err, "TMPDIR")
 }
 
-// Where all connections are in use, the error says that, and not that something took
-// too long.
+// If all connections are in use, the error says so instead of reporting a plain timeout.
 func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -236,8 +234,8 @@ func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
 		}()
 	}
 	require.Eventually(t, func() bool { return cl.Stats().Active == 2 }, testTimeout, time.Millisecond)
-	for _, repeatable := range []bool{true, false} {
-		_, _, err := doAndRead(cl, &Request{Idempotent: repeatable})
+	for _, idempotent := range []bool{true, false} {
+		_, _, err := doAndRead(cl, &Request{Idempotent: idempotent})
 		var busy *BusyError
 		require.ErrorAs(t, err, &busy)
 		require.Equal(t, 2, busy.Conns)
@@ -256,8 +254,8 @@ func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
 	}
 }
 
-// A full backlog is the same: no worker is free. It is all that a connect to a unix
-// socket waits for.
+// A full backlog means that no worker is free. A connect to a unix socket waits for
+// nothing else.
 func TestClient_BusyErrorIfTheBacklogIsFull(t *testing.T) {
 	t.Parallel()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -266,7 +264,7 @@ func TestClient_BusyErrorIfTheBacklogIsFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
 	require.NoError(t, unix.Listen(fd, 0))
-	first, err := net.Dial("unix", path) // the one that the backlog has room for
+	first, err := net.Dial("unix", path) // fills the backlog
 	require.NoError(t, err)
 	defer first.Close()
 	cl := &Client{Network: "unix", Address: path, Options: &client.Options{ConnectTimeout: 100 * time.Millisecond}}
@@ -278,7 +276,7 @@ func TestClient_BusyErrorIfTheBacklogIsFull(t *testing.T) {
 	require.ErrorContains(t, err, "backlog")
 }
 
-// The limits are nginx's, unless they are set.
+// The default timeouts are nginx's.
 func TestClient_DefaultTimeouts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tortured are the scripts of the torture test: all say whose answer it is, and
-// finish.php goes on after it with what is nobody's.
+// tortureScripts are the scripts of the torture test. Each names its request in its
+// response. finish.php writes more after its response.
 func tortureScripts(ids string) map[string]string {
 	return map[string]string{
 		"get.php":      `<?php header('X-Id: ' . $_GET['id']); echo str_repeat($_GET['id'] . "\n", (int)$_GET['lines']);`,
@@ -38,15 +38,15 @@ error_log('secret of ' . $_GET['id']); echo "X-Id: secret\r\nSet-Cookie: secret=
 	}
 }
 
-// A torment is what has become of the requests of the torture test.
+// tortureResults counts what became of the requests of the torture test.
 type tortureResults struct {
 	t                                     *testing.T
 	base                                  map[string]*httptest.Server
-	done, failed, cancelled, wrong        atomic.Int64
+	done, failed, canceled, wrong         atomic.Int64
 	posts, postsFailed, uploads, finishes atomic.Int64
 
 	mu       sync.Mutex
-	answered []string // ids of POSTs that were answered
+	answered []string // IDs of POSTs with a response
 	statuses map[string]int
 }
 
@@ -56,7 +56,8 @@ func (m *tortureResults) reportWrong(format string, args ...any) {
 	}
 }
 
-// ask sends one request. what is its whole body, unless it is to be given up.
+// request sends one request. what is its complete body, unless the request is to be
+// abandoned.
 func (m *tortureResults) request(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
@@ -91,7 +92,7 @@ func (m *tortureResults) request(s *httptest.Server, method, path string, body i
 			m.reportWrong("%s: %.80q", id, p[:n])
 		}
 		cancel()
-		m.cancelled.Add(1)
+		m.canceled.Add(1)
 		return false
 	}
 	b, err := io.ReadAll(resp.Body)
@@ -107,9 +108,9 @@ func (m *tortureResults) request(s *httptest.Server, method, path string, body i
 	return false
 }
 
-func (m *tortureResults) addFailure(cancelled bool, how string) {
-	if cancelled {
-		m.cancelled.Add(1)
+func (m *tortureResults) addFailure(canceled bool, how string) {
+	if canceled {
+		m.canceled.Add(1)
 		return
 	}
 	m.failed.Add(1)
@@ -118,7 +119,7 @@ func (m *tortureResults) addFailure(cancelled bool, how string) {
 	m.mu.Unlock()
 }
 
-// one is a request of a random kind.
+// randomRequest sends a request of a random kind.
 func (m *tortureResults) randomRequest(id string) {
 	proto := "HTTP/1.1"
 	if rand.N(2) == 0 {
@@ -144,7 +145,7 @@ func (m *tortureResults) randomRequest(id string) {
 		sum := sha256.Sum256(content)
 		var body io.Reader = bytes.NewReader(content)
 		if rand.N(2) == 0 {
-			body = io.MultiReader(body) // of unknown length
+			body = io.MultiReader(body) // hides the length
 		}
 		m.uploads.Add(1)
 		m.request(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
@@ -158,7 +159,7 @@ func (m *tortureResults) randomRequest(id string) {
 	}
 }
 
-// children are the processes of php-fpm's workers.
+// children returns the process IDs of php-fpm's workers.
 func (p *phpFPM) children() (pids []int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Pid()))
 	for field := range strings.FieldsSeq(string(b)) {
@@ -169,10 +170,11 @@ func (p *phpFPM) children() (pids []int) {
 	return pids
 }
 
-// Requests of all kinds over HTTP/1.1 and HTTP/2, of which some are given up, and scripts
-// that go on after their answer, while workers end after 20 requests, are killed, and
-// php-fpm is told to start anew: what is answered is the request's own, no POST is
-// carried out twice, none that was answered is lost, and nothing is left behind.
+// Requests of all kinds are sent over HTTP/1.1 and HTTP/2. Some are abandoned, and some
+// scripts go on after their response. Meanwhile workers exit after 20 requests or are
+// killed, and php-fpm is reloaded. Each response must belong to its request, no POST may
+// arrive twice, no POST with a response may be lost, and no goroutine or descriptor may be
+// leaked.
 func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
 	skipLoad(t)
 	length := 30 * time.Second / time.Duration(loadDivisor(t))
@@ -181,10 +183,10 @@ func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
 	}
 	ids := filepath.Join(t.TempDir(), "ids")
 	p := startPHP(t, "unix", "pm.max_requests = 20")
-	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
-	var said lockedBuffer
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptorCount(t)
+	var logged syncBuffer
 	cl := &Client{Network: "unix", Address: p.Socket()}
-	h := &Handler{Client: cl, Root: scripts(t, tortureScripts(ids)), ErrorLog: log.New(&said, "", 0)}
+	h := &Handler{Client: cl, Root: writeFiles(t, tortureScripts(ids)), ErrorLog: log.New(&logged, "", 0)}
 	m := &tortureResults{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		s := httptest.NewUnstartedServer(h)
@@ -239,7 +241,7 @@ func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
 	clients.Wait()
 	chaos.Wait()
 
-	require.Eventually(t, func() bool { // in peace it works as ever
+	require.Eventually(t, func() bool { // afterwards requests succeed again
 		resp, err := m.base["HTTP/1.1"].Client().Get(m.base["HTTP/1.1"].URL + "/get.php?lines=1&id=0-0")
 		if err != nil {
 			return false
@@ -269,20 +271,20 @@ func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
 			lost++
 		}
 	}
-	if strings.Contains(said.String(), "secret") {
-		t.Error("the log has what a script said after its answer")
+	if strings.Contains(logged.String(), "secret") {
+		t.Error("the log has what a script logged after its answer")
 		m.wrong.Add(1)
 	}
 	var leakedGoroutines, leakedDescriptors int
 	for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		leakedGoroutines = runtime.NumGoroutine() - goroutines
-		leakedDescriptors = openDescriptors(t) - descriptors
+		leakedDescriptors = openDescriptorCount(t) - descriptors
 		if leakedGoroutines <= 0 && leakedDescriptors <= 0 {
 			break
 		}
 	}
 	t.Logf("%v: %d requests answered, %d given up, %d failed (%v); %d POSTs, %d of them failed; %d uploads; %d answers before their script's end",
-		length, m.done.Load(), m.cancelled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishes.Load())
+		length, m.done.Load(), m.canceled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishes.Load())
 	t.Logf("%d workers killed, %d reloads; %+v", kills, reloads, stats)
 	t.Logf("wrong answers: %d; POSTs carried out twice: %d; answered and not carried out: %d; leaked descriptors: %d, goroutines: %d",
 		m.wrong.Load(), doubled, lost, max(leakedDescriptors, 0), max(leakedGoroutines, 0))
@@ -294,29 +296,4 @@ func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
 	require.Positive(t, m.done.Load())
 	require.NotEmpty(t, m.answered)
 	require.Positive(t, kills)
-}
-
-// A lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func openDescriptors(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	require.NoError(t, err)
-	return len(entries)
 }

@@ -22,20 +22,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answering is a Transport whose application answers with what the test says.
+// newTestTransport returns a Transport whose application responds with the text that
+// answer returns.
 func newTestTransport(t testing.TB, answer func(a *appRequest) string) (*Transport, *Client) {
 	t.Helper()
 	cl := newApplication(t, func(a *appRequest) bool {
 		if text := answer(a); text != "" {
 			p := appendRecord(appendStream(nil, typeStdout, []byte(text)), typeStdout, firstRequestID, nil)
-			a.write(t, append(p, endRecord(0, 0)...)) // in one piece, so that the end is there with the rest
+			a.write(t, append(p, endRecord(0, 0)...)) // in one piece, so that END_REQUEST arrives with the body
 		}
 		return true
 	})
 	return &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}, cl
 }
 
-// A closer tells that it was closed, and how often.
+// A trackedBody counts how often it was closed.
 type trackedBody struct {
 	io.Reader
 	closed atomic.Int32
@@ -55,8 +56,8 @@ func (c *trackedBody) requireClosed(t testing.TB) {
 	require.EqualValues(t, 1, c.closed.Load())
 }
 
-// As net/http has it: ContentLength 0 and a Body that is not nil is a body of unknown
-// length. The body is sent whole, of whatever kind, and closed.
+// As in net/http, ContentLength 0 with a Body means an unknown length. Each kind of body
+// is sent whole and closed.
 func TestTransport_SendsBodiesOfUnknownLength(t *testing.T) {
 	t.Parallel()
 	tr, _ := newTestTransport(t, func(a *appRequest) string {
@@ -150,8 +151,8 @@ func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
 	}
 }
 
-// A response is as long as its Content-Length says, and those that have no body have
-// none; a script that goes on to print breaks neither the header nor the next answer.
+// A response ends at its Content-Length, and one that must not have a body has none. If
+// the script prints more, neither this response nor the next one is affected.
 func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -183,7 +184,7 @@ func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr, cl := newTestTransport(t, func(*appRequest) string { return test.answer })
-			for _, give := range []string{"read", "copied", "closed"} {
+			for _, consume := range []string{"read", "copied", "closed"} {
 				req, err := http.NewRequest(test.method, "http://x/a.php", nil)
 				require.NoError(t, err)
 				resp, err := (&http.Client{Transport: tr}).Do(req)
@@ -193,20 +194,20 @@ func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 				require.Same(t, req, resp.Request)
 				require.False(t, resp.Uncompressed)
 				var body bytes.Buffer
-				switch give {
+				switch consume {
 				case "read":
 					_, err = body.ReadFrom(struct{ io.Reader }{resp.Body})
 				case "copied":
 					_, err = io.Copy(&body, resp.Body)
 				}
-				if give != "closed" {
-					require.Equal(t, test.body, body.String(), give)
-					require.Equal(t, test.err, err, give) // as net/http's, bare
+				if consume != "closed" {
+					require.Equal(t, test.body, body.String(), consume)
+					require.Equal(t, test.err, err, consume) // not wrapped, as in net/http
 				}
 				require.NoError(t, resp.Body.Close())
 				require.NoError(t, resp.Body.Close())
-				if give != "closed" || test.body == "" && test.err == nil {
-					require.Equal(t, test.isKept, cl.Stats().Idle == 1, "%s: %+v", give, cl.Stats())
+				if consume != "closed" || test.body == "" && test.err == nil {
+					require.Equal(t, test.isKept, cl.Stats().Idle == 1, "%s: %+v", consume, cl.Stats())
 				}
 			}
 		})
@@ -217,8 +218,8 @@ func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
 	require.ErrorAs(t, err, &malformed)
 }
 
-// A body that has come whole is whole, even if the application ends the connection
-// instead of the request; one of unknown length is not.
+// A body of known length is complete even if the application closes the connection without
+// END_REQUEST. A body of unknown length is not.
 func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
 	t.Parallel()
 	for head, want := range map[string]error{"Content-Length: 5\n\n": nil, "A: b\n\n": io.ErrUnexpectedEOF} {
@@ -233,8 +234,8 @@ func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
 	}
 }
 
-// Close ends a Read that another goroutine is in, as that of net/http does; a context
-// ends everything.
+// Close ends a Read in another goroutine, as it does in net/http. A context ends
+// everything.
 func TestTransport_CloseAndContextEndReads(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{}, 10)
@@ -262,7 +263,7 @@ func TestTransport_CloseAndContextEndReads(t *testing.T) {
 			}
 			over <- err
 		}()
-		time.Sleep(20 * time.Millisecond) // for the Read to wait; nothing tells
+		time.Sleep(20 * time.Millisecond) // let the Read begin to wait
 		require.NoError(t, resp.Body.Close())
 		require.ErrorIs(t, <-over, errBodyClosed)
 		_, err = resp.Body.Read(make([]byte, 1))
@@ -289,10 +290,10 @@ func TestTransport_CloseAndContextEndReads(t *testing.T) {
 	<-gone
 }
 
-// Before php-fpm a ReverseProxy is a web server: bodies of both kinds, limits, statuses,
-// and clients that go.
+// An httputil.ReverseProxy with a Transport serves php-fpm: bodies of known and unknown
+// length, limits, statuses, and clients that disconnect.
 func TestTransport_BehindAReverseProxy(t *testing.T) {
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"up.php":     `<?php header('Content-Type: text/plain'); echo strlen(file_get_contents('php://input')), ' ', $_SERVER['REMOTE_ADDR'], ' ', $_SERVER['REQUEST_URI'];`,
 		"longer.php": "<?php header('Content-Length: 5'); echo 'hello'; ?>\n\n",
 		"none.php":   `<?php http_response_code(204); echo "and yet";`,
@@ -342,7 +343,7 @@ func TestTransport_BehindAReverseProxy(t *testing.T) {
 		require.Equal(t, resp.StatusCode, head.StatusCode)
 	}
 	var wg sync.WaitGroup
-	for i := range 40 { // uploads that end in the middle
+	for i := range 40 { // uploads that are canceled
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -370,7 +371,7 @@ func TestTransport_BehindAReverseProxy(t *testing.T) {
 	require.Equal(t, "0 127.0.0.1 /up.php", body)
 }
 
-// REMOTE_ADDR is who has asked the proxy, if there is one, and else this machine.
+// REMOTE_ADDR is the address of the proxy's client, or 127.0.0.1 without a proxy.
 func TestTransport_RemoteAddrIsThatOfTheRequest(t *testing.T) {
 	t.Parallel()
 	tr, _ := newTestTransport(t, func(a *appRequest) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
