@@ -282,7 +282,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 	t.Parallel()
 	const limit = 300 * time.Millisecond
 	for name, kind := range map[string]string{"buffered": "", "streamed": "X-Accel-Buffering: no\n"} {
-		t.Run(name+", takes nothing", func(t *testing.T) {
+		t.Run(name+", accepts nothing", func(t *testing.T) {
 			t.Parallel()
 			ended := make(chan struct{})
 			var once sync.Once
@@ -354,26 +354,23 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 		}
 		require.GreaterOrEqual(t, time.Since(begin), limit)
 	})
-	t.Run("is slow", func(t *testing.T) {
+	t.Run("sends slowly", func(t *testing.T) {
 		t.Parallel()
 		h, _, _ := newBigApplication(t, 2)
 		h.ClientTimeout = 2 * time.Second
 		s := serveHandler(t, h)
-		pr, pw := io.Pipe()
-		go func() {
-			for range 30 {
-				_, _ = pw.Write(make([]byte, 1000))
-				time.Sleep(100 * time.Millisecond)
-			}
-			_ = pw.Close()
-		}()
-		resp, err := s.Client().Post(s.URL+"/up.php", "", pr)
+		resp, err := s.Client().Post(s.URL+"/up.php", "", slowBody(t, 30, 1000, 100*time.Millisecond))
 		require.NoError(t, err)
 		b, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, "30000", string(b))
-
+	})
+	t.Run("accepts slowly", func(t *testing.T) {
+		t.Parallel()
+		h, _, _ := newBigApplication(t, 2)
+		h.ClientTimeout = 2 * time.Second
+		s := serveHandler(t, h)
 		conn := dialAndSend(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
 		total := int64(0)
 		for begin := time.Now(); time.Since(begin) < 3*time.Second; {

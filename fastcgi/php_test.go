@@ -164,6 +164,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 			}}
 		}
 		t.Run("an upload of 50 MiB", func(t *testing.T) {
+			skipLoad(t)
 			content := make([]byte, 50<<20)
 			_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
 			for _, chunked := range []bool{false, true} {
@@ -188,6 +189,7 @@ func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 			}
 		})
 		t.Run("a download of 100 MiB", func(t *testing.T) {
+			skipLoad(t)
 			resp, err := s.Client().Get(s.URL + "/download.php")
 			require.NoError(t, err)
 			defer resp.Body.Close()

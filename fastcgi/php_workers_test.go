@@ -191,22 +191,25 @@ func TestPHP_ScriptThatGoesOnDelaysNoResponse(t *testing.T) {
 		"a.php": `<?php header('Content-Length: 5'); echo "hello"; flush(); usleep(1500000); file_put_contents($_GET['f'], 'done');`,
 		"b.php": `<?php echo "next";`,
 	})
-	cl := startPHP(t, "unix").client(t)
-	tr := &Transport{Client: cl, ScriptRoot: root}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
-		Transport: tr,
-	}
-	handler := &Handler{Client: cl, Root: root}
-	defer handler.Close()
-	for name, by := range map[string]http.Handler{"Transport": nil, "ReverseProxy": proxy, "Handler": handler} {
-		hc, url := &http.Client{Transport: tr, Timeout: testTimeout}, "http://php"
-		if by != nil {
-			s := httptest.NewServer(by)
-			defer s.Close()
-			hc, url = s.Client(), s.URL
-		}
-		t.Run(name, func(t *testing.T) {
+	p := startPHP(t, "unix", "pm.max_children = 10")
+	for _, by := range []string{"Transport", "ReverseProxy", "Handler"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			cl := p.client(t)
+			tr := &Transport{Client: cl, ScriptRoot: root}
+			hc, url := &http.Client{Transport: tr, Timeout: testTimeout}, "http://php"
+			switch by {
+			case "ReverseProxy":
+				s := httptest.NewServer(&httputil.ReverseProxy{
+					Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
+					Transport: tr,
+				})
+				defer s.Close()
+				hc, url = s.Client(), s.URL
+			case "Handler":
+				s := serveHandler(t, &Handler{Client: cl, Root: root})
+				hc, url = s.Client(), s.URL
+			}
 			for _, method := range []string{http.MethodGet, http.MethodHead} {
 				f := filepath.Join(t.TempDir(), "f")
 				begin := time.Now()
