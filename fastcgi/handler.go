@@ -36,11 +36,12 @@ import (
 //	400  the request or its body is malformed
 //	408  the HTTP client has stopped sending the body
 //	411  the body has no known length and Client.MaxBufferedBody is negative
-//	413  the body is longer than Client.MaxBufferedBody or http.MaxBytesReader allow
+//	413  the body is longer than Client.MaxBufferedBody or http.MaxBytesReader allows
 //	414  php-fpm does not accept a query this long
 //	431  php-fpm does not accept a header field this long
 //	500  an error of this machine, such as a missing Root
-//	502  the application's response is malformed
+//	502  the application cannot be reached, closes the connection, or sends a malformed
+//	     response
 //	503  the application is overloaded, or no connection was free within
 //	     Options.ConnectTimeout; with Retry-After
 //	504  another timeout
