@@ -97,7 +97,7 @@ func TestHandler_StderrIsLoggedWithoutAResponseToo(t *testing.T) {
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	var logged syncBuffer
 	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
-	for i, query := range []string{"malformed", "nothing", "silent", "gone", "part"} {
+	for i, query := range []string{"malformed", "nothing", "silent", "closes", "part"} {
 		resp, err := s.Client().Get(s.URL + "/a.php?" + query)
 		require.NoError(t, err)
 		_, _ = io.Copy(io.Discard, resp.Body)

@@ -115,7 +115,7 @@ func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
 	h.Client.Options = &client.Options{RecvTimeout: 100 * time.Millisecond}
 	s := serveTestRoot(t, h)
 	for query, want := range map[string]int{
-		"malformed": 502, "gone": 502, "role": 502, "overloaded": 503, "silent": 504, "none": 204,
+		"malformed": 502, "closes": 502, "role": 502, "overloaded": 503, "silent": 504, "none": 204,
 	} {
 		resp, _ := get(t, s, "/a.php?"+query)
 		require.Equal(t, want, resp.StatusCode, query)
@@ -183,11 +183,11 @@ func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
 
 func TestHandler_ClientThatDisconnectsEndsItsRequest(t *testing.T) {
 	t.Parallel()
-	gone := make(chan struct{})
+	disconnected := make(chan struct{})
 	s := serveTestRoot(t, &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		_, _ = io.Copy(io.Discard, a.conn)
-		close(gone)
+		close(disconnected)
 		return false
 	})})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -200,9 +200,9 @@ func TestHandler_ClientThatDisconnectsEndsItsRequest(t *testing.T) {
 	cancel()
 	require.NoError(t, resp.Body.Close())
 	select {
-	case <-gone:
+	case <-disconnected:
 	case <-time.After(testTimeout):
-		t.Fatal("the application was not told")
+		t.Fatal("the connection to the application is still open")
 	}
 }
 

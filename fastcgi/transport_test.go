@@ -120,8 +120,8 @@ func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
 		t.Cleanup(func() { _ = w.Close() })
 		return r
 	}
-	gone := &Client{Network: "unix", Address: filepath.Join(t.TempDir(), "nowhere")}
-	defer gone.Close()
+	unreachable := &Client{Network: "unix", Address: filepath.Join(t.TempDir(), "nowhere")}
+	defer unreachable.Close()
 	for name, test := range map[string]struct {
 		tr   *Transport
 		url  string
@@ -129,9 +129,9 @@ func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
 		size int64
 	}{
 		"no script":               {&Transport{Client: cl}, "http://x/x", strings.NewReader("x"), 1},
-		"no application":          {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), 1},
-		"no application, long":    {&Transport{Client: gone}, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1 << 20},
-		"no application, unknown": {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), -1},
+		"no application":          {&Transport{Client: unreachable}, "http://x/a.php", strings.NewReader("x"), 1},
+		"no application, long":    {&Transport{Client: unreachable}, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1 << 20},
+		"no application, unknown": {&Transport{Client: unreachable}, "http://x/a.php", strings.NewReader("x"), -1},
 		"malformed answer":        {tr, "http://x/a.php", strings.NewReader("x"), 1},
 		"too short":               {tr, "http://x/a.php", strings.NewReader("x"), 2},
 		"too long":                {tr, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1<<20 - 1},
@@ -242,13 +242,13 @@ func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
 // everything.
 func TestTransport_CloseAndContextEndReads(t *testing.T) {
 	t.Parallel()
-	gone := make(chan struct{}, 10)
+	disconnected := make(chan struct{}, 10)
 	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["QUERY_STRING"] != "silent" {
 			a.write(t, appendStream(nil, typeStdout, []byte("A: b\n\npart")))
 		}
 		_, _ = io.Copy(io.Discard, a.conn)
-		gone <- struct{}{}
+		disconnected <- struct{}{}
 		return false
 	})
 	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv"}}
@@ -272,7 +272,7 @@ func TestTransport_CloseAndContextEndReads(t *testing.T) {
 		require.ErrorIs(t, <-over, errBodyClosed)
 		_, err = resp.Body.Read(make([]byte, 1))
 		require.ErrorIs(t, err, errBodyClosed)
-		<-gone
+		<-disconnected
 	}
 	for _, query := range []string{"silent", "part"} {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -284,14 +284,14 @@ func TestTransport_CloseAndContextEndReads(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 		}
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		<-gone
+		<-disconnected
 		cancel()
 	}
 	hc.Timeout = 50 * time.Millisecond
 	_, err := hc.Get("http://x/a.php?silent") //nolint:bodyclose // there is none
 	var late interface{ Timeout() bool }
 	require.True(t, errors.As(err, &late) && late.Timeout(), err)
-	<-gone
+	<-disconnected
 }
 
 // An httputil.ReverseProxy with a Transport serves php-fpm: bodies of known and unknown
