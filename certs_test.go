@@ -21,17 +21,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A cert is a certificate that a test has made, with its key and what a server
-// has to send with it.
+// A cert is a certificate made by a test, with its key and its chain.
 type cert struct {
 	*x509.Certificate
 	key   crypto.Signer
-	above []*cert // its issuers up to the root, which is not among them
-	root  *cert   // itself for a root
+	above []*cert // its issuers, without the root
+	root  *cert   // of a root: itself
 }
 
-// certTemplate is a certificate before it is signed: for a server on this
-// machine and in date, unless change says otherwise.
+// certTemplate returns an unsigned certificate: valid now and for a server on this machine,
+// unless change says otherwise.
 func certTemplate(t testing.TB, name string, change func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
@@ -52,14 +51,14 @@ func certTemplate(t testing.TB, name string, change func(*x509.Certificate)) *x5
 	return template
 }
 
-// authority makes of a template one that can sign others.
+// authority makes a template a certificate authority.
 func authority(c *x509.Certificate) {
 	c.IsCA, c.BasicConstraintsValid = true, true
 	c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	c.ExtKeyUsage, c.DNSNames, c.IPAddresses = nil, nil, nil
 }
 
-// newRoot makes an authority that nobody has signed.
+// newRoot makes a self-signed certificate authority.
 func newRoot(t testing.TB, name string) *cert {
 	t.Helper()
 	return selfSigned(t, name, authority)
@@ -74,8 +73,7 @@ func selfSigned(t testing.TB, name string, change func(*x509.Certificate)) *cert
 	return c
 }
 
-// issue signs a certificate: a server's, or with authority for a change an
-// intermediate's.
+// issue signs a server's certificate, or with authority as change an intermediate's.
 func (c *cert) issue(t testing.TB, name string, change func(*x509.Certificate)) *cert {
 	t.Helper()
 	return c.issueFor(t, name, newKey(t), change)
@@ -107,7 +105,7 @@ func sign(t testing.TB, template, parent *x509.Certificate, key, with crypto.Sig
 	return c
 }
 
-// pair is the certificate as a server of crypto/tls takes it.
+// pair returns the certificate and its chain for a crypto/tls server.
 func (c *cert) pair() tls.Certificate {
 	p := tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.key, Leaf: c.Certificate}
 	for _, a := range c.above {
@@ -131,7 +129,7 @@ func (c *cert) keyPEM(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-// files writes the chain, the key and the root's certificate.
+// files writes the chain, the key and the root's certificate to PEM files.
 func (c *cert) files(t testing.TB) (chain, key, ca string) {
 	t.Helper()
 	return tempFile(t, "chain.pem", c.certPEM()), tempFile(t, "key.pem", c.keyPEM(t)), tempFile(t, "ca.pem", c.root.certPEM())
@@ -144,7 +142,7 @@ func tempFile(t testing.TB, name string, data []byte) string {
 	return path
 }
 
-// revoke makes a list of the certificates that c, an issuer, has revoked.
+// revoke makes a revocation list of c, an issuer, with the given certificates.
 func (c *cert) revoke(t testing.TB, change func(*x509.RevocationList), revoked ...*cert) []byte {
 	t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}
@@ -160,7 +158,7 @@ func (c *cert) revoke(t testing.TB, change func(*x509.RevocationList), revoked .
 	return der
 }
 
-// criticalExtension is one that means: do not use this unless you know me.
+// criticalExtension is an unknown critical extension: a verifier has to reject it.
 func criticalExtension(arc int) []pkix.Extension {
 	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, arc}, Critical: true, Value: []byte{0x30, 0}}}
 }
