@@ -46,7 +46,7 @@ func TestDemo_ShowsEveryNetworkAndFailure(t *testing.T) {
 	}
 	for _, f := range []struct{ network, what, sent, got, is, says string }{
 		{"tcp", "incomplete reply", sent, `"hello,"`, "io.ErrUnexpectedEOF", "unexpected EOF"},
-		{"udp", "truncated datagram", sent, sent, "*client.TruncatedError, 12 bytes lost", "datagram of 24 bytes cut to 12"},
+		{"udp", "truncated datagram", sent, sent, "*client.TruncatedError, 12 bytes lost", "datagram of 24 bytes truncated to 12"},
 		{"tcp", "timeout", sent, `""`, "os.ErrDeadlineExceeded", "i/o timeout"},
 		{"tcp", "connection refused", `""`, `""`, "unix.ECONNREFUSED", "connection refused"},
 	} {
