@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openUnnamed makes a file that never has a name (open(2), O_TMPFILE). Not all file
-// systems have those.
+// openUnnamed opens a file that never has a name (open(2), O_TMPFILE). It fails on file
+// systems that do not support this.
 func openUnnamed(dir string) (*os.File, error) {
 	return os.OpenFile(dir, os.O_RDWR|os.O_EXCL|unix.O_TMPFILE, 0o600)
 }

@@ -15,29 +15,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scripts writes a directory of scripts.
-func scripts(t testing.TB, contents map[string]string) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	for name, text := range contents {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-	}
-	return dir
-}
-
-// asking is a request for a script by GET.
-func asking(script string) *Request {
-	return &Request{Repeatable: true, Params: map[string]string{
+// newScriptRequest returns a GET request for a script.
+func newScriptRequest(script string) *Request {
+	return &Request{Idempotent: true, Params: map[string]string{
 		"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": script, "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/",
 	}}
 }
 
-// After fastcgi_finish_request a script goes on writing on the connection that was kept,
-// and php-fpm sends that. Whether it comes before the next request is sent or after, the
-// next answer has none of it: no page, no cookie, no line for the log.
-func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
+// After fastcgi_finish_request a script may write more, and php-fpm sends that on the
+// connection. Whether it arrives before or after the next request is sent, the next
+// response contains none of it: no page, no cookie, no line of the log.
+func TestPHP_OutputAfterFinishRequestIsInNoOtherResponse(t *testing.T) {
+	t.Parallel()
 	const later = `echo "answer of A"; fastcgi_finish_request(); usleep($pause); `
-	root := scripts(t, map[string]string{
+	root := writeFiles(t, map[string]string{
 		"page.php":   later + `echo "Content-Type: text/html\r\nSet-Cookie: session=of-A\r\n\r\nthe private page of A\n", str_repeat('.', 20000);`,
 		"status.php": later + `echo "Status: 500 of A\r\n\r\n"; flush();`,
 		"debug.php":  later + `echo str_repeat("debug of A\n", 20000);`,
@@ -56,24 +47,24 @@ func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
 		var reused uint64
 		for _, pause := range []time.Duration{0, time.Millisecond, 100 * time.Millisecond} {
 			for _, name := range []string{"page.php", "status.php", "debug.php", "log.php", "fatal.php"} {
-				a := asking(filepath.Join(root, name))
+				a := newScriptRequest(filepath.Join(root, name))
 				a.Params["PAUSE"] = fmt.Sprint(pause.Microseconds())
 				for range 3 {
-					_, body, err := whole(cl, a)
+					_, body, err := doAndRead(cl, a)
 					require.NoError(t, err)
 					require.Equal(t, "answer of A", body)
-					var said bytes.Buffer
-					b := asking(filepath.Join(root, "b.php"))
-					b.Stderr = func(p []byte) { said.Write(p) }
-					resp, body, err := whole(cl, b)
+					var stderr bytes.Buffer
+					b := newScriptRequest(filepath.Join(root, "b.php"))
+					b.Stderr = func(p []byte) { stderr.Write(p) }
+					resp, body, err := doAndRead(cl, b)
 					require.NoError(t, err, "%s, %v", name, pause)
 					require.Equal(t, "answer of B", body)
 					require.Equal(t, 200, resp.StatusCode)
 					require.Equal(t, "B", resp.Header.Get("X-Is"))
 					require.Empty(t, resp.Header.Values("Set-Cookie"))
-					require.Contains(t, said.String(), "log of B")
-					require.NotContains(t, said.String(), "of A")
-					require.Equal(t, said.String(), string(resp.Stderr()))
+					require.Contains(t, stderr.String(), "log of B")
+					require.NotContains(t, stderr.String(), "of A")
+					require.Equal(t, stderr.String(), string(resp.Stderr()))
 				}
 			}
 			reused = cl.Stats().Reuses
@@ -82,29 +73,30 @@ func TestWhatAScriptWritesAfterItsAnswerIsInNoOtherAnswer(t *testing.T) {
 	})
 }
 
-// A record of any id but the request's own is skipped wherever it comes: of an earlier
-// request, of none, of id 0; and the connection is good afterwards.
-func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
+// A record with another ID is dropped wherever it arrives, be it of an earlier request, of
+// an unknown one or of ID 0. The connection stays usable.
+func TestRecords_OfOtherRequestsAreSkipped(t *testing.T) {
+	t.Parallel()
 	of := func(id uint16, typ recordType, text string) []byte { return appendRecord(nil, typ, id, []byte(text)) }
 	strangers := func(old uint16) []byte {
 		var p []byte
 		for _, id := range []uint16{old, 999, 65535, 0} {
-			for _, typ := range []recordType{stdout, stderr, endRequest, unknownType, getValuesResult, stdin, 99} {
+			for _, typ := range []recordType{typeStdout, typeStderr, typeEndRequest, typeUnknown, typeGetValuesResult, typeStdin, 99} {
 				p = append(p, of(id, typ, "A: secret\r\n\r\nsecret")...)
 			}
-			p = append(p, of(id, endRequest, "\x00\x00\x00\x00\x00\x00\x00\x00")...)
-			p = append(p, of(id, endRequest, "\x00\x00\x00\x00\x02\x00\x00\x00")...)
-			p = append(p, of(id, stdout, "")...)
-			p = append(p, of(id, stderr, "")...)
+			p = append(p, of(id, typeEndRequest, "\x00\x00\x00\x00\x00\x00\x00\x00")...)
+			p = append(p, of(id, typeEndRequest, "\x00\x00\x00\x00\x02\x00\x00\x00")...)
+			p = append(p, of(id, typeStdout, "")...)
+			p = append(p, of(id, typeStderr, "")...)
 		}
 		return p
 	}
 	var ids []uint16
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		ids = append(ids, a.id)
 		own := [][]byte{
-			of(a.id, stderr, "own "), of(a.id, stdout, "X-Is: own\r\n"), of(a.id, stdout, "\r\nfirst"), of(a.id, stdout, "second"),
-			of(a.id, stdout, ""), of(a.id, stderr, ""), of(a.id, endRequest, "\x00\x00\x00\x07\x00\x00\x00\x00"),
+			of(a.id, typeStderr, "own "), of(a.id, typeStdout, "X-Is: own\r\n"), of(a.id, typeStdout, "\r\nfirst"), of(a.id, typeStdout, "second"),
+			of(a.id, typeStdout, ""), of(a.id, typeStderr, ""), of(a.id, typeEndRequest, "\x00\x00\x00\x07\x00\x00\x00\x00"),
 		}
 		for _, p := range own {
 			_, _ = a.conn.Write(append(strangers(a.id-1), p...))
@@ -112,7 +104,7 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 		return true
 	})
 	for i := range 3 {
-		resp, body, err := whole(cl, &Request{Repeatable: true})
+		resp, body, err := doAndRead(cl, &Request{Idempotent: true})
 		require.NoError(t, err)
 		require.Equal(t, "firstsecond", body)
 		require.Equal(t, http.Header{"X-Is": {"own"}}, resp.Header)
@@ -123,13 +115,14 @@ func TestRecordsOfOtherRequestsAreSkipped(t *testing.T) {
 	require.Equal(t, []uint16{1, 2, 3}, ids)
 }
 
-func TestIDsComeAgainAfterAllOthers(t *testing.T) {
+func TestRequestID_StartsAgainAfter65535(t *testing.T) {
+	t.Parallel()
 	for requests, id := range map[int]uint16{0: 1, 1: 2, 65534: 65535, 65535: 1, 65536: 2, 2*65535 - 1: 65535} {
-		require.Equal(t, id, idAfter(requests), requests)
+		require.Equal(t, id, requestIDAfter(requests), requests)
 	}
-	head, err := appendHead(nil, &Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
+	head, err := appendBeginAndParams(nil, &Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
 	require.NoError(t, err)
-	setID(head, 65535)
+	setRequestID(head, 65535)
 	records := 0
 	for r := bytes.NewReader(head); r.Len() > 0; records++ {
 		_, id, _, err := readRecord(r)
@@ -139,15 +132,16 @@ func TestIDsComeAgainAfterAllOthers(t *testing.T) {
 	require.Greater(t, records, 4)
 }
 
-// A script that writes for ever after its answer is no sign of life of the next request,
-// which ends at its limit, and is not sent again.
-func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
-	for _, size := range []int{0, 1 << 20} { // with a body that goes out on its own, too
+// The output of an earlier script does not extend RecvTimeout of the next request, which
+// is not sent again.
+func TestRecords_OfOtherRequestsDoNotExtendRecvTimeout(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 1 << 20} { // without and with an upload
 		requests := 0
-		cl := application(t, func(a *asked) bool {
+		cl := newApplication(t, func(a *appRequest) bool {
 			requests++
 			for {
-				if _, err := a.conn.Write(appendRecord(nil, stdout, 999, []byte("late"))); err != nil {
+				if _, err := a.conn.Write(appendRecord(nil, typeStdout, 999, []byte("late"))); err != nil {
 					return false
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -155,15 +149,15 @@ func TestRecordsOfOtherRequestsDoNotExtendALimit(t *testing.T) {
 		})
 		cl.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
 		begin := time.Now()
-		r := &Request{Repeatable: true}
+		r := &Request{Idempotent: true}
 		if size > 0 {
-			r.Body, r.ContentLength = io.LimitReader(zeros{}, int64(size)), int64(size)
+			r.Body, r.ContentLength = io.LimitReader(zeroReader{}, int64(size)), int64(size)
 		}
-		_, _, err := whole(cl, r)
+		_, _, err := doAndRead(cl, r)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.ErrorContains(t, err, "of other requests")
 		require.GreaterOrEqual(t, time.Since(begin), 300*time.Millisecond)
-		require.Less(t, time.Since(begin), enough/2)
+		require.Less(t, time.Since(begin), testTimeout/2)
 		require.Equal(t, 1, requests)
 	}
 }

@@ -3,6 +3,7 @@ package fastcgi
 import (
 	"bytes"
 	"encoding/binary"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -16,12 +17,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const enough = 20 * time.Second
+// testTimeout is longer than anything that should happen in a test takes.
+const testTimeout = 20 * time.Second
 
-func TestMain(m *testing.M) { testleak.Main(m) }
+// TestMain runs more tests at the same time than there are CPUs, unless -parallel is set:
+// most of them wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("8")
+	}
+	testleak.Main(m)
+}
 
-// asked is a request as an application that is only a test gets it.
-type asked struct {
+// An appRequest is a request that a test application has received.
+type appRequest struct {
 	conn   net.Conn
 	number int    // of the request on its connection
 	id     uint16 // of the request
@@ -29,40 +39,40 @@ type asked struct {
 	body   []byte
 }
 
-// write writes pieces of an answer: records of requestID get the id of the request.
-func (a *asked) write(_ testing.TB, pieces ...[]byte) {
+// write writes pieces of a response. Records of firstRequestID get the request's ID.
+func (a *appRequest) write(_ testing.TB, pieces ...[]byte) {
 	for _, p := range pieces {
-		if _, err := a.conn.Write(a.own(p)); err != nil {
-			return // the client may be gone
+		if _, err := a.conn.Write(a.withID(p)); err != nil {
+			return // the client may have closed the connection
 		}
 	}
 }
 
-func (a *asked) own(p []byte) []byte {
+func (a *appRequest) withID(p []byte) []byte {
 	p = bytes.Clone(p)
 	for rest := p; len(rest) >= headerLen; {
-		if binary.BigEndian.Uint16(rest[2:]) == requestID {
+		if binary.BigEndian.Uint16(rest[2:]) == firstRequestID {
 			binary.BigEndian.PutUint16(rest[2:], a.id)
 		}
-		n, _ := framing.Func(rest)
+		n, _ := recordFraming.Func(rest)
 		rest = rest[min(n, len(rest)):]
 	}
 	return p
 }
 
-// out is a response that is whole.
-func out(body string) [][]byte {
+// okResponse returns the records of a complete response.
+func okResponse(body string) [][]byte {
 	return [][]byte{
-		appendStream(nil, stdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
-		appendRecord(nil, stdout, requestID, nil), end(0, 0),
+		appendStream(nil, typeStdout, []byte("Content-Type: text/plain\r\n\r\n"+body)),
+		appendRecord(nil, typeStdout, firstRequestID, nil), endRecord(0, 0),
 	}
 }
 
-func end(app uint32, protocol byte) []byte {
-	return appendRecord(nil, endRequest, requestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
+func endRecord(app uint32, protocol byte) []byte {
+	return appendRecord(nil, typeEndRequest, firstRequestID, append(binary.BigEndian.AppendUint32(nil, app), protocol, 0, 0, 0))
 }
 
-// readRecord is a second opinion of what a record is.
+// readRecord parses a record without the package's own parser.
 func readRecord(r io.Reader) (recordType, uint16, []byte, error) {
 	var h [headerLen]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -75,9 +85,9 @@ func readRecord(r io.Reader) (recordType, uint16, []byte, error) {
 	return recordType(h[1]), binary.BigEndian.Uint16(h[2:]), content[:binary.BigEndian.Uint16(h[4:])], nil
 }
 
-// application answers each request by a function, which has the connection until it
-// returns false.
-func application(t testing.TB, answer func(a *asked) bool) *Client {
+// newApplication starts a test application and returns a Client of it. It calls answer for
+// each request, and closes the connection when answer returns false.
+func newApplication(t testing.TB, answer func(a *appRequest) bool) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	require.NoError(t, err)
@@ -96,7 +106,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 			wg.Go(func() {
 				defer conn.Close()
 				for n := 0; ; n++ {
-					a := &asked{conn: conn, number: n}
+					a := &appRequest{conn: conn, number: n}
 					if a.read() != nil || !answer(a) {
 						return
 					}
@@ -104,7 +114,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 			})
 		}
 	})
-	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: testTimeout}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()
@@ -118,7 +128,7 @@ func application(t testing.TB, answer func(a *asked) bool) *Client {
 	return cl
 }
 
-func (a *asked) read() error {
+func (a *appRequest) read() error {
 	var pairs []byte
 	for {
 		typ, id, content, err := readRecord(a.conn)
@@ -127,52 +137,53 @@ func (a *asked) read() error {
 		}
 		a.id = id
 		switch {
-		case typ == params && len(content) > 0:
+		case typ == typeParams && len(content) > 0:
 			pairs = append(pairs, content...)
-		case typ == params:
+		case typ == typeParams:
 			if a.params, err = parsePairs(pairs); err != nil {
 				return err
 			}
 			if a.params["STREAM"]+a.params["HTTP_STREAM"] != "" {
 				return nil // the test reads the body itself
 			}
-		case typ == stdin && len(content) > 0:
+		case typ == typeStdin && len(content) > 0:
 			a.body = append(a.body, content...)
-		case typ == stdin:
+		case typ == typeStdin:
 			return nil
 		}
 	}
 }
 
-// goResponder is the standard library's server.
-func goResponder(t testing.TB, h http.Handler) *Client {
+// newNetHTTPFCGI starts an application of net/http/fcgi and returns a Client of it.
+func newNetHTTPFCGI(t testing.TB, h http.Handler) *Client {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	require.NoError(t, err)
-	kept := &keptListener{Listener: ln}
+	listener := &trackingListener{Listener: ln}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = fcgi.Serve(kept, h)
+		_ = fcgi.Serve(listener, h)
 	}()
-	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: enough}
+	cl := &Client{Network: "unix", Address: ln.Addr().String(), IdleTimeout: testTimeout}
 	t.Cleanup(func() {
 		_ = cl.Close()
 		_ = ln.Close()
-		kept.closeAll()
+		listener.closeAll()
 		<-served
 	})
 	return cl
 }
 
-// A keptListener can close what it has accepted: fcgi.Serve does not.
-type keptListener struct {
+// A trackingListener can close the connections that it has accepted, which fcgi.Serve does
+// not.
+type trackingListener struct {
 	net.Listener
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-func (l *keptListener) Accept() (net.Conn, error) {
+func (l *trackingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err == nil {
 		l.mu.Lock()
@@ -182,7 +193,7 @@ func (l *keptListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-func (l *keptListener) closeAll() {
+func (l *trackingListener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, conn := range l.conns {

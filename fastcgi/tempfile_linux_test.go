@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A process that was killed between the making of a file and its removal left it behind.
-func TestATemporaryFileNeverHasAName(t *testing.T) {
-	t.Setenv("TMPDIR", "/dev/shm") // a tmpfs
-	f, err := temporaryFile()
+// A process that was killed between creating a file and removing its name left the file
+// behind.
+func TestTempFile_NeverHasAName(t *testing.T) {
+	t.Setenv("TMPDIR", "/dev/shm") // always a tmpfs
+	f, err := createTemp()
 	require.NoError(t, err)
 	defer f.Close()
 	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))

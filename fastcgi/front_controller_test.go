@@ -13,14 +13,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// frontSites are small sites in the shapes of programs with a front controller.
-var frontSites = map[string]struct {
+// frontControllers are small sites that work like well-known programs with a front
+// controller.
+var frontControllers = map[string]struct {
 	files map[string]string
 	root  string
 	paths []string
 	posts []string
 }{
-	// WordPress has scripts beside the front controller, and parses REQUEST_URI,
+	// WordPress has scripts next to the front controller, and parses REQUEST_URI,
 	// PATH_INFO and PHP_SELF.
 	"WordPress": {
 		files: map[string]string{
@@ -39,7 +40,8 @@ var frontSites = map[string]struct {
 		},
 		posts: []string{"/wp-login.php", "/wp-comments", "/wp-admin/?a=b"},
 	},
-	// Laravel has the front controller in public, and its environment from the server.
+	// Laravel has the front controller in public, and reads its environment from the
+	// parameters.
 	"Laravel": {
 		root: "public",
 		files: map[string]string{
@@ -50,7 +52,7 @@ var frontSites = map[string]struct {
 		paths: []string{"/", "/users/1/edit?tab=a&tab=b", "/css/app.css", "/robots.txt", "/api/users?filter[name]=x", "/index.php", "/index.php/users/2"},
 		posts: []string{"/api/users?x=1", "/"},
 	},
-	// Symfony finds its base path out from SCRIPT_NAME, SCRIPT_FILENAME and REQUEST_URI.
+	// Symfony derives its base path from SCRIPT_NAME, SCRIPT_FILENAME and REQUEST_URI.
 	"Symfony": {
 		root: "public",
 		files: map[string]string{
@@ -67,13 +69,14 @@ header('X-Debug-Token: 1'); echo "base=$base info=", $info ?: '/', ' ', json_enc
 	},
 }
 
-// One field is try_files $uri $uri/ /index.php?$query_string.
-func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
-	for name, site := range frontSites {
+// Handler.Fallback does what try_files $uri $uri/ /index.php?$query_string does.
+func TestHandler_FrontControllersAreServedAsByNginx(t *testing.T) {
+	t.Parallel()
+	for name, site := range frontControllers {
 		t.Run(name, func(t *testing.T) {
 			p := startPHP(t, "unix", "pm.max_children = 10")
-			root := filepath.Join(files(t, site.files), site.root)
-			nginx := nginxBefore(t, p, root,
+			root := filepath.Join(writeFiles(t, site.files), site.root)
+			nginx := startNginx(t, p, root,
 				"location / { try_files $uri $uri/ /index.php?$query_string; }",
 				`location ~ ^.+\.php(/|$) { fastcgi_pass php; }`, `location ~ /\.(?!well-known) { return 404; }`)
 			ask := func(base, method, path, body string) string {
@@ -89,12 +92,12 @@ func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
 				to, err := url.Parse(resp.Header.Get("Location"))
 				require.NoError(t, err)
 				if resp.StatusCode == http.StatusMovedPermanently {
-					b = nil // its page is the server's own
+					b = nil // each server has its own page
 				}
 				return fmt.Sprintf("%d %s %s %s %s", resp.StatusCode, to.RequestURI(), resp.Header.Values("Set-Cookie"), resp.Header.Get("X-Debug-Token"), b)
 			}
 			for _, fallback := range []string{"/index.php", "/index.php?$query_string", "/index.php$is_args$args"} {
-				s := serving(t, &Handler{Client: p.client(t), Root: root, Fallback: fallback, Params: func(*http.Request) map[string]string { return map[string]string{"APP_ENV": "prod"} }})
+				s := serveHandler(t, &Handler{Client: p.client(t), Root: root, Fallback: fallback, Params: func(*http.Request) map[string]string { return map[string]string{"APP_ENV": "prod"} }})
 				for _, path := range site.paths {
 					want := ask(nginx, http.MethodGet, path, "")
 					require.Equal(t, want, ask(s.URL, http.MethodGet, path, ""), path)
@@ -108,28 +111,30 @@ func TestFrontControllersAreServedAsNginxDoes(t *testing.T) {
 	}
 }
 
-func TestAFallbackThatIsNoScriptIsAnError(t *testing.T) {
+func TestHandler_FallbackThatIsNotAScriptIsAnError(t *testing.T) {
+	t.Parallel()
 	for _, fallback := range []string{"index.php", "/index.html", "/index.php?q=$uri", "/index.php?x", "=404"} {
-		var said strings.Builder
-		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, Log: logTo(&said)}
-		s := serving(t, h)
+		var logged strings.Builder
+		h := &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: fallback, ErrorLog: newLogger(&logged)}
+		s := serveHandler(t, h)
 		resp, _ := get(t, s, "/x")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
-		require.Contains(t, said.String(), "set it to one like /index.php")
+		require.Contains(t, logged.String(), "set it to one such as /index.php")
 	}
-	var said strings.Builder
-	s := serving(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", Log: logTo(&said)})
+	var logged strings.Builder
+	s := serveHandler(t, &Handler{Client: &Client{}, Root: t.TempDir(), Fallback: "/index.php", ErrorLog: newLogger(&logged)})
 	resp, _ := get(t, s, "/x")
 	require.Equal(t, http.StatusNotFound, resp.StatusCode)
-	require.Contains(t, said.String(), "no Fallback /index.php")
+	require.Contains(t, logged.String(), "Fallback /index.php does not exist")
 }
 
-// Laravel's storage:link makes a link that leads out of public.
-func TestALinkOutOfTheRootIsFollowedIfThatIsWanted(t *testing.T) {
-	base := files(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
+// Laravel's storage:link creates a link that leads out of public.
+func TestHandler_FollowSymlinksFollowsLinksOutOfTheRoot(t *testing.T) {
+	t.Parallel()
+	base := writeFiles(t, map[string]string{"public/index.php": "", "storage/app/public/a.txt": "stored"})
 	require.NoError(t, os.Symlink(filepath.Join(base, "storage/app/public"), filepath.Join(base, "public/storage")))
 	for _, follow := range []bool{false, true} {
-		s := serving(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowLinks: follow})
+		s := serveHandler(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "public"), FollowSymlinks: follow})
 		resp, _ := get(t, s, "/storage/a.txt")
 		require.Equal(t, follow, resp.StatusCode == http.StatusOK)
 	}
