@@ -218,7 +218,7 @@ type plan struct {
 // plan refuses what n's sockets do not have.
 func (o *Options) plan(n network) (*plan, error) {
 	if o.TLS != nil && !n.isStream() {
-		return nil, &OptionError{Option: "TLS", Reason: "only streams have it"}
+		return nil, &OptionError{Option: "TLS", Reason: "is for streams: for udp use dtls.Dial of the module github.com/blocksock/client/dtls"}
 	}
 	err := o.sensible()
 	if err == nil {
