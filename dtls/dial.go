@@ -84,8 +84,7 @@ func handshake(ctx context.Context, socket *client.Client, network string, opts 
 		s.rethrow()
 		return nil, &client.TLSError{ServerName: s.name, Err: handshakeError(ctx, err)}
 	}
-	w.secured.Store(true)
-	w.waits.Store(false)
+	w.secure()
 	c := newConn(w, p, e, network, opts)
 	c.state = s.state(p)
 	return c, nil

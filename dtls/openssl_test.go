@@ -129,4 +129,3 @@ func freePort(t testing.TB) string {
 	defer conn.Close()
 	return conn.LocalAddr().String()
 }
-

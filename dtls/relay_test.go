@@ -1,7 +1,10 @@
 package dtls_test
 
 import (
+	"bytes"
+	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,8 +18,10 @@ import (
 type relay struct {
 	addr               string
 	toServer, toClient *counter
-	front, back        *net.UDPConn
+	front, back        atomic.Pointer[net.UDPConn] // towards the client, towards the server
 	client             atomic.Pointer[net.UDPAddr]
+	server             *net.UDPAddr
+	running            sync.WaitGroup
 }
 
 type fate func(n int, datagram []byte) [][]byte
@@ -26,7 +31,7 @@ type counter struct {
 	mu      sync.Mutex
 	in, out int
 	fate    fate
-	seen    func([]byte)
+	seen    [][]byte // datagrams that came in
 }
 
 func (c *counter) set(f fate) {
@@ -41,6 +46,12 @@ func (c *counter) counts() (in, out int) {
 	return c.in, c.out
 }
 
+// settles waits until so many datagrams have come in.
+func (c *counter) settles(t testing.TB, in int) {
+	t.Helper()
+	eventually(t, func() bool { n, _ := c.counts(); return n >= in }, fmt.Sprintf("%d datagrams", in))
+}
+
 func (c *counter) pass(datagram []byte) [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,38 +60,90 @@ func (c *counter) pass(datagram []byte) [][]byte {
 		out = c.fate(c.in, datagram)
 	}
 	c.in++
+	c.seen = append(c.seen, datagram)
 	c.out += len(out)
 	return out
+}
+
+// sizes returns the longest and the shortest datagram that came in.
+func (c *counter) sizes() (longest, shortest int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, p := range c.seen {
+		longest = max(longest, len(p))
+		if i == 0 || len(p) < shortest {
+			shortest = len(p)
+		}
+	}
+	return longest, shortest
+}
+
+// has reports whether bytes came in.
+func (c *counter) has(p []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.seen, func(datagram []byte) bool { return bytes.Contains(datagram, p) })
+}
+
+// sent reports whether the client has sent a datagram that begins with such a record.
+func (r *relay) sent(kind byte) bool {
+	r.toServer.mu.Lock()
+	defer r.toServer.mu.Unlock()
+	return slices.ContainsFunc(r.toServer.seen, func(datagram []byte) bool { return datagram[0] == kind })
 }
 
 func newRelay(t testing.TB, server string, toServer, toClient fate) *relay {
 	t.Helper()
 	to, err := net.ResolveUDPAddr("udp", server)
 	require.NoError(t, err)
-	r := &relay{toServer: &counter{fate: toServer}, toClient: &counter{fate: toClient}}
-	r.front, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	require.NoError(t, err)
-	r.back, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	require.NoError(t, err)
-	r.addr = r.front.LocalAddr().String()
-	var done sync.WaitGroup
-	done.Go(func() {
-		r.forward(r.front, r.toServer, func(from *net.UDPAddr, p []byte) {
-			r.client.Store(from)
-			_, _ = r.back.WriteToUDP(p, to) // an error is a loss
-		})
-	})
-	done.Go(func() {
-		r.forward(r.back, r.toClient, func(_ *net.UDPAddr, p []byte) {
-			_, _ = r.front.WriteToUDP(p, r.client.Load())
-		})
-	})
+	r := &relay{toServer: &counter{fate: toServer}, toClient: &counter{fate: toClient}, server: to}
+	r.openFront(t, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	r.openBack(t)
+	r.addr = r.front.Load().LocalAddr().String()
 	t.Cleanup(func() {
-		_, _ = r.front.Close(), r.back.Close()
-		done.Wait()
+		_, _ = r.front.Load().Close(), r.back.Load().Close()
+		r.running.Wait()
 	})
 	return r
 }
+
+// openFront opens the side of the client.
+func (r *relay) openFront(t testing.TB, addr *net.UDPAddr) {
+	t.Helper()
+	front, err := net.ListenUDP("udp", addr)
+	require.NoError(t, err)
+	r.front.Store(front)
+	r.running.Go(func() {
+		r.forward(front, r.toServer, func(from *net.UDPAddr, p []byte) {
+			r.client.Store(from)
+			_, _ = r.back.Load().WriteToUDP(p, r.server) // an error is a loss
+		})
+	})
+}
+
+// openBack opens the side of the server, with a new address.
+func (r *relay) openBack(t testing.TB) {
+	t.Helper()
+	back, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	r.back.Store(back)
+	r.running.Go(func() {
+		r.forward(back, r.toClient, func(_ *net.UDPAddr, p []byte) {
+			_, _ = r.front.Load().WriteToUDP(p, r.client.Load())
+		})
+	})
+}
+
+// rebind gives the client another address, as a NAT may. The old one is gone.
+func (r *relay) rebind(t testing.TB) {
+	t.Helper()
+	old := r.back.Load()
+	r.openBack(t)
+	_ = old.Close()
+}
+
+// closeFront takes away the address that the client sends to.
+func (r *relay) closeFront() { _ = r.front.Load().Close() }
 
 func (r *relay) forward(from *net.UDPConn, c *counter, send func(*net.UDPAddr, []byte)) {
 	buf := make([]byte, 1<<16)
@@ -106,8 +169,6 @@ func lose(numbers ...int) fate {
 		return [][]byte{datagram}
 	}
 }
-
-func loseAll(int, []byte) [][]byte { return nil }
 
 // double sends each datagram twice.
 func double(_ int, datagram []byte) [][]byte { return [][]byte{datagram, datagram} }

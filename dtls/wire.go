@@ -1,11 +1,15 @@
 package dtls
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/blocksock/client"
 	"golang.org/x/sys/unix"
@@ -17,9 +21,6 @@ type wire struct {
 	*client.Client
 	mtu int // 0: what the kernel takes
 
-	// secured is set when the handshake is over.
-	secured atomic.Bool
-
 	// waits is set while a write may wait for room: in the handshake, and in a Send. What
 	// pion sends by itself later, an alert, goes out at once or not at all, so that no Send
 	// and no Close waits behind it.
@@ -27,33 +28,104 @@ type wire struct {
 
 	buf  []byte // the last datagram, as much as fitted into pion's buffer
 	rest []byte // what is left of it to read
+
+	mu      sync.Mutex
+	secured bool     // the handshake is over
+	early   [][]byte // records that have arrived before
+}
+
+// maxEarly is how many records are kept that arrive before the end of the handshake.
+const maxEarly = 64
+
+// secure is called at the end of the handshake.
+func (w *wire) secure() {
+	w.waits.Store(false)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.secured = true
+	if len(w.early) > 0 {
+		_ = w.SetReadDeadline(time.Unix(1, 0)) // it ends the Read that ReadFrom is in
+	}
 }
 
 // ReadFrom reads the next record into p, pion's buffer of 8,192 bytes. It is an error if a
 // record of the connection is longer. It does not end the connection.
 func (w *wire) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
-		if len(w.rest) == 0 {
-			n, err := w.Read(p)
-			var cut *client.TruncatedError
-			if err != nil && !errors.As(err, &cut) {
-				return 0, nil, err
-			}
-			w.buf = append(w.buf[:0], p[:n]...)
-			w.rest = w.buf
+		if record, ok := w.takeEarly(); ok {
+			return copy(p, record), w.RemoteAddr(), nil
+		}
+		if err := w.receive(p); err != nil {
+			return 0, nil, err
 		}
 		record, size := nextRecord(w.rest)
 		w.rest = w.rest[len(record):]
-		switch secured := w.secured.Load(); {
-		case len(record) == 0: // none, or a part of one
+		secured := w.isSecured()
+		switch {
+		case len(record) == 0: // none, or a part of a header
 			w.rest = nil
 		case !admissible(record, secured):
-		case len(record) == size:
-			return copy(p, record), w.RemoteAddr(), nil
 		case secured && size > len(p):
 			return 0, nil, fmt.Errorf("record of %d bytes is lost: the server must send no more than %d, header included: %w", size, len(p), unix.EMSGSIZE)
+		case len(record) < size:
+		case w.keepEarly(record):
+		default:
+			return copy(p, record), w.RemoteAddr(), nil
 		}
 	}
+}
+
+// receive receives a datagram if all of the last one was read.
+func (w *wire) receive(p []byte) error {
+	if len(w.rest) > 0 {
+		return nil
+	}
+	n, err := w.Read(p)
+	var cut *client.TruncatedError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && w.isSecured():
+		// Of secure. If it is pion's, which ends the connection, pion closes the socket next.
+		return w.SetReadDeadline(time.Time{})
+	case err != nil && !errors.As(err, &cut):
+		return err
+	}
+	w.buf = append(w.buf[:0], p[:n]...)
+	w.rest = w.buf
+	return nil
+}
+
+func (w *wire) isSecured() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.secured
+}
+
+// keepEarly keeps a record of the application, or an alert about it, until the handshake is
+// over. That may have come right behind the server's last message, or before it. pion would drop the one,
+// and take the other for the failure of a handshake.
+func (w *wire) keepEarly(record []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if epoch(record) == 0 || record[0] == handshakeRecord {
+		return false
+	}
+	if w.secured && len(w.early) == 0 { // else it waits behind the others
+		return false
+	}
+	if len(w.early) < maxEarly {
+		w.early = append(w.early, bytes.Clone(record))
+	}
+	return true
+}
+
+func (w *wire) takeEarly() (record []byte, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.secured || len(w.early) == 0 {
+		return nil, false
+	}
+	record, w.early = w.early[0], w.early[1:]
+	return record, true
 }
 
 // WriteTo sends a datagram to the peer, whatever its address: the socket is connected.
@@ -92,6 +164,8 @@ func nextRecord(datagram []byte) (record []byte, size int) {
 	return datagram[:min(size, len(datagram))], size
 }
 
+func epoch(record []byte) uint16 { return binary.BigEndian.Uint16(record[epochAt:]) }
+
 // admissible reports whether a record can be a part of the connection. Records of epoch 0
 // are not protected: after the handshake everybody could send them in the server's name, and pion
 // answers some with an alert that ends the connection. RFC 6347, 4.1.2.7, has invalid records
@@ -99,7 +173,7 @@ func nextRecord(datagram []byte) (record []byte, size int) {
 // asks for an identifier.
 func admissible(record []byte, secured bool) bool {
 	length := binary.BigEndian.Uint16(record[lengthAt:])
-	switch binary.BigEndian.Uint16(record[epochAt:]) {
+	switch epoch(record) {
 	case 0:
 		switch record[0] {
 		case handshakeRecord:
