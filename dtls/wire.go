@@ -52,34 +52,42 @@ func (w *wire) secure() {
 // record of the connection is longer. It does not end the connection.
 func (w *wire) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
-		if record, ok := w.takeEarly(); ok {
-			return copy(p, record), w.RemoteAddr(), nil
-		}
-		if err := w.receive(p); err != nil {
+		record, err := w.next(p)
+		if err != nil {
 			return 0, nil, err
 		}
-		record, size := nextRecord(w.rest)
-		w.rest = w.rest[len(record):]
-		secured := w.isSecured()
-		switch {
-		case len(record) == 0: // none, or a part of a header
-			w.rest = nil
-		case !admissible(record, secured):
-		case secured && size > len(p):
-			return 0, nil, fmt.Errorf("record of %d bytes is lost: the server must send no more than %d, header included: %w", size, len(p), unix.EMSGSIZE)
-		case len(record) < size:
-		case w.keepEarly(record):
-		default:
+		switch size := recordSize(record); {
+		case size == len(record):
 			return copy(p, record), w.RemoteAddr(), nil
+		case size > len(p) && epoch(record) > 0:
+			return 0, nil, fmt.Errorf("record of %d bytes is lost: the server must send no more than %d, header included: %w", size, len(p), unix.EMSGSIZE)
 		}
 	}
 }
 
-// receive receives a datagram if all of the last one was read.
-func (w *wire) receive(p []byte) error {
-	if len(w.rest) > 0 {
-		return nil
+// next returns the next record for pion, or what the datagram has of it.
+func (w *wire) next(p []byte) ([]byte, error) {
+	for {
+		if record, ok := w.takeEarly(); ok {
+			return record, nil
+		}
+		if len(w.rest) >= headerSize {
+			n := min(recordSize(w.rest), len(w.rest))
+			record := w.rest[:n]
+			w.rest = w.rest[n:]
+			if admissible(record, w.isSecured()) && !w.keepEarly(record) {
+				return record, nil
+			}
+			continue
+		}
+		if err := w.receive(p); err != nil {
+			return nil, err
+		}
 	}
+}
+
+// receive receives a datagram, by way of p.
+func (w *wire) receive(p []byte) error {
 	n, err := w.Read(p)
 	var cut *client.TruncatedError
 	switch {
@@ -154,14 +162,9 @@ const (
 	applicationData  = 23
 )
 
-// nextRecord returns the first record of a datagram and its size. The record is shorter
-// than its size if the datagram is, and empty if there is not even a whole header.
-func nextRecord(datagram []byte) (record []byte, size int) {
-	if len(datagram) < headerSize {
-		return nil, 0
-	}
-	size = headerSize + int(binary.BigEndian.Uint16(datagram[lengthAt:]))
-	return datagram[:min(size, len(datagram))], size
+// recordSize returns the size of the record that begins with a header.
+func recordSize(header []byte) int {
+	return headerSize + int(binary.BigEndian.Uint16(header[lengthAt:]))
 }
 
 func epoch(record []byte) uint16 { return binary.BigEndian.Uint16(record[epochAt:]) }
