@@ -198,7 +198,7 @@ func (c *Conn) recvRecord(p []byte, flags client.Flag, timeout time.Duration) (i
 // wait, and loses what does not fit.
 func (c *Conn) pump() {
 	defer close(c.records)
-	buf := make([]byte, maxRecord)
+	buf := make([]byte, maxReceived)
 	// At the end pion's Read chooses at random between a last record and io.EOF. So many
 	// io.EOF prove that there is none.
 	for ends := 0; ends < 64; {
@@ -271,8 +271,9 @@ func (c *Conn) Close() error {
 		return c.failed("close", net.ErrClosed)
 	}
 	close(c.closed)
+	c.wire.closing.Store(true)
 	_ = c.pion.Close() // it closes the socket, unless the server's close_notify has had that effect
-	if err := c.wire.Client.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := c.wire.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return c.failed("close", cause(err))
 	}
 	return nil

@@ -8,7 +8,7 @@
 // that arrives twice is received once.
 //
 // The protocol is that of github.com/pion/dtls. It allocates memory for each record and
-// has three goroutines per connection, so that the rules of package client about
+// has four goroutines per connection, so that the rules of package client about
 // allocations and system calls do not hold here. Close ends the goroutines; a Conn that
 // is not closed is never collected.
 //

@@ -43,6 +43,9 @@ const (
 	// maxRecord is the longest plaintext of a record (RFC 6347, 4.1; RFC 5246, 6.2.1).
 	maxRecord = 1 << 14
 
+	// maxReceived is the size of pion's buffer for datagrams.
+	maxReceived = 8192
+
 	minMTU, maxMTU = 256, 65507
 	defaultMTU     = 1200
 )

@@ -161,10 +161,8 @@ func (r *relay) forward(from *net.UDPConn, c *counter, send func(*net.UDPAddr, [
 // lose loses the datagrams with these numbers.
 func lose(numbers ...int) fate {
 	return func(n int, datagram []byte) [][]byte {
-		for _, lost := range numbers {
-			if n == lost {
-				return nil
-			}
+		if slices.Contains(numbers, n) {
+			return nil
 		}
 		return [][]byte{datagram}
 	}

@@ -24,7 +24,8 @@ type wire struct {
 	// waits is set while a write may wait for room: in the handshake, and in a Send. What
 	// pion sends by itself later, an alert, goes out at once or not at all, so that no Send
 	// and no Close waits behind it.
-	waits atomic.Bool
+	waits   atomic.Bool
+	closing atomic.Bool // Close has been called, which waits for nothing
 
 	buf  []byte // the last datagram, as much as fitted into pion's buffer
 	rest []byte // what is left of it to read
@@ -141,7 +142,7 @@ func (w *wire) WriteTo(p []byte, _ net.Addr) (int, error) {
 	switch {
 	case w.mtu > 0 && len(p) > w.mtu:
 		return 0, fmt.Errorf("datagram of %d bytes is longer than Options.MTU, %d: %w", len(p), w.mtu, unix.EMSGSIZE)
-	case w.waits.Load():
+	case w.waits.Load() && !w.closing.Load():
 		return w.Write(p)
 	}
 	return w.Send(p, client.DontWait)
