@@ -34,6 +34,7 @@ func pionServerAt(t testing.TB, ip net.IP, c *cert, serve func(*pion.Conn)) stri
 	ln, err := pion.ListenWithOptions("udp", &net.UDPAddr{IP: ip},
 		pion.WithCertificates(tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.key}))
 	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
@@ -43,8 +44,7 @@ func pionServerAt(t testing.TB, ip net.IP, c *cert, serve func(*pion.Conn)) stri
 			}
 			done.Go(func() {
 				defer conn.Close()
-				ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
-				defer cancel()
+				defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the client's close_notify may be lost
 				if c := conn.(*pion.Conn); c.HandshakeContext(ctx) == nil {
 					serve(c)
 				}
@@ -52,6 +52,7 @@ func pionServerAt(t testing.TB, ip net.IP, c *cert, serve func(*pion.Conn)) stri
 		}
 	})
 	t.Cleanup(func() {
+		cancel()
 		_ = ln.Close()
 		done.Wait()
 	})
