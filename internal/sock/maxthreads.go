@@ -22,6 +22,6 @@ func SetMaxThreads(n int) (previous int) {
 	return int(maxThreads.Swap(int64(n)))
 }
 
-// mayHoldThread reports whether a call that everybody counts may wait on its thread. All that do
+// mayHoldThread reports whether a call that waits counts may wait on its thread. All that do
 // are counted, so there are never more than maxThreads.
-func mayHoldThread() bool { return everybody.waiting() <= maxThreads.Load() }
+func mayHoldThread() bool { return waits.onThreads() <= maxThreads.Load() }
