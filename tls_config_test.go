@@ -350,6 +350,7 @@ func TestTLSOptionsThatCannotBe(t *testing.T) {
 			require.Equal(t, "TLS", bad.Option)
 		}
 		_, err := client.NewUDP(&client.Options{TLS: &client.TLSOptions{}})
+		require.ErrorContains(t, err, "only for streams")
 		require.ErrorContains(t, err, "github.com/blocksock/client/dtls")
 	})
 	t.Run("no name to verify", func(t *testing.T) {

@@ -246,13 +246,11 @@ func (p *parallelDial) wait() error {
 // pollWait polls on the thread, if it may be held. Otherwise a single attempt parks, and of
 // several it looks at intervals: the next look is up to who calls.
 func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
-	waits.enter()
-	if mayHoldThread() {
-		defer waits.leave()
+	if waits.takeThread() {
+		defer waits.giveThread()
 		_, errno := sleepPoll(fds, d)
 		return errno
 	}
-	waits.leave()
 	n, errno := pollNow(fds)
 	if n != 0 || errno != 0 {
 		return errno

@@ -163,10 +163,14 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is true.
 // EAGAIN is for a call that may not wait there, or not any longer; it goes on in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	waits.enter()
-	defer waits.leave()
-	waitInKernel = waitInKernel && !s.parks(&s.rd, Now()) && mayHoldThread()
-	return s.sysRecv(p, flags, waitInKernel, from)
+	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
+		defer waits.giveThread()
+		return s.sysRecv(p, flags, true, from)
+	}
+	if flags&unix.MSG_DONTWAIT == 0 {
+		waits.count()
+	}
+	return s.sysRecv(p, flags, false, from)
 }
 
 // recvErr is failure for a receive, whose error it keeps.
