@@ -17,6 +17,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/dtls"
+	"github.com/blocksock/client/internal/testcert"
 	pion "github.com/pion/dtls/v3"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -24,15 +25,15 @@ import (
 
 // pionServer is a server of pion's, for what openssl cannot be made to do. It has each
 // connection served.
-func pionServer(t testing.TB, c *cert, serve func(*pion.Conn)) string {
+func pionServer(t testing.TB, c *testcert.Cert, serve func(*pion.Conn)) string {
 	t.Helper()
 	return pionServerAt(t, net.IPv4(127, 0, 0, 1), c, serve)
 }
 
-func pionServerAt(t testing.TB, ip net.IP, c *cert, serve func(*pion.Conn)) string {
+func pionServerAt(t testing.TB, ip net.IP, c *testcert.Cert, serve func(*pion.Conn)) string {
 	t.Helper()
 	ln, err := pion.ListenWithOptions("udp", &net.UDPAddr{IP: ip},
-		pion.WithCertificates(tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.key}))
+		pion.WithCertificates(tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.Key}))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -76,8 +77,8 @@ func echo(c *pion.Conn) {
 // served is a connection to a server of pion's.
 func served(t testing.TB, serve func(*pion.Conn)) *dtls.Conn {
 	t.Helper()
-	root := newRoot(t)
-	return dial(t, pionServer(t, root.issue(t, ecdsaKey(t), nil), serve), trusting(t, root), nil)
+	root := testcert.NewRoot(t, "root")
+	return dial(t, pionServer(t, root.Issue(t, "server", nil), serve), trusting(t, root), nil)
 }
 
 func TestRecv_ARecordThatIsTooLongForTheBuffer(t *testing.T) {
@@ -143,8 +144,8 @@ func TestSend_Flags(t *testing.T) {
 }
 
 func TestSend_RecordsOfEverySizeAndNoLonger(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil))
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
 	c := dial(t, server.addr, trusting(t, root), nil)
 	for _, size := range []int{1, 1000, 1 << 14} {
 		sends(t, c, strings.Repeat("x", size-1)+"\n")
@@ -162,8 +163,8 @@ func TestSend_RecordsOfEverySizeAndNoLonger(t *testing.T) {
 }
 
 func TestSend_MTU(t *testing.T) {
-	root := newRoot(t)
-	relay := newRelay(t, pionServer(t, root.issue(t, ecdsaKey(t), nil), echo), nil, nil)
+	root := testcert.NewRoot(t, "root")
+	relay := newRelay(t, pionServer(t, root.Issue(t, "server", nil), echo), nil, nil)
 	const mtu = 500
 	c := dial(t, relay.addr, trusting(t, root), &dtls.Options{MTU: mtu})
 	const overhead = 13 + 8 + 16 // AES-GCM
@@ -209,8 +210,8 @@ func TestRecv_ARecordThatIsTooLongForThisPackage(t *testing.T) {
 }
 
 func TestRecv_LimitsAndDeadlines(t *testing.T) {
-	root := newRoot(t)
-	addr := pionServer(t, root.issue(t, ecdsaKey(t), nil), echo)
+	root := testcert.NewRoot(t, "root")
+	addr := pionServer(t, root.Issue(t, "server", nil), echo)
 	opts := trusting(t, root)
 	const limit = 50 * time.Millisecond
 	opts.RecvTimeout = limit
@@ -337,8 +338,8 @@ func TestRecv_CloseNotifyIsEOF(t *testing.T) {
 
 // pion's Read chooses at random between the last record and the end.
 func TestRecv_TheLastRecordBeforeCloseNotifyIsNotLost(t *testing.T) {
-	root := newRoot(t)
-	addr := pionServer(t, root.issue(t, ecdsaKey(t), nil), func(s *pion.Conn) {
+	root := testcert.NewRoot(t, "root")
+	addr := pionServer(t, root.Issue(t, "server", nil), func(s *pion.Conn) {
 		for i := range 3 {
 			_, _ = fmt.Fprintf(s, "record %d", i)
 		}
@@ -365,8 +366,8 @@ func plaintext(kind byte, sequence uint64, content ...byte) []byte {
 // pion answers some with a fatal alert, which it sends to the server: whoever knows the addresses could
 // end a connection with one datagram.
 func TestRecv_UnprotectedRecordsOfAStrangerChangeNothing(t *testing.T) {
-	root := newRoot(t)
-	relay := newRelay(t, pionServer(t, root.issue(t, ecdsaKey(t), nil), echo), nil, nil)
+	root := testcert.NewRoot(t, "root")
+	relay := newRelay(t, pionServer(t, root.Issue(t, "server", nil), echo), nil, nil)
 	c := dial(t, relay.addr, trusting(t, root), nil)
 	sends(t, c, "first")
 	receives(t, c, "first")
@@ -384,8 +385,8 @@ func TestRecv_UnprotectedRecordsOfAStrangerChangeNothing(t *testing.T) {
 }
 
 func TestRecv_AFatalAlertIsNotTheEnd(t *testing.T) {
-	root := newRoot(t)
-	server := pionServer(t, root.issue(t, ecdsaKey(t), nil), echo)
+	root := testcert.NewRoot(t, "root")
+	server := pionServer(t, root.Issue(t, "server", nil), echo)
 	relay := newRelay(t, server, nil, nil)
 	c := dial(t, relay.addr, trusting(t, root), nil)
 	to, err := net.ResolveUDPAddr("udp", server)
@@ -407,8 +408,8 @@ func TestRecv_AFatalAlertIsNotTheEnd(t *testing.T) {
 }
 
 func TestConn_RenegotiationIsRefused(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil))
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
 	relay := newRelay(t, server.addr, nil, nil)
 	c := dial(t, relay.addr, trusting(t, root), nil)
 	talks(t, c, server)
@@ -443,8 +444,8 @@ func TestConn_LostDoubledAndReorderedRecords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			root := newRoot(t)
-			server := sServer(t, root.issue(t, ecdsaKey(t), nil))
+			root := testcert.NewRoot(t, "root")
+			server := sServer(t, root.Issue(t, "server", nil))
 			relay := newRelay(t, server.addr, nil, nil)
 			c := dial(t, relay.addr, trusting(t, root), nil)
 			unique := func(in, out int) int {
@@ -498,8 +499,8 @@ func TestConn_LostDoubledAndReorderedRecords(t *testing.T) {
 
 // A record that was delayed by more than the window of 64 (RFC 6347, 4.1.2.6) is lost.
 func TestRecv_ReplayWindow(t *testing.T) {
-	root := newRoot(t)
-	relay := newRelay(t, pionServer(t, root.issue(t, ecdsaKey(t), nil), echo), nil, nil)
+	root := testcert.NewRoot(t, "root")
+	relay := newRelay(t, pionServer(t, root.Issue(t, "server", nil), echo), nil, nil)
 	c := dial(t, relay.addr, trusting(t, root), nil)
 	var recorded [][]byte
 	relay.toClient.set(func(_ int, p []byte) [][]byte { recorded = append(recorded, p); return [][]byte{p} })
@@ -517,15 +518,15 @@ func TestRecv_ReplayWindow(t *testing.T) {
 }
 
 func TestConn_ConnectionIDSurvivesANewAddressOfTheClient(t *testing.T) {
-	root := newRoot(t)
-	c := root.issue(t, ecdsaKey(t), nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	for _, offered := range []bool{true, false} {
 		t.Run(fmt.Sprint(offered), func(t *testing.T) {
 			socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 			require.NoError(t, err)
 			relay := newRelay(t, socket.LocalAddr().String(), nil, nil)
 			s, err := pion.ServerWithOptions(socket, relay.back.Load().LocalAddr(),
-				pion.WithCertificates(tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.key}),
+				pion.WithCertificates(tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: c.Key}),
 				pion.WithConnectionIDGenerator(pion.RandomCIDGenerator(8)))
 			require.NoError(t, err)
 			done := make(chan struct{})
@@ -551,8 +552,8 @@ func TestConn_ConnectionIDSurvivesANewAddressOfTheClient(t *testing.T) {
 
 // ICMP messages are not protected, and the server may come back.
 func TestConn_AnErrorOfTheSocketDoesNotEndIt(t *testing.T) {
-	root := newRoot(t)
-	server := pionServer(t, root.issue(t, ecdsaKey(t), nil), echo)
+	root := testcert.NewRoot(t, "root")
+	server := pionServer(t, root.Issue(t, "server", nil), echo)
 	relay := newRelay(t, server, nil, nil)
 	c := dial(t, relay.addr, trusting(t, root), nil)
 	front := relay.front.Load().LocalAddr().(*net.UDPAddr)
@@ -579,8 +580,8 @@ func TestConn_AnErrorOfTheSocketDoesNotEndIt(t *testing.T) {
 }
 
 func TestConn_HasFourGoroutines(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil))
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
 	opts := trusting(t, root)
 	before := runtime.NumGoroutine()
 	c := dial(t, server.addr, opts, nil)

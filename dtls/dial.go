@@ -21,8 +21,9 @@ import (
 // verified: ServerName, CAFile, CAPath, CertFile, KeyFile, Passphrase, AllowSelfSigned, VerifyDepth,
 // CRLFile, InsecureSkipVerify and NextProtos are as in package client, and of Config the fields
 // RootCAs, Certificates, ServerName, NextProtos, Time, KeyLogWriter, VerifyPeerCertificate and
-// VerifyConnection. MinVersion and MaxVersion have to allow 1.2. Any other field that is set is an error. d
-// are the options of DTLS, nil for the defaults.
+// VerifyConnection. MinVersion and MaxVersion have to allow 1.2. Any other field that is set is an
+// error. There are no OCSP responses: a certificate that promises one (RFC 7633) is refused. d are the
+// options of DTLS, nil for the defaults.
 //
 // Options.ConnectTimeout and ctx bound all of it: resolving the name, connecting and the
 // handshake. A closed port is unix.ECONNREFUSED at once. The error is a *net.OpError around what

@@ -3,8 +3,13 @@ package dtls_test
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -15,14 +20,22 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/dtls"
+	"github.com/blocksock/client/internal/testcert"
 	pion "github.com/pion/dtls/v3"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
+func rsaKey(t testing.TB) crypto.Signer {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	return key
+}
+
 // trusting are options that accept what root has signed.
-func trusting(t testing.TB, root *cert) *client.Options {
-	return &client.Options{Timeout: testTimeout, TLS: &client.TLSOptions{CAFile: root.file(t)}}
+func trusting(t testing.TB, root *testcert.Cert) *client.Options {
+	return &client.Options{Timeout: testTimeout, TLS: &client.TLSOptions{CAFile: testcert.TempFile(t, "ca.pem", root.CertPEM())}}
 }
 
 func dial(t testing.TB, addr string, opts *client.Options, d *dtls.Options) *dtls.Conn {
@@ -70,9 +83,9 @@ func talks(t testing.TB, c *dtls.Conn, server *openssl) {
 }
 
 func TestDial_KindsOfKeys(t *testing.T) {
-	root := newRoot(t)
-	for name, c := range map[string]*cert{
-		"RSA": root.issue(t, rsaKey(t), nil), "ECDSA": root.issue(t, ecdsaKey(t), nil),
+	root := testcert.NewRoot(t, "root")
+	for name, c := range map[string]*testcert.Cert{
+		"RSA": root.IssueFor(t, "server", rsaKey(t), nil), "ECDSA": root.Issue(t, "server", nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -90,10 +103,10 @@ func TestDial_KindsOfKeys(t *testing.T) {
 }
 
 func TestDial_CipherSuites(t *testing.T) {
-	root := newRoot(t)
-	ecdsa, rsa := root.issue(t, ecdsaKey(t), nil), root.issue(t, rsaKey(t), nil)
+	root := testcert.NewRoot(t, "root")
+	ecdsa, rsa := root.Issue(t, "server", nil), root.IssueFor(t, "server", rsaKey(t), nil)
 	for name, test := range map[string]struct {
-		cert *cert
+		cert *testcert.Cert
 		id   pion.CipherSuiteID
 	}{
 		"ECDHE-ECDSA-AES128-GCM-SHA256": {ecdsa, pion.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
@@ -154,21 +167,21 @@ func TestDial_AnotherPSKIsNeverAccepted(t *testing.T) {
 const applicationData = 23
 
 func TestDial_ServersThatMustNotBeTrusted(t *testing.T) {
-	root, stranger := newRoot(t), newRoot(t)
+	root, stranger := testcert.NewRoot(t, "root"), testcert.NewRoot(t, "stranger")
 	for name, test := range map[string]struct {
-		cert *cert
+		cert *testcert.Cert
 		is   func(err error) bool
 	}{
-		"wrong name": {root.issue(t, ecdsaKey(t), func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"elsewhere"} }),
+		"wrong name": {root.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"elsewhere"} }),
 			isA[x509.HostnameError]},
-		"expired": {root.issue(t, ecdsaKey(t), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
+		"expired": {root.Issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
 			func(err error) bool {
 				var invalid x509.CertificateInvalidError
 				return errors.As(err, &invalid) && invalid.Reason == x509.Expired
 			}},
-		"unknown authority": {stranger.issue(t, ecdsaKey(t), nil), isA[x509.UnknownAuthorityError]},
-		"self-signed":       {selfSigned(t, ecdsaKey(t)), isA[x509.UnknownAuthorityError]},
-		"a client's": {root.issue(t, ecdsaKey(t), func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+		"unknown authority": {stranger.Issue(t, "server", nil), isA[x509.UnknownAuthorityError]},
+		"self-signed":       {testcert.SelfSigned(t, "server", nil), isA[x509.UnknownAuthorityError]},
+		"a client's": {root.Issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 			func(err error) bool {
 				var invalid x509.CertificateInvalidError
 				return errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage
@@ -193,7 +206,7 @@ func TestDial_ServersThatMustNotBeTrusted(t *testing.T) {
 			require.True(t, server.says("alert bad certificate")) // and is told
 
 			// openssl is of the same opinion.
-			other := startOpenSSL(t, "s_client", "-dtls1_2", "-connect", server.addr, "-CAfile", root.file(t),
+			other := startOpenSSL(t, "s_client", "-dtls1_2", "-connect", server.addr, "-CAfile", testcert.TempFile(t, "ca.pem", root.CertPEM()),
 				"-verify_return_error", "-verify_ip", "127.0.0.1", "-purpose", "sslserver")
 			require.True(t, other.says("verify error"))
 
@@ -213,15 +226,63 @@ func timedOut(err error) bool {
 	return ok && e.Timeout()
 }
 
+func TestDial_VerifiesAsTheLibraryDoes(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	between := root.Issue(t, "between", testcert.Authority)
+	chained, plain, own := between.Issue(t, "server", nil), root.Issue(t, "server", nil), testcert.SelfSigned(t, "server", nil)
+	revoked := testcert.TempFile(t, "list", []byte(testcert.ListPEM(root.Revoke(t, nil, plain))))
+	list := testcert.TempFile(t, "list", []byte(testcert.ListPEM(root.Revoke(t, nil))))
+	for name, test := range map[string]struct {
+		cert    *testcert.Cert
+		set     func(*client.TLSOptions)
+		refused func(error) bool // nil: accepted
+	}{
+		"intermediate":           {chained, func(o *client.TLSOptions) { o.VerifyDepth = 1 }, nil},
+		"too many intermediates": {chained, func(o *client.TLSOptions) { o.VerifyDepth = -1 }, isA[x509.CertificateInvalidError]},
+		"not in the list":        {plain, func(o *client.TLSOptions) { o.CRLFile = list }, nil},
+		"in the list": {plain, func(o *client.TLSOptions) { o.CRLFile = revoked }, func(err error) bool {
+			var revocation *client.RevocationError
+			return errors.As(err, &revocation) && revocation.Revoked
+		}},
+		"no list of its issuer": {chained, func(o *client.TLSOptions) { o.CRLFile = list }, func(err error) bool {
+			var revocation *client.RevocationError
+			return errors.As(err, &revocation) && !revocation.Revoked
+		}},
+		"self-signed":               {own, func(o *client.TLSOptions) { o.AllowSelfSigned = true }, nil},
+		"self-signed, another name": {own, func(o *client.TLSOptions) { o.AllowSelfSigned, o.ServerName = true, "another" }, isA[x509.HostnameError]},
+		"roots of Config":           {plain, func(o *client.TLSOptions) { o.CAFile, o.Config = "", &tls.Config{RootCAs: testcert.Pool(root)} }, nil},
+		"another time": {plain, func(o *client.TLSOptions) {
+			o.Config = &tls.Config{Time: func() time.Time { return time.Now().Add(48 * time.Hour) }}
+		}, isA[x509.CertificateInvalidError]},
+		"a promised staple": {root.Issue(t, "server", func(c *x509.Certificate) { // RFC 7633: DTLS has no way to keep it here
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+		}), func(*client.TLSOptions) {}, isA[*client.RevocationError]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := sServer(t, test.cert)
+			opts := trusting(t, root)
+			test.set(opts.TLS)
+			if test.refused == nil {
+				talks(t, dial(t, server.addr, opts, nil), server)
+				return
+			}
+			err := dialFails(t, server.addr, opts, nil)
+			require.True(t, isA[*tls.CertificateVerificationError](err), "%v", err)
+			require.True(t, test.refused(err), "%v", err)
+		})
+	}
+}
+
 func isA[E error](err error) bool {
 	var e E
 	return errors.As(err, &e)
 }
 
 func TestDial_SClientAcceptsWhatIsAccepted(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil))
-	other := startOpenSSL(t, "s_client", "-dtls1_2", "-connect", server.addr, "-CAfile", root.file(t),
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
+	other := startOpenSSL(t, "s_client", "-dtls1_2", "-connect", server.addr, "-CAfile", testcert.TempFile(t, "ca.pem", root.CertPEM()),
 		"-verify_return_error", "-verify_ip", "127.0.0.1", "-purpose", "sslserver")
 	require.True(t, other.says("Verify return code: 0 (ok)"))
 	_ = other.in.Close() // it takes its leave, and the server has one client at a time
@@ -230,8 +291,8 @@ func TestDial_SClientAcceptsWhatIsAccepted(t *testing.T) {
 }
 
 func TestDial_NameToVerify(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"sensors.example"} }))
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"sensors.example"} }))
 	opts := trusting(t, root)
 	opts.TLS.ServerName = "sensors.example"
 	relay := newRelay(t, server.addr, nil, nil)
@@ -242,15 +303,15 @@ func TestDial_NameToVerify(t *testing.T) {
 }
 
 func TestDial_ClientCertificateOfSeveralFragments(t *testing.T) {
-	root := newRoot(t)
-	for name, key := range map[string]*cert{"RSA": root.issue(t, rsaKey(t), nil), "ECDSA": root.issue(t, ecdsaKey(t), nil)} {
+	root := testcert.NewRoot(t, "root")
+	for name, key := range map[string]*testcert.Cert{"RSA": root.IssueFor(t, "server", rsaKey(t), nil), "ECDSA": root.Issue(t, "server", nil)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const mtu = 256
-			server := sServer(t, root.issue(t, rsaKey(t), nil), "-mtu", "300", "-Verify", "3", "-CAfile", root.file(t), "-verify_return_error")
+			server := sServer(t, root.IssueFor(t, "server", rsaKey(t), nil), "-mtu", "300", "-Verify", "3", "-CAfile", testcert.TempFile(t, "ca.pem", root.CertPEM()), "-verify_return_error")
 			relay := newRelay(t, server.addr, nil, nil)
 			opts := trusting(t, root)
-			opts.TLS.CertFile, opts.TLS.KeyFile = key.file(t), key.keyFile(t)
+			opts.TLS.CertFile, opts.TLS.KeyFile, _ = key.Files(t)
 			conn := dial(t, relay.addr, opts, &dtls.Options{MTU: mtu})
 			talks(t, conn, server)
 			longest, _ := relay.toServer.sizes()
@@ -263,8 +324,8 @@ func TestDial_ClientCertificateOfSeveralFragments(t *testing.T) {
 }
 
 func TestDial_IPv6(t *testing.T) {
-	root := newRoot(t)
-	c := root.issue(t, ecdsaKey(t), func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv6loopback} })
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv6loopback} })
 	addr := pionServerAt(t, net.IPv6loopback, c, echo)
 	for _, network := range []string{"udp", "udp6"} {
 		conn, err := dtls.Dial(context.Background(), network, addr, trusting(t, root), nil)
@@ -277,8 +338,8 @@ func TestDial_IPv6(t *testing.T) {
 }
 
 func TestDial_ALPN(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil), "-alpn", "coap,other")
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil), "-alpn", "coap,other")
 	opts := trusting(t, root)
 	opts.TLS.NextProtos = []string{"nothing", "coap"}
 	conn := dial(t, server.addr, opts, nil)
@@ -287,7 +348,7 @@ func TestDial_ALPN(t *testing.T) {
 }
 
 func TestDial_AlertOfTheServer(t *testing.T) {
-	server := sServer(t, newRoot(t).issue(t, ecdsaKey(t), nil), "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
+	server := sServer(t, testcert.NewRoot(t, "root").Issue(t, "server", nil), "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
 	err := dialFails(t, server.addr, &client.Options{Timeout: testTimeout}, nil)
 	var alert tls.AlertError
 	require.ErrorAs(t, err, &alert)
@@ -398,8 +459,8 @@ func TestDial_RetransmitBeginsAfterTheGivenTime(t *testing.T) {
 }
 
 func TestDial_HandshakeSurvivesAnyOneLoss(t *testing.T) {
-	root := newRoot(t)
-	c := root.issue(t, ecdsaKey(t), nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	for name, lost := range map[string]struct{ toServer, toClient fate }{
 		"client's first":  {lose(0), nil},
 		"client's second": {lose(1), nil},
@@ -441,6 +502,7 @@ func TestDial_WhatCannotBeUsedIsRefusedByName(t *testing.T) {
 		"TLS.Config.ClientSessionCache": {opts: withConfig(&tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)})},
 		"TLS.CAFile":                    {opts: &client.Options{TLS: &client.TLSOptions{CAFile: "/missing"}}},
 		"TLS.InsecureSkipVerify":        {&client.Options{TLS: &client.TLSOptions{InsecureSkipVerify: true}}, &dtls.Options{PSK: []byte("k"), PSKIdentity: "i"}},
+		"TLS.Config.RootCAs":            {withConfig(&tls.Config{RootCAs: x509.NewCertPool()}), &dtls.Options{PSK: []byte("k"), PSKIdentity: "i"}},
 		"PSK":                           {d: &dtls.Options{PSKIdentity: "i"}},
 		"PSKIdentity":                   {d: &dtls.Options{PSK: []byte("k")}},
 		"MTU":                           {d: &dtls.Options{MTU: 255}},
@@ -473,8 +535,8 @@ func withConfig(config *tls.Config) *client.Options {
 }
 
 func TestDial_CallbacksOfConfigAreAsked(t *testing.T) {
-	root := newRoot(t)
-	c := root.issue(t, ecdsaKey(t), nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	server := sServer(t, c)
 	var peer, connection int
 	opts := trusting(t, root)
@@ -505,8 +567,8 @@ func TestDial_CallbacksOfConfigAreAsked(t *testing.T) {
 }
 
 func TestDial_KeyLog(t *testing.T) {
-	root := newRoot(t)
-	server := sServer(t, root.issue(t, ecdsaKey(t), nil))
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
 	var log bytes.Buffer
 	opts := trusting(t, root)
 	opts.TLS.Config = &tls.Config{KeyLogWriter: &log}

@@ -43,12 +43,13 @@ func ExampleDial() {
 func ExampleDial_certificate() {
 	c, err := dtls.Dial(context.Background(), "udp", "coap.example:5684",
 		&client.Options{TLS: &client.TLSOptions{CAFile: "authority.pem"}}, nil)
-	if err != nil {
-		fmt.Println(err)
+	var bad *client.OptionError
+	if errors.As(err, &bad) {
+		fmt.Println("set", bad.Option, "to a file that exists")
 		return
 	}
 	defer c.Close()
-	// Output: dial udp coap.example:5684: option TLS.CAFile: open authority.pem: no such file or directory
+	// Output: set TLS.CAFile to a file that exists
 }
 
 // echoServer sends back each record, over one connection.

@@ -4,10 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) { testleak.Main(m) }
 
 // testTimeout is long enough for whatever has to happen.
 const testTimeout = 20 * time.Second

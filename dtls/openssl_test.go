@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -27,11 +28,12 @@ type openssl struct {
 }
 
 // sServer starts openssl s_server for DTLS 1.2.
-func sServer(t testing.TB, c *cert, args ...string) *openssl {
+func sServer(t testing.TB, c *testcert.Cert, args ...string) *openssl {
 	t.Helper()
 	args = append([]string{"-dtls1_2"}, args...)
 	if c != nil {
-		args = append(args, "-cert", c.file(t), "-key", c.keyFile(t))
+		chain, key, _ := c.Files(t)
+		args = append(args, "-cert", chain, "-cert_chain", chain, "-key", key)
 	} else {
 		args = append(args, "-nocert")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/blocksock/client"
@@ -87,37 +88,41 @@ func (o *Options) checkTLS(t *client.TLSOptions) error {
 	case t.MaxVersion != 0 && t.MaxVersion < tls.VersionTLS12:
 		return bad("MaxVersion", "is below 1.2, the only version of DTLS that is supported")
 	}
-	if t.Config != nil {
-		if field := unsupported(t.Config); field != "" {
-			return bad("Config."+field, "is not supported for DTLS: leave it unset")
-		}
+	config := t.Config
+	if config == nil {
+		config = &tls.Config{}
+	}
+	if field := firstSet(config, func(field string) bool {
+		return !slices.Contains(anyConfig, field) && !slices.Contains(certConfig, field)
+	}); field != "" {
+		return bad("Config."+field, "is not supported for DTLS: leave it unset")
 	}
 	if o.PSK == nil {
 		return nil
 	}
-	for field, set := range map[string]bool{
-		"CAFile": t.CAFile != "", "CAPath": t.CAPath != "", "CertFile": t.CertFile != "", "KeyFile": t.KeyFile != "",
-		"Passphrase": t.Passphrase != "", "AllowSelfSigned": t.AllowSelfSigned, "VerifyDepth": t.VerifyDepth != 0,
-		"CRLFile": t.CRLFile != "", "InsecureSkipVerify": t.InsecureSkipVerify,
-	} {
-		if set {
-			return bad(field, "is about certificates, and with Options.PSK there are none: leave one of them unset")
-		}
+	const certificates = "is about certificates, and with Options.PSK there are none: leave one of them unset"
+	if field := firstSet(t, func(field string) bool { return slices.Contains(certOptions, field) }); field != "" {
+		return bad(field, certificates)
+	}
+	if field := firstSet(config, func(field string) bool { return slices.Contains(certConfig, field) }); field != "" {
+		return bad("Config."+field, certificates)
 	}
 	return nil
 }
 
-// supported are the fields of a tls.Config that mean something here.
-var supported = map[string]bool{
-	"RootCAs": true, "Certificates": true, "ServerName": true, "NextProtos": true, "Time": true, "KeyLogWriter": true,
-	"VerifyPeerCertificate": true, "VerifyConnection": true,
-}
+// The fields of a TLSOptions that are about certificates, the fields of a tls.Config that are, and those
+// that mean something in any case.
+var (
+	certOptions = []string{"CAFile", "CAPath", "CertFile", "KeyFile", "Passphrase", "AllowSelfSigned", "VerifyDepth", "CRLFile", "InsecureSkipVerify"}
+	certConfig  = []string{"RootCAs", "Certificates", "Time", "VerifyPeerCertificate", "VerifyConnection"}
+	anyConfig   = []string{"ServerName", "NextProtos", "KeyLogWriter"}
+)
 
-// unsupported gives the name of a field that is set and has no meaning here.
-func unsupported(config *tls.Config) string {
-	v := reflect.ValueOf(config).Elem()
+// firstSet returns the name of the first field among some of a struct that is not zero.
+func firstSet[T any](of *T, among func(field string) bool) string {
+	v := reflect.ValueOf(of).Elem()
 	for _, field := range reflect.VisibleFields(v.Type()) {
-		if field.IsExported() && !supported[field.Name] && !v.FieldByIndex(field.Index).IsZero() {
+		if field.IsExported() && among(field.Name) && !v.FieldByIndex(field.Index).IsZero() {
 			return field.Name
 		}
 	}

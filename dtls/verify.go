@@ -10,19 +10,18 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/tlsverify"
 	pion "github.com/pion/dtls/v3"
 )
 
-// A security is how one handshake knows the server: client.TLSOptions and Options made
-// ready, with the files read.
+// A security is how one handshake knows the server: client.TLSOptions and Options, with
+// the files read.
 type security struct {
 	name     string      // to verify and to send (SNI)
 	config   *tls.Config // the caller's
-	verifier verifier
-	insecure bool
-	shown    *tls.Certificate // the client's own; nil: those of config
+	verifier *tlsverify.Verifier
 	protos   []string
-	psk      []byte
+	psk      []byte // nil: certificates
 	identity string
 
 	// What the handshake has found out.
@@ -41,10 +40,7 @@ func newSecurity(address string, t *client.TLSOptions, d *Options) (*security, e
 	if err := d.checkTLS(t); err != nil {
 		return nil, err
 	}
-	s := &security{
-		config: t.Config, insecure: t.InsecureSkipVerify,
-		psk: slices.Clone(d.PSK), identity: d.PSKIdentity,
-	}
+	s := &security{config: t.Config, psk: slices.Clone(d.PSK), identity: d.PSKIdentity}
 	if s.config == nil {
 		s.config = &tls.Config{}
 	}
@@ -53,22 +49,29 @@ func newSecurity(address string, t *client.TLSOptions, d *Options) (*security, e
 		s.protos = t.NextProtos
 	}
 	var err error
-	if s.name, err = s.serverName(t.ServerName, address); err != nil {
+	if s.name, err = s.serverName(t, address); err != nil {
 		return nil, err
 	}
-	if s.psk == nil {
-		s.verifier, s.shown, err = load(t)
+	files := tlsverify.Config{
+		CAFile: t.CAFile, CAPath: t.CAPath, RootCAs: s.config.RootCAs,
+		CertFile: t.CertFile, KeyFile: t.KeyFile, Passphrase: t.Passphrase, CRLFile: t.CRLFile,
+		AllowSelfSigned: t.AllowSelfSigned, VerifyDepth: t.VerifyDepth, InsecureSkipVerify: t.InsecureSkipVerify,
 	}
-	return s, err
+	if s.verifier, err = files.Load(); err != nil {
+		var field *tlsverify.FieldError
+		errors.As(err, &field)
+		return nil, &client.OptionError{Option: "TLS." + field.Field, Reason: field.Err.Error(), Err: field.Err}
+	}
+	return s, nil
 }
 
 // serverName is the name that the server has to prove.
-func (s *security) serverName(name, address string) (string, error) {
-	if name == "" {
-		name = s.config.ServerName
+func (s *security) serverName(t *client.TLSOptions, address string) (string, error) {
+	if t.ServerName != "" {
+		return t.ServerName, nil
 	}
-	if name != "" {
-		return name, nil
+	if s.config.ServerName != "" {
+		return s.config.ServerName, nil
 	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -77,8 +80,8 @@ func (s *security) serverName(name, address string) (string, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		host = ip.WithZone("").String() // a zone has a meaning on this machine only
 	}
-	if host == "" && !s.insecure && s.psk == nil {
-		return "", &client.OptionError{Option: "TLS.ServerName", Reason: "is missing, and the address has no host that could take its place: set it to the name in the server's certificate"}
+	if host == "" && !t.InsecureSkipVerify && s.psk == nil {
+		return "", &client.OptionError{Option: "TLS.ServerName", Reason: "is missing: set it, because the address has no host to verify"}
 	}
 	return host, nil
 }
@@ -113,8 +116,8 @@ func (s *security) options() []pion.ClientOption {
 			pion.WithPSK(func([]byte) ([]byte, error) { return s.psk, nil }), pion.WithPSKIdentityHint([]byte(s.identity)))
 	}
 	certificates := s.config.Certificates
-	if s.shown != nil {
-		certificates = []tls.Certificate{*s.shown}
+	if s.verifier.Certificate != nil {
+		certificates = []tls.Certificate{*s.verifier.Certificate}
 	}
 	if len(certificates) > 0 {
 		options = append(options, pion.WithCertificates(certificates...))
@@ -144,7 +147,7 @@ func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
 		now = s.config.Time
 	}
 	if s.chains, err = s.verifier.Verify(raw, s.name, now()); err != nil {
-		return err
+		return publicError(err)
 	}
 	if s.config.VerifyPeerCertificate != nil {
 		if err := s.config.VerifyPeerCertificate(raw, s.chains); err != nil {
@@ -157,6 +160,16 @@ func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
 		})
 	}
 	return nil
+}
+
+// publicError gives an error about revocation the type that users know.
+func publicError(err error) error {
+	var failed *tls.CertificateVerificationError
+	var revocation *tlsverify.RevocationError
+	if errors.As(err, &failed) && errors.As(failed.Err, &revocation) {
+		failed.Err = (*client.RevocationError)(revocation)
+	}
+	return err
 }
 
 // rethrow panics as a callback of the caller's has.
