@@ -31,7 +31,7 @@ type dialConfig struct {
 // value cannot be used.
 func (o *Options) dialConfig(n network) (*dialConfig, error) {
 	if o.TLS != nil && !n.isStream() {
-		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name}
+		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name + ": for udp use dtls.Dial of github.com/blocksock/client/dtls"}
 	}
 	err := o.checkValues()
 	if err == nil {
