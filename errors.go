@@ -143,6 +143,10 @@ const (
 	opReadFrom   = "readfrom"
 	opSelect     = "select"
 	opInfo       = "tcpinfo"
+
+	opRecvBatch    = "recvbatch"
+	opSendBatch    = "sendbatch"
+	opSendSegments = "sendsegments"
 )
 
 // unsent marks the error of a call that handed nothing to the kernel.

@@ -72,6 +72,7 @@ func (o *Options) available(n network) error {
 		{"Broadcast", o.Broadcast, udp && n.v4 != 0, "udp over IPv4", true},
 		{"Multicast", o.Multicast != nil, udp, "udp", true},
 		{"ICMPErrors", o.ICMPErrors, udp, "udp", linux},
+		{"GRO", o.GRO, udp, "udp", true},
 	} {
 		switch {
 		case option.given && !option.has:
@@ -198,6 +199,9 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 	}
 	if typ != UDP && typ != UDP6 {
 		return nil
+	}
+	if o.GRO {
+		s.JoinDatagrams()
 	}
 	err := s.JoinedOnly()
 	if err == nil && o.Multicast != nil {

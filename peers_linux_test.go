@@ -8,7 +8,7 @@ import (
 )
 
 // waitingCalls are the system calls that a call of the library sleeps in.
-var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_PPOLL: true}
+var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true, unix.SYS_PPOLL: true}
 
 // signalThreads sends each thread the signal that the runtime preempts with:
 // it is handled, so it interrupts what can be interrupted, and otherwise ignored.

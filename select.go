@@ -168,7 +168,7 @@ func (s *selection) result() Ready {
 func (c *Client) gives(came bool) bool {
 	t := c.tls.Load()
 	if t == nil && c.packets == nil {
-		return came
+		return came || c.sock.Buffered()
 	}
 	turn, ok := c.sock.TryReceiving()
 	if !ok {

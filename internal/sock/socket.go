@@ -20,6 +20,7 @@ type Socket struct {
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
 	icmp   bool // its errors of others' are queued: SetICMPErrors
+	dgrams datagrams
 
 	life   life
 	free   atomic.Bool // close(2) has returned

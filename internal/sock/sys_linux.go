@@ -21,6 +21,9 @@ const shortCall = 4 << 10
 // sysPeek looks whether there is a byte, which nobody gets to see. It is apart from
 // sysRecv for the sake of its cost.
 func (s *Socket) sysPeek() (n int, errno unix.Errno) {
+	if s.Buffered() {
+		return 1, 0
+	}
 	var p [1]byte
 	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&p)), uintptr(len(p)),
 		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
@@ -31,6 +34,9 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 // more than p holds. It sleeps only if wait is true, and then returns EINTR for a reason
 // not to sleep there.
 func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, errno unix.Errno) {
+	if s.dgrams.train != nil {
+		return s.sysRecvOfTrain(p, flags, wait, from)
+	}
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
 	}
@@ -65,6 +71,9 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 
 // sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
 func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno) {
+	if s.dgrams.segment > 0 {
+		return s.sysSendSegments(p, flags, to)
+	}
 	flags |= unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	var addr unsafe.Pointer
 	var addrLen uint32

@@ -1,0 +1,274 @@
+package sock
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const maxBatch = 32
+
+// A Batch is several datagrams for one recvmmsg(2) or sendmmsg(2). It comes from NewBatch.
+type Batch struct {
+	len   int
+	names [maxBatch]name
+	bufs  [maxBatch]unix.Iovec
+	msgs  [maxBatch]mmsghdr
+}
+
+// An mmsghdr is what recvmmsg(2) and sendmmsg(2) take several of; x/sys/unix has no such type.
+type mmsghdr struct {
+	hdr  unix.Msghdr
+	size uint32 // of what was received or sent
+}
+
+var batches = sync.Pool{New: func() any { return new(Batch) }}
+
+// NewBatch gives an empty batch, to be given back by Free.
+func NewBatch() *Batch { return batches.Get().(*Batch) }
+
+// Free gives the batch back.
+func (b *Batch) Free() {
+	clear(b.bufs[:b.len])
+	b.len = 0
+	batches.Put(b)
+}
+
+// MaxBatch is how many datagrams a call of RecvBatch takes at most; 1 is that it is not of use.
+func (t *Turn) MaxBatch() int {
+	d := &t.s.dgrams
+	if t.d == &t.s.rd && d.noRecvBatch && d.train == nil || t.d == &t.s.wr && d.noSendBatch {
+		return 1
+	}
+	return maxBatch
+}
+
+// Add adds a datagram to send to an address or, if it is zero, to the peer; or the room for
+// one to receive.
+func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
+	n, m := &b.names[b.len], &b.msgs[b.len]
+	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
+	m.hdr.SetIovlen(1)
+	if !to.IsZero() {
+		if err := n.set(s, to); err != nil {
+			return err
+		}
+		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&n.raw)), n.len
+	}
+	b.bufs[b.len] = unix.Iovec{Base: unsafe.SliceData(p)}
+	b.bufs[b.len].SetLen(len(p))
+	b.len++
+	return nil
+}
+
+// Received gives the true size and the sender of a datagram that was received.
+func (b *Batch) Received(s *Socket, i int) (size int, from Addr) {
+	return int(b.msgs[i].size), b.names[i].addr(s)
+}
+
+func (b *Batch) bytes(i int) []byte {
+	return unsafe.Slice(b.bufs[i].Base, int(b.bufs[i].Len))
+}
+
+// sysRecvBatch wraps recvmmsg(2). It never sleeps.
+func (s *Socket) sysRecvBatch(b *Batch) (int, unix.Errno) {
+	if s.dgrams.train != nil {
+		return s.recvBatchOfTrains(b)
+	}
+	for i := range b.len {
+		h := &b.msgs[i].hdr
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i].raw)), unix.SizeofSockaddrAny
+	}
+	r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.msgs)), uintptr(b.len),
+		unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	n := int(r)
+	for i := range n {
+		b.names[i].len = b.msgs[i].hdr.Namelen
+		raceReceived(b.bytes(i)[:min(int(b.msgs[i].size), int(b.bufs[i].Len))])
+	}
+	return n, 0
+}
+
+func (s *Socket) recvBatchOfTrains(b *Batch) (int, unix.Errno) {
+	for i := range b.len {
+		n, errno := s.sysRecvOfTrain(b.bytes(i), unix.MSG_DONTWAIT, false, &b.names[i])
+		if errno != 0 && (i == 0 || errno != unix.EAGAIN) {
+			return i, errno
+		}
+		if errno != 0 {
+			return i, 0
+		}
+		b.msgs[i].size = uint32(n)
+	}
+	return b.len, 0
+}
+
+// sysSendBatch wraps sendmmsg(2). It never sleeps.
+func (s *Socket) sysSendBatch(b *Batch) (int, unix.Errno) {
+	raceSending()
+	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.msgs)), uintptr(b.len),
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	for i := range int(r) {
+		raceSent(b.bytes(i))
+	}
+	return int(r), 0
+}
+
+// sendsSegments asks the kernel once whether it has UDP_SEGMENT (Linux 4.18): one that has not
+// takes no notice of the control message and sends all as one datagram.
+func (s *Socket) sendsSegments() bool {
+	if s.dgrams.segmentation == segmentsUnknown {
+		s.dgrams.segmentation = segmentsRefused
+		if s.domain != unix.AF_UNIX {
+			if _, err := unix.GetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
+				s.dgrams.segmentation = segmentsWork
+			}
+		}
+	}
+	return s.dgrams.segmentation == segmentsWork
+}
+
+// sysSendSegments wraps sendmsg(2) with UDP_SEGMENT: p is sent as datagrams of that size.
+func (s *Socket) sysSendSegments(p []byte, flags int, to *name) (int, unix.Errno) {
+	var control struct {
+		unix.Cmsghdr
+		size uint16
+		_    [6]byte
+	}
+	control.Level, control.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	control.SetLen(unix.CmsgLen(2))
+	control.size = uint16(s.dgrams.segment)
+	buf := unix.Iovec{Base: unsafe.SliceData(p)}
+	buf.SetLen(len(p))
+	hdr := unix.Msghdr{Iov: &buf, Control: (*byte)(unsafe.Pointer(&control))}
+	hdr.SetIovlen(1)
+	hdr.SetControllen(unix.CmsgSpace(2))
+	if to != nil {
+		hdr.Name, hdr.Namelen = (*byte)(unsafe.Pointer(&to.raw)), to.len
+	}
+	raceSending()
+	r, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&hdr)),
+		uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+	runtime.KeepAlive(p)
+	runtime.KeepAlive(to)
+	if errno != 0 {
+		return 0, errno
+	}
+	raceSent(p[:r])
+	return int(r), 0
+}
+
+// A receivedTrain is a number of datagrams of one sender that the kernel has joined into one
+// receive (UDP_GRO, udp(7)), less those that were received already. All have the same size
+// but the last, which may be shorter. It belongs to the caller that has the turn to receive.
+type receivedTrain struct {
+	buf  [maxDatagram]byte
+	rest []byte // of buf
+	size int    // of a datagram
+	from name
+	left atomic.Int32 // datagrams in rest, which may be empty; others look at it
+
+	hdr     unix.Msghdr
+	iov     unix.Iovec
+	control [maxControl / 8]uint64 // aligned for a Cmsghdr
+}
+
+const (
+	maxDatagram = 64 << 10
+	maxControl  = 512 // bytes: Options.Control may have asked for more than the size
+)
+
+// JoinDatagrams has the kernel join datagrams into trains, where it can (Linux 5.0). It is for
+// before the socket is used.
+func (s *Socket) JoinDatagrams() {
+	if s.SetInt(unix.SOL_UDP, unix.UDP_GRO, 1) == nil {
+		s.dgrams.train = new(receivedTrain)
+	}
+}
+
+// sysRecvOfTrain is sysRecv on a socket that receives trains: it gives one datagram.
+func (s *Socket) sysRecvOfTrain(p []byte, flags int, wait bool, from *name) (int, unix.Errno) {
+	t := s.dgrams.train
+	if t.left.Load() == 0 {
+		if errno := s.sysRecvTrain(wait); errno != 0 {
+			return 0, errno
+		}
+	}
+	datagram := t.rest[:min(t.size, len(t.rest))]
+	copy(p, datagram)
+	if from != nil {
+		*from = t.from
+	}
+	if flags&unix.MSG_PEEK == 0 {
+		t.rest = t.rest[len(datagram):]
+		t.left.Add(-1)
+	}
+	return len(datagram), 0
+}
+
+// sysRecvTrain wraps recvmsg(2). It sleeps as sysRecv does.
+func (s *Socket) sysRecvTrain(wait bool) unix.Errno {
+	t := s.dgrams.train
+	t.iov.Base = &t.buf[0]
+	t.iov.SetLen(len(t.buf))
+	t.hdr = unix.Msghdr{
+		Name: (*byte)(unsafe.Pointer(&t.from.raw)), Namelen: unix.SizeofSockaddrAny,
+		Iov: &t.iov, Control: (*byte)(unsafe.Pointer(&t.control)),
+	}
+	t.hdr.SetIovlen(1)
+	t.hdr.SetControllen(maxControl)
+	var n int
+	var errno unix.Errno
+	if wait {
+		s.rd.sleeper.ready()
+		if s.life.isOver() || s.polled.Load() {
+			return unix.EINTR
+		}
+		n, errno = s.rd.sleeper.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&t.hdr), 0, 0, nil, nil)
+	} else {
+		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&t.hdr)), unix.MSG_DONTWAIT)
+		n, errno = int(r), e
+	}
+	if errno != 0 {
+		return errno
+	}
+	t.from.len = t.hdr.Namelen
+	t.rest, t.size = t.buf[:n], t.segmentSize(n)
+	t.left.Store(int32(max(1, (n+t.size-1)/max(t.size, 1))))
+	raceReceived(t.rest)
+	return 0
+}
+
+// segmentSize is the size of a datagram of a train of n bytes: n for a datagram that came alone.
+func (t *receivedTrain) segmentSize(n int) int {
+	control := unsafe.Slice((*byte)(unsafe.Pointer(&t.control)), maxControl)[:t.hdr.Controllen]
+	for len(control) >= unix.SizeofCmsghdr {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			break
+		}
+		if h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4 {
+			if size := int(*(*int32)(unsafe.Pointer(&data[0]))); size > 0 {
+				return size
+			}
+		}
+		control = rest
+	}
+	return n
+}
+
+// forgetTrain drops the datagrams of a train that are still to be received.
+func (s *Socket) forgetTrain() {
+	if t := s.dgrams.train; t != nil {
+		t.left.Store(0)
+	}
+}

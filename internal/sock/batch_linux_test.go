@@ -1,0 +1,54 @@
+package sock
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// What was refused once is not tried again: each try would copy all of a train for nothing.
+func TestSendSegments_RefusedOnceAreNotTriedAgain(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.SetInt(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)) // the kernel says EINVAL
+	require.NoError(t, s.Bind(Addr{IP: netip.MustParseAddrPort("127.0.0.1:0")}, nil))
+	to := s.Local()
+	for range 2 {
+		turn, err := s.Sending(0, -1)
+		require.NoError(t, err)
+		n, err := turn.SendSegments([]byte("aabbc"), 2, 0, to)
+		require.NoError(t, err)
+		require.Equal(t, 5, n)
+		require.Equal(t, segmentsRefused, s.dgrams.segmentation)
+		turn.Leave()
+		buf := make([]byte, 10)
+		for _, want := range []string{"aa", "bb", "c"} {
+			n, err := s.Recv(buf, unix.MSG_DONTWAIT, -1, nil)
+			require.NoError(t, err)
+			require.Equal(t, want, string(buf[:n]))
+		}
+	}
+}
+
+// A datagram that others came with is there for who looks.
+func TestProbe_SeesDatagramsOfATrain(t *testing.T) {
+	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	defer s.Close()
+	s.JoinDatagrams()
+	require.NoError(t, s.Bind(Addr{IP: netip.MustParseAddrPort("127.0.0.1:0")}, nil))
+	turn, err := s.Sending(0, -1)
+	require.NoError(t, err)
+	_, err = turn.SendSegments([]byte("aabb"), 2, 0, s.Local())
+	require.NoError(t, err)
+	turn.Leave()
+	for range 2 {
+		require.Equal(t, Bytes, s.Pending())
+		_, err = s.Recv(make([]byte, 2), unix.MSG_DONTWAIT, -1, nil)
+		require.NoError(t, err)
+	}
+	require.Equal(t, Quiet, s.Pending())
+}
