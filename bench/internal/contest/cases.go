@@ -23,6 +23,7 @@ var Groups = []struct{ Letter, Title string }{
 	{"f", "TLS round trips"},
 	{"g", "FastCGI"},
 	{"h", "Waiting clients"},
+	{"i", "Datagrams in batches"},
 }
 
 // Cases are all cases, or for a quick look the fewest that show each comparison.
@@ -36,7 +37,8 @@ func Cases(quick bool) []Case {
 	all = append(all, pools(quick)...)
 	all = append(all, overTLS(quick)...)
 	all = append(all, php(quick)...)
-	return append(all, waiting(quick)...)
+	all = append(all, waiting(quick)...)
+	return append(all, datagrams(quick)...)
 }
 
 // Size is a number of bytes as people write it.
@@ -225,6 +227,25 @@ func waiting(quick bool) (cases []Case) {
 			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: hold(),
 			Spec: sample.Spec{Work: "waiting", Network: "unix", Conns: n},
 		})
+	}
+	return cases
+}
+
+// datagrams are 32 at a time, over loopback, both ends in the process that is measured.
+func datagrams(quick bool) (cases []Case) {
+	sizes := []int{64, 1200}
+	if quick {
+		sizes = sizes[1:]
+	}
+	for _, size := range sizes {
+		spec := sample.Spec{Network: "udp", Request: size, Batch: 32}
+		add := func(work, name string, peers ...string) {
+			spec.Work = work
+			cases = append(cases, Case{Group: "i", Name: name + ", " + Size(size), Peers: peers, Spec: spec, Serve: nobody})
+		}
+		add("send", "send", "net", "x/net", "client", "client, batches", "client, segments")
+		add("datagrams", "send and receive", "net", "x/net", "client", "client, batches", "client, segments",
+			"client, batches and GRO", "client, segments and GRO")
 	}
 	return cases
 }

@@ -47,6 +47,18 @@ func (v *view) targets() (all []target) {
 			atLeast(name+": throughput of client by that of net", 0.9, ratio(of, beside, rate))
 		}
 	}
+	for _, t := range []struct {
+		name, peer string
+		need       float64
+	}{
+		{"send, 1200 B", "client, segments", 5},
+		{"send and receive, 1200 B", "client, segments and GRO", 8},
+	} {
+		c := v.at[[2]string{"i", t.name}]
+		if of, beside := c.peer(t.peer), c.peer("net"); of != nil && beside != nil {
+			atLeast(t.name+": CPU time of net by that of "+t.peer, t.need, ratio(beside, of, cpu))
+		}
+	}
 	if of := one.peer("client"); of != nil && of.calls != nil {
 		n := networkCalls(of.calls)
 		all = append(all, target{"unix, 64 B, 1 at once: network system calls of a round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})

@@ -24,6 +24,8 @@ var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"waiting":   waiting,
 	"load":      load,
 	"rate":      loadAtRate,
+	"send":      sentDatagrams,
+	"datagrams": datagrams,
 }
 
 // Work does what a spec says.
