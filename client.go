@@ -311,8 +311,8 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	var n int
 	var err error
 	if c.packets != nil && flags&OOB == 0 {
-		var turn sock.Turn
-		if turn, err = c.sock.Receiving(int(flags), c.limits.recv); err == nil {
+		var turn sock.IOLock
+		if turn, err = c.sock.LockRecv(int(flags), c.limits.recv); err == nil {
 			n, err = c.packets.recv(c, turn, p, flags)
 		}
 	} else if t := c.tls.Load(); t != nil {
@@ -514,7 +514,7 @@ func (c *Client) IsConnected() bool {
 		return false
 	}
 	if c.typ.isStream() {
-		return c.sock.Up()
+		return c.sock.PeerOpen()
 	}
 	return !c.sock.Closed()
 }

@@ -351,7 +351,7 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		send := func() error { _, err := c.SendTo([]byte("x"), peer.LocalAddr()); return err }
-		require.Eventually(t, func() bool { return send() != nil }, enough, time.Nanosecond)
+		require.Eventually(t, func() bool { return send() != nil }, testTimeout, time.Nanosecond)
 		return send
 	}
 	return calls
@@ -407,7 +407,7 @@ func TestEveryCallEndsAtItsLimit(t *testing.T) {
 					require.True(t, ne.Timeout())
 					require.True(t, ne.Temporary(), "crypto/tls is dead for ever after one that is not") //nolint:staticcheck // what crypto/tls asks for
 					require.GreaterOrEqual(t, took, limit)
-					require.Less(t, took, limit+enough)
+					require.Less(t, took, limit+testTimeout)
 				}
 				t.Run(limit.String(), test)
 				t.Run(limit.String()+" under signals", func(t *testing.T) { underSignals(t, test) })
@@ -442,7 +442,7 @@ func TestBytesThatDripInDoNotExtendTheLimit(t *testing.T) {
 				wg.Wait()
 				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 				require.GreaterOrEqual(t, took, limit)
-				require.Less(t, took, limit+enough)
+				require.Less(t, took, limit+testTimeout)
 				if limit >= 100*time.Millisecond {
 					require.Positive(t, n)
 				}
@@ -490,7 +490,7 @@ func TestSendToAPeerThatReadsTooSlowlyEndsAtItsLimitWithTheTrueCount(t *testing.
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.False(t, client.SafeToRetry(err))
 			require.GreaterOrEqual(t, took, limit)
-			require.Less(t, took, limit+enough)
+			require.Less(t, took, limit+testTimeout)
 			require.EqualValues(t, n, read+readAfterEnd(t, network, c, peer))
 		}
 	})
@@ -537,7 +537,7 @@ func TestTheDefaultLimitIsFiveSeconds(t *testing.T) {
 	took := time.Since(start)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.GreaterOrEqual(t, took, client.DefaultTimeout)
-	require.Less(t, took, client.DefaultTimeout+enough)
+	require.Less(t, took, client.DefaultTimeout+testTimeout)
 }
 
 func TestTheDeadlineBoundsRecvAndSendToo(t *testing.T) {
@@ -740,7 +740,7 @@ func TestCloseEndsEveryCallThatWaits(t *testing.T) {
 					select {
 					case err := <-result:
 						require.ErrorIs(t, err, net.ErrClosed)
-					case <-time.After(enough):
+					case <-time.After(testTimeout):
 						t.Fatal("still waiting")
 					}
 					require.ErrorIs(t, f(), net.ErrClosed, "and every later call")
@@ -874,7 +874,7 @@ func TestIsConnectedAsksWhetherThePeerIsThere(t *testing.T) {
 		_, err := peer.Write([]byte("last words"))
 		require.NoError(t, err)
 		require.NoError(t, peer.Close())
-		require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 		got := make([]byte, 10)
 		_, err = c.Recv(got, client.WaitAll)
 		require.NoError(t, err, "asking has taken nothing away")
@@ -885,7 +885,7 @@ func TestIsConnectedAsksWhetherThePeerIsThere(t *testing.T) {
 		c, peer := stream(t, "tcp", nil)
 		require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
 		require.NoError(t, peer.Close())
-		require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 		_, err := c.Recv(make([]byte, 1), 0)
 		require.ErrorIs(t, err, unix.ECONNRESET)
 	})

@@ -146,10 +146,10 @@ func duplicate(t *testing.T, c *client.Client) net.Conn {
 
 // A program may ignore SIGURG. Its calls end all the same, up to a second later.
 func TestCloseEndsARecvInAProgramThatIgnoresSignals(t *testing.T) {
-	cmd := play(t, "deaf "+otherProcess(t, "sink", "unix"))
+	cmd := helperCommand(t, "deaf "+otherProcess(t, "sink", "unix"))
 	begin := time.Now()
 	require.NoError(t, cmd.Run())
-	require.Less(t, time.Since(begin), enough)
+	require.Less(t, time.Since(begin), testTimeout)
 }
 
 // Without a shutdown nothing but the call itself can end a send whose peer keeps up.
@@ -258,9 +258,9 @@ func TestWhatArrivesAfterCloseReadIsNotReceived(t *testing.T) {
 func TestCloseReadWhileSomethingArrives(t *testing.T) {
 	for _, polled := range []bool{false, true} {
 		for range 300 {
-			c, peer := stream(t, "tcp", &client.Options{Timeout: enough})
+			c, peer := stream(t, "tcp", &client.Options{Timeout: testTimeout})
 			if polled {
-				require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(testTimeout)))
 			}
 			type result struct {
 				n   int
@@ -308,7 +308,7 @@ func TestCloseReadCountsWhatIsBehindAnUrgentByte(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := c.TCPInfo()
 		return err == nil && info.BytesReceived >= 13
-	}, enough, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 	require.NoError(t, c.CloseRead())
 	_, err = peer.Write([]byte("later"))
 	require.NoError(t, err)
@@ -323,7 +323,7 @@ func TestCloseLeavesNoTimeoutToADuplicate(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has receives that wait in the kernel")
 	}
-	c, peer := stream(t, "tcp", &client.Options{Timeout: enough})
+	c, peer := stream(t, "tcp", &client.Options{Timeout: testTimeout})
 	raw, err := c.SyscallConn()
 	require.NoError(t, err)
 	var fd int

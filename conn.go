@@ -19,8 +19,8 @@ func (c *Client) Read(p []byte) (int, error) {
 	var n int
 	var err error
 	if c.packets != nil {
-		var turn sock.Turn
-		if turn, err = c.sock.Reading(); err == nil {
+		var turn sock.IOLock
+		if turn, err = c.sock.LockRead(); err == nil {
 			n, err = c.packets.recv(c, turn, p, 0)
 		}
 	} else if t := c.tls.Load(); t != nil {

@@ -257,7 +257,7 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 		conn, err := new(client.Dialer).Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)
 		if i%2 == 0 {
-			c, ok := client.Of(conn)
+			c, ok := client.FromConn(conn)
 			require.True(t, ok)
 			c.Watch(ctx)                                        // which outlives it
 			defer client.SetMaxThreads(client.SetMaxThreads(0)) // and the Read parks
@@ -267,9 +267,9 @@ func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	}
 	for range n {
-		require.Eventually(t, func() bool { runtime.GC(); return len(ended) > 0 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { runtime.GC(); return len(ended) > 0 }, testTimeout, time.Millisecond)
 		<-ended
 	}
-	require.Eventually(t, func() bool { return sock.Forgotten.Load() >= n }, enough, time.Millisecond)
-	sock.Forgotten.Add(-n) // these are meant to be
+	require.Eventually(t, func() bool { return sock.Finalized.Load() >= n }, testTimeout, time.Millisecond)
+	sock.Finalized.Add(-n) // these are meant to be
 }

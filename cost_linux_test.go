@@ -20,7 +20,7 @@ func TestARoundTripIsTwoSystemCalls(t *testing.T) {
 	requireProgram(t, "strace", "strace")
 	const trips = 10_000
 	counts := filepath.Join(t.TempDir(), "counts")
-	cmd := play(t, "roundtrips "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
+	cmd := helperCommand(t, "roundtrips "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
 		"-e", "trace=network,poll,ppoll,epoll_wait,epoll_pwait,epoll_ctl,eventfd2")
 	require.NoError(t, cmd.Run())
 
@@ -41,7 +41,7 @@ func TestARoundTripIsTwoSystemCalls(t *testing.T) {
 func TestACopyOfAFileIsSendfile(t *testing.T) {
 	requireProgram(t, "strace", "strace")
 	counts := filepath.Join(t.TempDir(), "counts")
-	cmd := play(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=/^sendfile,sendto,splice")
+	cmd := helperCommand(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=/^sendfile,sendto,splice")
 	require.NoError(t, cmd.Run())
 	calls := systemCalls(t, counts)
 	require.Positive(t, calls["sendfile"]+calls["sendfile64"]) // the latter on 32-bit machines

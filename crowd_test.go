@@ -51,7 +51,7 @@ func queueOf(t *testing.T, crowd, each int64, address string, trip func(*client.
 	var begin, wg sync.WaitGroup
 	begin.Add(int(crowd))
 	for range crowd {
-		c := dialServer(t, "unix", address, &client.Options{Timeout: enough})
+		c := dialServer(t, "unix", address, &client.Options{Timeout: testTimeout})
 		wg.Go(func() {
 			begin.Done()
 			begin.Wait()
@@ -82,7 +82,7 @@ func TestALimitHoldsInACrowd(t *testing.T) {
 	defer wg.Wait()
 	defer stop.Store(true)
 	for range 32 {
-		c := dialServer(t, "unix", address, &client.Options{Timeout: enough})
+		c := dialServer(t, "unix", address, &client.Options{Timeout: testTimeout})
 		wg.Go(func() {
 			for buf := make([]byte, 64); !stop.Load(); {
 				if err := roundTrip(c, buf); err != nil {
@@ -99,6 +99,6 @@ func TestALimitHoldsInACrowd(t *testing.T) {
 		took := time.Since(begin)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.GreaterOrEqual(t, took, limit)
-		require.Less(t, took, enough)
+		require.Less(t, took, testTimeout)
 	}
 }

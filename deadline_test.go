@@ -115,7 +115,7 @@ func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
 				continue
 			}
 			t.Run(network+", "+name, func(t *testing.T) {
-				for _, timeout := range []time.Duration{-1, 0, 10 * enough} {
+				for _, timeout := range []time.Duration{-1, 0, 10 * testTimeout} {
 					opts := &client.Options{Timeout: timeout}
 					if !isDatagram {
 						opts.Framing = client.Delimiter{EOF: []byte("\n")}
@@ -148,7 +148,7 @@ func TestTheFirstDeadlineThatIsYetToComeEndsAReceive(t *testing.T) {
 			require.NoError(t, c.SetReadDeadline(begin.Add(wait)))
 			require.ErrorIs(t, <-result, os.ErrDeadlineExceeded)
 			require.GreaterOrEqual(t, time.Since(begin), wait)
-			require.Less(t, time.Since(begin), enough)
+			require.Less(t, time.Since(begin), testTimeout)
 		})
 	}
 }

@@ -62,9 +62,9 @@ type Dialer struct {
 	Pool *Pool
 }
 
-// Of gives the client that a connection from a Dialer is, for what takes one, as Select
+// FromConn gives the client that a connection from a Dialer is, for what takes one, as Select
 // does. It reports false for a connection that is none.
-func Of(conn net.Conn) (*Client, bool) {
+func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
 		return c, true
@@ -95,7 +95,7 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 }
 
 // DialContext is the package's DialContext with the dialer's options, giving a
-// net.Conn that is a client; see Of. For datagrams it is a net.PacketConn too.
+// net.Conn that is a client; see FromConn. For datagrams it is a net.PacketConn too.
 // Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
 // descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
 // does: also if the peer closes between two records without close_notify.
@@ -171,7 +171,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 	var bound []*sock.Socket // to the one port of a dial, if so
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	s, winner, tried := sock.First(addrs, search.more(), opts.fallbackDelay(), until, stop,
+	s, winner, tried := sock.DialParallel(addrs, search.more(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
 			search.starts(a)
 			typ := n.typeOf(a)
@@ -183,7 +183,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			case local != nil:
 				how := bindLate
 				for _, other := range bound { // it connects, and another dial sees that
-					_ = other.AllowReuse(true)
+					_ = other.SetReuseAddr(true)
 					how = bindAnother
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
@@ -205,7 +205,7 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		return nil, addr, err
 	}
 	if hasPort {
-		_ = s.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = s.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
 	c.learnEnds()
@@ -286,9 +286,9 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	}
 	stop, unwatch := watch(ctx)
 	defer unwatch()
-	tried := make([]sock.Tried, len(addrs))
+	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
-		tried[i] = sock.Tried{Addr: a, Err: c.sock.Connect(a, until.Share(len(addrs)-i), stop)}
+		tried[i] = sock.AttemptResult{Addr: a, Err: c.sock.Connect(a, until.Partial(len(addrs)-i), stop)}
 		if tried[i].Err != nil {
 			continue
 		}
@@ -306,14 +306,14 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 // is connected when all that belongs to it is done.
 func (c *Client) learnEnds() {
 	if !c.typ.isStream() {
-		c.sock.Discard()
+		c.sock.DiscardQueued()
 	}
-	local, peer := c.sock.Ends()
+	local, peer := c.sock.Addrs()
 	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
-		_ = c.sock.AllowReuse(true) // its TIME_WAIT is nobody's obstacle
+		_ = c.sock.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
 	}
 }
 
@@ -328,11 +328,11 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 
 // watch gives a stop that the context pulls; the caller calls done in the end.
 // A context that never ends needs none.
-func watch(ctx context.Context) (stop *sock.Stop, done func()) {
+func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
 	if ctx.Done() == nil {
 		return nil, func() {}
 	}
-	stop = new(sock.Stop)
+	stop = new(sock.Stopper)
 	unwatch := context.AfterFunc(ctx, stop.Stop)
 	return stop, func() {
 		unwatch() // it may run still: a stop that is closed takes no harm
@@ -354,7 +354,7 @@ func addresses(ctx context.Context, n network, local *sock.Addr, address string,
 
 // dialError makes one error of those of all addresses, and tells which address it is
 // about. unanswered, if not nil, is why the name may have others that are not known.
-func dialError(ctx context.Context, op string, where target, n network, tried []sock.Tried, unanswered error) (net.Addr, error) {
+func dialError(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:

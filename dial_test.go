@@ -57,7 +57,7 @@ func TestTheUnspecifiedAddressIsThisMachineOverBothFamilies(t *testing.T) {
 
 func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 	ln := listen(t, "tcp")
-	d := client.Dialer{Options: &client.Options{Timeout: enough}}
+	d := client.Dialer{Options: &client.Options{Timeout: testTimeout}}
 	conn, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
@@ -69,7 +69,7 @@ func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 func TestTheEarlierLimitOfDialTimeoutCounts(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	for _, test := range []struct{ timeout, connect time.Duration }{
-		{limit, enough}, {enough, limit}, {0, limit}, {-1, limit},
+		{limit, testTimeout}, {testTimeout, limit}, {0, limit}, {-1, limit},
 	} {
 		d := client.Dialer{Options: &client.Options{ConnectTimeout: test.connect}}
 		begin := time.Now()
@@ -80,10 +80,10 @@ func TestTheEarlierLimitOfDialTimeoutCounts(t *testing.T) {
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout(), "%v", err)
 		require.GreaterOrEqual(t, took, limit)
-		require.Less(t, took, enough)
+		require.Less(t, took, testTimeout)
 	}
 	ln := listen(t, "tcp")
-	for _, timeout := range []time.Duration{0, enough} {
+	for _, timeout := range []time.Duration{0, testTimeout} {
 		conn, err := new(client.Dialer).DialTimeout("tcp", ln.Addr().String(), timeout)
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
@@ -109,7 +109,7 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	_, has := conn.(syscall.Conn)
 	require.False(t, has)
 	require.Implements(t, (*interface{ ConnectionState() tls.ConnectionState })(nil), conn)
-	c, ok := client.Of(conn)
+	c, ok := client.FromConn(conn)
 	require.True(t, ok)
 	require.Equal(t, conn.LocalAddr(), c.LocalAddr())
 
@@ -118,13 +118,13 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	require.NoError(t, err)
 	defer plain.Close()
 	require.Implements(t, (*syscall.Conn)(nil), plain)
-	c, ok = client.Of(plain)
+	c, ok = client.FromConn(plain)
 	require.True(t, ok)
 	require.Same(t, plain, c)
 	another, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	defer another.Close()
-	_, ok = client.Of(another)
+	_, ok = client.FromConn(another)
 	require.False(t, ok)
 }
 
@@ -176,7 +176,7 @@ func TestTheNextAddressIsTriedWhenOneRefuses(t *testing.T) {
 	defer c.Close()
 	require.Equal(t, []string{"127.0.0.2:" + port, "127.0.0.1:" + port}, tried.addresses)
 	require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
-	require.Less(t, time.Since(start), enough)
+	require.Less(t, time.Since(start), testTimeout)
 }
 
 func TestTheNextAddressIsStartedWhileOneIsSilent(t *testing.T) {
@@ -212,7 +212,7 @@ func TestAllAddressesAreTriedWithinTheLimitByOneGoroutine(t *testing.T) {
 		took := time.Since(start)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.GreaterOrEqual(t, took, limit)
-		require.Less(t, took, limit+enough)
+		require.Less(t, took, limit+testTimeout)
 		require.Len(t, tried.addresses, len(holes))
 		last := tried.goroutines[len(tried.goroutines)-1]
 		require.LessOrEqual(t, last, tried.goroutines[0], "no goroutine per address")
@@ -394,7 +394,7 @@ func TestConnectKeepsItsLimitOverManyAddresses(t *testing.T) {
 			start := time.Now()
 			require.ErrorIs(t, c.Connect(t.Context(), "holes.test:"+portOf(t, hole)), os.ErrDeadlineExceeded)
 			require.GreaterOrEqual(t, time.Since(start), limit)
-			require.Less(t, time.Since(start), limit+enough)
+			require.Less(t, time.Since(start), limit+testTimeout)
 			require.NoError(t, c.Close())
 		}
 	}

@@ -526,7 +526,7 @@ func TestNoSIGPIPE(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := c.Send([]byte("x"), 0)
 			return errors.Is(err, unix.EPIPE)
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 		_, err := c.Write([]byte("x"))
 		require.ErrorIs(t, err, unix.EPIPE)
 	})

@@ -113,7 +113,7 @@ func ExamplePool_Do() {
 
 	for range 3 {
 		err := pool.Do(context.Background(), "tcp", address, nil, func(c *client.Client) error {
-			return client.Repeatable(ping(c))
+			return client.Retryable(ping(c))
 		})
 		if err != nil {
 			log.Fatal(err)
@@ -130,7 +130,7 @@ func ExamplePool_Stats() {
 	defer pool.Close()
 
 	for _, key := range []string{"", "", "reports"} {
-		err := pool.Do(context.Background(), "tcp", address, &client.Options{Key: key}, ping)
+		err := pool.Do(context.Background(), "tcp", address, &client.Options{PoolKey: key}, ping)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -138,8 +138,8 @@ func ExamplePool_Stats() {
 	stats := pool.Stats()
 	fmt.Println(stats.Dials, stats.Reuses, stats.Idle)
 	for _, k := range stats.Keys {
-		if k.Key == "reports" {
-			fmt.Println(k.Key, k.Dials, k.Reuses, k.Idle)
+		if k.PoolKey == "reports" {
+			fmt.Println(k.PoolKey, k.Dials, k.Reuses, k.Idle)
 		}
 	}
 	// Output:
@@ -147,7 +147,7 @@ func ExamplePool_Stats() {
 	// reports 1 0 1
 }
 
-func ExamplePoolKey() {
+func ExamplePoolKeyStats() {
 	address, stop := exampleServer(pongs)
 	defer stop()
 	pool := client.NewPool(client.PoolOptions{})
@@ -204,7 +204,7 @@ func ExampleDialer_pool() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		c, _ := client.Of(conn)
+		c, _ := client.FromConn(conn)
 		fmt.Printf("%s %v\n", body, c.Reused())
 		_ = conn.Close()
 	}

@@ -128,8 +128,8 @@ func ExampleFileError() {
 func ExampleMulticast() {
 	member, err := client.NewUDP(&client.Options{
 		LocalAddr: ":0",
-		ReuseAddr: client.On,
-		Multicast: &client.Multicast{TTL: 1, Loopback: client.On},
+		ReuseAddr: client.SwitchOn,
+		Multicast: &client.Multicast{TTL: 1, Loopback: client.SwitchOn},
 	})
 	if err != nil {
 		log.Fatal(err)

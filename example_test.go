@@ -164,7 +164,7 @@ func ExampleOptions() {
 		Timeout:     2 * time.Second,       // dialling and sending
 		RecvTimeout: 20 * time.Millisecond, // an answer
 		LocalAddr:   "127.0.0.1:0",
-		NoDelay:     client.Off,
+		NoDelay:     client.SwitchOff,
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			var err error
 			if ctrlErr := raw.Control(func(fd uintptr) {
@@ -216,7 +216,7 @@ func ExampleType() {
 }
 
 func ExampleSwitch() {
-	_, err := client.Dial("udp", "127.0.0.1:53", &client.Options{NoDelay: client.On})
+	_, err := client.Dial("udp", "127.0.0.1:53", &client.Options{NoDelay: client.SwitchOn})
 	fmt.Println(err)
 	// Output: dial udp 127.0.0.1:53: option NoDelay: only tcp has it
 }

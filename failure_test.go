@@ -33,7 +33,7 @@ func reset(t testing.TB, c *client.Client, peer net.Conn) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, under(peer).Close())
-	require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 }
 
 // under is the connection under TLS, if there is TLS.
@@ -72,7 +72,7 @@ var whoMeetsIt = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"Select": func(_ *testing.T, c *client.Client) error {
-		_, err := client.Select([]*client.Client{c}, []*client.Client{c}, []*client.Client{c}, enough)
+		_, err := client.Select([]*client.Client{c}, []*client.Client{c}, []*client.Client{c}, testTimeout)
 		return errors.Join(err, unix.ECONNRESET)
 	},
 }
@@ -183,11 +183,11 @@ func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
 			_, err := peer.Write([]byte("last words"))
 			require.NoError(t, err)
 			require.NoError(t, peer.Close())
-			require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 			require.Eventually(t, func() bool {
 				_, err := c.Send([]byte("x"), 0)
 				return errors.Is(err, unix.EPIPE)
-			}, enough, time.Millisecond)
+			}, testTimeout, time.Millisecond)
 			got := make([]byte, 20)
 			n, err := c.Recv(got, 0)
 			require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
 		for _, flags := range []client.Flag{client.WaitAll, client.WaitAll | client.Peek} {
 			for _, waiting := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, flags %#x, waiting %v", network, int(flags), waiting), func(t *testing.T) {
-					c, peer := stream(t, network, &client.Options{Timeout: enough})
+					c, peer := stream(t, network, &client.Options{Timeout: testTimeout})
 					_, err := peer.Write([]byte("abc"))
 					require.NoError(t, err)
 					_, err = c.Recv(make([]byte, 3), client.WaitAll|client.Peek)
@@ -255,7 +255,7 @@ func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.CloseWrite())
 		require.NoError(t, peer.Close()) // with much unread: a reset, which answers what was sent
-		require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 		for range 2 {
 			_, err = c.Send([]byte("x"), 0)
 			require.ErrorIs(t, err, unix.EPIPE)

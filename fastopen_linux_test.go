@@ -69,7 +69,7 @@ func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
 		},
 		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
 		"Select": func(c *client.Client) error {
-			_, err := client.Select([]*client.Client{c}, nil, nil, enough)
+			_, err := client.Select([]*client.Client{c}, nil, nil, testTimeout)
 			return errors.Join(err, recv(c, client.WaitAll))
 		},
 		"a raw read": func(c *client.Client) error {
@@ -92,7 +92,7 @@ func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
 			t.Run(network+", "+name, func(t *testing.T) {
 				ln := listen(t, network)
 				go greets(ln)
-				c, err := client.Dial(network, ln.Addr().String(), fastOpen(client.Options{Timeout: enough, Framing: client.Delimiter{EOF: []byte("\n")}}))
+				c, err := client.Dial(network, ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}))
 				require.NoError(t, err)
 				defer c.Close()
 				info, err := c.TCPInfo()
@@ -109,7 +109,7 @@ func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
 func TestFastOpenAndOneDirectionClosedFirst(t *testing.T) {
 	ln := listen(t, "tcp")
 	go greets(ln)
-	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: enough}))
+	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout}))
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.CloseWrite())
@@ -118,7 +118,7 @@ func TestFastOpenAndOneDirectionClosedFirst(t *testing.T) {
 	require.Equal(t, greeting, string(got))
 
 	silent := listen(t, "tcp")
-	c, err = client.Dial("tcp", silent.Addr().String(), fastOpen(client.Options{Timeout: enough}))
+	c, err = client.Dial("tcp", silent.Addr().String(), fastOpen(client.Options{Timeout: testTimeout}))
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.CloseRead())
@@ -136,7 +136,7 @@ func TestFastOpenAndOneDirectionClosedFirst(t *testing.T) {
 func TestFastOpenSendsAFileFirst(t *testing.T) {
 	ln := listen(t, "tcp")
 	go greets(ln)
-	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: enough}))
+	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout}))
 	require.NoError(t, err)
 	defer c.Close()
 	name := filepath.Join(t.TempDir(), "file")
@@ -159,7 +159,7 @@ func TestFastOpenWhereNobodyListens(t *testing.T) {
 		"CloseWrite": func(c *client.Client) error { return c.CloseWrite() },
 		"CloseRead":  func(c *client.Client) error { return c.CloseRead() },
 		"Select": func(c *client.Client) error {
-			_, err := client.Select([]*client.Client{c}, nil, nil, enough)
+			_, err := client.Select([]*client.Client{c}, nil, nil, testTimeout)
 			return errors.Join(err, unix.ECONNREFUSED)
 		},
 		"a big Send": func(c *client.Client) error { _, err := c.Send(make([]byte, 1<<20), 0); return err },
@@ -169,7 +169,7 @@ func TestFastOpenWhereNobodyListens(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := client.Dial("tcp", refused(t, "tcp"), fastOpen(client.Options{Timeout: enough}))
+			c, err := client.Dial("tcp", refused(t, "tcp"), fastOpen(client.Options{Timeout: testTimeout}))
 			require.NoError(t, err)
 			defer c.Close()
 			require.ErrorIs(t, first(c), unix.ECONNREFUSED)
@@ -199,7 +199,7 @@ func TestFastOpenHasTheLimitOfTheCallThatConnects(t *testing.T) {
 			begin := time.Now()
 			require.ErrorIs(t, first(c), os.ErrDeadlineExceeded)
 			require.GreaterOrEqual(t, time.Since(begin), limit)
-			require.Less(t, time.Since(begin), enough)
+			require.Less(t, time.Since(begin), testTimeout)
 		})
 	}
 }
@@ -222,7 +222,7 @@ func TestFastOpenClosesADirectionWhileASendWaits(t *testing.T) {
 		select {
 		case err := <-done:
 			require.NoError(t, err)
-		case <-time.After(enough):
+		case <-time.After(testTimeout):
 			t.Fatal("it waits for the send")
 		}
 	}

@@ -53,14 +53,14 @@ type PoolOptions struct {
 	MaxLifetime    time.Duration
 	LifetimeJitter time.Duration
 
-	// KeepUnanswered is for protocols without answers. By default a client that
+	// ReuseUnanswered is for protocols without answers. By default a client that
 	// has sent something and received nothing since is not kept: what comes after
 	// all would be the answer to somebody else.
 	//
 	// Of a client with Options.Framing the packets count too: one that has sent more by
 	// SendPacket than it has received by RecvPacket is not kept. A packet received while
 	// every packet sent has its answer, as a greeting, does not count.
-	KeepUnanswered bool
+	ReuseUnanswered bool
 
 	// Setup, if not nil, is called with each new connection before anybody gets it: to
 	// authenticate (AUTH, HELLO), to select a database, to turn it to TLS (StartTLS).
@@ -74,7 +74,7 @@ type PoolOptions struct {
 	// several at once. Default: none.
 	//
 	// A question without an answer is a packet sent by SendPacket for which none was
-	// received, or anything sent after the last receive. With KeepUnanswered there is no
+	// received, or anything sent after the last receive. With ReuseUnanswered there is no
 	// such check. A Setup that receives nothing may send a header that has no answer, as
 	// that of the PROXY protocol, by Send: what the server sends after it is for the
 	// connection's first client. So a Setup that sends a request must receive its answer.
@@ -110,13 +110,13 @@ func atLeast(limit *time.Duration, least time.Duration) {
 //
 // Close of a client from a pool gives the connection back. It is kept only if it
 // is as a new one would be: no call on it has failed or is under way, what was
-// sent has been answered (see PoolOptions.KeepUnanswered), nothing is left to
+// sent has been answered (see PoolOptions.ReuseUnanswered), nothing is left to
 // receive, it was neither shut down in one direction nor turned to TLS (but by
 // PoolOptions.Setup), and its descriptor was in no other hands (SyscallConn). A caller who knows that an answer
 // was not received to its end, or that of several questions not each was answered,
 // says Discard: the pool can see bytes that have come, and not those that will.
 //
-// The key is network, address, Options.Key, and everything in Options that has to
+// The key is network, address, Options.PoolKey, and everything in Options that has to
 // do with what the connection is and whom it is with: Proxy, LocalAddr, the options
 // of the socket, Resolver and Control (the same function value), and all of TLS
 // (Config by its pointer, files by their names: a connection that is kept is not
@@ -239,7 +239,7 @@ func (p *Pool) get(ctx context.Context, network, address string, opts *Options, 
 	if p.shelves == nil {
 		p.begin(PoolOptions{})
 	}
-	s := p.shelf(place{opts.Key, network, address}, opts)
+	s := p.shelf(place{opts.PoolKey, network, address}, opts)
 	c := p.blank()
 	var w *waiter
 	for again := false; ; again = true {

@@ -89,7 +89,7 @@ func barePeek(fd uintptr, p []byte) {
 func TestACheckoutAllocatesNothing(t *testing.T) {
 	for _, network := range streamNetworks {
 		p, address := echoPool(t, network)
-		opts := &client.Options{Key: "k", RecvTimeout: 1}
+		opts := &client.Options{PoolKey: "k", RecvTimeout: 1}
 		checkout := func() {
 			c, err := p.Dial(context.Background(), network, address, opts)
 			if err == nil {

@@ -64,7 +64,7 @@ func TestOfDialsThatWereGivenUpFewGoOn(t *testing.T) {
 		for i := range callers {
 			wg.Go(func() {
 				for j := range each {
-					givesUp(t, p, "tcp", hole, &client.Options{Key: strconv.Itoa(each*i + j)})
+					givesUp(t, p, "tcp", hole, &client.Options{PoolKey: strconv.Itoa(each*i + j)})
 				}
 			})
 		}

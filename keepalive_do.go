@@ -20,7 +20,7 @@ import (
 //     reset. A timeout, an ended context and the client's own Close are no such failures.
 //   - No byte of an answer was received on it.
 //   - No byte of the request was accepted by the kernel, or fn's error is marked by
-//     Repeatable: the request may be carried out twice.
+//     Retryable: the request may be carried out twice.
 //   - fn did not change the connection (StartTLS, CloseRead, SyscallConn), and ctx has
 //     not ended.
 //
@@ -57,7 +57,7 @@ func (p *Pool) do(ctx context.Context, network, address string, opts *Options, f
 	}
 	_ = c.Discard() // from here on, what the client has done does not change
 	sent = c.sent.Load()
-	return c.lostUnanswered() && (!sent || isRepeatable(err)), sent, err
+	return c.lostUnanswered() && (!sent || isRetryable(err)), sent, err
 }
 
 // lostUnanswered reports, of a client that was given back, whether its connection was
@@ -69,28 +69,28 @@ func (c *Client) lostUnanswered() bool {
 	return c.old && c.gate.isEmpty() && c.note.has(isLost) && !c.note.has(isAnswered) && !c.note.has(isAltered)
 }
 
-// Repeatable marks an error for Do: the request that it is about may be sent
+// Retryable marks an error for Do: the request that it is about may be sent
 // again, because to carry it out twice does no harm. It gives nil for nil.
 //
 // Do finds the mark through wrapping of one error (fmt.Errorf with one %w), not in
 // errors that were joined.
-func Repeatable(err error) error {
+func Retryable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &repeatableError{err}
+	return &retryableError{err}
 }
 
-type repeatableError struct{ error }
+type retryableError struct{ error }
 
-func (e *repeatableError) Unwrap() error { return e.error }
+func (e *retryableError) Unwrap() error { return e.error }
 
-// isRepeatable reports whether an error has a mark that no Do has seen.
-func isRepeatable(err error) bool {
+// isRetryable reports whether an error has a mark that no Do has seen.
+func isRetryable(err error) bool {
 	// Not errors.As: what was joined with it may be of another connection.
 	for ; err != nil; err = errors.Unwrap(err) {
 		switch err.(type) { //nolint:errorlint // the loop unwraps
-		case *repeatableError:
+		case *retryableError:
 			return true
 		case *unmarkedError:
 			return false
@@ -102,13 +102,13 @@ func isRepeatable(err error) bool {
 // unmarked gives an error without its mark.
 func unmarked(err error) error {
 	for {
-		r, ok := err.(*repeatableError) //nolint:errorlint // the mark itself
+		r, ok := err.(*retryableError) //nolint:errorlint // the mark itself
 		if !ok {
 			break
 		}
 		err = r.error
 	}
-	if isRepeatable(err) {
+	if isRetryable(err) {
 		return &unmarkedError{err} // within the caller's own error, which stays as it is
 	}
 	return err

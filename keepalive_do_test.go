@@ -37,7 +37,7 @@ func TestDoRunsOnceMoreOnANewConnectionIfThatIsSafe(t *testing.T) {
 		_, err := c.Recv(make([]byte, 4), client.WaitAll)
 		return err
 	}
-	repeatable := func(c *client.Client) error { return client.Repeatable(ask(c)) }
+	repeatable := func(c *client.Client) error { return client.Retryable(ask(c)) }
 	for _, test := range []struct {
 		name string
 		fn   func(c *client.Client) error
@@ -53,7 +53,7 @@ func TestDoRunsOnceMoreOnANewConnectionIfThatIsSafe(t *testing.T) {
 			return ask(c)
 		}, 2, true},
 		{"an error that is not the connection's", func(*client.Client) error {
-			return client.Repeatable(errors.New("no such key"))
+			return client.Retryable(errors.New("no such key"))
 		}, 1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestDoNeverRepeatsWhatWasAnsweredInPart(t *testing.T) {
 			_, err := c.Send([]byte("ping"), 0)
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 4), client.WaitAll)
-			return client.Repeatable(err)
+			return client.Retryable(err)
 		})
 		require.Equal(t, runs == 2, errors.Is(err, io.ErrUnexpectedEOF), "%v", err)
 	}
@@ -105,7 +105,7 @@ func TestDoNeverRepeatsOnANewConnection(t *testing.T) {
 		_, err := c.Send([]byte("ping"), 0)
 		require.NoError(t, err)
 		_, err = c.Recv(make([]byte, 4), client.WaitAll)
-		return client.Repeatable(err)
+		return client.Retryable(err)
 	})
 	require.Error(t, err)
 	require.Equal(t, 1, runs)
@@ -134,7 +134,7 @@ func TestDoDialsForTheSecondRun(t *testing.T) {
 			return err
 		}
 		_, err := c.Recv(make([]byte, 4), client.WaitAll)
-		return client.Repeatable(err)
+		return client.Retryable(err)
 	}))
 	require.EqualValues(t, 4, p.Stats().Dials)
 	require.Equal(t, 3, p.Stats().Idle)
@@ -217,5 +217,5 @@ func TestAClientOfNoPoolIsNoReused(t *testing.T) {
 	require.Zero(t, c.ReuseCount())
 	require.NoError(t, c.Discard())
 	require.ErrorIs(t, c.Discard(), net.ErrClosed)
-	require.NoError(t, client.Repeatable(nil))
+	require.NoError(t, client.Retryable(nil))
 }

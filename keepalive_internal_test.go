@@ -29,10 +29,10 @@ func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
 		return c
 	}
 	for i := range keys {
-		require.NoError(t, dial(&Options{Key: strconv.Itoa(i)}).Close())
-		require.NoError(t, dial(&Options{Key: strconv.Itoa(i), NoDelay: Off}).Close()) // the same place
+		require.NoError(t, dial(&Options{PoolKey: strconv.Itoa(i)}).Close())
+		require.NoError(t, dial(&Options{PoolKey: strconv.Itoa(i), NoDelay: SwitchOff}).Close()) // the same place
 	}
-	used := dial(&Options{Key: "0"})
+	used := dial(&Options{PoolKey: "0"})
 	defer used.Close()
 	before := p.Stats()
 	require.Len(t, before.Keys, 2*keys)
@@ -46,7 +46,7 @@ func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
 	p.mu.Unlock()
 	after := p.Stats()
 	require.Len(t, after.Keys, 1)
-	require.Equal(t, "0", after.Keys[0].Key)
+	require.Equal(t, "0", after.Keys[0].PoolKey)
 	require.Equal(t, before.KeyStats, after.KeyStats)
-	require.NoError(t, dial(&Options{Key: "1"}).Close())
+	require.NoError(t, dial(&Options{PoolKey: "1"}).Close())
 }

@@ -91,11 +91,11 @@ func (k *kept) afterUse(c *Client, inUse bool) cause {
 		return broken
 	case c.packets.buffered() > 0:
 		return dirty
-	case !k.pool.opts.KeepUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
+	case !k.pool.opts.ReuseUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
 		return dirty
 	}
 	k.served = c.note.has(isAnswered)
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	return causeOf(k.pending(true))
 }
 
@@ -217,18 +217,18 @@ func (k *kept) fitness(now moment) cause {
 		return expired
 	}
 	sight := k.pending(false)
-	if sight == sock.Bytes && k.uses == 0 && !k.begun {
+	if sight == sock.Readable && k.uses == 0 && !k.begun {
 		return fit // a server's greeting, for the first who comes
 	}
 	return causeOf(sight)
 }
 
 // pending looks what there is to receive; see tlsStream.pending for afresh.
-func (k *kept) pending(afresh bool) sock.Sight {
+func (k *kept) pending(afresh bool) sock.ProbeResult {
 	if k.tls != nil {
 		return k.tls.pending(afresh)
 	}
-	return k.sock.Pending()
+	return k.sock.Probe()
 }
 
 // expiry is when an idle connection is to be closed; zero is never.

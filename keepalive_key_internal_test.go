@@ -17,7 +17,7 @@ import (
 func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
 	use := map[string]bool{
 		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true, "FallbackDelay": true,
-		"Key": true, // of the place
+		"PoolKey": true, // a part of the place
 	}
 	other := map[string]any{ // what no default value is like
 		"KeepAlive": &net.KeepAliveConfig{}, "Resolver": &net.Resolver{}, "TLS": &TLSOptions{},

@@ -63,7 +63,7 @@ func TestMoreIdleThanAllowedAreClosedTheOldestFirst(t *testing.T) {
 			for i := range all {
 				key := &client.Options{}
 				if opts.MaxIdle > 0 {
-					key.Key = string(rune('a' + i))
+					key.PoolKey = string(rune('a' + i))
 				}
 				all[i] = s.from(t, p, key)
 				peers[i] = <-s.new

@@ -55,7 +55,7 @@ func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
 		"the other's error alone": func(_, other error) error { return other },
 		"wrapped":                 func(mine, other error) error { return fmt.Errorf("%s; the replica: %w", mine.Error(), other) },
 		"joined":                  func(mine, other error) error { return errors.Join(mine, other) },
-		"a mark joined with it":   func(mine, other error) error { return errors.Join(mine, client.Repeatable(other)) },
+		"a mark joined with it":   func(mine, other error) error { return errors.Join(mine, client.Retryable(other)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := runsOf(t, staleEcho(t), nil, 1, func(c *client.Client) error {
@@ -108,7 +108,7 @@ func TestDoKnowsOfEveryWayToSend(t *testing.T) {
 						_, err = c.Recv(make([]byte, 1), client.WaitAll)
 					}
 					if marked {
-						err = client.Repeatable(err)
+						err = client.Retryable(err)
 					}
 					return err
 				})
@@ -126,7 +126,7 @@ func TestDoRepeatsWhatWasNeverSent(t *testing.T) {
 	for name, tell := range map[string]func(error) error{
 		"the call's error": func(err error) error { return err },
 		"another error":    func(error) error { return errors.New("the shop is closed") },
-		"marked":           client.Repeatable,
+		"marked":           client.Retryable,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := countedEcho(t, "tcp")
@@ -163,7 +163,7 @@ func TestDoTakesNoTimeoutForADeadConnection(t *testing.T) {
 			err := runsOf(t, s, &client.Options{Timeout: 50 * time.Millisecond}, 1, func(c *client.Client) error {
 				_, err := c.Send([]byte("ping"), 0)
 				require.NoError(t, err)
-				return client.Repeatable(wait(c))
+				return client.Retryable(wait(c))
 			})
 			require.Error(t, err)
 			require.Equal(t, 1, s.count())
@@ -202,7 +202,7 @@ func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
 				_, _ = io.CopyN(conn, conn, 4)
 				_, _ = io.Copy(io.Discard, conn)
 			})
-			require.Error(t, runsOf(t, s, nil, 1, func(c *client.Client) error { return client.Repeatable(fn(c)) }))
+			require.Error(t, runsOf(t, s, nil, 1, func(c *client.Client) error { return client.Retryable(fn(c)) }))
 		})
 	}
 }
@@ -235,7 +235,7 @@ func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
 		runs++
 		err := pings(c)
 		cancel()
-		return client.Repeatable(err)
+		return client.Retryable(err)
 	})
 	require.Equal(t, io.EOF, err)
 	require.Equal(t, 1, runs)
@@ -255,7 +255,7 @@ func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
 			_, err := c.Send([]byte("ping"), 0)
 			require.NoError(t, err)
 			_, err = c.RecvPacket()
-			return client.Repeatable(err)
+			return client.Retryable(err)
 		})
 		require.Equal(t, io.ErrUnexpectedEOF, err)
 	})
@@ -272,7 +272,7 @@ func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
 			_, _ = conn.Write(record[:len(record)/2])
 		})
 		err := runsOf(t, plain, &client.Options{TLS: s.trust(t)}, 1, func(c *client.Client) error {
-			return client.Repeatable(pings(c))
+			return client.Retryable(pings(c))
 		})
 		require.Equal(t, io.ErrUnexpectedEOF, err)
 	})
@@ -283,14 +283,14 @@ func TestTheMarkDoesNotLeaveDo(t *testing.T) {
 	for name, wrap := range map[string]func(error) error{
 		"as it is": func(err error) error { return err },
 		"wrapped":  func(err error) error { return fmt.Errorf("get: %w", err) },
-		"twice":    client.Repeatable,
+		"twice":    client.Retryable,
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t, client.PoolOptions{})
 			closes := countedServer(t, "tcp", func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4)) })
 			inner := func() error {
 				return p.Do(t.Context(), "tcp", closes.Addr().String(), nil, func(c *client.Client) error {
-					return wrap(client.Repeatable(pings(c)))
+					return wrap(client.Retryable(pings(c)))
 				})
 			}
 			require.ErrorIs(t, inner(), io.EOF)
@@ -330,7 +330,7 @@ func TestWhatWasRepeatedInVainIsNotSafeToRetry(t *testing.T) {
 					return err
 				}
 				second(s)
-				return client.Repeatable(pings(c))
+				return client.Retryable(pings(c))
 			})
 			require.Error(t, err)
 			require.False(t, client.SafeToRetry(err), "%v", err)
@@ -365,7 +365,7 @@ func TestDoRepeatsOnAConnectionThatWasDialledInAdvance(t *testing.T) {
 			_, err := c.Send([]byte("last"), 0)
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 4), client.WaitAll)
-			return client.Repeatable(err)
+			return client.Retryable(err)
 		}
 		return pings(c)
 	}))

@@ -29,7 +29,7 @@ func increments(key string, n *atomic.Int64) func(c *client.Client) error {
 		for !bytes.HasSuffix(reply[:got], []byte("\r\n")) {
 			m, err := c.Recv(reply[got:], 0)
 			if err != nil {
-				return client.Repeatable(err)
+				return client.Retryable(err)
 			}
 			got += m
 		}
@@ -130,7 +130,7 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 				}
 				response, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {
-					return client.Repeatable(err)
+					return client.Retryable(err)
 				}
 				defer response.Body.Close()
 				body, err := io.ReadAll(response.Body)

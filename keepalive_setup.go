@@ -59,14 +59,14 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	if c.packets.buffered() > 0 {
 		return errSetupUnread
 	}
-	if !k.pool.opts.KeepUnanswered && (c.packets.unanswered() || k.begun && c.note.has(isAsked)) {
+	if !k.pool.opts.ReuseUnanswered && (c.packets.unanswered() || k.begun && c.note.has(isAsked)) {
 		return errSetupUnanswered // a peer that has said nothing may have been sent a header, as PROXY's
 	}
-	k.sock.Renew()
+	k.sock.ResetDeadlines()
 	switch k.pending(true) {
-	case sock.Gone:
+	case sock.Closed:
 		return errSetupGone
-	case sock.Bytes:
+	case sock.Readable:
 		if k.begun { // else it is a greeting, for the first who comes
 			return errSetupUnread
 		}
@@ -81,7 +81,7 @@ var (
 	errSetupBroken     = errors.New("it returned no error, and a call on the client had failed")
 	errSetupStopped    = errors.New("it returned no error, and a context that it watched had ended: call unwatch, or return an error")
 	errSetupUnread     = errors.New("it left a part of an answer unread: receive all of it")
-	errSetupUnanswered = errors.New("it left an answer unread that is still to come: receive it, or set PoolOptions.KeepUnanswered if there is none")
+	errSetupUnanswered = errors.New("it left an answer unread that is still to come: receive it, or set PoolOptions.ReuseUnanswered if there is none")
 	errSetupGone       = errors.New("the peer has closed the connection")
 )
 

@@ -490,12 +490,12 @@ func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
 		"Send RecvPacket":                  false,
 	} {
 		for _, unanswered := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, KeepUnanswered %v", setup, unanswered), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, ReuseUnanswered %v", setup, unanswered), func(t *testing.T) {
 				s := countedServer(t, "tcp", func(conn net.Conn) {
 					_, _ = conn.Write([]byte(strings.Repeat(answer, strings.Count(setup, "Recv"))))
 					_, _ = io.Copy(io.Discard, conn)
 				})
-				p := newPool(t, client.PoolOptions{KeepUnanswered: unanswered, Setup: func(_ context.Context, c *client.Client) error {
+				p := newPool(t, client.PoolOptions{ReuseUnanswered: unanswered, Setup: func(_ context.Context, c *client.Client) error {
 					for call := range strings.FieldsSeq(setup) {
 						if err := calls[call](c); err != nil {
 							return err

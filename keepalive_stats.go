@@ -47,15 +47,15 @@ func (s *KeyStats) add(o *KeyStats) {
 
 // PoolStats are a pool's counts since it was made.
 type PoolStats struct {
-	KeyStats           // of all keys, also of those that are not there any more
-	Keys     []PoolKey // in no order
+	KeyStats                // of all keys, also of those that are not there any more
+	Keys     []PoolKeyStats // in no order
 }
 
-// A PoolKey is a key with its counts. Keys that differ in options which are not
+// A PoolKeyStats is a key with its counts. Keys that differ in options which are not
 // shown here are different all the same. One of which there has been nothing for
 // some time may be dropped.
-type PoolKey struct {
-	Key, Network, Address string
+type PoolKeyStats struct {
+	PoolKey, Network, Address string
 	KeyStats
 }
 
@@ -65,7 +65,7 @@ func (p *Pool) Stats() PoolStats {
 	defer p.mu.Unlock()
 	all := PoolStats{KeyStats: p.gone}
 	for s := range p.all {
-		k := PoolKey{Key: s.place.key, Network: s.place.network, Address: s.place.address, KeyStats: s.stats}
+		k := PoolKeyStats{PoolKey: s.place.key, Network: s.place.network, Address: s.place.address, KeyStats: s.stats}
 		k.Idle, k.Active, k.Dialing = s.idle.n, s.active, s.dialing
 		all.add(&k.KeyStats)
 		all.Keys = append(all.Keys, k)
@@ -85,11 +85,11 @@ const (
 	discarded
 )
 
-func causeOf(s sock.Sight) cause {
+func causeOf(s sock.ProbeResult) cause {
 	switch s {
-	case sock.Quiet:
+	case sock.Idle:
 		return fit
-	case sock.Bytes:
+	case sock.Readable:
 		return dirty
 	}
 	return dead

@@ -147,7 +147,7 @@ func TestAClientThatWasGivenBackReachesNobody(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, old.Close())
 
-	now := s.from(t, p, &client.Options{Timeout: enough})
+	now := s.from(t, p, &client.Options{Timeout: testTimeout})
 	require.True(t, now.Reused())
 	require.Equal(t, local(old), local(now))
 	_, err = now.Send([]byte("the other's"), 0)
@@ -251,7 +251,7 @@ func TestWhatIsNotGivenBack(t *testing.T) {
 		}, broken},
 		{"with an end that nobody has read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			require.NoError(t, peer.Close())
-			require.Eventually(t, func() bool { return !c.IsConnected() }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 		}, dead},
 		{"whose descriptor was in other hands", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			raw, err := c.SyscallConn()
@@ -299,7 +299,7 @@ func TestWhatDoesNoHarmIsGivenBack(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s := countedServer(t, "tcp", func(net.Conn) { <-done })
-	p := newPool(t, client.PoolOptions{KeepUnanswered: true})
+	p := newPool(t, client.PoolOptions{ReuseUnanswered: true})
 	for name, use := range map[string]func(c *client.Client){
 		"nothing": func(*client.Client) {},
 		"a look at nothing": func(c *client.Client) {
@@ -374,8 +374,8 @@ func TestWhoDiffersSharesNoConnection(t *testing.T) {
 		opts    []*client.Options
 	}{
 		"plain": {s.Addr().String(), []*client.Options{
-			nil, {Key: "a"}, {Key: "b"}, {LocalAddr: "127.0.0.1:0"}, {LocalAddr: "127.0.0.2:0"},
-			{NoDelay: client.Off}, {NoDelay: client.On}, {Resolver: &net.Resolver{}}, {Resolver: &net.Resolver{PreferGo: true}},
+			nil, {PoolKey: "a"}, {PoolKey: "b"}, {LocalAddr: "127.0.0.1:0"}, {LocalAddr: "127.0.0.2:0"},
+			{NoDelay: client.SwitchOff}, {NoDelay: client.SwitchOn}, {Resolver: &net.Resolver{}}, {Resolver: &net.Resolver{PreferGo: true}},
 			{Control: one}, {Control: two},
 		}},
 		"TLS": {tlsEcho.Addr().String(), []*client.Options{
@@ -513,6 +513,6 @@ func TestThePoolLooksBeforeItGives(t *testing.T) {
 			c := s.from(t, p, nil)
 			defer func() { _ = c.Discard() }()
 			return !c.Reused()
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 	})
 }

@@ -439,9 +439,9 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 // What nobody uses any more counts until it is closed, too.
 func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
 	for name, opts := range map[string]PoolOptions{
-		"CloseIdle":     {MaxConnsPerKey: 1, KeepUnanswered: true},
-		"over MaxIdle":  {MaxConnsPerKey: 1, KeepUnanswered: true, MaxIdle: -1},
-		"a closed pool": {MaxConnsPerKey: 1, KeepUnanswered: true},
+		"CloseIdle":     {MaxConnsPerKey: 1, ReuseUnanswered: true},
+		"over MaxIdle":  {MaxConnsPerKey: 1, ReuseUnanswered: true, MaxIdle: -1},
+		"a closed pool": {MaxConnsPerKey: 1, ReuseUnanswered: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gatedPool(t, "tcp", opts)

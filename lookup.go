@@ -37,7 +37,7 @@ type search struct {
 	cancel  context.CancelFunc
 	leave   func()
 	answers chan answer
-	later   sock.Later // of a dial that goes on while the question is open
+	later   sock.MoreAddrs // of a dial that goes on while the question is open
 
 	// Of the goroutine that looks the name up.
 	open   bool        // package net has not answered
@@ -65,7 +65,7 @@ func lookUp(ctx context.Context, n network, host string, port uint16, r *net.Res
 	} else {
 		s.ctx, s.cancel = context.WithTimeout(ctx, until.Left())
 	}
-	s.later.Take = s.take
+	s.later.Update = s.take
 	family := "ip"
 	if n.v6 == 0 {
 		family = "ip4"
@@ -192,7 +192,7 @@ func (s *search) starts(a sock.Addr) {
 }
 
 // more is what First is to wait for, if anything.
-func (s *search) more() *sock.Later {
+func (s *search) more() *sock.MoreAddrs {
 	if s == nil || !s.open {
 		return nil
 	}

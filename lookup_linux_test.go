@@ -93,7 +93,7 @@ func dialSearchList(string) error {
 // finds. Each family was looked for by itself, and what was not in one domain was taken
 // from the next: the dial reached the database of another environment.
 func TestTheAddressesOfANameAreOfOneHost(t *testing.T) {
-	cmd := play(t, "searchlist")
+	cmd := helperCommand(t, "searchlist")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.Output()
 	if errors.Is(err, unix.EPERM) && os.Getenv("CLIENT_REQUIRE_SERVERS") != "1" {

@@ -153,7 +153,7 @@ func TestAProxyIsFoundThoughAFamilyIsNotAnswered(t *testing.T) {
 	p := &fakeProxy{reply: socksGranted}
 	address, _ := p.serve(t, p.socks5)
 	c, err := client.Dial("tcp", "192.0.2.1:http", &client.Options{
-		Resolver: zone.Resolver, Timeout: enough, Proxy: "socks5://host.test.:" + portOf(t, address),
+		Resolver: zone.Resolver, Timeout: testTimeout, Proxy: "socks5://host.test.:" + portOf(t, address),
 	})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
@@ -235,7 +235,7 @@ func TestADialWaitsForAddressesWhenThoseItKnowsHaveFailed(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // the address is known, tried and has refused by then
 		close(refusals)
 	}()
-	c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: enough})
+	c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: testTimeout})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 
@@ -280,7 +280,7 @@ func TestTheErrorOfTwoQuestionsIsTheOneThatSaysMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			zone := serveZone(t, test.v4, test.v6)
-			opts := &client.Options{Resolver: zone.Resolver, Timeout: enough}
+			opts := &client.Options{Resolver: zone.Resolver, Timeout: testTimeout}
 			if test.timeout {
 				opts.Timeout = limit
 			}
@@ -309,7 +309,7 @@ func TestAStrictResolverFailsWithOneFamily(t *testing.T) {
 	for _, zone := range []*zoneServer{serveZone(t, known["v4"], broken), serveZone(t, broken, known["v6"])} {
 		for _, strict := range []bool{true, false} {
 			zone.StrictErrors = strict
-			c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: enough})
+			c, err := client.Dial("tcp", "host.test.:"+port, &client.Options{Resolver: zone.Resolver, Timeout: testTimeout})
 			if !strict {
 				require.NoError(t, err)
 				require.NoError(t, c.Close())
@@ -501,7 +501,7 @@ func noDescriptors(name string) error {
 // A process without descriptors cannot ask, and was told that there is no such host.
 func TestALookupThatHasNoDescriptorSaysSo(t *testing.T) {
 	for _, name := range []string{"localhost", "host.invalid"} {
-		out, err := play(t, "nodescriptors "+name).Output()
+		out, err := helperCommand(t, "nodescriptors "+name).Output()
 		require.NoError(t, err)
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		require.Len(t, lines, 4)

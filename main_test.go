@@ -22,16 +22,16 @@ import (
 )
 
 // TestMain is also the other process of the tests that need one: the test
-// binary starts itself again with playing in its environment.
+// binary starts itself again with helperProcess in its environment.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv(maxThreads)); err == nil {
 		client.SetMaxThreads(n) // 0: the whole suite, with calls that park
 	}
-	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
+	part, argument, _ := strings.Cut(os.Getenv(helperProcess), " ")
 	switch part {
 	case "":
 		leak.Main(m, func() error {
-			if n := sock.Forgotten.Load(); n != 0 {
+			if n := sock.Finalized.Load(); n != 0 {
 				return fmt.Errorf("%d sockets were closed by the garbage collector", n)
 			}
 			return nil
@@ -60,8 +60,8 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	playing    = "CLIENT_TEST_PLAYS"
-	maxThreads = "CLIENT_TEST_MAX_THREADS"
+	helperProcess = "CLIENT_TEST_PLAYS"
+	maxThreads    = "CLIENT_TEST_MAX_THREADS"
 )
 
 func fail(err error) {
@@ -71,14 +71,14 @@ func fail(err error) {
 	}
 }
 
-// play starts the test binary in another part, under the given command if any.
-func play(t testing.TB, part string, under ...string) *exec.Cmd {
+// helperCommand starts the test binary in another part, under the given command if any.
+func helperCommand(t testing.TB, part string, under ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	line := append(under, self)
 	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = append(os.Environ(), playing+"="+part, maxThreads+"=") // the default
+	cmd.Env = append(os.Environ(), helperProcess+"="+part, maxThreads+"=") // the default
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -88,7 +88,7 @@ func play(t testing.TB, part string, under ...string) *exec.Cmd {
 // It gives the address.
 func otherProcess(t testing.TB, part, network string) string {
 	t.Helper()
-	cmd := play(t, part+" "+network+" "+loopbackOf(t, network))
+	cmd := helperCommand(t, part+" "+network+" "+loopbackOf(t, network))
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -151,7 +151,7 @@ func sink(conn net.Conn) {
 
 // sendAndWait waits for an answer that does not come.
 func sendAndWait(path string) error {
-	c, err := client.Dial("unixgram", path, &client.Options{Timeout: enough})
+	c, err := client.Dial("unixgram", path, &client.Options{Timeout: testTimeout})
 	if err != nil {
 		return err
 	}

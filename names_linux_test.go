@@ -57,7 +57,7 @@ func ip(t *testing.T, path, line string) {
 			{"-br link show " + name, " UP "},
 			{"-6 route show table local dev " + name, "local fe80::"},
 		} {
-			for end := time.Now().Add(enough); ; time.Sleep(time.Millisecond) { // on this thread
+			for end := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) { // on this thread
 				out, err := exec.Command(path, strings.Fields(look.args)...).Output()
 				require.NoError(t, err)
 				if strings.Contains(string(out), look.want) {
@@ -182,7 +182,7 @@ func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
 				if len(groups) == 0 {
 					m = nil
 				}
-				c, err := test.open(&client.Options{Timeout: enough, LocalAddr: local, ReuseAddr: client.On, Multicast: m})
+				c, err := test.open(&client.Options{Timeout: testTimeout, LocalAddr: local, ReuseAddr: client.SwitchOn, Multicast: m})
 				require.NoError(t, err)
 				return c
 			}
@@ -221,7 +221,7 @@ func TestTheZoneOfAGroupIsTheInterfaceToJoinItOn(t *testing.T) {
 	inNamespace(t, func() {
 		group := netip.MustParseAddr("ff02::1:5")
 		for _, on := range []string{"d0", "e0"} {
-			c, err := client.NewUDP6(&client.Options{Timeout: enough, LocalAddr: ":0", Multicast: &client.Multicast{
+			c, err := client.NewUDP6(&client.Options{Timeout: testTimeout, LocalAddr: ":0", Multicast: &client.Multicast{
 				Groups: []netip.Addr{group.WithZone(on)}, Interface: "d0",
 			}})
 			require.NoError(t, err)

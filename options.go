@@ -44,7 +44,7 @@ type Options struct {
 
 	// NoDelay sends small segments at once instead of waiting for the peer's
 	// acknowledgement of the last (TCP_NODELAY, Nagle's algorithm off; tcp(7)).
-	// Default: On. TCP only; to set it for another network is an error.
+	// Default: SwitchOn. TCP only; to set it for another network is an error.
 	NoDelay Switch
 
 	// KeepAlive has the kernel ask an idle peer now and then whether it is still
@@ -67,7 +67,7 @@ type Options struct {
 	// that first Send twice. TCP on Linux only.
 	FastOpen bool
 
-	// QuickAck acknowledges at once what is received, or, Off, with what is sent
+	// QuickAck acknowledges at once what is received, or, if SwitchOff, with what is sent
 	// (TCP_QUICKACK). The kernel changes it by itself as the connection goes on.
 	// Default: the kernel's choice. TCP on Linux only.
 	QuickAck Switch
@@ -82,10 +82,10 @@ type Options struct {
 	// Default: Close does not wait, and the kernel goes on. TCP only.
 	Linger time.Duration
 
-	// ReuseAddr On binds to an address that is in use by what allows the same, live
+	// ReuseAddr SwitchOn binds to an address that is in use by what allows the same, live
 	// connections too (SO_REUSEADDR, socket(7)). Default: a TCP port, in LocalAddr or
 	// Bind, is to be had unless something alive has it; connections that are over
-	// (TIME_WAIT) are no obstacle. Off: they are. TCP and UDP.
+	// (TIME_WAIT) are no obstacle. SwitchOff: they are. TCP and UDP.
 	ReuseAddr Switch
 
 	// RecvBuffer and SendBuffer are how many bytes the kernel keeps for the client
@@ -162,10 +162,10 @@ type Options struct {
 	// Streams only. Default: none.
 	Framing Framing
 
-	// Key is the caller's part of a Pool's key: two who dial the same with
-	// different Keys get no connection from each other. Without a pool it means
+	// PoolKey is the caller's part of a Pool's key: two who dial the same with
+	// different PoolKeys get no connection from each other. Without a pool it means
 	// nothing.
-	Key string
+	PoolKey string
 
 	// Control is called with the descriptor after the socket has been made and
 	// before it is bound or connected, to set options that have no field here.
@@ -180,9 +180,9 @@ type Switch int8
 
 // The states of a Switch.
 const (
-	Default Switch = iota
-	On
-	Off
+	SwitchDefault Switch = iota
+	SwitchOn
+	SwitchOff
 )
 
 // fallbackDelay is FallbackDelay with its default, which RFC 8305, section 8, recommends.

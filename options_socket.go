@@ -39,7 +39,7 @@ type Multicast struct {
 	TTL uint8
 
 	// Loopback has members on this machine receive what is sent, oneself included.
-	// Default: On.
+	// Default: SwitchOn.
 	Loopback Switch
 }
 
@@ -56,14 +56,14 @@ func (o *Options) available(n network) error {
 		who   string
 		here  bool
 	}{
-		{"NoDelay", o.NoDelay != Default, tcp, "tcp", true},
+		{"NoDelay", o.NoDelay != SwitchDefault, tcp, "tcp", true},
 		{"KeepAlive", o.KeepAlive != nil, tcp, "tcp", true},
 		{"UserTimeout", o.UserTimeout != 0, tcp, "tcp", linux},
 		{"FastOpen", o.FastOpen, tcp, "tcp", linux},
-		{"QuickAck", o.QuickAck != Default, tcp, "tcp", linux},
+		{"QuickAck", o.QuickAck != SwitchDefault, tcp, "tcp", linux},
 		{"MPTCP", o.MPTCP, tcp, "tcp", linux},
 		{"Linger", o.Linger != 0, tcp, "tcp", true},
-		{"ReuseAddr", o.ReuseAddr != Default, ip, "tcp and udp", true},
+		{"ReuseAddr", o.ReuseAddr != SwitchDefault, ip, "tcp and udp", true},
 		{"TOS", o.TOS != 0, ip, "tcp and udp", true},
 		{"TTL", o.TTL != 0, ip, "tcp and udp", true},
 		{"Mark", o.Mark != 0, ip, "tcp and udp", linux},
@@ -87,8 +87,8 @@ func (o *Options) available(n network) error {
 // sensible refuses values that mean nothing.
 func (o *Options) sensible() error {
 	for name, s := range map[string]Switch{"NoDelay": o.NoDelay, "QuickAck": o.QuickAck, "ReuseAddr": o.ReuseAddr} {
-		if s < Default || s > Off {
-			return &OptionError{Option: name, Reason: fmt.Sprintf("%d is neither Default nor On nor Off", s)}
+		if s < SwitchDefault || s > SwitchOff {
+			return &OptionError{Option: name, Reason: fmt.Sprintf("%d is neither SwitchDefault nor SwitchOn nor SwitchOff", s)}
 		}
 	}
 	for name, n := range map[string]int64{
@@ -109,8 +109,8 @@ func (o *Options) sensible() error {
 		if m.Interface != "" && !sock.IsInterfaceName(m.Interface) {
 			return notAnInterface("Multicast", m.Interface)
 		}
-		if m.Loopback < Default || m.Loopback > Off {
-			return &OptionError{Option: "Multicast", Reason: fmt.Sprintf("Loopback: %d is neither Default nor On nor Off", m.Loopback)}
+		if m.Loopback < SwitchDefault || m.Loopback > SwitchOff {
+			return &OptionError{Option: "Multicast", Reason: fmt.Sprintf("Loopback: %d is neither SwitchDefault nor SwitchOn nor SwitchOff", m.Loopback)}
 		}
 		for _, g := range m.Groups {
 			if !g.IsMulticast() || g.Is4In6() && g.Zone() != "" {
@@ -188,7 +188,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 		}
 	}
 	if o.Device != "" {
-		if err := s.SetDevice(o.Device); err != nil {
+		if err := s.BindToDevice(o.Device); err != nil {
 			return optionFailed("Device", err)
 		}
 	}
@@ -203,7 +203,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 	if o.GRO {
 		s.JoinDatagrams()
 	}
-	err := s.JoinedOnly()
+	err := s.SetJoinedGroupsOnly()
 	if err == nil && o.Multicast != nil {
 		err = o.Multicast.prepare(s, typ)
 	}
@@ -226,7 +226,7 @@ func (o *Options) settings(typ Type) (all []setting) {
 	}
 	if typ.isTCP() {
 		const tcp = unix.IPPROTO_TCP
-		set(o.NoDelay != Off, "NoDelay", tcp, unix.TCP_NODELAY, 1)
+		set(o.NoDelay != SwitchOff, "NoDelay", tcp, unix.TCP_NODELAY, 1)
 		k := o.keepAlive()
 		set(k.Enable, "KeepAlive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		set(k.Enable && k.Idle > 0, "KeepAlive", tcp, sock.KeepIdle, int(units(k.Idle, time.Second)))
@@ -234,12 +234,12 @@ func (o *Options) settings(typ Type) (all []setting) {
 		set(k.Enable && k.Count > 0, "KeepAlive", tcp, unix.TCP_KEEPCNT, k.Count)
 		set(o.UserTimeout != 0, "UserTimeout", tcp, sock.UserTimeout, int(units(o.UserTimeout, time.Millisecond)))
 		set(o.FastOpen, "FastOpen", tcp, sock.FastOpen, 1)
-		set(o.QuickAck != Default, "QuickAck", tcp, sock.QuickAck, truth(o.QuickAck == On))
+		set(o.QuickAck != SwitchDefault, "QuickAck", tcp, sock.QuickAck, truth(o.QuickAck == SwitchOn))
 	}
 	const socket = unix.SOL_SOCKET
 	set(o.RecvBuffer != 0, "RecvBuffer", socket, unix.SO_RCVBUF, o.RecvBuffer)
 	set(o.SendBuffer != 0, "SendBuffer", socket, unix.SO_SNDBUF, o.SendBuffer)
-	set(o.ReuseAddr == On, "ReuseAddr", socket, unix.SO_REUSEADDR, 1)
+	set(o.ReuseAddr == SwitchOn, "ReuseAddr", socket, unix.SO_REUSEADDR, 1)
 	set(o.Mark != 0, "Mark", socket, sock.Mark, int(o.Mark))
 	set(o.BusyPoll != 0, "BusyPoll", socket, sock.BusyPoll, int(units(o.BusyPoll, time.Microsecond)))
 	set(o.Broadcast, "Broadcast", socket, unix.SO_BROADCAST, 1)
@@ -260,7 +260,7 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 		if index, err = s.InterfaceIndex(m.Interface); err != nil {
 			return fmt.Errorf("interface %s: %w", m.Interface, err)
 		}
-		if err := s.SetMulticast(index); err != nil {
+		if err := s.SetMulticastInterface(index); err != nil {
 			return err
 		}
 	}
@@ -273,8 +273,8 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 			return err
 		}
 	}
-	if m.Loopback != Default {
-		if err := s.SetInt(level, loop, truth(m.Loopback == On)); err != nil {
+	if m.Loopback != SwitchDefault {
+		if err := s.SetInt(level, loop, truth(m.Loopback == SwitchOn)); err != nil {
 			return err
 		}
 	}
@@ -290,7 +290,7 @@ func (m *Multicast) prepare(s *sock.Socket, typ Type) error {
 				return fmt.Errorf("joining %v: %w", g, err)
 			}
 		}
-		if err := s.Join(g, on); err != nil {
+		if err := s.JoinGroup(g, on); err != nil {
 			return fmt.Errorf("joining %v: %w", g, err)
 		}
 	}

@@ -33,7 +33,7 @@ func TestOptionsThatOnlyLinuxHas(t *testing.T) {
 		},
 		"user timeout": {"tcp tcp6", client.Options{UserTimeout: 1500*time.Millisecond + 1}, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, is(1501)},
 		"fast open":    {"tcp tcp6", client.Options{FastOpen: true}, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, is(1)},
-		"quick":        {"tcp", client.Options{QuickAck: client.On}, unix.IPPROTO_TCP, unix.TCP_QUICKACK, is(1)},
+		"quick":        {"tcp", client.Options{QuickAck: client.SwitchOn}, unix.IPPROTO_TCP, unix.TCP_QUICKACK, is(1)},
 		"mark":         {"tcp udp6", client.Options{Mark: 0x80000001}, unix.SOL_SOCKET, unix.SO_MARK, func(n int) bool { return uint32(n) == 0x80000001 }},
 		"busy poll":    {"tcp udp", client.Options{BusyPoll: 20 * time.Microsecond}, unix.SOL_SOCKET, unix.SO_BUSY_POLL, is(20)},
 		"MPTCP":        {"tcp tcp6", client.Options{MPTCP: true}, unix.SOL_SOCKET, unix.SO_PROTOCOL, is(unix.IPPROTO_MPTCP)},
@@ -54,7 +54,7 @@ func TestOptionsThatOnlyLinuxHas(t *testing.T) {
 	}
 	// The kernel changes it as the connection goes on.
 	delayed := -1
-	connectedTo(t, "tcp", &client.Options{QuickAck: client.Off, Control: func(_, _ string, raw syscall.RawConn) error {
+	connectedTo(t, "tcp", &client.Options{QuickAck: client.SwitchOff, Control: func(_, _ string, raw syscall.RawConn) error {
 		delayed = sockopt(t, raw, unix.IPPROTO_TCP, unix.TCP_QUICKACK)
 		return nil
 	}})
@@ -147,7 +147,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded, "without the option nobody learns")
 
 			for _, how := range []client.Flag{0, client.DontWait} {
-				c, err := open(&client.Options{Timeout: 10 * enough, ICMPErrors: true})
+				c, err := open(&client.Options{Timeout: 10 * testTimeout, ICMPErrors: true})
 				require.NoError(t, err)
 				defer c.Close()
 				begin := time.Now()
@@ -180,7 +180,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 				_, addr, err := c.RecvFromAddrPort(make([]byte, 10), 0)
 				require.NoError(t, err)
 				require.Equal(t, there, addr)
-				require.Less(t, time.Since(begin), enough)
+				require.Less(t, time.Since(begin), testTimeout)
 			}
 		})
 	}
@@ -188,7 +188,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 
 // A receive that waits in the kernel is woken.
 func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
-	for _, limit := range []time.Duration{-1, enough, 90 * time.Millisecond} {
+	for _, limit := range []time.Duration{-1, testTimeout, 90 * time.Millisecond} {
 		nobody := packetPeer(t, "udp")
 		gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
 		require.NoError(t, nobody.Close())
@@ -243,12 +243,12 @@ func TestTCPInfoTellsOfTheConnection(t *testing.T) {
 			require.Positive(t, info.SegmentsReceived)
 			require.Positive(t, info.RTT)
 			require.Positive(t, info.MinRTT)
-			require.Less(t, info.RTT, enough)
+			require.Less(t, info.RTT, testTimeout)
 			require.Positive(t, info.RTO)
 			require.Positive(t, info.SendMSS)
 			require.Positive(t, info.PathMTU)
 			require.Positive(t, info.CongestionWindow)
-			require.Less(t, info.LastReceived, enough)
+			require.Less(t, info.LastReceived, testTimeout)
 			require.NoError(t, peer.Close())
 			_, err = io.Copy(io.Discard, c)
 			if network != "tls" {

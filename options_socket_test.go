@@ -54,7 +54,7 @@ func TestOptionsOfTheSocketAreSetBeforeItConnects(t *testing.T) {
 		want          func(int) bool
 	}{
 		"no delay":            {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_NODELAY, isnt(0)},
-		"delay":               {"tcp tcp6", client.Options{NoDelay: client.Off}, unix.IPPROTO_TCP, unix.TCP_NODELAY, is(0)},
+		"delay":               {"tcp tcp6", client.Options{NoDelay: client.SwitchOff}, unix.IPPROTO_TCP, unix.TCP_NODELAY, is(0)},
 		"keepalive, default":  {"tcp tcp6", client.Options{}, unix.SOL_SOCKET, unix.SO_KEEPALIVE, isnt(0)},
 		"interval, default":   {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, is(15)},
 		"count, default":      {"tcp tcp6", client.Options{}, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, is(9)},
@@ -68,15 +68,15 @@ func TestOptionsOfTheSocketAreSetBeforeItConnects(t *testing.T) {
 		"traffic class":       {"tcp6 udp6", client.Options{TOS: 0xb8}, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, is(0xb8)},
 		"TTL":                 {"tcp udp", client.Options{TTL: 33}, unix.IPPROTO_IP, unix.IP_TTL, is(33)},
 		"hops":                {"tcp6 udp6", client.Options{TTL: 33}, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, is(33)},
-		"reuse":               {"tcp udp", client.Options{ReuseAddr: client.On}, unix.SOL_SOCKET, unix.SO_REUSEADDR, isnt(0)},
-		"no reuse":            {"tcp udp", client.Options{ReuseAddr: client.Off}, unix.SOL_SOCKET, unix.SO_REUSEADDR, is(0)},
+		"reuse":               {"tcp udp", client.Options{ReuseAddr: client.SwitchOn}, unix.SOL_SOCKET, unix.SO_REUSEADDR, isnt(0)},
+		"no reuse":            {"tcp udp", client.Options{ReuseAddr: client.SwitchOff}, unix.SOL_SOCKET, unix.SO_REUSEADDR, is(0)},
 		"broadcast":           {"udp", client.Options{Broadcast: true}, unix.SOL_SOCKET, unix.SO_BROADCAST, isnt(0)},
 		"no broadcast":        {"udp", client.Options{}, unix.SOL_SOCKET, unix.SO_BROADCAST, is(0)},
 		"multicast TTL":       {"udp", client.Options{Multicast: &client.Multicast{TTL: 5}}, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, is(5)},
-		"multicast loop":      {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.Off}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, is(0)},
+		"multicast loop":      {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.SwitchOff}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, is(0)},
 		"multicast hops":      {"udp6", client.Options{Multicast: &client.Multicast{TTL: 5}}, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, is(5)},
-		"multicast loop, on":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.On}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, isnt(0)},
-		"multicast, IPv6 off": {"udp6", client.Options{Multicast: &client.Multicast{Loopback: client.Off}}, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, is(0)},
+		"multicast loop, on":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: client.SwitchOn}}, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, isnt(0)},
+		"multicast, IPv6 off": {"udp6", client.Options{Multicast: &client.Multicast{Loopback: client.SwitchOff}}, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, is(0)},
 	} {
 		for network := range strings.FieldsSeq(test.networks) {
 			t.Run(name+" "+network, func(t *testing.T) {
@@ -100,14 +100,14 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 		opts     client.Options
 		says     string
 	}{
-		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.On}, "only tcp has it"},
+		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.SwitchOn}, "only tcp has it"},
 		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only tcp has it"},
 		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only tcp has it"},
 		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only tcp has it"},
-		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.Off}, "only tcp has it"},
+		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.SwitchOff}, "only tcp has it"},
 		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only tcp has it"},
 		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only tcp has it"},
-		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.On}, "only tcp and udp has it"},
+		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.SwitchOn}, "only tcp and udp has it"},
 		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only tcp and udp has it"},
 		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only tcp and udp has it"},
 		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only tcp and udp has it"},
@@ -117,7 +117,7 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only udp has it"},
 		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only udp has it"},
 
-		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is neither Default nor On nor Off"},
+		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is neither SwitchDefault nor SwitchOn nor SwitchOff"},
 		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is neither"},
 		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is neither"},
 		"RecvBuffer ":  {"tcp unix", client.Options{RecvBuffer: -1}, "-1 is negative"},
@@ -234,7 +234,7 @@ func TestMulticastReachesTheGroup(t *testing.T) {
 	require.NoError(t, err)
 	group := netip.MustParseAddr("239.255.77.7")
 	on := client.Multicast{Groups: []netip.Addr{group}, Interface: loopback.Name}
-	member, err := client.NewUDP(&client.Options{Timeout: enough, LocalAddr: ":0", ReuseAddr: client.On, Multicast: &on})
+	member, err := client.NewUDP(&client.Options{Timeout: testTimeout, LocalAddr: ":0", ReuseAddr: client.SwitchOn, Multicast: &on})
 	require.NoError(t, err)
 	defer member.Close()
 	port := member.LocalAddr().(*net.UDPAddr).AddrPort().Port()

@@ -24,8 +24,8 @@ func TestBadOptionsAreRefusedByNameBeforeThereIsASocket(t *testing.T) {
 	}{
 		{"tcp", "127.0.0.1:1", client.Options{NoDelay: 3}, "NoDelay"},
 		{"tcp", "127.0.0.1:1", client.Options{NoDelay: -1}, "NoDelay"},
-		{"udp", "127.0.0.1:1", client.Options{NoDelay: client.On}, "NoDelay"},
-		{"unix", "/x", client.Options{NoDelay: client.Off}, "NoDelay"},
+		{"udp", "127.0.0.1:1", client.Options{NoDelay: client.SwitchOn}, "NoDelay"},
+		{"unix", "/x", client.Options{NoDelay: client.SwitchOff}, "NoDelay"},
 		{"tcp", "127.0.0.1:1", client.Options{LocalAddr: "nonsense"}, "LocalAddr"},
 		{"tcp", "127.0.0.1:1", client.Options{LocalAddr: "127.0.0.1:70000"}, "LocalAddr"},
 		{"tcp", "127.0.0.1:1", client.Options{LocalAddr: "example.com:0"}, "LocalAddr"},
@@ -39,7 +39,7 @@ func TestBadOptionsAreRefusedByNameBeforeThereIsASocket(t *testing.T) {
 		require.ErrorAs(t, err, &bad, "%+v", test)
 		require.Equal(t, test.option, bad.Option)
 	}
-	_, err := client.NewUDP(&client.Options{NoDelay: client.On, Control: made})
+	_, err := client.NewUDP(&client.Options{NoDelay: client.SwitchOn, Control: made})
 	var bad *client.OptionError
 	require.ErrorAs(t, err, &bad)
 	_, err = client.NewTCP(&client.Options{LocalAddr: "192.0.2.1:0"})
@@ -47,7 +47,7 @@ func TestBadOptionsAreRefusedByNameBeforeThereIsASocket(t *testing.T) {
 }
 
 func TestNoDelayIsOnUnlessSwitchedOff(t *testing.T) {
-	for set, want := range map[client.Switch]int{client.Default: 1, client.On: 1, client.Off: 0} {
+	for set, want := range map[client.Switch]int{client.SwitchDefault: 1, client.SwitchOn: 1, client.SwitchOff: 0} {
 		for _, network := range []string{"tcp", "tcp6"} {
 			t.Run(network, func(t *testing.T) {
 				c, _ := stream(t, network, &client.Options{NoDelay: set})
@@ -178,12 +178,12 @@ func TestTheLimitsOfOneKindOfCall(t *testing.T) {
 	start := time.Now()
 	_, err = client.Dial("tcp", blackHole(t, "tcp", "127.0.0.1"), &client.Options{Timeout: -1, ConnectTimeout: time.Millisecond})
 	require.True(t, timedOut(err))
-	require.Less(t, time.Since(start), enough)
+	require.Less(t, time.Since(start), testTimeout)
 }
 
 func TestOneOptionsForManyDialsAtOnce(t *testing.T) {
 	ln := listen(t, "tcp")
-	opts := &client.Options{Timeout: enough}
+	opts := &client.Options{Timeout: testTimeout}
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {

@@ -79,11 +79,11 @@ func (c *Client) recvPacket() (packet []byte, err error) {
 		return nil, errNoFraming
 	}
 	if packet = c.packets.there(c); packet == nil {
-		var turn sock.Turn
-		if turn, err = c.sock.Receiving(0, c.limits.recv); err != nil {
+		var turn sock.IOLock
+		if turn, err = c.sock.LockRecv(0, c.limits.recv); err != nil {
 			return nil, err
 		}
-		defer turn.Leave()
+		defer turn.Unlock()
 		packet, err = c.packets.next(c, &turn)
 	}
 	got := len(packet)
@@ -100,12 +100,12 @@ func (s *packets) there(c *Client) []byte {
 	if s.bad != nil {
 		return nil
 	}
-	turn, ok := c.sock.TryReceiving()
+	turn, ok := c.sock.TryLockRecv()
 	if !ok {
 		return nil
 	}
-	defer turn.Leave()
-	if turn.Late() {
+	defer turn.Unlock()
+	if turn.DeadlineExceeded() {
 		return nil
 	}
 	p, _, _ := s.whole()
@@ -150,7 +150,7 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 	if c.packets == nil {
 		return 0, errNoFraming
 	}
-	turn, err := c.sock.Sending(0, c.limits.send)
+	turn, err := c.sock.LockSend(0, c.limits.send)
 	if err != nil {
 		return 0, err
 	}
@@ -179,7 +179,7 @@ func (c *Client) sendPacket(p []byte) (n int, err error) {
 }
 
 // sendIn sends in the sender's turn, by whatever the stream is now.
-func (c *Client) sendIn(turn *sock.Turn, pieces ...[]byte) (n int, err error) {
+func (c *Client) sendIn(turn *sock.IOLock, pieces ...[]byte) (n int, err error) {
 	t := c.tls.Load()
 	for _, p := range pieces {
 		var m int
@@ -198,16 +198,16 @@ func (c *Client) sendIn(turn *sock.Turn, pieces ...[]byte) (n int, err error) {
 	return n, err
 }
 
-func (c *Client) doneSending(turn sock.Turn) {
+func (c *Client) doneSending(turn sock.IOLock) {
 	if t := c.tls.Load(); t != nil {
 		t.leave(turn)
 	} else {
-		turn.Leave()
+		turn.Unlock()
 	}
 }
 
 // recvIn receives in the receiver's turn, by whatever the stream is now.
-func (c *Client) recvIn(turn *sock.Turn, p []byte, flags Flag) (int, error) {
+func (c *Client) recvIn(turn *sock.IOLock, p []byte, flags Flag) (int, error) {
 	if t := c.tls.Load(); t != nil {
 		return t.take(turn, p, flags)
 	}
@@ -216,8 +216,8 @@ func (c *Client) recvIn(turn *sock.Turn, p []byte, flags Flag) (int, error) {
 
 // recv is Recv and Read of a client with a framing: what was received with the
 // packets before comes first. It gives the turn back.
-func (s *packets) recv(c *Client, turn sock.Turn, p []byte, flags Flag) (n int, err error) {
-	defer turn.Leave()
+func (s *packets) recv(c *Client, turn sock.IOLock, p []byte, flags Flag) (n int, err error) {
+	defer turn.Unlock()
 	if flags&Peek != 0 {
 		return s.peek(c, &turn, p, flags)
 	}
@@ -232,7 +232,7 @@ func (s *packets) recv(c *Client, turn sock.Turn, p []byte, flags Flag) (n int, 
 }
 
 // peek looks at what is there, and receives what else there is to see.
-func (s *packets) peek(c *Client, turn *sock.Turn, p []byte, flags Flag) (n int, err error) {
+func (s *packets) peek(c *Client, turn *sock.IOLock, p []byte, flags Flag) (n int, err error) {
 	want := 1
 	if flags&WaitAll != 0 {
 		want = len(p)
@@ -256,7 +256,7 @@ func (s *packets) peek(c *Client, turn *sock.Turn, p []byte, flags Flag) (n int,
 }
 
 // next gives the next packet.
-func (s *packets) next(c *Client, turn *sock.Turn) ([]byte, error) {
+func (s *packets) next(c *Client, turn *sock.IOLock) ([]byte, error) {
 	if s.bad != nil {
 		return nil, s.bad
 	}
@@ -300,7 +300,7 @@ func (s *packets) whole() (packet []byte, size int, err error) {
 }
 
 // receive gets more of a packet that is size bytes long, or 0 if nobody knows yet.
-func (s *packets) receive(c *Client, turn *sock.Turn, size int) error {
+func (s *packets) receive(c *Client, turn *sock.IOLock, size int) error {
 	have := s.to - s.from
 	if size-have < readAhead {
 		// What follows the packet may come along.

@@ -248,7 +248,7 @@ func TestATimeoutKeepsThePartOfAPacket(t *testing.T) {
 				require.Eventually(t, func() bool {
 					p, err := c.RecvPacket()
 					return err == nil && string(p) == test.p
-				}, enough, time.Nanosecond)
+				}, testTimeout, time.Nanosecond)
 			})
 		}
 	})
@@ -276,11 +276,11 @@ func TestAPacketHasOneLimit(t *testing.T) {
 		_, err := c.RecvPacket()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.GreaterOrEqual(t, time.Since(begin), limit)
-		require.Less(t, time.Since(begin), enough)
+		require.Less(t, time.Since(begin), testTimeout)
 		close(end)
 		n := <-done
 		go func() { _, _ = io.WriteString(peer, packet[n:]) }()
-		require.Eventually(t, func() bool { p, err := c.RecvPacket(); return err == nil && string(p) == packet }, enough, time.Nanosecond)
+		require.Eventually(t, func() bool { p, err := c.RecvPacket(); return err == nil && string(p) == packet }, testTimeout, time.Nanosecond)
 	})
 }
 
@@ -327,7 +327,7 @@ func TestRecvAndReadGiveWhatFollowsAPacket(t *testing.T) {
 		require.Eventually(t, func() bool { // what arrives later is seen too
 			n, err = c.Recv(p, client.Peek)
 			return err == nil && string(p[:n]) == "three and four"
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 		n, err = c.Read(p[:3])
 		require.NoError(t, err)
 		require.Equal(t, "thr", string(p[:n]))
@@ -763,7 +763,7 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 			done := make(chan struct{})
 			defer close(done)
 			s := countedServer(t, "tcp", func(net.Conn) { <-done })
-			p := newPool(t, client.PoolOptions{KeepUnanswered: test.unanswered})
+			p := newPool(t, client.PoolOptions{ReuseUnanswered: test.unanswered})
 			c := s.from(t, p, &client.Options{Framing: lines})
 			peer := <-s.new
 			if test.greeting {

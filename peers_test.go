@@ -30,8 +30,10 @@ var (
 	allNetworks      = append(append([]string{}, streamNetworks...), datagramNetworks...)
 )
 
-// enough is an upper bound that no machine is too slow for.
-const enough = 10 * time.Second
+// testTimeout is an upper bound that no machine is too slow for.
+const testTimeout = 10 * time.Second
+
+const enough = testTimeout // until the tests of pools say testTimeout
 
 // loopbackOf is where a network's peers are: a host, or a path that is free.
 func loopbackOf(t testing.TB, network string) string {
@@ -247,7 +249,7 @@ func inKernel(t testing.TB) {
 		time.Sleep(20 * time.Millisecond)
 		return
 	}
-	for end := time.Now().Add(enough); time.Now().Before(end); runtime.Gosched() {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); runtime.Gosched() {
 		if parked()+waitingThreads() > 0 {
 			return
 		}

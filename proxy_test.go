@@ -167,7 +167,7 @@ func TestAProxyReachesItsTargetAndNothingAfterItsReplyIsLost(t *testing.T) {
 							}
 							address, stopped := p.serve(t, conversation)
 							c, err := client.Dial("tcp", target, &client.Options{
-								Timeout: enough, Proxy: (&url.URL{Scheme: scheme, User: user, Host: address}).String(),
+								Timeout: testTimeout, Proxy: (&url.URL{Scheme: scheme, User: user, Host: address}).String(),
 							})
 							require.NoError(t, err)
 							require.Equal(t, address, c.RemoteAddr().String())
@@ -323,7 +323,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 				_ = conn.(*net.TCPConn).CloseWrite()
 				_, _ = io.Copy(io.Discard, conn)
 			})
-			c, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: enough, Proxy: test.scheme + address})
+			c, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: testTimeout, Proxy: test.scheme + address})
 			require.Nil(t, c)
 			var pe *client.ProxyError
 			require.ErrorAs(t, err, &pe)
@@ -359,7 +359,7 @@ func TestARefusalBeforeAResetIsRead(t *testing.T) {
 					_, _ = conn.Write([]byte(test.sent))
 					_ = conn.(*net.TCPConn).SetLinger(0)
 				})
-				_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: enough, Proxy: test.scheme + address})
+				_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: testTimeout, Proxy: test.scheme + address})
 				var pe *client.ProxyError
 				require.ErrorAs(t, err, &pe)
 				require.Equalf(t, test.reply, pe.Reply, "%v", err)
@@ -388,7 +388,7 @@ func TestAProxyThatClosesOrStallsAnywhereIsAFailedDial(t *testing.T) {
 					<-release
 				})
 				const limit = 20 * time.Millisecond
-				opts := &client.Options{Timeout: enough, Proxy: scheme + "://" + address}
+				opts := &client.Options{Timeout: testTimeout, Proxy: scheme + "://" + address}
 				if !closes {
 					opts.Timeout = limit
 				}
@@ -455,7 +455,7 @@ func TestAProxyThatNeverStopsTalkingDoesNotExtendTheLimit(t *testing.T) {
 	_, err := client.Dial("tcp", "name.test:80", &client.Options{Timeout: limit, Proxy: "http://" + address})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.GreaterOrEqual(t, time.Since(start), limit)
-	require.Less(t, time.Since(start), limit+enough)
+	require.Less(t, time.Since(start), limit+testTimeout)
 	close(release)
 	<-stopped
 }
@@ -596,7 +596,7 @@ func TestRealProxies(t *testing.T) {
 				return c.Close()
 			})
 			via := func(user string) *client.Options {
-				return &client.Options{Timeout: enough, Proxy: test.scheme + "://" + user + s.Addr}
+				return &client.Options{Timeout: testTimeout, Proxy: test.scheme + "://" + user + s.Addr}
 			}
 			for _, target := range []string{echoing.Addr().String(), "localhost:" + portOf(t, echoing.Addr().String())} {
 				c, err := client.Dial("tcp", target, via(test.user))

@@ -69,7 +69,7 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 			return s.result(), nil
 		}
 		limit = until
-		s.poll.Rest(until)
+		s.poll.Backoff(until)
 	}
 }
 
@@ -170,11 +170,11 @@ func (c *Client) gives(came bool) bool {
 	if t == nil && c.packets == nil {
 		return came || c.sock.Buffered()
 	}
-	turn, ok := c.sock.TryReceiving()
+	turn, ok := c.sock.TryLockRecv()
 	if !ok {
 		return came // somebody else is about to know
 	}
-	defer turn.Leave()
+	defer turn.Unlock()
 	return c.packets.buffered() > 0 || t == nil && came || t != nil && t.there(&turn, came)
 }
 

@@ -21,7 +21,7 @@ type clients = []*client.Client
 // selects is Select that has to find somebody.
 func selects(t testing.TB, read, write, except clients) client.Ready {
 	t.Helper()
-	ready, err := client.Select(read, write, except, enough)
+	ready, err := client.Select(read, write, except, testTimeout)
 	require.NoError(t, err)
 	return ready
 }
@@ -90,7 +90,7 @@ func TestSelectOfDisjointSets(t *testing.T) {
 	begin := time.Now()
 	ready := selects(t, all[:1], all[1:2], all[2:])
 	require.Equal(t, client.Ready{Write: all[1:2]}, lean(ready))
-	require.Less(t, time.Since(begin), enough)
+	require.Less(t, time.Since(begin), testTimeout)
 
 	u, peer := datagrams(t, "udp", nil)
 	_, err := peer.WriteTo([]byte("x"), u.LocalAddr())
@@ -157,7 +157,7 @@ func TestSelectKnowsWhatIsBuffered(t *testing.T) {
 				begin := time.Now()
 				ready := selects(t, one, nil, nil)
 				require.Equal(t, one, ready.Read, i)
-				require.Less(t, time.Since(begin), enough)
+				require.Less(t, time.Since(begin), testTimeout)
 				ready, err = client.Select(one, one, nil, 0)
 				require.NoError(t, err)
 				require.Equal(t, client.Ready{Read: one, Write: one}, lean(ready))
@@ -248,7 +248,7 @@ func TestSelectEndsAtItsLimit(t *testing.T) {
 			require.Equal(t, "select: i/o timeout", err.Error())
 			require.Zero(t, lean(ready))
 			require.GreaterOrEqual(t, took, limit)
-			require.Less(t, took, enough)
+			require.Less(t, took, testTimeout)
 		})
 	})
 }
@@ -343,7 +343,7 @@ func TestSelectSaysWhomItCannotWaitFor(t *testing.T) {
 		"back in a pool": {[3]clients{{back}}, "read", 0, net.ErrClosed, "read[0]: use of closed network connection"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, timeout := range []time.Duration{0, -1, enough} {
+			for _, timeout := range []time.Duration{0, -1, testTimeout} {
 				ready, err := client.Select(test.sets[0], test.sets[1], test.sets[2], timeout)
 				require.ErrorIs(t, err, test.is)
 				require.ErrorContains(t, err, test.text)
@@ -450,7 +450,7 @@ func TestSelectOfTheSameClientsAtOnce(t *testing.T) {
 	for range rounds * len(all) {
 		select {
 		case <-got:
-		case <-time.After(enough):
+		case <-time.After(testTimeout):
 			t.Fatal("a byte is lost")
 		}
 	}

@@ -50,7 +50,7 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	if err != nil {
 		return 0, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 	}
-	turn, err := c.sock.Sending(0, c.limits.send)
+	turn, err := c.sock.LockSend(0, c.limits.send)
 	if err != nil {
 		return 0, err
 	}
@@ -118,7 +118,7 @@ func within(size, offset, length int64) (int64, error) {
 
 // sendRange sends a part of a file in the sender's turn, by whatever the stream is
 // now.
-func (c *Client) sendRange(turn *sock.Turn, f *os.File, offset, length int64) (sent int64, err error) {
+func (c *Client) sendRange(turn *sock.IOLock, f *os.File, offset, length int64) (sent int64, err error) {
 	if c.tls.Load() == nil {
 		raw, err := f.SyscallConn()
 		if err != nil {
@@ -192,7 +192,7 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 		return 0, c.sentSome(opReadFrom, nil, 0, err)
 	}
 	defer c.end()
-	turn, err := c.sock.Sending(0, -1)
+	turn, err := c.sock.LockSend(0, -1)
 	if err != nil {
 		return 0, c.sentSome(opReadFrom, nil, 0, err)
 	}

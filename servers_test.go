@@ -173,7 +173,7 @@ func redisIsKilled(t *testing.T, network string) {
 		if r.err != io.EOF { //nolint:errorlint // bare, as documented
 			require.ErrorIs(t, r.err, unix.ECONNRESET)
 		}
-	case <-time.After(enough): // long before RecvTimeout
+	case <-time.After(testTimeout): // long before RecvTimeout
 		t.Fatal("Recv does not notice")
 	}
 	require.False(t, c.IsConnected())

@@ -31,7 +31,7 @@ func TestThreads_ManyWaitingClientsHoldFew(t *testing.T) {
 				clients, threads = 18_000, 300
 			}
 			address := otherProcess(t, "echo", network)
-			cmd := play(t, fmt.Sprintf("crowd %s %s %d %d", network, address, clients, threads))
+			cmd := helperCommand(t, fmt.Sprintf("crowd %s %s %d %d", network, address, clients, threads))
 			out, err := cmd.Output()
 			require.NoError(t, err)
 			t.Log(strings.TrimSpace(string(out)))
@@ -41,7 +41,7 @@ func TestThreads_ManyWaitingClientsHoldFew(t *testing.T) {
 
 // A wait that has lasted gives its thread up, whatever the budget.
 func TestThreads_IdleClientsHoldNone(t *testing.T) {
-	cmd := play(t, "idle "+otherProcess(t, "echo", "unix"))
+	cmd := helperCommand(t, "idle "+otherProcess(t, "echo", "unix"))
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	t.Log(strings.TrimSpace(string(out)))
@@ -96,7 +96,7 @@ func waitingCrowd(argument string) error {
 		}()
 	}
 	waiting := func() int { return clients - len(errs) }
-	for end := time.Now().Add(enough); waitingThreads()+parked() < waiting() && time.Now().Before(end); {
+	for end := time.Now().Add(testTimeout); waitingThreads()+parked() < waiting() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	held, each := count("/proc/self/task/*"), (memory()-before)/clients

@@ -231,8 +231,8 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if err != nil {
 		return err
 	}
-	defer rd.Leave()
-	defer wr.Leave()
+	defer rd.Unlock()
+	defer wr.Unlock()
 	switch {
 	case c.tls.Load() != nil:
 		return errTLSAlready
@@ -256,13 +256,13 @@ func (c *Client) secure(ctx context.Context, sec *security, until sock.Instant) 
 	if err != nil {
 		return err
 	}
-	defer rd.Leave()
-	defer wr.Leave()
+	defer rd.Unlock()
+	defer wr.Unlock()
 	return c.handshake(ctx, sec, rd, wr)
 }
 
-func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
-	rd, wr, ok := c.sock.Both(until)
+func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
+	rd, wr, ok := c.sock.TryLockBoth(until)
 	switch {
 	case ok:
 	case c.sock.Closed():
@@ -274,7 +274,7 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.Turn, err error) {
 }
 
 // handshake puts TLS between the client and its socket.
-func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn) error {
+func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLock) error {
 	// Not Close, which is the caller's to say.
 	unwatch := context.AfterFunc(ctx, c.sock.Stop)
 	over := false
@@ -297,11 +297,11 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.Turn)
 	}
 	t.chains = verified()
 	c.tls.Store(t)
-	c.sock.Take()
+	c.sock.Upgrade()
 	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
 	// client, a pool or a RawConn of Options.Control has the connection.
-	runtime.AddCleanup(c.addressing, (*sock.Socket).Forget, c.sock)
+	runtime.AddCleanup(c.addressing, (*sock.Socket).Finalize, c.sock)
 	return nil
 }
 

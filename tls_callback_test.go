@@ -65,7 +65,7 @@ func (cb *callback) ends(t testing.TB, f func()) {
 		} else {
 			require.Equal(t, onPurpose, e.panicked)
 		}
-	case <-time.After(enough):
+	case <-time.After(testTimeout):
 		t.Fatal("the call hangs")
 	}
 }
@@ -191,7 +191,7 @@ func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 		} {
 			t.Run(tls.VersionName(version)+" "+test.name, func(t *testing.T) {
 				eachCallback(t, func(t *testing.T, cb *callback) {
-					opts := &client.Options{TLS: s.trust(t), Timeout: enough}
+					opts := &client.Options{TLS: s.trust(t), Timeout: testTimeout}
 					opts.TLS.Config = &tls.Config{Certificates: []tls.Certificate{mine.pair()}}
 					test.set(opts.TLS.Config, opts, cb)
 					address := s.Addr().String()
@@ -235,7 +235,7 @@ func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 						return
 					}
 					plain := func() *client.Client {
-						c, err := client.Dial("tcp", address, &client.Options{Timeout: enough})
+						c, err := client.Dial("tcp", address, &client.Options{Timeout: testTimeout})
 						require.NoError(t, err)
 						return c
 					}
@@ -313,7 +313,7 @@ func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
 			t.Run(test.name+" in "+how, func(t *testing.T) {
 				eachCallback(t, func(t *testing.T, cb *callback) {
 					s := listenTLS(t, "tcp", nil)
-					opts := client.Options{TLS: s.trust(t), Timeout: enough, Framing: client.Delimiter{EOF: []byte("\n")}}
+					opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}
 					opts.TLS.Config = new(tls.Config)
 					test.set(opts.TLS.Config, cb)
 					c, peer := s.handshakes(t, opts) // after which the server sends its tickets
@@ -363,7 +363,7 @@ func TestAStreamFailsAfterARandThatDoesNotReturn(t *testing.T) {
 				s := listenTLS(t, "tcp", func(c *tls.Config) {
 					c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 				})
-				opts := client.Options{TLS: s.trust(t), Timeout: enough, Framing: client.Delimiter{EOF: []byte("\n")}}
+				opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}
 				opts.TLS.Config = &tls.Config{Rand: readerWithCallback{cb, rand.Reader}, CipherSuites: s.config.CipherSuites}
 				c, peer := s.handshakes(t, opts)
 				_, err := peer.Write([]byte("one\n"))
@@ -399,8 +399,8 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			eachCallback(t, func(t *testing.T, cb *callback) {
 				framing := client.LengthFunc{Func: func([]byte) (int, error) { cb.run(); return 4, nil }}
-				plain, plainPeer := stream(t, "tcp", &client.Options{Timeout: enough, Framing: framing})
-				overTLS, peer := secured(t, client.Options{Timeout: enough, Framing: framing})
+				plain, plainPeer := stream(t, "tcp", &client.Options{Timeout: testTimeout, Framing: framing})
+				overTLS, peer := secured(t, client.Options{Timeout: testTimeout, Framing: framing})
 				for _, ends := range []struct {
 					c    *client.Client
 					peer net.Conn
@@ -473,7 +473,7 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 					conn, err := dial()
 					require.NoError(t, err)
 					if send {
-						c, ok := client.Of(conn)
+						c, ok := client.FromConn(conn)
 						require.True(t, ok)
 						_, err = c.Send(make([]byte, 8<<20), 0)
 						require.True(t, timedOut(err), err)
@@ -481,8 +481,8 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 				}()
 				peer := <-stalled
 				defer peer.Close()
-				require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
-				sock.Forgotten.Add(-1) // this one is meant to be
+				require.Eventually(t, func() bool { runtime.GC(); return sock.Finalized.Load() > 0 }, testTimeout, time.Millisecond)
+				sock.Finalized.Add(-1) // this one is meant to be
 				_, err := io.Copy(io.Discard, peer)
 				require.True(t, err == nil || errorIsEither(err, unix.ECONNRESET, io.EOF), err)
 			})
@@ -493,7 +493,7 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 		p := newPool(t, client.PoolOptions{})
 		again := listenWith(t, "tcp", s.cert, nil)
 		serveEcho(t, again)
-		opts := &client.Options{TLS: again.trust(t), Timeout: enough}
+		opts := &client.Options{TLS: again.trust(t), Timeout: testTimeout}
 		c, err := p.Dial(context.Background(), "tcp", again.Addr().String(), opts)
 		require.NoError(t, err)
 		require.NoError(t, roundTrip(c, []byte("ping")))
@@ -510,7 +510,7 @@ func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
 		require.True(t, c.Reused())
 		require.NoError(t, roundTrip(c, []byte("ping")))
 		require.NoError(t, c.Discard())
-		require.Zero(t, sock.Forgotten.Load())
+		require.Zero(t, sock.Finalized.Load())
 	})
 }
 
@@ -521,7 +521,7 @@ func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
 	serveEcho(t, s)
 	for _, trust := range []*client.TLSOptions{nil, s.trust(t)} {
 		var raw syscall.RawConn
-		opts := &client.Options{TLS: trust, Timeout: enough, Control: func(_, _ string, c syscall.RawConn) error { raw = c; return nil }}
+		opts := &client.Options{TLS: trust, Timeout: testTimeout, Control: func(_, _ string, c syscall.RawConn) error { raw = c; return nil }}
 		func() {
 			c, err := client.Dial("tcp", s.Addr().String(), opts)
 			require.NoError(t, err)
@@ -532,9 +532,9 @@ func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
 			time.Sleep(time.Millisecond) // cleanups run in a goroutine
 		}
 		require.NoError(t, raw.Control(func(uintptr) {}))
-		require.Zero(t, sock.Forgotten.Load())
+		require.Zero(t, sock.Finalized.Load())
 		raw, opts = nil, nil
-		require.Eventually(t, func() bool { runtime.GC(); return sock.Forgotten.Load() > 0 }, enough, time.Millisecond)
-		sock.Forgotten.Add(-1) // this one is meant to be
+		require.Eventually(t, func() bool { runtime.GC(); return sock.Finalized.Load() > 0 }, testTimeout, time.Millisecond)
+		sock.Finalized.Add(-1) // this one is meant to be
 	}
 }

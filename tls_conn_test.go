@@ -73,12 +73,12 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					s := endings(t, version, say, test.end)
 					address := s.Addr().String()
-					opts := &client.Options{TLS: s.trust(t), Timeout: enough}
+					opts := &client.Options{TLS: s.trust(t), Timeout: testTimeout}
 					readAll := func(conn net.Conn, err error) {
 						t.Helper()
 						require.NoError(t, err)
 						defer conn.Close()
-						require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+						require.NoError(t, conn.SetDeadline(time.Now().Add(testTimeout)))
 						_, err = conn.Write([]byte("?"))
 						require.NoError(t, err)
 						data, err := io.ReadAll(conn)
@@ -101,7 +101,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 					} {
 						conn, err := (&client.Dialer{Options: opts}).Dial("tcp", address)
 						require.NoError(t, err)
-						wrapped, ok := client.Of(conn)
+						wrapped, ok := client.FromConn(conn)
 						require.True(t, ok)
 						dialled, err := client.Dial("tcp", address, opts)
 						require.NoError(t, err)

@@ -32,7 +32,7 @@ func TestOpenSSLChangesItsKeys(t *testing.T) {
 		require.Eventually(t, func() bool {
 			left, err := unix.IoctlGetInt(int(typist.Fd()), unix.TIOCINQ)
 			return err == nil && left == 0
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 	}
 	s := startServer(t, requireProgram(t, "sh", "dash"), func(port string) []string {
 		return []string{"-c", `exec "$0" "$@" < ` + keyboard, path, "s_server", "-accept", "127.0.0.1:" + port,
@@ -50,6 +50,6 @@ func TestOpenSSLChangesItsKeys(t *testing.T) {
 		types(line)
 		receives(t, client, []byte(line))
 		sends(t, client, []byte(fmt.Sprintf("to the server %d\n", i)))
-		require.Eventually(t, func() bool { return strings.Contains(s.Output(), fmt.Sprintf("to the server %d\n", i)) }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(s.Output(), fmt.Sprintf("to the server %d\n", i)) }, testTimeout, time.Millisecond)
 	}
 }

@@ -129,7 +129,7 @@ func killedUnder(t *testing.T, s *daemon.Server, c *client.Client, had string) {
 			require.ErrorIs(t, r.err, unix.ECONNRESET)
 		}
 		require.False(t, timedOut(r.err))
-	case <-time.After(enough): // long before the client's limit
+	case <-time.After(testTimeout): // long before the client's limit
 		t.Fatal("Recv does not notice")
 	}
 	require.False(t, c.IsConnected())
@@ -524,7 +524,7 @@ func TestAPageOfOpenSSLIsWholeWhenTLSEnds(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startSServer(t, c, append(opensslOnly(version), "-www")...)
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
-		require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(testTimeout)))
 		sends(t, c, []byte("GET / HTTP/1.0\r\n\r\n"))
 		page, err := io.ReadAll(c)
 		require.NoError(t, err)
@@ -963,7 +963,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 	})
 	t.Run("no TLS", func(t *testing.T) {
 		c := dialServer(t, "tcp", s.Addr, nil)
-		require.NoError(t, c.SetReadDeadline(time.Now().Add(enough)))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(testTimeout)))
 		sends(t, c, []byte("GET /small HTTP/1.0\r\n\r\n"))
 		refusal, err := io.ReadAll(c)
 		require.NoError(t, err)
@@ -975,7 +975,7 @@ func TestNginxServesManyAtOnce(t *testing.T) {
 	c := newRoot(t, "root").issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
-	web, dials := nginxClient(t, &client.Options{Timeout: enough, TLS: trusting(t, c)})
+	web, dials := nginxClient(t, &client.Options{Timeout: testTimeout, TLS: trusting(t, c)})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -1022,7 +1022,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 				}
 				return c.Close()
 			})
-			via := client.Options{Timeout: enough, Proxy: test.scheme + "://me:secret@" + proxy.Addr, TLS: trusting(t, c)}
+			via := client.Options{Timeout: testTimeout, Proxy: test.scheme + "://me:secret@" + proxy.Addr, TLS: trusting(t, c)}
 			// The name that counts is the target's and not the proxy's.
 			for _, address := range []string{s.Addr, "localhost:" + portOf(t, s.Addr)} {
 				web, dials := nginxClient(t, &via)
@@ -1129,7 +1129,7 @@ func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *cl
 
 func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
-		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		for range 3 {
 			redisGivesBackAMebibyte(t, c)
 		}
@@ -1138,7 +1138,7 @@ func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 
 func TestRedisTLSAnswersAPipeline(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
-		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		var commands []byte
 		var answers [][]byte
 		for i := range 500 {
@@ -1165,8 +1165,8 @@ func TestRedisTLSAnswersAPipeline(t *testing.T) {
 func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
-		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, RecvTimeout: limit, TLS: opts})
-		other := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough, TLS: opts})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, RecvTimeout: limit, TLS: opts})
+		other := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		for i := range 2 {
 			sends(t, c, []byte("BLPOP list 0\r\n"))
 			start := time.Now()
@@ -1174,7 +1174,7 @@ func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.Zero(t, n)
 			require.GreaterOrEqual(t, time.Since(start), limit)
-			require.Less(t, time.Since(start), limit+enough)
+			require.Less(t, time.Since(start), limit+testTimeout)
 			require.True(t, c.IsConnected())
 
 			value := randomBytes(1000 + i)
@@ -1226,7 +1226,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	})
 	connect := func(t *testing.T) *client.Client {
 		t.Helper()
-		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout})
 		sends(t, c, []byte(asks))
 		receives(t, c, []byte("S"))
 		return c
@@ -1250,7 +1250,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 	t.Run("too early", func(t *testing.T) {
-		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: enough})
+		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout})
 		sends(t, c, []byte(asks))
 		arrived(t, c) // the answer, which nobody has received
 		err := c.StartTLS(t.Context(), trusting(t, root))
@@ -1287,7 +1287,7 @@ func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
 		wg.Wait()
 	})
 
-	c := dialServer(t, "tcp", "localhost:"+portOf(t, s.Addr), &client.Options{Timeout: enough})
+	c := dialServer(t, "tcp", "localhost:"+portOf(t, s.Addr), &client.Options{Timeout: testTimeout})
 	require.Regexp(t, `^220 .*stunnel`, readLine(t, c))
 	sends(t, c, []byte("EHLO me\r\n"))
 	offered := []string{readLine(t, c)}

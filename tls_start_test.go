@@ -196,7 +196,7 @@ func TestStartTLSHasALimit(t *testing.T) {
 				_ = c.Close()
 				<-before
 				inside, before = m.serve()
-				c = m.agrees(t, &client.Options{ConnectTimeout: limit, RecvTimeout: enough}, "localhost")
+				c = m.agrees(t, &client.Options{ConnectTimeout: limit, RecvTimeout: testTimeout}, "localhost")
 			}
 			begin := time.Now()
 			err := start(t, c)
@@ -361,5 +361,5 @@ func waitForTurn(t *testing.T, n int) {
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {
 		return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("sock.(*Socket).queue(")) >= n
-	}, enough, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 }

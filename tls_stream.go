@@ -65,7 +65,7 @@ var errCut = errors.New("the peer closed the connection and had not ended TLS")
 var errCrashed = errors.New("a callback of TLSOptions.Config panicked or ended its goroutine in an earlier call: close the client and dial again")
 
 // newTLSStream makes the handshake, in both turns.
-func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.Turn) (*tlsStream, error) {
+func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr sock.IOLock) (*tlsStream, error) {
 	t := &tlsStream{wire: tlsSocket{sock: c.sock, ends: c.ends.Load(), rd: rd, wr: wr, handshaking: true}}
 	t.conn = tls.Client(&t.wire, config)
 	err := t.conn.HandshakeContext(ctx)
@@ -85,7 +85,7 @@ func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr soc
 
 // recv is Recv on TLS: what the flags mean on a plain stream, they mean here.
 func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, error) {
-	turn, err := t.wire.sock.Receiving(int(flags), timeout)
+	turn, err := t.wire.sock.LockRecv(int(flags), timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -93,7 +93,7 @@ func (t *tlsStream) recv(p []byte, flags Flag, timeout time.Duration) (int, erro
 }
 
 func (t *tlsStream) read(p []byte) (int, error) {
-	turn, err := t.wire.sock.Reading()
+	turn, err := t.wire.sock.LockRead()
 	if err != nil {
 		return 0, err
 	}
@@ -101,13 +101,13 @@ func (t *tlsStream) read(p []byte) (int, error) {
 }
 
 // receive gives the turn back.
-func (t *tlsStream) receive(turn sock.Turn, p []byte, flags Flag) (int, error) {
-	defer turn.Leave()
+func (t *tlsStream) receive(turn sock.IOLock, p []byte, flags Flag) (int, error) {
+	defer turn.Unlock()
 	return t.take(&turn, p, flags)
 }
 
 // take is a receive in the receiver's turn.
-func (t *tlsStream) take(turn *sock.Turn, p []byte, flags Flag) (int, error) {
+func (t *tlsStream) take(turn *sock.IOLock, p []byte, flags Flag) (int, error) {
 	t.wire.rd, t.wire.impatient = *turn, flags&DontWait != 0
 	defer func() {
 		*turn, t.wire.impatient = t.wire.rd, false
@@ -212,7 +212,7 @@ func (t *tlsStream) decrypt(p []byte) (int, error) {
 
 // send gives also whether anything at all was given to the kernel.
 func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, some bool, err error) {
-	turn, err := t.wire.sock.Sending(int(flags), timeout)
+	turn, err := t.wire.sock.LockSend(int(flags), timeout)
 	if err != nil {
 		return 0, false, err
 	}
@@ -221,7 +221,7 @@ func (t *tlsStream) send(p []byte, flags Flag, timeout time.Duration) (n int, so
 }
 
 // put is send in the sender's turn.
-func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error) {
+func (t *tlsStream) put(turn *sock.IOLock, p []byte) (n int, some bool, err error) {
 	if t.writeClosed.Load() {
 		return 0, false, os.NewSyscallError("sendto", unix.EPIPE)
 	}
@@ -253,7 +253,7 @@ func (t *tlsStream) put(turn *sock.Turn, p []byte) (n int, some bool, err error)
 
 // flush sends the queue, and gives how much of it went. What the kernel has
 // refused for good is the end of sending: nothing can take the place of a record.
-func (t *tlsStream) flush(turn *sock.Turn) (int, error) {
+func (t *tlsStream) flush(turn *sock.IOLock) (int, error) {
 	if t.failed == nil && t.crashed.Load() {
 		t.failed = errCrashed
 	}
@@ -270,17 +270,17 @@ func (t *tlsStream) flush(turn *sock.Turn) (int, error) {
 // leave gives the turn to send back, or to a goroutine that sends what is left:
 // nobody else can send anything before that, and who waits to receive may wait for
 // the answer to it.
-func (t *tlsStream) leave(turn sock.Turn) {
+func (t *tlsStream) leave(turn sock.IOLock) {
 	if t.failed == errCrashed { //nolint:errorlint // as it was set
 		t.crashed.Store(true)
 	}
 	if t.failed != nil || len(t.wire.queued()) == 0 {
-		turn.Leave()
+		turn.Unlock()
 		return
 	}
 	go func() {
-		defer turn.Leave()
-		turn.Persist()
+		defer turn.Unlock()
+		turn.SetUninterruptible()
 		_, _ = t.flush(&turn)
 	}()
 }
@@ -295,7 +295,7 @@ func (t *tlsStream) push() {
 	if len(t.wire.queued()) == 0 {
 		return
 	}
-	turn, ok := t.wire.sock.TrySending()
+	turn, ok := t.wire.sock.TryLockSend()
 	if !ok {
 		return // the sender takes it along
 	}
@@ -306,7 +306,7 @@ func (t *tlsStream) push() {
 // closeWrite ends this side of TLS; the socket's stays open for what the other
 // side has still to say. See RFC 8446, 6.1.
 func (t *tlsStream) closeWrite(timeout time.Duration) error {
-	turn, err := t.wire.sock.Sending(0, timeout)
+	turn, err := t.wire.sock.LockSend(0, timeout)
 	if err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (t *tlsStream) closeWrite(timeout time.Duration) error {
 	return t.closeNotify(&turn)
 }
 
-func (t *tlsStream) closeNotify(turn *sock.Turn) error {
+func (t *tlsStream) closeNotify(turn *sock.IOLock) error {
 	t.writeClosed.Store(true)
 	if t.failed != nil {
 		return t.failed
@@ -331,28 +331,28 @@ func (t *tlsStream) closeNotify(turn *sock.Turn) error {
 // pending is Socket.Pending for what is in TLS. Session tickets are nothing; half a
 // record is something. afresh looks also for what was received with an earlier
 // record, which the socket knows nothing of any more.
-func (t *tlsStream) pending(afresh bool) sock.Sight {
-	if sight := t.wire.sock.Pending(); sight == sock.Gone || sight == sock.Quiet && !afresh {
+func (t *tlsStream) pending(afresh bool) sock.ProbeResult {
+	if sight := t.wire.sock.Probe(); sight == sock.Closed || sight == sock.Idle && !afresh {
 		return sight
 	}
-	turn, ok := t.wire.sock.TryReceiving()
+	turn, ok := t.wire.sock.TryLockRecv()
 	if !ok {
-		return sock.Bytes // somebody's
+		return sock.Readable // somebody's
 	}
 	n, err := t.receive(turn, make([]byte, 1), Peek)
 	switch {
 	case n > 0 || t.wire.in.midway():
-		return sock.Bytes
+		return sock.Readable
 	case errors.Is(err, unix.EAGAIN):
-		return sock.Quiet
+		return sock.Idle
 	}
-	return sock.Gone
+	return sock.Closed
 }
 
 // there reports, in the receiver's turn, whether a receive has something to give or
 // to say at once; came is whether the socket has something, which may be less than
 // a record, or none of the application's.
-func (t *tlsStream) there(turn *sock.Turn, came bool) bool {
+func (t *tlsStream) there(turn *sock.IOLock, came bool) bool {
 	switch {
 	case len(t.ahead) > 0 || t.over != nil:
 		return true
@@ -379,11 +379,11 @@ func (t *tlsStream) close() (err error) {
 // resets the connection, and what was sent last is lost with it), and says that
 // this is the end.
 func (t *tlsStream) bye() {
-	if turn, ok := t.wire.sock.TryReceiving(); ok {
+	if turn, ok := t.wire.sock.TryLockRecv(); ok {
 		_, _ = t.receive(turn, make([]byte, 1), Peek)
 	}
-	if turn, ok := t.wire.sock.TrySending(); ok {
-		defer turn.Leave()
+	if turn, ok := t.wire.sock.TryLockSend(); ok {
+		defer turn.Unlock()
 		_ = t.closeNotify(&turn)
 	}
 }
@@ -424,10 +424,10 @@ func (c *cutter) midway() bool { return c.have > 0 || c.left > 0 }
 type tlsSocket struct {
 	sock *sock.Socket
 	ends *ends
-	rd   sock.Turn // of who receives, while somebody does
+	rd   sock.IOLock // of who receives, while somebody does
 
-	handshaking bool      // one caller has both turns
-	wr          sock.Turn // while handshaking
+	handshaking bool        // one caller has both turns
+	wr          sock.IOLock // while handshaking
 
 	// Of who receives.
 	in        cutter
@@ -512,7 +512,7 @@ func (w *tlsSocket) queued() []byte {
 }
 
 // flush sends the queue in the sender's turn, and gives how much went.
-func (w *tlsSocket) flush(turn *sock.Turn, flags int) (went int, err error) {
+func (w *tlsSocket) flush(turn *sock.IOLock, flags int) (went int, err error) {
 	for {
 		p := w.queued()
 		if len(p) == 0 {

@@ -105,7 +105,7 @@ func arrived(t testing.TB, c *client.Client) {
 	require.NoError(t, raw.Control(func(fd uintptr) {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		for {
-			if _, err := unix.Poll(fds, int(enough/time.Millisecond)); err != unix.EINTR { //nolint:errorlint // a bare errno
+			if _, err := unix.Poll(fds, int(testTimeout/time.Millisecond)); err != unix.EINTR { //nolint:errorlint // a bare errno
 				break
 			}
 		}
@@ -147,7 +147,7 @@ func TestAReceiveThatEndsInTheMiddleOfARecordLosesNothing(t *testing.T) {
 				require.Eventually(t, func() bool {
 					n, err := c.Recv(got, client.Peek)
 					return err == nil && n == len(message)
-				}, enough, time.Millisecond)
+				}, testTimeout, time.Millisecond)
 				n, err := c.Recv(got, client.WaitAll)
 				require.NoError(t, err)
 				require.Equal(t, message, got[:n])
@@ -189,7 +189,7 @@ func TestPeekOverTLSSeesWhatArrivesLater(t *testing.T) {
 		require.Eventually(t, func() bool {
 			n, err := c.Recv(got, client.Peek)
 			return err == nil && string(got[:n]) == want
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 	}
 	n, err := c.Recv(got[:5], 0)
 	require.NoError(t, err)
@@ -332,7 +332,7 @@ func TestWhatIsLeftOfASendGoesOutWithTheNextCall(t *testing.T) {
 			"CloseWrite": func(c *client.Client) error { return c.CloseWrite() },
 		} {
 			t.Run(name, func(t *testing.T) {
-				c, peer, _ := valved(t, version, client.Options{Timeout: enough})
+				c, peer, _ := valved(t, version, client.Options{Timeout: testTimeout})
 				sent := 0
 				for err := error(nil); err == nil; {
 					var n int
@@ -368,7 +368,7 @@ func TestCloseWriteWaitsForRoomNoLongerThanItsLimit(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begin), limit)
 	begin = time.Now()
 	require.NoError(t, c.Close())
-	require.Less(t, time.Since(begin), enough/2) // it waits for nobody
+	require.Less(t, time.Since(begin), testTimeout/2) // it waits for nobody
 }
 
 // The urgent byte is the socket's: it would be in clear, and in the way.
@@ -493,7 +493,7 @@ func TestAnyMixOfReceivesGivesTheSameBytes(t *testing.T) {
 		})
 		flags := []client.Flag{0, client.WaitAll, client.Peek, client.DontWait, client.Peek | client.WaitAll, client.Peek | client.DontWait, client.WaitAll | client.DontWait}
 		var got []byte
-		for buf, end := make([]byte, 1<<15), time.Now().Add(enough); ; {
+		for buf, end := make([]byte, 1<<15), time.Now().Add(testTimeout); ; {
 			require.True(t, time.Now().Before(end), "%d bytes of %d", len(got), len(want))
 			p := buf[:1+r.IntN(1<<r.IntN(15))]
 			var n int

@@ -20,7 +20,7 @@ import (
 // too, unix.EINVAL for a client that has one, unix.EISCONN for a client that is
 // connected and unix.EALREADY for one that is about to be. A TCP port on which there
 // are only connections that are over (TIME_WAIT) is not taken, unless
-// Options.ReuseAddr is Off.
+// Options.ReuseAddr is SwitchOff.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.hold() {
@@ -71,7 +71,7 @@ func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bind
 	case inFileSystem(addr):
 		return s.Bind(addr, func() func() { return remover(addr.Path) })
 	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
-		return s.BindLate(addr)
+		return s.BindNoPort(addr)
 	case ownPort(typ, addr, reuse):
 		return s.BindPort(addr, how == bindAnother)
 	}
@@ -80,7 +80,7 @@ func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bind
 
 // ownPort reports whether addr is to be had unless something alive has it.
 func ownPort(typ Type, addr sock.Addr, reuse Switch) bool {
-	return typ.isTCP() && addr.IP.Port() != 0 && reuse == Default
+	return typ.isTCP() && addr.IP.Port() != 0 && reuse == SwitchDefault
 }
 
 // bindToBeAnswered gives a unix datagram client a name if it has none yet.

@@ -62,19 +62,19 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 }
 
 func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
-	turn, err := c.sock.Receiving(int(flags), c.limits.recv)
+	lock, err := c.sock.LockRecv(int(flags), c.limits.recv)
 	if err != nil {
 		return 0, err
 	}
-	defer turn.Leave()
-	if flags&Peek == 0 && len(ds) > 1 && turn.MaxBatch() > 1 {
-		n, err := c.recvQueued(&turn, ds[:min(len(ds), turn.MaxBatch())])
+	defer lock.Unlock()
+	if flags&Peek == 0 && len(ds) > 1 && lock.MaxBatch() > 1 {
+		n, err := c.recvQueued(&lock, ds[:min(len(ds), lock.MaxBatch())])
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
 	var from sock.Addr
-	size, err := turn.RecvFrom(ds[0].Buf, int(flags), &from)
+	size, err := lock.RecvFrom(ds[0].Buf, int(flags), &from)
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +84,7 @@ func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
 
 // recvQueued receives what has arrived. It holds a batch only for as long as a system call
 // that does not wait.
-func (c *Client) recvQueued(turn *sock.Turn, ds []Datagram) (int, error) {
+func (c *Client) recvQueued(lock *sock.IOLock, ds []Datagram) (int, error) {
 	b := sock.NewBatch()
 	defer b.Free()
 	for i := range ds {
@@ -92,7 +92,7 @@ func (c *Client) recvQueued(turn *sock.Turn, ds []Datagram) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := turn.RecvBatch(b)
+	n, err := lock.RecvBatch(b)
 	for i := range n {
 		ds[i].set(b.Received(c.sock, i))
 	}
@@ -137,51 +137,51 @@ func (c *Client) SendBatch(ds []Datagram, flags Flag) (int, error) {
 }
 
 func (c *Client) sendBatch(ds []Datagram, flags Flag) (int, error) {
-	turn, err := c.beginDatagrams("sendmmsg", flags)
+	lock, err := c.beginDatagrams("sendmmsg", flags)
 	if err != nil {
 		return 0, err
 	}
 	defer c.end()
-	defer turn.Leave()
+	defer lock.Unlock()
 	for sent := 0; ; {
-		n, err := c.sendSomeOf(&turn, ds[sent:], flags)
+		n, err := c.sendSomeOf(&lock, ds[sent:], flags)
 		sent += n
 		switch {
 		case err != nil || sent == len(ds):
 			return sent, err
-		case turn.Expired(): // a socket that takes all as fast as it is sent
+		case lock.Expired(): // a socket that takes all as fast as it is sent
 			return sent, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// beginDatagrams begins a call that sends several datagrams: it has to end, and the turn has
+// beginDatagrams begins a call that sends several datagrams: it has to end, and the lock has
 // to be left.
-func (c *Client) beginDatagrams(call string, flags Flag) (sock.Turn, error) {
+func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	if err := c.begin(sendFlags, flags, false); err != nil {
-		return sock.Turn{}, err
+		return sock.IOLock{}, err
 	}
-	var turn sock.Turn
+	var lock sock.IOLock
 	var err error
 	if c.typ.isStream() {
 		err = os.NewSyscallError(call, unix.EOPNOTSUPP)
 	} else if err = c.bindToBeAnswered(); err == nil {
 		c.note.sends()
-		turn, err = c.sock.Sending(int(flags), c.limits.send)
+		lock, err = c.sock.LockSend(int(flags), c.limits.send)
 	}
 	if err != nil {
 		c.end()
 	}
-	return turn, err
+	return lock, err
 }
 
 // sendSomeOf sends as many as the socket takes in one call, but the next one after those that
 // it took, and one at least, by a call of its own: that one waits for room, or tells the
 // error which made the first call end.
-func (c *Client) sendSomeOf(turn *sock.Turn, ds []Datagram, flags Flag) (int, error) {
+func (c *Client) sendSomeOf(lock *sock.IOLock, ds []Datagram, flags Flag) (int, error) {
 	sent := 0
-	if most := turn.MaxBatch(); most > 1 && len(ds) > 1 {
-		n, asked, err := c.sendQueued(turn, ds[:min(len(ds), most)])
+	if most := lock.MaxBatch(); most > 1 && len(ds) > 1 {
+		n, asked, err := c.sendQueued(lock, ds[:min(len(ds), most)])
 		if err != nil || n == asked && n > 0 {
 			return n, err
 		}
@@ -192,7 +192,7 @@ func (c *Client) sendSomeOf(turn *sock.Turn, ds []Datagram, flags Flag) (int, er
 	}
 	to, err := c.receiver(ds[sent].Addr, ds[sent].UnixName)
 	if err == nil {
-		_, err = turn.SendTo(ds[sent].Buf, int(flags), to)
+		_, err = lock.SendTo(ds[sent].Buf, int(flags), to)
 	}
 	if err != nil {
 		return sent, err
@@ -201,7 +201,7 @@ func (c *Client) sendSomeOf(turn *sock.Turn, ds []Datagram, flags Flag) (int, er
 }
 
 // sendQueued sends those up to the first one whose address cannot be used.
-func (c *Client) sendQueued(turn *sock.Turn, ds []Datagram) (n, asked int, err error) {
+func (c *Client) sendQueued(lock *sock.IOLock, ds []Datagram) (n, asked int, err error) {
 	b := sock.NewBatch()
 	defer b.Free()
 	for i := range ds {
@@ -214,7 +214,7 @@ func (c *Client) sendQueued(turn *sock.Turn, ds []Datagram) (n, asked int, err e
 	if asked == 0 {
 		return 0, 0, nil
 	}
-	n, err = turn.SendBatch(b)
+	n, err = lock.SendBatch(b)
 	return n, asked, err
 }
 
@@ -272,12 +272,12 @@ func (c *Client) sendSegments(p []byte, size int, to netip.AddrPort, flags Flag)
 }
 
 func (c *Client) sendSegmentsTo(p []byte, size int, to netip.AddrPort, flags Flag) (int, error) {
-	turn, err := c.beginDatagrams("sendmsg", flags)
+	lock, err := c.beginDatagrams("sendmsg", flags)
 	if err != nil {
 		return 0, err
 	}
 	defer c.end()
-	defer turn.Leave()
+	defer lock.Unlock()
 	if size <= 0 {
 		return 0, unix.EINVAL
 	}
@@ -285,5 +285,5 @@ func (c *Client) sendSegmentsTo(p []byte, size int, to netip.AddrPort, flags Fla
 	if err != nil || len(p) == 0 {
 		return 0, err
 	}
-	return turn.SendSegments(p, size, int(flags), addr)
+	return lock.SendSegments(p, size, int(flags), addr)
 }

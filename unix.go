@@ -30,7 +30,7 @@ func parseUnix(address string) (sock.Addr, error) {
 
 // inFileSystem reports whether binding to a leaves a file behind.
 func inFileSystem(a sock.Addr) bool {
-	return a.Path != "" && (a.Path[0] != '@' || !sock.Abstract)
+	return a.Path != "" && (a.Path[0] != '@' || !sock.HasAbstractNames)
 }
 
 // remover gives the function that removes the file which a socket that has just

@@ -60,7 +60,7 @@ func TestAKilledUnixgramClientLeavesNothingBehind(t *testing.T) {
 	}
 	peer := packetPeer(t, "unixgram")
 	tmp := t.TempDir()
-	cmd := play(t, "unixgram "+peer.LocalAddr().String())
+	cmd := helperCommand(t, "unixgram "+peer.LocalAddr().String())
 	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
 	require.NoError(t, cmd.Start())
 	_, from, err := peer.ReadFrom(make([]byte, 1)) // it has dialled and waits
@@ -104,7 +104,7 @@ func TestAPeerWithTheLongestPathThereIs(t *testing.T) {
 }
 
 func TestAbstractNames(t *testing.T) {
-	if !sock.Abstract {
+	if !sock.HasAbstractNames {
 		t.Skip("this system has no abstract names")
 	}
 	name := "@" + filepath.Base(t.TempDir()) + t.Name()

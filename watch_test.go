@@ -79,7 +79,7 @@ func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
 		unwatch := c.Watch(ctx)
 		_, err := c.Recv(make([]byte, 1), 0)
 		require.GreaterOrEqual(t, time.Since(begin), limit)
-		require.Less(t, time.Since(begin), enough)
+		require.Less(t, time.Since(begin), testTimeout)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.True(t, timedOut(err))
@@ -180,7 +180,7 @@ func TestWatch_OfSeveralContexts(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err = c.Recv(make([]byte, 1), client.DontWait)
 		return errors.Is(err, context.Canceled)
-	}, enough, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 	unwatchOne()
 	_, err = peer.Write([]byte("x"))
 	require.NoError(t, err)
@@ -244,7 +244,7 @@ func TestWatch_DoEndsWithItsContext(t *testing.T) {
 				return err
 			}
 			_, err := c.Recv(make([]byte, 1), 0)
-			return client.Repeatable(err)
+			return client.Retryable(err)
 		})
 		require.ErrorIs(t, err, want)
 		require.Equal(t, 1, runs)
@@ -313,7 +313,7 @@ func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
 		inKernel(t)
 		require.NoError(t, c.Close())
 		<-done
-		require.Eventually(t, func() bool { return open.Load() == 0 }, enough, time.Millisecond, "it is closed, so the server knows")
+		require.Eventually(t, func() bool { return open.Load() == 0 }, testTimeout, time.Millisecond, "it is closed, so the server knows")
 	}
 }
 
@@ -324,7 +324,7 @@ func TestWatch_TheRestOfARecordGoesOut(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
 			n := canceledSend(t, c, network)
-			require.NoError(t, peer.SetReadDeadline(time.Now().Add(enough)))
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
 			_, err := io.CopyN(io.Discard, peer, int64(n))
 			require.NoError(t, err, "all that was counted, and the client does nothing more for it")
 			go func() { _, _ = peer.Write([]byte("answer")) }()

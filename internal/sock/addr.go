@@ -40,10 +40,10 @@ func (s *Socket) zoneIndex(zone string) (uint32, error) {
 
 // ZoneIndex is zoneIndex for who has no name to set.
 func (s *Socket) ZoneIndex(zone string) (int, error) {
-	if err := s.hold(); err != nil {
+	if err := s.incref(); err != nil {
 		return 0, err
 	}
-	defer s.release()
+	defer s.decref()
 	index, err := s.zoneIndex(zone)
 	return int(index), err
 }

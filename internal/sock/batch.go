@@ -8,12 +8,12 @@ import (
 )
 
 // A datagrams is what a datagram socket knows of sending and receiving several datagrams in
-// one system call. Each part belongs to the caller that has the turn in its direction.
+// one system call. Each part belongs to the caller that holds the I/O lock of its direction.
 type datagrams struct {
 	noRecvBatch  bool           // recvmmsg(2) is refused
 	noSendBatch  bool           // sendmmsg(2) is refused
 	segmentation segmentation   // whether UDP_SEGMENT can be used
-	segment      int            // what transmit sends is a train of datagrams this long; 0: one datagram
+	segment      int            // what sendLocked sends is a train of datagrams this long; 0: one datagram
 	train        *receivedTrain // of a socket with UDP_GRO
 }
 
@@ -28,10 +28,10 @@ const (
 // RecvBatch receives those datagrams that have arrived, as many as b has room for, and waits
 // for none. If there are none it returns 0 and no error: RecvFrom then waits, or finds the
 // error. Datagrams may come together with an error, which arrived after them.
-func (t *Turn) RecvBatch(b *Batch) (int, error) {
-	s := t.s
+func (l *IOLock) RecvBatch(b *Batch) (int, error) {
+	s := l.s
 	if s.life.isOver() {
-		return 0, s.ended()
+		return 0, s.closedErr()
 	}
 	n, errno := s.sysRecvBatch(b)
 	switch errno {
@@ -42,22 +42,22 @@ func (t *Turn) RecvBatch(b *Batch) (int, error) {
 		return n, nil
 	}
 	if s.icmp {
-		if err := s.icmpError(); err != nil {
+		if err := s.icmpErrorLocked(); err != nil {
 			return n, err
 		}
-		if mostOfOthers(errno) > 0 {
-			return n, nil // it has been told, see receive
+		if maxForeignErrors(errno) > 0 {
+			return n, nil // it has been told, see recvLocked
 		}
 	}
-	return n, s.recvFailure(errno)
+	return n, s.recvErr(errno)
 }
 
-// RecvFrom receives as Socket.Recv does, in the turn.
-func (t *Turn) RecvFrom(p []byte, flags int, from *Addr) (int, error) {
-	var sender name
-	n, err := t.recv(p, flags|t.flags, &sender)
+// RecvFrom receives as Socket.Recv does, under the lock.
+func (l *IOLock) RecvFrom(p []byte, flags int, from *Addr) (int, error) {
+	var sender rawSockaddr
+	n, err := l.recv(p, flags|l.flags, &sender)
 	if err == nil {
-		*from = sender.addr(t.s)
+		*from = sender.addr(l.s)
 	}
 	return n, err
 }
@@ -65,10 +65,10 @@ func (t *Turn) RecvFrom(p []byte, flags int, from *Addr) (int, error) {
 // SendBatch sends the datagrams of b in their order until the socket takes no more, and does
 // not wait. The kernel does not tell why it has taken only some: SendTo of the next one waits,
 // or finds the error. An error is about the first datagram.
-func (t *Turn) SendBatch(b *Batch) (int, error) {
-	s := t.s
-	if s.endsNow(t.until) {
-		return 0, s.ended()
+func (l *IOLock) SendBatch(b *Batch) (int, error) {
+	s := l.s
+	if s.mustReturn(l.until) {
+		return 0, s.closedErr()
 	}
 	n, errno := s.sysSendBatch(b)
 	switch {
@@ -77,45 +77,45 @@ func (t *Turn) SendBatch(b *Batch) (int, error) {
 	case errno == unix.ENOSYS || errno == unix.EPERM: // EPERM may also be a packet filter's
 		s.dgrams.noSendBatch = true
 		return 0, nil
-	case s.icmp && mostOfOthers(errno) > 0:
-		return 0, nil // of another datagram, see transmit
+	case s.icmp && maxForeignErrors(errno) > 0:
+		return 0, nil // of another datagram, see sendLocked
 	}
-	return 0, s.failure("sendmmsg", errno)
+	return 0, s.syscallErr("sendmmsg", errno)
 }
 
 // SendTo sends p as one datagram, to an address or, if it is zero, to the peer.
-func (t *Turn) SendTo(p []byte, flags int, to Addr) (int, error) {
+func (l *IOLock) SendTo(p []byte, flags int, to Addr) (int, error) {
 	if to.IsZero() {
-		return t.s.transmit(p, flags|t.flags, t.until, nil)
+		return l.s.sendLocked(p, flags|l.flags, l.until, nil)
 	}
-	var n name
-	if err := n.set(t.s, to); err != nil {
+	var n rawSockaddr
+	if err := n.set(l.s, to); err != nil {
 		return 0, os.NewSyscallError("sendto", err)
 	}
-	return t.s.transmit(p, flags|t.flags, t.until, &n)
+	return l.s.sendLocked(p, flags|l.flags, l.until, &n)
 }
 
 // SendSegments sends p as datagrams of size bytes, the last of which may be shorter, to an
 // address or, if it is zero, to the peer. It returns how many bytes the kernel took, which is
 // whole datagrams, and why not more.
-func (t *Turn) SendSegments(p []byte, size, flags int, to Addr) (int, error) {
-	s := t.s
-	var receiver *name
-	var n name
+func (l *IOLock) SendSegments(p []byte, size, flags int, to Addr) (int, error) {
+	s := l.s
+	var receiver *rawSockaddr
+	var n rawSockaddr
 	if !to.IsZero() {
 		if err := n.set(s, to); err != nil {
 			return 0, os.NewSyscallError("sendto", err)
 		}
 		receiver = &n
 	}
-	flags |= t.flags
+	flags |= l.flags
 	for sent := 0; ; {
-		m, err := s.transmitSegments(p[sent:], size, flags, t.until, receiver)
+		m, err := s.sendSegmentsLocked(p[sent:], size, flags, l.until, receiver)
 		sent += m
 		switch {
 		case err != nil || sent == len(p):
 			return sent, err
-		case t.Expired():
+		case l.Expired():
 			return sent, os.ErrDeadlineExceeded
 		}
 	}
@@ -126,20 +126,20 @@ const (
 	maxTrain    = 65535 - 20 - 8 // bytes: an IPv4 packet less its headers
 )
 
-// transmitSegments sends as much of p as the kernel takes in one call: a train of datagrams,
+// sendSegmentsLocked sends as much of p as the kernel takes in one call: a train of datagrams,
 // or one datagram where trains are refused.
-func (s *Socket) transmitSegments(p []byte, size, flags int, until Instant, to *name) (int, error) {
+func (s *Socket) sendSegmentsLocked(p []byte, size, flags int, until Instant, to *rawSockaddr) (int, error) {
 	train := min(maxSegments, maxTrain/size) * size
 	if train > size && len(p) > size && s.sendsSegments() { // never for a single datagram
 		s.dgrams.segment = size
-		n, err := s.transmit(p[:min(train, len(p))], flags, until, to)
+		n, err := s.sendLocked(p[:min(train, len(p))], flags, until, to)
 		s.dgrams.segment = 0
 		if err == nil || !refusesSegments(err) {
 			return n, err
 		}
 		s.dgrams.segmentation = segmentsRefused
 	}
-	return s.transmit(p[:min(size, len(p))], flags, until, to)
+	return s.sendLocked(p[:min(size, len(p))], flags, until, to)
 }
 
 // refusesSegments reports whether an error of a train may come of its being one:

@@ -14,7 +14,7 @@ const maxBatch = 32
 // A Batch is several datagrams for one recvmmsg(2) or sendmmsg(2). It comes from NewBatch.
 type Batch struct {
 	len   int
-	names [maxBatch]name
+	names [maxBatch]rawSockaddr
 	bufs  [maxBatch]unix.Iovec
 	msgs  [maxBatch]mmsghdr
 }
@@ -38,9 +38,9 @@ func (b *Batch) Free() {
 }
 
 // MaxBatch is how many datagrams a call of RecvBatch takes at most; 1 is that it is not of use.
-func (t *Turn) MaxBatch() int {
-	d := &t.s.dgrams
-	if t.d == &t.s.rd && d.noRecvBatch && d.train == nil || t.d == &t.s.wr && d.noSendBatch {
+func (l *IOLock) MaxBatch() int {
+	d := &l.s.dgrams
+	if l.d == &l.s.rd && d.noRecvBatch && d.train == nil || l.d == &l.s.wr && d.noSendBatch {
 		return 1
 	}
 	return maxBatch
@@ -90,7 +90,7 @@ func (s *Socket) sysRecvBatch(b *Batch) (int, unix.Errno) {
 	n := int(r)
 	for i := range n {
 		b.names[i].len = b.msgs[i].hdr.Namelen
-		raceReceived(b.bytes(i)[:min(int(b.msgs[i].size), int(b.bufs[i].Len))])
+		raceAfterRecv(b.bytes(i)[:min(int(b.msgs[i].size), int(b.bufs[i].Len))])
 	}
 	return n, 0
 }
@@ -111,14 +111,14 @@ func (s *Socket) recvBatchOfTrains(b *Batch) (int, unix.Errno) {
 
 // sysSendBatch wraps sendmmsg(2). It never sleeps.
 func (s *Socket) sysSendBatch(b *Batch) (int, unix.Errno) {
-	raceSending()
+	raceBeforeSend()
 	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&b.msgs)), uintptr(b.len),
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	for i := range int(r) {
-		raceSent(b.bytes(i))
+		raceAfterSend(b.bytes(i))
 	}
 	return int(r), 0
 }
@@ -138,7 +138,7 @@ func (s *Socket) sendsSegments() bool {
 }
 
 // sysSendSegments wraps sendmsg(2) with UDP_SEGMENT: p is sent as datagrams of that size.
-func (s *Socket) sysSendSegments(p []byte, flags int, to *name) (int, unix.Errno) {
+func (s *Socket) sysSendSegments(p []byte, flags int, to *rawSockaddr) (int, unix.Errno) {
 	var control struct {
 		unix.Cmsghdr
 		size uint16
@@ -155,7 +155,7 @@ func (s *Socket) sysSendSegments(p []byte, flags int, to *name) (int, unix.Errno
 	if to != nil {
 		hdr.Name, hdr.Namelen = (*byte)(unsafe.Pointer(&to.raw)), to.len
 	}
-	raceSending()
+	raceBeforeSend()
 	r, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&hdr)),
 		uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
 	runtime.KeepAlive(p)
@@ -163,18 +163,18 @@ func (s *Socket) sysSendSegments(p []byte, flags int, to *name) (int, unix.Errno
 	if errno != 0 {
 		return 0, errno
 	}
-	raceSent(p[:r])
+	raceAfterSend(p[:r])
 	return int(r), 0
 }
 
 // A receivedTrain is a number of datagrams of one sender that the kernel has joined into one
 // receive (UDP_GRO, udp(7)), less those that were received already. All have the same size
-// but the last, which may be shorter. It belongs to the caller that has the turn to receive.
+// but the last, which may be shorter. It belongs to the caller that holds the I/O lock for receiving.
 type receivedTrain struct {
 	buf  [maxDatagram]byte
 	rest []byte // of buf
 	size int    // of a datagram
-	from name
+	from rawSockaddr
 	left atomic.Int32 // datagrams in rest, which may be empty; others look at it
 
 	hdr     unix.Msghdr
@@ -196,10 +196,10 @@ func (s *Socket) JoinDatagrams() {
 }
 
 // sysRecvOfTrain is sysRecv on a socket that receives trains: it gives one datagram.
-func (s *Socket) sysRecvOfTrain(p []byte, flags int, wait bool, from *name) (int, unix.Errno) {
+func (s *Socket) sysRecvOfTrain(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	t := s.dgrams.train
 	if t.left.Load() == 0 {
-		if errno := s.sysRecvTrain(wait); errno != 0 {
+		if errno := s.sysRecvTrain(waitInKernel); errno != 0 {
 			return 0, errno
 		}
 	}
@@ -216,7 +216,7 @@ func (s *Socket) sysRecvOfTrain(p []byte, flags int, wait bool, from *name) (int
 }
 
 // sysRecvTrain wraps recvmsg(2). It sleeps as sysRecv does.
-func (s *Socket) sysRecvTrain(wait bool) unix.Errno {
+func (s *Socket) sysRecvTrain(waitInKernel bool) unix.Errno {
 	t := s.dgrams.train
 	t.iov.Base = &t.buf[0]
 	t.iov.SetLen(len(t.buf))
@@ -228,12 +228,12 @@ func (s *Socket) sysRecvTrain(wait bool) unix.Errno {
 	t.hdr.SetControllen(maxControl)
 	var n int
 	var errno unix.Errno
-	if wait {
-		s.rd.sleeper.ready()
+	if waitInKernel {
+		s.rd.threadWaker.prepare()
 		if s.life.isOver() || s.polled.Load() {
 			return unix.EINTR
 		}
-		n, errno = s.rd.sleeper.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&t.hdr), 0, 0, nil, nil)
+		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&t.hdr), 0, 0, nil, nil)
 	} else {
 		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&t.hdr)), unix.MSG_DONTWAIT)
 		n, errno = int(r), e
@@ -244,7 +244,7 @@ func (s *Socket) sysRecvTrain(wait bool) unix.Errno {
 	t.from.len = t.hdr.Namelen
 	t.rest, t.size = t.buf[:n], t.segmentSize(n)
 	t.left.Store(int32(max(1, (n+t.size-1)/max(t.size, 1))))
-	raceReceived(t.rest)
+	raceAfterRecv(t.rest)
 	return 0
 }
 

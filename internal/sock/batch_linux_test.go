@@ -17,13 +17,13 @@ func TestSendSegments_RefusedOnceAreNotTriedAgain(t *testing.T) {
 	require.NoError(t, s.Bind(Addr{IP: netip.MustParseAddrPort("127.0.0.1:0")}, nil))
 	to := s.Local()
 	for range 2 {
-		turn, err := s.Sending(0, -1)
+		l, err := s.LockSend(0, -1)
 		require.NoError(t, err)
-		n, err := turn.SendSegments([]byte("aabbc"), 2, 0, to)
+		n, err := l.SendSegments([]byte("aabbc"), 2, 0, to)
 		require.NoError(t, err)
 		require.Equal(t, 5, n)
 		require.Equal(t, segmentsRefused, s.dgrams.segmentation)
-		turn.Leave()
+		l.Unlock()
 		buf := make([]byte, 10)
 		for _, want := range []string{"aa", "bb", "c"} {
 			n, err := s.Recv(buf, unix.MSG_DONTWAIT, -1, nil)
@@ -40,15 +40,15 @@ func TestProbe_SeesDatagramsOfATrain(t *testing.T) {
 	defer s.Close()
 	s.JoinDatagrams()
 	require.NoError(t, s.Bind(Addr{IP: netip.MustParseAddrPort("127.0.0.1:0")}, nil))
-	turn, err := s.Sending(0, -1)
+	l, err := s.LockSend(0, -1)
 	require.NoError(t, err)
-	_, err = turn.SendSegments([]byte("aabb"), 2, 0, s.Local())
+	_, err = l.SendSegments([]byte("aabb"), 2, 0, s.Local())
 	require.NoError(t, err)
-	turn.Leave()
+	l.Unlock()
 	for range 2 {
-		require.Equal(t, Bytes, s.Pending())
+		require.Equal(t, Readable, s.Probe())
 		_, err = s.Recv(make([]byte, 2), unix.MSG_DONTWAIT, -1, nil)
 		require.NoError(t, err)
 	}
-	require.Equal(t, Quiet, s.Pending())
+	require.Equal(t, Idle, s.Probe())
 }

@@ -19,7 +19,7 @@ func NewBatch() *Batch { return nil }
 func (*Batch) Free() {}
 
 // MaxBatch is 1: batches are not of use.
-func (*Turn) MaxBatch() int { return 1 }
+func (*IOLock) MaxBatch() int { return 1 }
 
 // Add is for Linux.
 func (*Batch) Add(*Socket, []byte, Addr) error { return nil }

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BindLate binds a TCP socket to an IP address and has the kernel choose the port when
+// BindNoPort binds a TCP socket to an IP address and has the kernel choose the port when
 // it connects (IP_BIND_ADDRESS_NO_PORT, ip(7)): a port chosen by bind(2) is taken for
 // all peers, one chosen by connect(2) only for that one. A kernel that has no such
 // option chooses it now.
-func (s *Socket) BindLate(a Addr) error {
+func (s *Socket) BindNoPort(a Addr) error {
 	_ = s.SetInt(unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // of IPv6 sockets too
 	return s.Bind(a, nil)
 }
@@ -37,11 +37,11 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 			return err
 		}
 	}
-	if err := s.AllowReuse(true); err != nil {
+	if err := s.SetReuseAddr(true); err != nil {
 		return err
 	}
 	err := s.Bind(a, nil)
-	if off := s.AllowReuse(false); err == nil {
+	if off := s.SetReuseAddr(false); err == nil {
 		err = off
 	}
 	if err == nil && !shared && inUse(a.IP) { // by one that has connected since
@@ -53,7 +53,7 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 // AllowReuse lets other sockets that allow the same bind to the address of this one
 // (SO_REUSEADDR). A connected socket has to, for the sake of its TIME_WAIT; one
 // that is only bound is then no longer safe from them.
-func (s *Socket) AllowReuse(on bool) error {
+func (s *Socket) SetReuseAddr(on bool) error {
 	value := 0
 	if on {
 		value = 1
@@ -72,7 +72,7 @@ func inUse(a netip.AddrPort) bool {
 			}
 			return true
 		}
-		used, err := listed(f, a)
+		used, err := tcpTableHas(f, a)
 		_ = f.Close()
 		if used || err != nil {
 			return true
@@ -81,8 +81,8 @@ func inUse(a netip.AddrPort) bool {
 	return false
 }
 
-// listed looks for live sockets on a in a table like /proc/net/tcp; see proc(5).
-func listed(table io.Reader, a netip.AddrPort) (bool, error) {
+// tcpTableHas looks for live sockets on a in a table like /proc/net/tcp; see proc(5).
+func tcpTableHas(table io.Reader, a netip.AddrPort) (bool, error) {
 	lines := bufio.NewScanner(table)
 	for lines.Scan() {
 		const local, state, inode = 1, 3, 9
@@ -91,7 +91,7 @@ func listed(table io.Reader, a netip.AddrPort) (bool, error) {
 			continue
 		}
 		addr, port, ok := parseTableAddr(fields[local])
-		if !ok || port != a.Port() || !conflict(addr, a.Addr()) {
+		if !ok || port != a.Port() || !conflicts(addr, a.Addr()) {
 			continue
 		}
 		switch st, _ := strconv.ParseUint(fields[state], 16, 8); st {
@@ -122,10 +122,10 @@ func parseTableAddr(s string) (netip.Addr, uint16, bool) {
 	return addr, uint16(port), ok && err == nil
 }
 
-// conflict reports whether two sockets of one port with these addresses would be in
+// conflicts reports whether two sockets of one port with these addresses would be in
 // each other's way. used is an IPv6 socket's if it is no IPv4 address, and that
 // may speak IPv4 too.
-func conflict(used, wanted netip.Addr) bool {
+func conflicts(used, wanted netip.Addr) bool {
 	switch u := used.Unmap(); {
 	case u == netip.IPv6Unspecified():
 		return true

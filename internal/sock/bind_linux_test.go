@@ -20,7 +20,7 @@ func tableAddr(s string) string {
 	return fmt.Sprintf("%s:%04X", out, a.Port())
 }
 
-func TestWhichSocketsAreInTheWayOfABind(t *testing.T) {
+func TestTCPTable_FindsSocketsThatConflictWithABind(t *testing.T) {
 	const (
 		established, finWait2, timeWait, lastAck, listen = "01", "05", "06", "09", "0A"
 	)
@@ -52,11 +52,11 @@ func TestWhichSocketsAreInTheWayOfABind(t *testing.T) {
 		table := "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n" +
 			fmt.Sprintf("   0: %s %s %s 00000000:00000000 00:00000000 00000000     0        0 %d 1 0\n",
 				tableAddr(test.local), tableAddr("127.0.0.1:1"), test.state, test.inode)
-		used, err := listed(strings.NewReader(table), netip.MustParseAddrPort(test.wanted))
+		used, err := tcpTableHas(strings.NewReader(table), netip.MustParseAddrPort(test.wanted))
 		require.NoError(t, err)
 		require.Equal(t, test.used, used, "%v", test)
 	}
-	used, err := listed(strings.NewReader("no such table\n   0: zz:50 1 01 0 0 0 0 0 0 7\n"), netip.MustParseAddrPort("127.0.0.1:80"))
+	used, err := tcpTableHas(strings.NewReader("no such table\n   0: zz:50 1 01 0 0 0 0 0 0 7\n"), netip.MustParseAddrPort("127.0.0.1:80"))
 	require.NoError(t, err)
 	require.False(t, used)
 }

@@ -4,8 +4,8 @@ package sock
 
 import "golang.org/x/sys/unix"
 
-// BindLate is Bind: these systems choose the port at once.
-func (s *Socket) BindLate(a Addr) error { return s.Bind(a, nil) }
+// BindNoPort is Bind: these systems choose the port at once.
+func (s *Socket) BindNoPort(a Addr) error { return s.Bind(a, nil) }
 
 // BindPort binds a TCP socket to an address with a port that nobody uses; connections
 // that are over do not count. Here SO_REUSEADDR is that rule (setsockopt(2)), and
@@ -18,4 +18,4 @@ func (s *Socket) BindPort(a Addr, _ bool) error {
 }
 
 // AllowReuse is for Linux.
-func (*Socket) AllowReuse(bool) error { return nil }
+func (*Socket) SetReuseAddr(bool) error { return nil }

@@ -12,8 +12,8 @@ type Instant int64
 // Never is the limit of a call that may wait for ever.
 const Never Instant = 0
 
-// Regardless is Never for a wait that no deadline and no Stop ends either: only Close does.
-const Regardless Instant = -1
+// Uninterruptible is Never for a wait that no deadline and no Stop ends either: only Close does.
+const Uninterruptible Instant = -1
 
 const forever = time.Duration(math.MaxInt64)
 
@@ -64,7 +64,7 @@ func (i Instant) Add(d time.Duration) Instant {
 
 // Left is the time until i: forever for Never, zero or less once i is over.
 func (i Instant) Left() time.Duration {
-	if i == Never || i == Regardless {
+	if i == Never || i == Uninterruptible {
 		return forever
 	}
 	return time.Duration(i - Now())
@@ -78,8 +78,8 @@ func (i Instant) Timeout() time.Duration {
 	return max(i.Left(), 0)
 }
 
-// Share is the instant when the first of n equal parts of the time until i is over.
-func (i Instant) Share(n int) Instant {
+// Partial is the instant when the first of n equal parts of the time until i is over.
+func (i Instant) Partial(n int) Instant {
 	if i == Never {
 		return Never
 	}

@@ -14,52 +14,52 @@ import (
 // that was stopped.
 var ErrStopped = errors.New("stopped")
 
-// A notTried is why an attempt never began. It is a timeout if its cause is:
+// A notAttempted is why an attempt never began. It is a timeout if its cause is:
 // net.OpError asks the error itself, and not what that wraps.
-type notTried struct{ error }
+type notAttempted struct{ error }
 
-func (e notTried) Error() string   { return "not tried: " + e.error.Error() }
-func (e notTried) Unwrap() error   { return e.error }
-func (e notTried) Timeout() bool   { return errors.Is(e.error, os.ErrDeadlineExceeded) }
-func (e notTried) Temporary() bool { return e.Timeout() }
+func (e notAttempted) Error() string   { return "not tried: " + e.error.Error() }
+func (e notAttempted) Unwrap() error   { return e.error }
+func (e notAttempted) Timeout() bool   { return errors.Is(e.error, os.ErrDeadlineExceeded) }
+func (e notAttempted) Temporary() bool { return e.Timeout() }
 
-// A Tried is an address and why there is no connection to it.
-type Tried struct {
+// A AttemptResult is an address and why there is no connection to it.
+type AttemptResult struct {
 	Addr Addr
 	Err  error
 }
 
-// Later hands addresses to a First that is under way. The owner closes it when First
+// MoreAddrs hands addresses to a First that is under way. The owner closes it when First
 // has returned.
-type Later struct {
-	// Take is called by First after a Notify, with the addresses that are waiting to be
+type MoreAddrs struct {
+	// Update is called by First after a Notify, with the addresses that are waiting to be
 	// tried. It gives those that wait from then on, and whether there may be others yet.
-	Take func(waiting []Addr) (now []Addr, more bool)
+	Update func(waiting []Addr) (now []Addr, more bool)
 
-	waker waker
+	fdWaker fdWaker
 }
 
 // Notify has First call Take. It may come before, during or after.
-func (l *Later) Notify() { l.waker.wake() }
+func (l *MoreAddrs) Notify() { l.fdWaker.wake() }
 
 // Close gives the descriptor back.
-func (l *Later) Close() { l.waker.close() }
+func (l *MoreAddrs) Close() { l.fdWaker.close() }
 
-// notified reports whether Notify was called since it was asked before.
-func (l *Later) notified() bool {
+// takeNotification reports whether Notify was called since it was asked before.
+func (l *MoreAddrs) takeNotification() bool {
 	if l == nil {
 		return false
 	}
-	l.waker.mu.Lock()
-	signaled := l.waker.signaled
-	l.waker.mu.Unlock()
+	l.fdWaker.mu.Lock()
+	signaled := l.fdWaker.signaled
+	l.fdWaker.mu.Unlock()
 	if signaled {
-		l.waker.drain()
+		l.fdWaker.drain()
 	}
 	return signaled
 }
 
-// First connects to the first address to answer. It starts with the first of addrs and
+// DialParallel connects to the first address to answer. It starts with the first of addrs and
 // goes on to the next when an attempt fails or delay has passed, as RFC 8305, section 5,
 // has it, but sooner if each address is to have its chance before until. With a negative
 // delay an attempt has to end before the next starts, and has an equal share of the
@@ -70,184 +70,184 @@ func (l *Later) notified() bool {
 // returns the winner and its address, or a nil Socket and each address's error:
 // os.ErrDeadlineExceeded for those that were still waiting when until was over,
 // ErrStopped when stop came.
-func First(addrs []Addr, later *Later, delay time.Duration, until Instant, stop *Stop,
+func DialParallel(addrs []Addr, more *MoreAddrs, delay time.Duration, until Instant, stop *Stopper,
 	open func(Addr) (*Socket, error), drop func(*Socket),
-) (*Socket, Addr, []Tried) {
-	r := race{waiting: addrs, later: later, delay: delay, until: until, stop: stop, open: open, drop: drop, began: Now()}
-	return r.run()
+) (*Socket, Addr, []AttemptResult) {
+	p := parallelDial{waiting: addrs, more: more, delay: delay, until: until, stop: stop, open: open, drop: drop, began: Now()}
+	return p.run()
 }
 
-// A race is one call of First.
+// A parallelDial is one call of First.
 //
 //	open ──▶ connect ──────────────────────────▶ through
 //	          │   │ EINPROGRESS                     ▲
 //	          │   └──────────▶ poll writable ──▶ SO_ERROR ──▶ failed
 //	          │ unix, EAGAIN: the backlog is full
 //	          └──▶ pause ──▶ connect again
-type race struct {
-	waiting []Addr // in the order in which to start them
-	later   *Later // nil: there will be no others
+type parallelDial struct {
+	waiting []Addr     // in the order in which to start them
+	more    *MoreAddrs // nil: there will be no others
 	delay   time.Duration
 	until   Instant
-	stop    *Stop
+	stop    *Stopper
 	open    func(Addr) (*Socket, error)
 	drop    func(*Socket)
 
 	nextAt  Instant // when to start another attempt beside those that run
 	running []attempt
-	winner  attempt // with a socket once there is one
-	tried   []Tried // in the order in which they were started
-	idle    pause
+	winner  attempt         // with a socket once there is one
+	results []AttemptResult // in the order in which they were started
+	retry   backoff
 	began   Instant
 }
 
 type attempt struct {
-	index int // in tried
-	sock  *Socket
-	to    Addr
-	again bool // connect has to be called again
-	early bool // poll said that the connect is through, and it was not
+	resultIndex   int // in tried
+	socket        *Socket
+	to            Addr
+	connectAgain  bool // connect has to be called again
+	writableEarly bool // poll said that the connect is through, and it was not
 }
 
-func (r *race) run() (*Socket, Addr, []Tried) {
+func (p *parallelDial) run() (*Socket, Addr, []AttemptResult) {
 	defer func() { // also if open panics, which runs the caller's code
-		for _, a := range r.running {
-			if a.sock != r.winner.sock {
-				r.drop(a.sock)
+		for _, a := range p.running {
+			if a.socket != p.winner.socket {
+				p.drop(a.socket)
 			}
 		}
 	}()
 	for {
-		if r.later.notified() {
-			r.take()
+		if p.more.takeNotification() {
+			p.takeMore()
 		}
 		switch {
-		case r.stop.Stopped():
-			return nil, Addr{}, r.lost(ErrStopped)
-		case r.until.Left() <= 0:
-			return nil, Addr{}, r.lost(os.ErrDeadlineExceeded)
-		case r.due():
-			r.start()
-		case len(r.running) == 0 && r.later == nil:
-			return nil, Addr{}, r.tried
+		case p.stop.Stopped():
+			return nil, Addr{}, p.failures(ErrStopped)
+		case p.until.Left() <= 0:
+			return nil, Addr{}, p.failures(os.ErrDeadlineExceeded)
+		case p.due():
+			p.start()
+		case len(p.running) == 0 && p.more == nil:
+			return nil, Addr{}, p.results
 		default:
-			if err := r.wait(); err != nil {
-				return nil, Addr{}, r.lost(err)
+			if err := p.wait(); err != nil {
+				return nil, Addr{}, p.failures(err)
 			}
 		}
-		if r.winner.sock != nil {
-			return r.winner.sock, r.winner.to, nil
+		if p.winner.socket != nil {
+			return p.winner.socket, p.winner.to, nil
 		}
 	}
 }
 
-// take asks for the addresses that have become known.
-func (r *race) take() {
-	more := false
-	if r.waiting, more = r.later.Take(r.waiting); !more {
-		r.later = nil
+// takeMore asks for the addresses that have become known.
+func (p *parallelDial) takeMore() {
+	mayFollow := false
+	if p.waiting, mayFollow = p.more.Update(p.waiting); !mayFollow {
+		p.more = nil
 	}
-	if r.delay < 0 && len(r.waiting) > 0 { // who runs has to share with them
-		r.nextAt = Earlier(r.nextAt, r.until.Share(len(r.waiting)+1))
+	if p.delay < 0 && len(p.waiting) > 0 { // who runs has to share with them
+		p.nextAt = Earlier(p.nextAt, p.until.Partial(len(p.waiting)+1))
 	}
 }
 
 // due reports whether another attempt is to be started now.
-func (r *race) due() bool {
-	return len(r.waiting) > 0 && (len(r.running) == 0 || r.nextAt.Left() <= 0)
+func (p *parallelDial) due() bool {
+	return len(p.waiting) > 0 && (len(p.running) == 0 || p.nextAt.Left() <= 0)
 }
 
-func (r *race) start() {
-	if r.delay < 0 {
-		for len(r.running) > 0 {
-			r.fail(0, os.ErrDeadlineExceeded)
+func (p *parallelDial) start() {
+	if p.delay < 0 {
+		for len(p.running) > 0 {
+			p.fail(0, os.ErrDeadlineExceeded)
 		}
 	}
-	to := r.waiting[0]
-	r.waiting = r.waiting[1:]
-	i := len(r.tried)
-	r.tried = append(r.tried, Tried{Addr: to})
-	s, err := r.open(to)
+	to := p.waiting[0]
+	p.waiting = p.waiting[1:]
+	i := len(p.results)
+	p.results = append(p.results, AttemptResult{Addr: to})
+	s, err := p.open(to)
 	if err != nil {
-		r.tried[i].Err = err
+		p.results[i].Err = err
 		return // and the next starts at once
 	}
-	if r.delay < 0 {
-		r.nextAt = r.until.Share(len(r.waiting) + 1)
+	if p.delay < 0 {
+		p.nextAt = p.until.Partial(len(p.waiting) + 1)
 	} else {
 		// So little that each of those that are left gets its chance within the limit.
-		r.nextAt = In(min(r.delay, max(r.until.Left(), 0)/time.Duration(len(r.waiting)+2)))
+		p.nextAt = In(min(p.delay, max(p.until.Left(), 0)/time.Duration(len(p.waiting)+2)))
 	}
-	r.running = append(r.running, attempt{index: i, sock: s, to: to})
-	r.step(len(r.running)-1, (*attempt).connect)
+	p.running = append(p.running, attempt{resultIndex: i, socket: s, to: to})
+	p.advance(len(p.running)-1, (*attempt).connect)
 }
 
-// step takes a running attempt a step further, and out of the race if it fails.
-func (r *race) step(i int, take func(*attempt) (through bool, err error)) {
-	a := &r.running[i]
-	through, err := take(a)
+// advance takes a running attempt a step further, and out of the race if it fails.
+func (p *parallelDial) advance(i int, step func(*attempt) (connected bool, err error)) {
+	a := &p.running[i]
+	connected, err := step(a)
 	switch {
 	case err != nil:
-		r.fail(i, err)
-		r.nextAt = Now() // RFC 8305: a failure starts the next at once
-	case through:
-		r.winner = *a
+		p.fail(i, err)
+		p.nextAt = Now() // RFC 8305: a failure starts the next at once
+	case connected:
+		p.winner = *a
 	}
 }
 
 // fail takes a running attempt out of the race.
-func (r *race) fail(i int, err error) {
-	a := r.running[i]
-	r.tried[a.index].Err = err
-	r.running = slices.Delete(r.running, i, i+1)
-	r.drop(a.sock)
+func (p *parallelDial) fail(i int, err error) {
+	a := p.running[i]
+	p.results[a.resultIndex].Err = err
+	p.running = slices.Delete(p.running, i, i+1)
+	p.drop(a.socket)
 }
 
 // wait sleeps until an attempt may have come further, the next is due, addresses or the
 // stop come or the limit is over, and takes those a step on that are ready. The
 // oldest of several that are through wins.
-func (r *race) wait() error {
-	fds := make([]unix.PollFd, len(r.running), len(r.running)+2)
-	left := r.until.Left()
-	if len(r.waiting) > 0 {
-		left = min(left, r.nextAt.Left())
+func (p *parallelDial) wait() error {
+	fds := make([]unix.PollFd, len(p.running), len(p.running)+2)
+	left := p.until.Left()
+	if len(p.waiting) > 0 {
+		left = min(left, p.nextAt.Left())
 	}
-	for i, a := range r.running {
-		fds[i] = unix.PollFd{Fd: int32(a.sock.fd), Events: unix.POLLOUT}
-		if a.again || a.early {
+	for i, a := range p.running {
+		fds[i] = unix.PollFd{Fd: int32(a.socket.fd), Events: unix.POLLOUT}
+		if a.connectAgain || a.writableEarly {
 			fds[i].Fd = -1 // poll(2) passes over it
-			left = min(left, r.idle.next())
+			left = min(left, p.retry.next())
 		}
 	}
-	watch := func(k *waker) {
+	addWaker := func(k *fdWaker) {
 		wake, err := k.pollFD()
 		if err != nil { // no descriptor is left: look now and then
-			wake, left = -1, min(left, longestPause)
+			wake, left = -1, min(left, maxBackoff)
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
 	}
-	if r.stop != nil {
-		watch(&r.stop.waker)
+	if p.stop != nil {
+		addWaker(&p.stop.fdWaker)
 	}
-	if r.later != nil {
-		watch(&r.later.waker)
+	if p.more != nil {
+		addWaker(&p.more.fdWaker)
 	}
-	if errno := r.sleep(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
+	if errno := p.pollWait(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
 		return os.NewSyscallError("poll", errno)
 	}
-	for i := len(r.running) - 1; i >= 0; i-- { //nolint:modernize // step shortens what this goes over
+	for i := len(p.running) - 1; i >= 0; i-- { //nolint:modernize // step shortens what this goes over
 		if fds[i].Fd < 0 || fds[i].Revents != 0 {
-			r.step(i, (*attempt).proceed)
+			p.advance(i, (*attempt).checkConnect)
 		}
 	}
 	return nil
 }
 
-// sleep polls on the thread, if it may be held. Otherwise a single attempt parks, and of
+// pollWait polls on the thread, if it may be held. Otherwise a single attempt parks, and of
 // several it looks at intervals: the next look is up to who calls.
-func (r *race) sleep(fds []unix.PollFd, d time.Duration) unix.Errno {
+func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	everybody.enter()
-	if mayHold() {
+	if mayHoldThread() {
 		defer everybody.leave()
 		_, errno := sleepPoll(fds, d)
 		return errno
@@ -257,139 +257,139 @@ func (r *race) sleep(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if n != 0 || errno != 0 {
 		return errno
 	}
-	if len(r.running) == 1 && r.later == nil && fds[0].Fd >= 0 && r.running[0].sock.parkers() {
-		if r.stop.park(r.running[0].sock.wr.parker.Load(), d) {
+	if len(p.running) == 1 && p.more == nil && fds[0].Fd >= 0 && p.running[0].socket.attachNetpoll() {
+		if p.stop.park(p.running[0].socket.wr.netpollWaker.Load(), d) {
 			fds[0].Revents = unix.POLLOUT
 		}
 		return 0
 	}
-	r.stop.rest(min(d, interval(r.began)))
+	p.stop.wait(min(d, pollInterval(p.began)))
 	return 0
 }
 
-// lost gives every address its error; err is for those that have none.
-func (r *race) lost(err error) []Tried {
-	for i := range r.tried {
-		if r.tried[i].Err == nil {
-			r.tried[i].Err = err
+// failures gives every address its error; err is for those that have none.
+func (p *parallelDial) failures(err error) []AttemptResult {
+	for i := range p.results {
+		if p.results[i].Err == nil {
+			p.results[i].Err = err
 		}
 	}
-	for _, a := range r.waiting {
-		r.tried = append(r.tried, Tried{a, notTried{err}})
+	for _, a := range p.waiting {
+		p.results = append(p.results, AttemptResult{a, notAttempted{err}})
 	}
-	return r.tried
+	return p.results
 }
 
 // connect starts the attempt and reports whether it is through already.
-func (a *attempt) connect() (through bool, err error) {
-	var to name
-	if err := to.set(a.sock, a.to); err != nil {
+func (a *attempt) connect() (done bool, err error) {
+	var to rawSockaddr
+	if err := to.set(a.socket, a.to); err != nil {
 		return false, os.NewSyscallError("connect", err)
 	}
-	a.again = false
-	switch errno := a.sock.sysConnect(&to); {
+	a.connectAgain = false
+	switch errno := a.socket.sysConnect(&to); {
 	case errno == 0:
-		if a.sock.stream && a.sock.domain != unix.AF_UNIX {
-			a.sock.state.Or(deferred) // or it is through; what the first receive then sends is nothing
+		if a.socket.stream && a.socket.domain != unix.AF_UNIX {
+			a.socket.state.Or(connectDeferred) // or it is through; what the first receive then sends is nothing
 		}
-		return true, a.succeed(a.sock.peerOr(a.to))
-	case a.sock.domain == unix.AF_UNIX && (errno == unix.EAGAIN || errno == unix.EINTR):
-		a.again = true
+		return true, a.connected(a.socket.peerOrElse(a.to))
+	case a.socket.domain == unix.AF_UNIX && (errno == unix.EAGAIN || errno == unix.EINTR):
+		a.connectAgain = true
 		return false, nil
 	case errno == unix.EINPROGRESS || errno == unix.EINTR:
 		return false, nil
 	default:
-		return false, a.sock.failure("connect", errno)
+		return false, a.socket.syscallErr("connect", errno)
 	}
 }
 
-// proceed is called when the attempt may have come further.
-func (a *attempt) proceed() (through bool, err error) {
-	if a.sock.life.isOver() {
-		return false, a.sock.ended()
+// checkConnect is called when the attempt may have come further.
+func (a *attempt) checkConnect() (done bool, err error) {
+	if a.socket.life.isOver() {
+		return false, a.socket.closedErr()
 	}
-	if a.again {
+	if a.connectAgain {
 		return a.connect()
 	}
-	soError, err := unix.GetsockoptInt(a.sock.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	soError, err := unix.GetsockoptInt(a.socket.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return false, os.NewSyscallError("getsockopt", err)
 	}
 	if soError != 0 {
-		return false, a.sock.failure("connect", unix.Errno(soError))
+		return false, a.socket.syscallErr("connect", unix.Errno(soError))
 	}
-	var peer name
-	switch errno := a.sock.sysPeer(&peer); errno {
+	var peer rawSockaddr
+	switch errno := a.socket.sysPeer(&peer); errno {
 	case 0:
-		return true, a.succeed(peer.addr(a.sock))
+		return true, a.connected(peer.addr(a.socket))
 	case unix.ENOTCONN:
-		a.early = true
+		a.writableEarly = true
 		return false, nil
 	default:
-		return false, a.sock.failure("getpeername", errno)
+		return false, a.socket.syscallErr("getpeername", errno)
 	}
 }
 
-// peerOr is whom an IP socket is connected to, which need not be whom connect(2) was
+// peerOrElse is whom an IP socket is connected to, which need not be whom connect(2) was
 // asked for: the unspecified address is this machine. It is asked where there is nobody
 // to name yet (TCP_FASTOPEN_CONNECT) or any more.
-func (s *Socket) peerOr(asked Addr) Addr {
-	var peer name
+func (s *Socket) peerOrElse(asked Addr) Addr {
+	var peer rawSockaddr
 	if s.domain == unix.AF_UNIX || s.sysPeer(&peer) != 0 {
 		return asked
 	}
 	return peer.addr(s)
 }
 
-// succeed notes both addresses, while they are what they were.
-func (a *attempt) succeed(peer Addr) error {
-	var local name
-	if errno := a.sock.sysLocal(&local); errno != 0 {
-		return a.sock.failure("getsockname", errno)
+// connected notes both addresses, while they are what they were.
+func (a *attempt) connected(peer Addr) error {
+	var local rawSockaddr
+	if errno := a.socket.sysLocal(&local); errno != 0 {
+		return a.socket.syscallErr("getsockname", errno)
 	}
-	a.sock.local, a.sock.peer = local.addr(a.sock), peer
-	a.sock.lost.Store(0) // an earlier attempt's
+	a.socket.localAddr, a.socket.peerAddr = local.addr(a.socket), peer
+	a.socket.streamErr.Store(0) // an earlier attempt's
 	// TCP may pick the very port that it is told to connect to, where nobody
 	// listens, and then meets itself (RFC 9293, 3.5, simultaneous open).
-	if a.sock.stream && a.sock.domain != unix.AF_UNIX && a.sock.local == peer {
+	if a.socket.stream && a.socket.domain != unix.AF_UNIX && a.socket.localAddr == peer {
 		return os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
-	return a.sock.unblocked()
+	return a.socket.setBlocking()
 }
 
 // Connect connects the socket to one address, as First does. Close ends it too.
 // After a failure another address may be tried on Linux; other systems leave
 // such a socket unusable.
-func (s *Socket) Connect(to Addr, until Instant, stop *Stop) error {
-	if err := s.hold(); err != nil {
+func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
+	if err := s.incref(); err != nil {
 		return err
 	}
-	defer s.release()
-	_, _, tried := First([]Addr{to}, nil, 0, until, stop,
+	defer s.decref()
+	_, _, results := DialParallel([]Addr{to}, nil, 0, until, stop,
 		func(Addr) (*Socket, error) { return s, nil },
-		func(s *Socket) { s.unconnect() })
+		func(s *Socket) { s.disconnect() })
 	switch {
-	case tried == nil:
+	case results == nil:
 		return nil
 	case s.life.ended():
 		return net.ErrClosed
 	}
-	return tried[0].Err
+	return results[0].Err
 }
 
-// Ends gives the socket's own and its peer's address as they were when it
+// Addrs gives the socket's own and its peer's address as they were when it
 // connected. It is for who connected it; others ask for Local.
-func (s *Socket) Ends() (local, peer Addr) { return s.local, s.peer }
+func (s *Socket) Addrs() (local, peer Addr) { return s.localAddr, s.peerAddr }
 
-// Discard throws away the datagrams that were queued when the socket had no
+// DiscardQueued throws away the datagrams that were queued when the socket had no
 // peer yet and took anybody's. It reads no more of them than the queue can have
 // held by then: what is left after that is the peer's. If another goroutine is
 // receiving, that one has been taking them.
-func (s *Socket) Discard() {
-	if ok, _ := s.tryEnter(&s.rd); !ok {
+func (s *Socket) DiscardQueued() {
+	if ok, _ := s.tryLock(&s.rd); !ok {
 		return
 	}
-	defer s.leave(&s.rd)
+	defer s.unlock(&s.rd)
 	const least = 256 // bytes of the receive buffer that a datagram takes, an empty one too
 	room, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err != nil {
@@ -408,11 +408,11 @@ func (s *Socket) Discard() {
 // is called once that is done and gives what is to be called after close(2), to
 // undo what binding left behind.
 func (s *Socket) Bind(a Addr, made func() (undo func())) error {
-	if err := s.hold(); err != nil {
+	if err := s.incref(); err != nil {
 		return err
 	}
-	defer s.release()
-	var n name
+	defer s.decref()
+	var n rawSockaddr
 	if err := n.set(s, a); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
@@ -420,18 +420,18 @@ func (s *Socket) Bind(a Addr, made func() (undo func())) error {
 		return os.NewSyscallError("bind", errno)
 	}
 	if made != nil {
-		s.undo = made()
+		s.onClose = made()
 	}
 	return nil
 }
 
 // Local is the socket's own address, zero if it has none.
 func (s *Socket) Local() Addr {
-	if s.hold() != nil {
+	if s.incref() != nil {
 		return Addr{}
 	}
-	defer s.release()
-	var n name
+	defer s.decref()
+	var n rawSockaddr
 	if s.sysLocal(&n) != 0 {
 		return Addr{}
 	}

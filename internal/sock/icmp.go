@@ -17,12 +17,12 @@ type ICMPError struct {
 
 func (e *ICMPError) Error() string { return e.Errno.Error() }
 
-// mostOfOthers is how often an error of a send, on a socket that queues ICMP errors, is
+// maxForeignErrors is how often an error of a send, on a socket that queues ICMP errors, is
 // taken for that of another datagram, and the send made again. The kernel gives a send the
 // error of whatever datagram was last, and a receive that takes one from the queue has it
 // give the next (sock_dequeue_err_skb): there can be as many as are queued, but hardly so
 // many in a row. An error that is the send's own, because there is no route, stays.
-func mostOfOthers(errno unix.Errno) int {
+func maxForeignErrors(errno unix.Errno) int {
 	switch errno {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
 		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES:

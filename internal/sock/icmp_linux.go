@@ -18,9 +18,9 @@ func (s *Socket) SetICMPErrors() error {
 	return s.SetInt(level, option, 1)
 }
 
-// icmpError takes an error from the socket's queue of them, or gives nil. The caller
+// icmpErrorLocked takes an error from the socket's queue of them, or gives nil. The caller
 // has the receiver's turn.
-func (s *Socket) icmpError() error {
+func (s *Socket) icmpErrorLocked() error {
 	if !s.icmp {
 		return nil
 	}

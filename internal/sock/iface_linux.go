@@ -31,10 +31,10 @@ func (s *Socket) InterfaceIndex(name string) (int, error) {
 	return int(r.index), nil
 }
 
-// names are strings for the names that the kernel gives as bytes, so that a
+// interfaceNames are strings for the names that the kernel gives as bytes, so that a
 // datagram from a link-local address allocates nothing. They say nothing about which
 // interfaces there are.
-var names struct {
+var interfaceNames struct {
 	sync.Mutex
 	of [64]string
 }
@@ -50,9 +50,9 @@ func (s *Socket) interfaceName(index uint32) string {
 	if end := bytes.IndexByte(name, 0); end >= 0 {
 		name = name[:end]
 	}
-	names.Lock()
-	defer names.Unlock()
-	last := &names.of[index%uint32(len(names.of))]
+	interfaceNames.Lock()
+	defer interfaceNames.Unlock()
+	last := &interfaceNames.of[index%uint32(len(interfaceNames.of))]
 	if *last != string(name) {
 		*last = string(name)
 	}

@@ -25,19 +25,19 @@ const maxPeek = 1 << 30
 // is shorter and took only the beginning. from, if not nil, is set to the
 // sender of a datagram.
 func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (int, error) {
-	t, err := s.Receiving(flags, timeout)
+	l, err := s.LockRecv(flags, timeout)
 	if err != nil {
 		return 0, err
 	}
-	defer t.Leave()
-	if s.taken.Load() {
-		return 0, ErrTaken
+	defer l.Unlock()
+	if s.upgraded.Load() {
+		return 0, ErrUpgraded
 	}
 	if from == nil {
-		return t.recv(p, flags, nil)
+		return l.recv(p, flags, nil)
 	}
-	var sender name
-	n, err := t.recv(p, flags, &sender)
+	var sender rawSockaddr
+	n, err := l.recv(p, flags, &sender)
 	if err == nil {
 		*from = sender.addr(s)
 	}
@@ -47,20 +47,20 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (i
 // Read is Recv for the net.Conn contract: its only limit is the deadline, and a
 // deadline set meanwhile ends it too.
 func (s *Socket) Read(p []byte) (int, error) {
-	t, err := s.Reading()
+	l, err := s.LockRead()
 	if err != nil {
 		return 0, err
 	}
-	defer t.Leave()
-	if s.taken.Load() {
-		return 0, ErrTaken
+	defer l.Unlock()
+	if s.upgraded.Load() {
+		return 0, ErrUpgraded
 	}
-	return t.recv(p, 0, nil)
+	return l.recv(p, 0, nil)
 }
 
-func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *name) (int, error) {
-	oob := flags&unix.MSG_OOB != 0
-	all := s.stream && !oob && flags&unix.MSG_WAITALL != 0
+func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, error) {
+	outOfBand := flags&unix.MSG_OOB != 0
+	all := s.stream && !outOfBand && flags&unix.MSG_WAITALL != 0
 	if s.domain == unix.AF_UNIX {
 		// With it a receive that has a part takes the socket's error and does not tell
 		// (unix_stream_read_generic).
@@ -70,40 +70,40 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		return 0, nil
 	}
 	if all && flags&unix.MSG_PEEK != 0 {
-		return s.peekAll(p, flags, until, wait)
+		return s.peekAllLocked(p, flags, until, waitInKernel)
 	}
 	events := int16(unix.POLLIN)
-	if oob {
+	if outOfBand {
 		events = unix.POLLPRI
 	}
-	var idle pause
+	var retry backoff
 	got := 0
 	for {
 		if s.life.isOver() {
-			return got, s.ended()
+			return got, s.closedErr()
 		}
 		room := p[got:]
 		if s.stream {
 			room = room[:min(len(room), maxIO)]
 		}
 		state := s.state.Load()
-		if state&unusual != 0 && !oob {
+		if state&prepareRecvStates != 0 && !outOfBand {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
 				return got, err
 			}
 			if len(room) == 0 {
-				return got, s.ending(got)
+				return got, s.eofErr(got)
 			}
 		}
-		n, errno := s.recvOnce(room, flags, until, wait, from)
-		waited := wait
-		wait = false // what the kernel's own wait left open ends in ppoll
+		n, errno := s.recvOnce(room, flags, until, waitInKernel, from)
+		waited := waitInKernel
+		waitInKernel = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
-			if err := s.icmpError(); err != nil {
+			if err := s.icmpErrorLocked(); err != nil {
 				return 0, err
 			}
-			if mostOfOthers(errno) > 0 {
+			if maxForeignErrors(errno) > 0 {
 				// It was taken from the queue before the kernel had set it (__udp4_lib_err
 				// queues first): it has been told.
 				continue
@@ -112,17 +112,17 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
-			return got, s.failure("recvfrom", errno)
-		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0 && !oob:
-			return got, s.ending(got)
+			return got, s.syscallErr("recvfrom", errno)
+		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0 && !outOfBand:
+			return got, s.eofErr(got)
 		case errno == unix.EAGAIN:
-			if err := s.await(&s.rd, events, until, &idle); err != nil {
+			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
 		case errno != 0:
-			return got, s.recvFailure(errno)
+			return got, s.recvErr(errno)
 		case n == 0 && s.stream:
-			return got, s.ending(got)
+			return got, s.eofErr(got)
 		default:
 			got += n
 			if state&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
@@ -131,11 +131,11 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 			if !all || got == len(p) {
 				return got, nil
 			}
-			if s.rd.isOver(flags, until) { // a peer that sends as fast as we receive
+			if s.rd.expired(flags, until) { // a peer that sends as fast as we receive
 				return got, os.ErrDeadlineExceeded
 			}
-			wait = waited && s.fitsKernelWait(until) // the part may have come of a look
-			idle = 0
+			waitInKernel = waited && s.fitsKernelWait(until) // the part may have come of a look
+			retry = 0
 		}
 	}
 }
@@ -143,15 +143,15 @@ func (s *Socket) receive(p []byte, flags int, until Instant, wait bool, from *na
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if wait is true. Where
 // others had better run first it looks before it sleeps, and when it has let them run.
 // EAGAIN is for a call that may not wait there, or not any more: it goes on in ppoll.
-func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *name) (int, unix.Errno) {
+func (s *Socket) recvOnce(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	if flags&unix.MSG_DONTWAIT != 0 {
 		return s.sysRecv(p, flags, false, from)
 	}
 	everybody.enter()
 	defer everybody.leave()
-	wait = wait && mayHold()
+	waitInKernel = waitInKernel && mayHoldThread()
 	if !everybody.isHere() {
-		return s.sysRecv(p, flags, wait, from)
+		return s.sysRecv(p, flags, waitInKernel, from)
 	}
 	if s.inARow >= mostInARow {
 		s.inARow = 0
@@ -165,7 +165,7 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 		}
 		s.inARow = 0
 		switch {
-		case !wait || !s.fitsKernelWait(until):
+		case !waitInKernel || !s.fitsKernelWait(until):
 			return 0, errno
 		case !s.rd.yields(&spent):
 			return s.sysRecv(p, flags, true, from)
@@ -173,80 +173,80 @@ func (s *Socket) recvOnce(p []byte, flags int, until Instant, wait bool, from *n
 	}
 }
 
-// recvFailure is failure for a receive, whose error it keeps.
-func (s *Socket) recvFailure(errno unix.Errno) error {
-	s.note(errno)
+// recvErr is failure for a receive, whose error it keeps.
+func (s *Socket) recvErr(errno unix.Errno) error {
+	s.recordErr(errno)
 	if errno == unix.ENOTCONN { // MPTCP's word for a connection that has failed before
-		if lost := s.loss(); lost != 0 {
+		if lost := s.loadStreamErr(); lost != 0 {
 			errno = lost
 		}
 	}
-	return s.failure("recvfrom", errno)
+	return s.syscallErr("recvfrom", errno)
 }
 
-// ending is the error for a stream that has ended after got bytes of a call.
-func (s *Socket) ending(got int) error {
-	switch errno := s.loss(); {
+// eofErr is the error for a stream that has ended after got bytes of a call.
+func (s *Socket) eofErr(got int) error {
+	switch errno := s.loadStreamErr(); {
 	case errno != 0 || s.life.isOver():
-		return s.failure("recvfrom", errno)
+		return s.syscallErr("recvfrom", errno)
 	case got > 0:
 		return io.ErrUnexpectedEOF
 	}
-	if s.state.Load()&endTold == 0 {
-		s.state.Or(endTold)
+	if s.state.Load()&eofReported == 0 {
+		s.state.Or(eofReported)
 	}
 	return io.EOF
 }
 
-// peekAll waits until len(p) bytes are queued and copies them without taking
+// peekAllLocked waits until len(p) bytes are queued and copies them without taking
 // them. TCP does that inside recv(2) as long as no signal comes; unix streams
 // return what is there (unix_stream_read_generic stops at the queue's end). What
 // is missing then cannot be polled for, since the socket is readable already.
-func (s *Socket) peekAll(p []byte, flags int, until Instant, wait bool) (int, error) {
-	var idle pause
+func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel bool) (int, error) {
+	var retry backoff
 	ended := false
 	for {
 		if s.life.isOver() {
-			return 0, s.ended()
+			return 0, s.closedErr()
 		}
 		room := p[:min(len(p), maxPeek)]
-		if s.state.Load()&unusual != 0 {
+		if s.state.Load()&prepareRecvStates != 0 {
 			var err error
 			if room, err = s.prepareRecv(room); err != nil {
 				return 0, err
 			}
 			if len(room) == 0 {
-				return 0, s.ending(0)
+				return 0, s.eofErr(0)
 			}
 			ended = ended || len(room) < len(p)
 		}
-		n, errno := s.recvOnce(room, flags, until, wait, nil)
-		wait = false
+		n, errno := s.recvOnce(room, flags, until, waitInKernel, nil)
+		waitInKernel = false
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0:
-			return 0, s.ending(0)
+			return 0, s.eofErr(0)
 		case errno == unix.EAGAIN:
 		case errno != 0:
-			return 0, s.recvFailure(errno)
+			return 0, s.recvErr(errno)
 		case n == len(p):
 			return n, nil
 		case n == 0 || ended:
-			s.takeError() // which a peek of a part leaves
-			return n, s.ending(n)
+			s.takeSocketErr() // which a peek of a part leaves
+			return n, s.eofErr(n)
 		}
 		var err error
 		switch {
 		case flags&unix.MSG_DONTWAIT != 0:
-			err = s.failure("recvfrom", unix.EAGAIN)
+			err = s.syscallErr("recvfrom", unix.EAGAIN)
 		case n == 0:
-			err = s.await(&s.rd, unix.POLLIN, until, &idle)
+			err = s.waitReady(&s.rd, unix.POLLIN, until, &retry)
 		default:
-			err = s.rest(&s.rd, until, &idle)
+			err = s.sleepBackoff(&s.rd, until, &retry)
 			// Once the peer has closed, or this side has, all there ever will be is
 			// queued: one more look decides.
-			ended = !s.peerThere()
+			ended = !s.peerOpen()
 		}
 		if err != nil {
 			return n, err
@@ -264,7 +264,7 @@ func (s *Socket) Send(p []byte, flags int, timeout time.Duration) (int, error) {
 
 // SendTo sends p as one datagram to an address.
 func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
-	var n name
+	var n rawSockaddr
 	if err := n.set(s, to); err != nil {
 		return 0, os.NewSyscallError("sendto", err)
 	}
@@ -274,32 +274,32 @@ func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
 // Write is Send for the net.Conn contract: its only limit is the deadline.
 func (s *Socket) Write(p []byte) (int, error) { return s.send(p, 0, -1, nil) }
 
-func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *name) (int, error) {
-	t, err := s.Sending(flags, timeout)
+func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *rawSockaddr) (int, error) {
+	l, err := s.LockSend(flags, timeout)
 	if err != nil {
 		return 0, err
 	}
-	defer t.Leave()
-	if s.taken.Load() {
-		return 0, ErrTaken
+	defer l.Unlock()
+	if s.upgraded.Load() {
+		return 0, ErrUpgraded
 	}
-	return s.transmit(p, flags, t.until, to)
+	return s.sendLocked(p, flags, l.until, to)
 }
 
-func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, error) {
+func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr) (int, error) {
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
-	var idle pause
+	var retry backoff
 	sent := 0
-	others := 0    // errors that may have been about other datagrams
+	foreign := 0   // errors that may have been about other datagrams
 	short := false // the last call has sent a part
 	for {
-		if s.endsNow(until) {
-			return sent, s.ended()
+		if s.mustReturn(until) {
+			return sent, s.closedErr()
 		}
 		if s.state.Load()&writeClosed != 0 {
-			return sent, s.failure("sendto", unix.EPIPE) // the kernel's error is for who receives
+			return sent, s.syscallErr("sendto", unix.EPIPE) // the kernel's error is for who receives
 		}
 		piece := p[sent:]
 		if s.stream {
@@ -309,15 +309,15 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
-			return sent, s.failure("sendto", errno)
-		case s.icmp && others < mostOfOthers(errno):
-			others++
+			return sent, s.syscallErr("sendto", errno)
+		case s.icmp && foreign < maxForeignErrors(errno):
+			foreign++
 		case errno == unix.EAGAIN:
 			// A unix datagram socket that is connected to nobody is always
 			// writable, also if the queue of whom it sends to is full: pauses
 			// take the place of readiness then.
 			short = false
-			if err := s.await(&s.wr, unix.POLLOUT, until, &idle); err != nil {
+			if err := s.waitReady(&s.wr, unix.POLLOUT, until, &retry); err != nil {
 				return sent, err
 			}
 		case errno != 0:
@@ -325,32 +325,32 @@ func (s *Socket) transmit(p []byte, flags int, until Instant, to *name) (int, er
 				// The peer has closed with something unread in the midst of the last call,
 				// which has taken the socket's error and told the count
 				// (unix_stream_sendmsg).
-				s.note(unix.ECONNRESET)
+				s.recordErr(unix.ECONNRESET)
 			}
-			return sent, s.failure("sendto", errno)
+			return sent, s.syscallErr("sendto", errno)
 		default:
 			sent += n
 			short = n < len(piece)
 			if sent == len(p) {
 				return sent, nil
 			}
-			if s.wr.isOver(flags, until) { // a peer that receives as fast as we send
+			if s.wr.expired(flags, until) { // a peer that receives as fast as we send
 				return sent, os.ErrDeadlineExceeded
 			}
-			idle = 0
+			retry = 0
 		}
 	}
 }
 
 // sendOnce is sysSend, with the error of a stream kept before the call counts as ended.
-func (s *Socket) sendOnce(p []byte, flags int, to *name) (n int, errno unix.Errno) {
-	s.begins() // TCP Fast Open: the SYN goes out with this
-	s.wr.calls.Add(1)
+func (s *Socket) sendOnce(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
+	s.takeDeferredConnect() // TCP Fast Open: the SYN goes out with this
+	s.wr.syscalls.Add(1)
 	n, errno = s.sysSend(p, flags, to)
 	if errno != 0 {
-		s.note(errno)
+		s.recordErr(errno)
 	}
-	s.wr.calls.Add(1)
+	s.wr.syscalls.Add(1)
 	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
 		errno = unix.EAGAIN // the handshake is under way
 	}

@@ -2,6 +2,6 @@
 
 package sock
 
-func raceSending()        {}
-func raceSent([]byte)     {}
-func raceReceived([]byte) {}
+func raceBeforeSend()        {}
+func raceAfterSend([]byte)     {}
+func raceAfterRecv([]byte) {}

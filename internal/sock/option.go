@@ -9,20 +9,20 @@ import (
 
 // SetInt wraps setsockopt(2).
 func (s *Socket) SetInt(level, option, value int) error {
-	return s.set(func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
+	return s.setsockopt(func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
 }
 
 // SetLinger has close(2) wait for what is unsent for so many seconds, or throw it
 // away and reset the connection if they are none (SO_LINGER, socket(7)).
 func (s *Socket) SetLinger(seconds int) error {
-	return s.set(func() error {
+	return s.setsockopt(func() error {
 		return unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
 	})
 }
 
-// SetMulticast sets by which interface the socket sends to groups: the index of one.
-func (s *Socket) SetMulticast(iface int) error {
-	return s.set(func() error {
+// SetMulticastInterface sets by which interface the socket sends to groups: the index of one.
+func (s *Socket) SetMulticastInterface(iface int) error {
+	return s.setsockopt(func() error {
 		if s.domain == unix.AF_INET6 {
 			return unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, iface)
 		}
@@ -30,10 +30,10 @@ func (s *Socket) SetMulticast(iface int) error {
 	})
 }
 
-// Join has the socket receive what is sent to a group by way of an interface; 0 is
+// JoinGroup has the socket receive what is sent to a group by way of an interface; 0 is
 // the system's choice.
-func (s *Socket) Join(group netip.Addr, iface int) error {
-	return s.set(func() error {
+func (s *Socket) JoinGroup(group netip.Addr, iface int) error {
+	return s.setsockopt(func() error {
 		if s.domain == unix.AF_INET6 {
 			return unix.SetsockoptIPv6Mreq(s.fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
 				&unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(iface)})
@@ -43,10 +43,10 @@ func (s *Socket) Join(group netip.Addr, iface int) error {
 	})
 }
 
-func (s *Socket) set(call func() error) error {
-	if err := s.hold(); err != nil {
+func (s *Socket) setsockopt(call func() error) error {
+	if err := s.incref(); err != nil {
 		return err
 	}
-	defer s.release()
+	defer s.decref()
 	return os.NewSyscallError("setsockopt", call())
 }

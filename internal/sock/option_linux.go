@@ -23,10 +23,10 @@ const (
 	MaxKeepCount = 127
 )
 
-// JoinedOnly has a UDP socket receive what is sent to the groups that it has joined, and
+// SetJoinedGroupsOnly has a UDP socket receive what is sent to the groups that it has joined, and
 // not to those that any other socket of this machine has (IP_MULTICAST_ALL, ip(7)).
 // IPv6 has that since Linux 4.20.
-func (s *Socket) JoinedOnly() error {
+func (s *Socket) SetJoinedGroupsOnly() error {
 	level, option := unix.IPPROTO_IP, unix.IP_MULTICAST_ALL
 	if s.domain == unix.AF_INET6 {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL
@@ -38,17 +38,17 @@ func (s *Socket) JoinedOnly() error {
 	return err
 }
 
-// SetDevice binds the socket to an interface by its name (SO_BINDTODEVICE).
-func (s *Socket) SetDevice(name string) error {
-	return s.set(func() error { return unix.BindToDevice(s.fd, name) })
+// BindToDevice binds the socket to an interface by its name (SO_BINDTODEVICE).
+func (s *Socket) BindToDevice(name string) error {
+	return s.setsockopt(func() error { return unix.BindToDevice(s.fd, name) })
 }
 
 // TCPInfo is TCP_INFO of tcp(7). What an older kernel does not know is zero.
 func (s *Socket) TCPInfo() (*unix.TCPInfo, error) {
-	if err := s.hold(); err != nil {
+	if err := s.incref(); err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.decref()
 	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return info, os.NewSyscallError("getsockopt", err)
 }

@@ -22,13 +22,13 @@ const (
 	MaxKeepCount = math.MaxInt32
 )
 
-// SetDevice is for Linux.
-func (*Socket) SetDevice(string) error { return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT) }
+// BindToDevice is for Linux.
+func (*Socket) BindToDevice(string) error { return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT) }
 
-// JoinedOnly is for Linux: here a socket receives from the groups that it has joined.
-func (*Socket) JoinedOnly() error { return nil }
+// SetJoinedGroupsOnly is for Linux: here a socket receives from the groups that it has joined.
+func (*Socket) SetJoinedGroupsOnly() error { return nil }
 
 // SetICMPErrors is for Linux.
 func (*Socket) SetICMPErrors() error { return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT) }
 
-func (*Socket) icmpError() error { return nil }
+func (*Socket) icmpErrorLocked() error { return nil }

@@ -11,23 +11,23 @@ import (
 // socket is in it once, whatever it is waited for. The zero Poll is ready to use, and
 // one that is used again allocates nothing if it is not for more sockets than before.
 type Poll struct {
-	socks   []*Socket
-	fds     []unix.PollFd // of socks, in their order
-	at      []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
-	idle    pause
-	sleeper sleeper
-	waker   waker // where it holds no thread
+	socks       []*Socket
+	fds         []unix.PollFd // of socks, in their order
+	at          []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
+	retry       backoff
+	threadWaker threadWaker
+	fdWaker     fdWaker // where it holds no thread
 }
 
 // wake has Wait look for sockets that were closed.
 func (p *Poll) wake() {
-	p.waker.wake()
-	p.sleeper.wake()
+	p.fdWaker.wake()
+	p.threadWaker.wake()
 }
 
 // Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
 func (p *Poll) Add(s *Socket, events int16) error {
-	if err := s.hold(); err != nil {
+	if err := s.incref(); err != nil {
 		return err
 	}
 	if s.fd >= len(p.at) {
@@ -35,18 +35,18 @@ func (p *Poll) Add(s *Socket, events int16) error {
 	}
 	if i := p.at[s.fd]; i != 0 {
 		p.fds[i-1].Events |= events
-		_ = s.release() // it is held, and not to be closed by this
+		_ = s.decref() // it is held, and not to be closed by this
 		return nil
 	}
-	if err := s.open(); err != nil {
-		_ = s.release()
+	if err := s.startHandshake(); err != nil {
+		_ = s.decref()
 		return err
 	}
 	p.socks = append(p.socks, s)
 	p.fds = append(p.fds, unix.PollFd{Fd: int32(s.fd), Events: events})
 	p.at[s.fd] = int32(len(p.socks))
-	s.mode.Lock()
-	defer s.mode.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.polls = append(s.polls, p)
 	return nil
 }
@@ -58,18 +58,18 @@ func (p *Poll) Wait(until Instant) error {
 	defer everybody.leave()
 	began := Now()
 	for {
-		p.sleeper.ready()
-		p.waker.drain()
+		p.threadWaker.prepare()
+		p.fdWaker.drain()
 		if p.closed() {
 			return nil
 		}
 		left := until.Left()
 		nap := min(max(left, 0), longestSleep)
-		held := mayHold()
+		held := mayHoldThread()
 		if !held {
 			nap = 0
 		}
-		n, errno := p.sleeper.sleepPoll(p.fds, nap)
+		n, errno := p.threadWaker.sleepPoll(p.fds, nap)
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
@@ -80,7 +80,7 @@ func (p *Poll) Wait(until Instant) error {
 			return os.ErrDeadlineExceeded
 		case !held:
 			everybody.leave()
-			p.waker.rest(min(left, interval(began)))
+			p.fdWaker.wait(min(left, pollInterval(began)))
 			everybody.enter()
 		}
 	}
@@ -100,26 +100,26 @@ func (p *Poll) closed() bool {
 // net.ErrClosed if it has been closed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
 	if s.life.isOver() {
-		return 0, s.ended()
+		return 0, s.closedErr()
 	}
 	return p.fds[p.at[s.fd]-1].Revents, nil
 }
 
-// Rest makes a pause after a Wait that has brought nothing, for a socket that poll(2)
+// Backoff makes a pause after a Wait that has brought nothing, for a socket that poll(2)
 // calls ready all the time and that has nothing to give.
-func (p *Poll) Rest(until Instant) {
-	_, _ = sleepPoll([]unix.PollFd{{Fd: -1}}, min(p.idle.next(), max(until.Left(), 0)))
+func (p *Poll) Backoff(until Instant) {
+	_, _ = sleepPoll([]unix.PollFd{{Fd: -1}}, min(p.retry.next(), max(until.Left(), 0)))
 }
 
 // Release lets go of the sockets.
 func (p *Poll) Release() {
 	for _, s := range p.socks {
 		p.at[s.fd] = 0
-		s.mode.Lock()
+		s.mu.Lock()
 		s.polls = slices.DeleteFunc(s.polls, func(other *Poll) bool { return other == p })
-		s.mode.Unlock()
-		_ = s.release()
+		s.mu.Unlock()
+		_ = s.decref()
 	}
 	clear(p.socks)
-	p.socks, p.fds, p.idle = p.socks[:0], p.fds[:0], 0
+	p.socks, p.fds, p.retry = p.socks[:0], p.fds[:0], 0
 }

@@ -13,7 +13,7 @@ import (
 // syscall.Write; its variable is not ours to touch, but a read of nothing and a
 // failing write are. Without them, a program that hands work over through a
 // socket with net at its other end would be reported for races it has not.
-var nothing = func() int {
+var devNull = func() int {
 	fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
@@ -21,16 +21,16 @@ var nothing = func() int {
 	return fd
 }()
 
-func raceSending() { _, _ = syscall.Write(-1, nil) }
+func raceBeforeSend() { _, _ = syscall.Write(-1, nil) }
 
-func raceSent(p []byte) {
+func raceAfterSend(p []byte) {
 	if len(p) > 0 {
 		runtime.RaceReadRange(unsafe.Pointer(unsafe.SliceData(p)), len(p))
 	}
 }
 
-func raceReceived(p []byte) {
-	_, _ = syscall.Read(nothing, nil)
+func raceAfterRecv(p []byte) {
+	_, _ = syscall.Read(devNull, nil)
 	if len(p) > 0 {
 		runtime.RaceWriteRange(unsafe.Pointer(unsafe.SliceData(p)), len(p))
 	}

@@ -20,29 +20,29 @@ var ErrNoSendFile = errors.New("sendfile: not for this file or socket")
 // through this process; see sendfile(2). The file's own offset stays where it is.
 // lend calls its argument with the file's descriptor, each time for one system
 // call. A file that ends early is io.ErrUnexpectedEOF.
-func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) (sent int64, err error) {
-	s := t.s
+func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count int64) (sent int64, err error) {
+	s := l.s
 	// sendfile(2) has no MSG_DONTWAIT. A receive that begins meanwhile meets EAGAIN
 	// and waits in poll(2).
 	if err := s.setNonblock(true); err != nil {
 		return 0, err
 	}
 	defer func() { _ = s.setNonblock(false) }()
-	if err := s.open(); err != nil {
+	if err := s.startHandshake(); err != nil {
 		return 0, err
 	}
-	var idle pause
+	var retry backoff
 	for sent < count {
 		if s.life.isOver() {
-			return sent, s.ended()
+			return sent, s.closedErr()
 		}
 		if s.state.Load()&writeClosed != 0 {
-			return sent, s.failure("sendfile", unix.EPIPE) // as for transmit
+			return sent, s.syscallErr("sendfile", unix.EPIPE) // as for transmit
 		}
 		var n int
 		var errno unix.Errno
 		at := offset + sent
-		if err := lend(func(fd uintptr) {
+		if err := withFile(func(fd uintptr) {
 			n, errno = s.sysSendFile(int(fd), at, int(min(count-sent, maxSendFile)))
 		}); err != nil {
 			return sent, err
@@ -50,13 +50,13 @@ func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) 
 		sent += int64(n) // some systems give a count and an error
 		switch {
 		case n > 0:
-			if sent < count && t.Expired() {
+			if sent < count && l.Expired() {
 				return sent, os.ErrDeadlineExceeded
 			}
-			idle = 0
+			retry = 0
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
-			if err := s.await(t.d, unix.POLLOUT, t.until, &idle); err != nil {
+			if err := s.waitReady(l.d, unix.POLLOUT, l.until, &retry); err != nil {
 				return sent, err
 			}
 		case errno == 0:
@@ -64,7 +64,7 @@ func (t *Turn) SendFile(lend func(func(fd uintptr)) error, offset, count int64) 
 		case sent == 0 && isUnsupported(errno):
 			return 0, ErrNoSendFile
 		default:
-			return sent, s.failure("sendfile", errno)
+			return sent, s.syscallErr("sendfile", errno)
 		}
 	}
 	return sent, nil
@@ -76,12 +76,12 @@ func isUnsupported(errno unix.Errno) bool {
 }
 
 func (s *Socket) sysSendFile(fd int, offset int64, count int) (int, unix.Errno) {
-	s.wr.calls.Add(1)
+	s.wr.syscalls.Add(1)
 	n, err := unix.Sendfile(s.fd, fd, &offset, count)
 	errno := errnoOf(err)
 	if errno != 0 {
-		s.note(errno)
+		s.recordErr(errno)
 	}
-	s.wr.calls.Add(1)
+	s.wr.syscalls.Add(1)
 	return max(n, 0), errno
 }

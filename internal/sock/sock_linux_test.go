@@ -20,7 +20,7 @@ func pair(t testing.TB, typ int) (*Socket, int) {
 	s := &Socket{fd: fds[0], domain: unix.AF_UNIX, stream: typ == unix.SOCK_STREAM}
 	s.rd.init()
 	s.wr.init()
-	s.forgetTimeout()
+	s.invalidateTimeout()
 	t.Cleanup(func() { _, _ = s.Close(), unix.Close(fds[1]) })
 	return s, fds[1]
 }
@@ -34,7 +34,7 @@ func rcvTimeout(t *testing.T, s *Socket) time.Duration {
 
 // The kernel's timers are late by up to an eighth: it must not have all of the limit. And
 // it always has one, since without SO_RCVTIMEO no signal ends recvfrom(2).
-func TestTheKernelWaitsForPartOfTheLimitOnly(t *testing.T) {
+func TestRecv_KernelWaitsForAPartOfTheTimeout(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	require.False(t, s.waitsInKernel(kernelWaitFrom-1), "too short for ticks")
 	for limit, wait := range map[time.Duration]time.Duration{
@@ -50,7 +50,7 @@ func TestTheKernelWaitsForPartOfTheLimitOnly(t *testing.T) {
 
 // SO_RCVTIMEO is set once for a limit, but not taken for granted after the
 // descriptor was in other hands.
-func TestALimitHoldsAfterSomebodyElseSetSO_RCVTIMEO(t *testing.T) {
+func TestRecv_TimeoutHoldsAfterAnotherSetsSO_RCVTIMEO(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	const limit = 200 * time.Millisecond
 	for range 2 {
@@ -74,7 +74,7 @@ func cpuTime(t *testing.T) time.Duration {
 // poll(2) says ready as long as an error queue holds something or an urgent
 // byte lies in the way, and recv(2) says there is nothing: without a pause the
 // thread would spin until its limit.
-func TestASocketThatIsReadyAndHasNothingDoesNotSpin(t *testing.T) {
+func TestRecv_DoesNotSpinOnASocketThatIsReadyWithoutData(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	for name, make := range map[string]func(t *testing.T) func() error{
 		"urgent byte on a unix stream": func(t *testing.T) func() error {
@@ -127,7 +127,7 @@ func TestASocketThatIsReadyAndHasNothingDoesNotSpin(t *testing.T) {
 
 // Errors that nobody reads are no closed peer, neither to Up nor to a peek that
 // waits for the rest.
-func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
+func TestPeerOpen_ErrorQueueIsNotAClosedPeer(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
@@ -151,7 +151,7 @@ func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
 		_, errno := sleepPoll(fds, 0)
 		return errno == 0 && fds[0].Revents&unix.POLLERR != 0
 	}, time.Second, time.Millisecond, "a time stamp is queued")
-	require.True(t, s.Up())
+	require.True(t, s.PeerOpen())
 
 	require.NoError(t, unix.Send(peer, []byte("abc"), 0))
 	time.AfterFunc(20*time.Millisecond, func() { _ = unix.Send(peer, []byte("def"), 0) })
@@ -162,7 +162,7 @@ func TestAnErrorQueueIsNotAClosedPeer(t *testing.T) {
 }
 
 // connect(2) of TCP Fast Open says 0 and has sent nothing yet.
-func TestFastOpenIsConnected(t *testing.T) {
+func TestConnect_FastOpenSocketIsConnected(t *testing.T) {
 	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(ln)
@@ -176,7 +176,7 @@ func TestFastOpenIsConnected(t *testing.T) {
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
 	require.NoError(t, s.Connect(addrOf(at), In(2*time.Second), nil))
-	_, peer := s.Ends()
+	_, peer := s.Addrs()
 	require.Equal(t, addrOf(at), peer)
 	_, err = s.Send([]byte("x"), 0, time.Second)
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestFastOpenIsConnected(t *testing.T) {
 
 // With no descriptor left there is no waker: a call that has a socket goes on,
 // and its limit is still its limit.
-func TestWaitingNeedsNoDescriptor(t *testing.T) {
+func TestRecv_WaitsWithoutASpareDescriptor(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	closing, _ := pair(t, unix.SOCK_STREAM)
 	var limit unix.Rlimit
@@ -217,8 +217,8 @@ func TestWaitingNeedsNoDescriptor(t *testing.T) {
 	wg.Wait()
 }
 
-func TestWakersAreNotInherited(t *testing.T) {
-	var k waker
+func TestFDWaker_IsNotInherited(t *testing.T) {
+	var k fdWaker
 	defer k.close()
 	fd, err := k.pollFD()
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestWakersAreNotInherited(t *testing.T) {
 
 // What is left when as many datagrams were read as the queue can have held is
 // the peer's, and stays.
-func TestDiscardEmptiesAQueueThatIsFull(t *testing.T) {
+func TestDiscardQueued_EmptiesAFullQueue(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
@@ -241,12 +241,12 @@ func TestDiscardEmptiesAQueueThatIsFull(t *testing.T) {
 		_, err := from.SendTo(nil, s.Local(), time.Second)
 		require.NoError(t, err)
 	}
-	s.Discard()
+	s.DiscardQueued()
 	_, err = s.Recv(make([]byte, 1), unix.MSG_DONTWAIT, -1, nil)
 	require.ErrorIs(t, err, unix.EAGAIN)
 }
 
-func TestALookThatIsCutShortGivesWhatIsThere(t *testing.T) {
+func TestRecv_PeekReturnsWhatIsQueuedAtTheTimeout(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	want := bytes.Repeat([]byte("x"), 10)
 	require.NoError(t, unix.Send(peer, want, 0))

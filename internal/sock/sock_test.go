@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	leak.Main(m)
 }
 
-func TestInstants(t *testing.T) {
+func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 	require.Equal(t, Never, In(-1))
 	require.Equal(t, Never, In(math.MaxInt64), "too far away to be represented")
 	require.Equal(t, Never, At(time.Time{}))
@@ -44,9 +44,9 @@ func TestInstants(t *testing.T) {
 	require.InDelta(t, time.Hour, In(time.Hour).Left(), float64(time.Minute))
 	require.InDelta(t, time.Hour, At(time.Now().Add(time.Hour)).Left(), float64(time.Minute))
 	require.LessOrEqual(t, In(0).Left(), time.Duration(0))
-	require.Equal(t, Never, Never.Share(3))
-	require.InDelta(t, 20*time.Minute, In(time.Hour).Share(3).Left(), float64(time.Minute))
-	over := At(time.Unix(1, 0)).Share(2)
+	require.Equal(t, Never, Never.Partial(3))
+	require.InDelta(t, 20*time.Minute, In(time.Hour).Partial(3).Left(), float64(time.Minute))
+	over := At(time.Unix(1, 0)).Partial(2)
 	require.NotEqual(t, Never, over, "a part of nothing is nothing, not everything")
 	require.LessOrEqual(t, over.Left(), time.Duration(0))
 	require.Equal(t, Instant(5), Instant(3).Add(2))
@@ -106,8 +106,8 @@ func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
 	}
 }
 
-func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
-	var k waker
+func TestFDWaker_KeepsAWakeThatComesFirst(t *testing.T) {
+	var k fdWaker
 	defer k.close()
 	k.wake() // before there is a descriptor
 	fd, err := k.pollFD()
@@ -130,8 +130,8 @@ func TestAWakeIsNotLostWhenItComesFirst(t *testing.T) {
 	}
 }
 
-func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
-	var k waker
+func TestFDWaker_WakeAfterCloseTouchesNoOtherFile(t *testing.T) {
+	var k fdWaker
 	fd, err := k.pollFD()
 	require.NoError(t, err)
 	k.close()
@@ -146,7 +146,7 @@ func TestAWakeAfterCloseHarmsNobody(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func addrs() map[int][]Addr {
+func testAddrs() map[int][]Addr {
 	return map[int][]Addr{
 		unix.AF_INET:  {{IP: netip.MustParseAddrPort("127.0.0.1:80")}, {IP: netip.MustParseAddrPort("255.1.2.3:65535")}},
 		unix.AF_INET6: {{IP: netip.MustParseAddrPort("[::1]:443")}, {IP: netip.MustParseAddrPort("[2001:db8::1]:1")}},
@@ -154,15 +154,15 @@ func addrs() map[int][]Addr {
 	}
 }
 
-func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
-	for domain, list := range addrs() {
+func TestSockaddr_RoundTrip(t *testing.T) {
+	for domain, list := range testAddrs() {
 		for _, a := range list {
-			var n name
+			var n rawSockaddr
 			require.NoError(t, n.set(&Socket{domain: domain}, a))
 			require.Equal(t, a, n.addr(nil))
 		}
 	}
-	var n name
+	var n rawSockaddr
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{IP: netip.MustParseAddrPort("[::1]:1")}))
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET6}, Addr{IP: netip.MustParseAddrPort("1.2.3.4:1")}))
 	require.Equal(t, unix.EAFNOSUPPORT, n.set(&Socket{domain: unix.AF_INET}, Addr{}))
@@ -170,7 +170,7 @@ func TestNamesSurviveTheWayToTheKernelAndBack(t *testing.T) {
 	require.Equal(t, unix.ENAMETOOLONG, n.set(&Socket{domain: unix.AF_UNIX}, Addr{Path: string(make([]byte, MaxPath+1))}))
 }
 
-func TestZonesAreInterfaces(t *testing.T) {
+func TestZone_IsAnInterface(t *testing.T) {
 	lo := "lo"
 	if runtime.GOOS != "linux" {
 		lo = "lo0"
@@ -192,13 +192,13 @@ func TestZonesAreInterfaces(t *testing.T) {
 		var ae *net.AddrError
 		require.ErrorAs(t, err, &ae, zone)
 	}
-	var n name
+	var n rawSockaddr
 	a := Addr{IP: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(lo), 1)}
 	require.NoError(t, n.set(s, a))
 	require.Equal(t, a, n.addr(s))
 }
 
-func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
+func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -206,8 +206,8 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	broken := errors.New("no socket")
 	dropped := 0
 	var opened []*Socket
-	wrong := addrs()[unix.AF_INET6][0] // of a family that the sockets have not
-	s, winner, tried := First([]Addr{addrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
+	wrong := testAddrs()[unix.AF_INET6][0] // of a family that the sockets have not
+	s, winner, tried := DialParallel([]Addr{testAddrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
 		func(a Addr) (*Socket, error) {
 			if a != wrong && a != good {
 				return nil, broken
@@ -221,42 +221,42 @@ func TestTheFirstToAnswerWinsAndTheOthersAreDropped(t *testing.T) {
 	require.Equal(t, good, winner)
 	require.Equal(t, 1, dropped)
 	require.Same(t, opened[1], s)
-	local, peer := s.Ends()
+	local, peer := s.Addrs()
 	require.Equal(t, good, peer)
 	require.Equal(t, s.Local(), local)
 	require.NoError(t, s.Close())
 	require.True(t, s.Local().IsZero())
 }
 
-func TestAStopEndsAConnectThatHasNotBegun(t *testing.T) {
-	var stop Stop
+func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
+	var stop Stopper
 	defer stop.Close()
 	stop.Stop()
-	s, _, tried := First(addrs()[unix.AF_INET], nil, 0, Never, &stop,
+	s, _, tried := DialParallel(testAddrs()[unix.AF_INET], nil, 0, Never, &stop,
 		func(Addr) (*Socket, error) { t.Error("opened"); return nil, unix.EMFILE },
 		func(*Socket) { t.Error("dropped") })
 	require.Nil(t, s)
 	require.Len(t, tried, 2)
 	for i, one := range tried {
-		require.Equal(t, addrs()[unix.AF_INET][i], one.Addr)
+		require.Equal(t, testAddrs()[unix.AF_INET][i], one.Addr)
 		require.ErrorIs(t, one.Err, ErrStopped)
 		require.ErrorContains(t, one.Err, "not tried")
 	}
-	require.False(t, (*Stop)(nil).Stopped())
+	require.False(t, (*Stopper)(nil).Stopped())
 }
 
-func TestALimitThatIsOverBeforeTheConnectBeginsIsATimeout(t *testing.T) {
+func TestConnect_ExpiredLimitIsATimeout(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
-	err = s.Connect(addrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
+	err = s.Connect(testAddrs()[unix.AF_INET][0], At(time.Unix(1, 0)), nil)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	op := &net.OpError{Op: "connect", Err: err}
 	require.True(t, op.Timeout())
 	require.True(t, op.Temporary()) //nolint:staticcheck // what crypto/tls asks for
 }
 
-func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
+func TestClose_EveryMethodReturnsErrClosed(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
@@ -278,26 +278,26 @@ func TestAClosedSocketIsClosedForEveryMethod(t *testing.T) {
 		"Send":              func() error { _, err := s.Send(nil, 0, 0); return err },
 		"Send, not waiting": func() error { _, err := s.Send(nil, unix.MSG_DONTWAIT, 0); return err },
 		"Write":             func() error { _, err := s.Write(nil); return err },
-		"SendTo":            func() error { _, err := s.SendTo(nil, addrs()[unix.AF_INET][0], 0); return err },
+		"SendTo":            func() error { _, err := s.SendTo(nil, testAddrs()[unix.AF_INET][0], 0); return err },
 		"Raw.Control":       func() error { return s.Raw().Control(func(uintptr) {}) },
 		"Raw.Read":          func() error { return s.Raw().Read(func(uintptr) bool { return true }) },
 		"Raw.Write":         func() error { return s.Raw().Write(func(uintptr) bool { return true }) },
 	} {
 		require.ErrorIs(t, f(), net.ErrClosed, name)
 	}
-	s.Discard()
-	require.False(t, s.Up())
+	s.DiscardQueued()
+	require.False(t, s.PeerOpen())
 	require.True(t, s.Local().IsZero())
 }
 
 // Close before the connect has said how to stop it must stop it all the same.
-func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
+func TestConnect_SocketClosedMeanwhile(t *testing.T) {
 	for range 200 {
 		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() {
-			var stop Stop
+			var stop Stopper
 			defer stop.Close()
 			result <- s.Connect(Addr{Path: "/nowhere/at/all"}, Never, &stop)
 		}()
@@ -308,13 +308,13 @@ func TestConnectOnASocketThatIsClosedMeanwhile(t *testing.T) {
 	}
 }
 
-func FuzzNames(f *testing.F) {
+func FuzzSockaddr(f *testing.F) {
 	for _, s := range []string{"", "/a", "@b", "\x00c", "d\x00e", "@\x00f"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a := Addr{Path: string(raw)}
-		var n name
+		var n rawSockaddr
 		if err := n.set(&Socket{domain: unix.AF_UNIX}, a); err != nil {
 			require.Greater(t, len(raw), MaxPath)
 			return

@@ -22,37 +22,37 @@ type Socket struct {
 	icmp   bool // its errors of others' are queued: SetICMPErrors
 	dgrams datagrams
 
-	life   life
-	free   atomic.Bool // close(2) has returned
-	rd, wr side
+	life     life
+	fdClosed atomic.Bool // close(2) has returned
+	rd, wr   direction
 
 	// polled is set for good once a deadline was set or the descriptor was
 	// handed out in non-blocking mode: from then on nothing waits inside recv(2).
 	polled     atomic.Bool
 	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
-	taken atomic.Bool // set for good by Take
+	upgraded atomic.Bool // set for good by Take
 
-	lost   atomic.Uint32 // the unix.Errno that has ended the stream; see loss
-	state  atomic.Uint32 // deferred, opening, readClosing, …
-	unread atomic.Int64  // bytes that were queued when reading was closed
+	streamErr atomic.Uint32 // the unix.Errno that has ended the stream; see loss
+	state     atomic.Uint32 // deferred, opening, readClosing, …
+	unread    atomic.Int64  // bytes that were queued when reading was closed
 
 	// Of who has the turn to receive, in a crowd.
 	inARow     int     // receives that found something at once
 	shareUntil Instant // before which others are not let run
 
-	mode      sync.Mutex
-	file      *os.File // what has the descriptor once a call has parked; belongs to mode
-	handedOut bool     // the descriptor is non-blocking for good; belongs to mode
-	polls     []*Poll  // that wait for this socket among others; belongs to mode
-	stops     int      // calls of Stop without a Resume; belongs to mode
+	mu          sync.Mutex
+	file        *os.File // what has the descriptor once a call has parked; belongs to mode
+	nonblocking bool     // the descriptor is non-blocking for good; belongs to mode
+	polls       []*Poll  // that wait for this socket among others; belongs to mode
+	stops       int      // calls of Stop without a Resume; belongs to mode
 
-	local, peer Addr   // as they were when the connect succeeded; written before it returns
-	undo        func() // what is left to do after close(2); written by who holds a use
+	localAddr, peerAddr Addr   // as they were when the connect succeeded; written before it returns
+	onClose             func() // what is left to do after close(2); written by who holds a use
 }
 
-// unknown is what SO_RCVTIMEO is set for when somebody else may have set it.
-const unknown = math.MinInt64
+// unknownTimeout is what SO_RCVTIMEO is set for when somebody else may have set it.
+const unknownTimeout = math.MinInt64
 
 // Open makes a socket of the domain (unix.AF_INET, …), type (unix.SOCK_STREAM or
 // unix.SOCK_DGRAM) and protocol (0 is the usual one). No child process inherits it
@@ -65,11 +65,11 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
 	// For those who forget to close, as package net has it (net/fd_posix.go) and as
 	// drivers have come to rely on. Who is in a call has the socket until its end.
-	runtime.SetFinalizer(s, (*Socket).forgotten)
+	runtime.SetFinalizer(s, (*Socket).finalize)
 	s.rd.init()
 	s.wr.init()
 	s.polled.Store(alwaysPolled)
-	s.forgetTimeout()
+	s.invalidateTimeout()
 	if domain == unix.AF_INET6 {
 		// Systems differ in the default; with the option set, an IPv6 socket
 		// is an IPv6 socket on all of them (RFC 3493, 5.3).
@@ -81,19 +81,19 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	return s, nil
 }
 
-// Forgotten counts the sockets that the garbage collector had to close, for tests: this
+// Finalized counts the sockets that the garbage collector had to close, for tests: this
 // library is to close its own.
-var Forgotten atomic.Int64
+var Finalized atomic.Int64
 
-func (s *Socket) forgotten() {
+func (s *Socket) finalize() {
 	if s.Close() == nil {
-		Forgotten.Add(1)
+		Finalized.Add(1)
 	}
 }
 
-// Forget closes a socket whose owner is unreachable, as the finalizer does for a socket
+// Finalize closes a socket whose owner is unreachable, as the finalizer does for a socket
 // that is unreachable itself. It is for an owner whose goroutine still uses the socket.
-func (s *Socket) Forget() { s.forgotten() }
+func (s *Socket) Finalize() { s.finalize() }
 
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
@@ -111,14 +111,14 @@ func (s *Socket) Close() error {
 	if others {
 		s.wakeAll()
 	}
-	return s.release()
+	return s.decref()
 }
 
 // CloseWait is Close that waits, for a time at most, until the calls under way have left
 // and close(2) has returned.
-func (s *Socket) CloseWait(most time.Duration) error {
+func (s *Socket) CloseWait(timeout time.Duration) error {
 	err := s.Close()
-	for p, end := pause(0), In(most); !s.free.Load() && end.Left() > 0; {
+	for p, end := backoff(0), In(timeout); !s.fdClosed.Load() && end.Left() > 0; {
 		time.Sleep(p.next())
 	}
 	return err
@@ -127,10 +127,10 @@ func (s *Socket) CloseWait(most time.Duration) error {
 // Stop ends every call on the socket, and every later one until Resume, with
 // ErrStopped. The socket stays open until Close.
 func (s *Socket) Stop() {
-	s.mode.Lock()
+	s.mu.Lock()
 	s.stops++
 	s.life.stop()
-	s.mode.Unlock()
+	s.mu.Unlock()
 	s.wakeAll()
 }
 
@@ -139,8 +139,8 @@ func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
 
 // Resume takes one Stop back.
 func (s *Socket) Resume() {
-	s.mode.Lock()
-	defer s.mode.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.stops--; s.stops == 0 {
 		s.life.resume()
 	}
@@ -150,24 +150,24 @@ func (s *Socket) Resume() {
 func (s *Socket) wakeAll() {
 	s.rd.notify()
 	s.wr.notify()
-	s.mode.Lock()
-	defer s.mode.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range s.polls {
 		p.wake()
 	}
 }
 
-func (s *Socket) release() error {
+func (s *Socket) decref() error {
 	if !s.life.release() {
 		return nil
 	}
-	s.untime()
+	s.clearTimeout()
 	err := s.sysClose()
-	s.free.Store(true)
-	s.rd.waker.close()
-	s.wr.waker.close()
-	if s.undo != nil {
-		s.undo()
+	s.fdClosed.Store(true)
+	s.rd.fdWaker.close()
+	s.wr.fdWaker.close()
+	if s.onClose != nil {
+		s.onClose()
 	}
 	return os.NewSyscallError("close", err)
 }
@@ -184,8 +184,8 @@ func (s *Socket) sysClose() error {
 	return err
 }
 
-// hold takes a use for a call that is over in a moment; the caller releases it.
-func (s *Socket) hold() error {
+// incref takes a use for a call that is over in a moment; the caller releases it.
+func (s *Socket) incref() error {
 	if !s.life.use() {
 		return net.ErrClosed
 	}
@@ -198,11 +198,11 @@ func (s *Socket) SetReadDeadline(i Instant) error { return s.setDeadline(&s.rd, 
 // SetWriteDeadline bounds the sending calls, also the one under way.
 func (s *Socket) SetWriteDeadline(i Instant) error { return s.setDeadline(&s.wr, i) }
 
-func (s *Socket) setDeadline(d *side, i Instant) error {
-	if err := s.hold(); err != nil {
+func (s *Socket) setDeadline(d *direction, i Instant) error {
+	if err := s.incref(); err != nil {
 		return err
 	}
-	defer s.release()
+	defer s.decref()
 	if i != Never && !s.polled.Load() {
 		s.polled.Store(true)
 	}
@@ -210,18 +210,18 @@ func (s *Socket) setDeadline(d *side, i Instant) error {
 	return nil
 }
 
-// Up reports whether the peer of a stream can still answer: false once it has
+// PeerOpen reports whether the peer of a stream can still answer: false once it has
 // closed its side or reset the connection. It asks poll(2), which, unlike a
 // peek, leaves both the bytes and a pending error for the next receive.
-func (s *Socket) Up() bool {
-	if s.hold() != nil {
+func (s *Socket) PeerOpen() bool {
+	if s.incref() != nil {
 		return false
 	}
-	defer s.release()
-	return s.peerThere()
+	defer s.decref()
+	return s.peerOpen()
 }
 
-func (s *Socket) peerThere() bool {
+func (s *Socket) peerOpen() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
 		if _, errno := sleepPoll(fds[:], 0); errno != unix.EINTR {
@@ -231,28 +231,28 @@ func (s *Socket) peerThere() bool {
 	}
 }
 
-// forgetTimeout is for when the descriptor was in other hands.
-func (s *Socket) forgetTimeout() { s.rcvTimeout.Store(unknown) }
+// invalidateTimeout is for when the descriptor was in other hands.
+func (s *Socket) invalidateTimeout() { s.rcvTimeout.Store(unknownTimeout) }
 
-// endsNow reports whether a call with a limit has to end, because of Close or Stop. One
+// mustReturn reports whether a call with a limit has to end, because of Close or Stop. One
 // that nothing but Close ends goes on.
-func (s *Socket) endsNow(until Instant) bool {
-	return s.life.isOver() && (until != Regardless || s.life.ended())
+func (s *Socket) mustReturn(until Instant) bool {
+	return s.life.isOver() && (until != Uninterruptible || s.life.ended())
 }
 
-// ended is the error of calls on a socket that was closed or stopped.
-func (s *Socket) ended() error {
+// closedErr is the error of calls on a socket that was closed or stopped.
+func (s *Socket) closedErr() error {
 	if s.life.ended() {
 		return net.ErrClosed
 	}
 	return ErrStopped
 }
 
-// failure is what a system call's error means to the caller: whatever it was,
+// syscallErr is what a system call's error means to the caller: whatever it was,
 // on a socket that has been closed or stopped meanwhile it is that.
-func (s *Socket) failure(call string, errno unix.Errno) error {
+func (s *Socket) syscallErr(call string, errno unix.Errno) error {
 	if s.life.isOver() {
-		return s.ended()
+		return s.closedErr()
 	}
 	return os.NewSyscallError(call, errno)
 }

@@ -33,9 +33,9 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 // sysRecv wraps recvfrom(2). For a datagram n is its true size, which may be
 // more than p holds. It sleeps only if wait is true, and then returns EINTR for a reason
 // not to sleep there.
-func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, errno unix.Errno) {
+func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (n int, errno unix.Errno) {
 	if s.dgrams.train != nil {
-		return s.sysRecvOfTrain(p, flags, wait, from)
+		return s.sysRecvOfTrain(p, flags, waitInKernel, from)
 	}
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
@@ -47,12 +47,12 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 	}
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	switch {
-	case wait:
-		s.rd.sleeper.ready()
+	case waitInKernel:
+		s.rd.threadWaker.prepare()
 		if s.life.isOver() || s.polled.Load() {
 			return 0, unix.EINTR
 		}
-		n, errno = s.rd.sleeper.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
+		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
 	case len(p) <= shortCall && !everybody.isHere():
 		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
 			uintptr(flags|unix.MSG_DONTWAIT), uintptr(addr), uintptr(addrLen))
@@ -65,12 +65,12 @@ func (s *Socket) sysRecv(p []byte, flags int, wait bool, from *name) (n int, err
 	if errno != 0 {
 		return 0, errno
 	}
-	raceReceived(p[:min(n, len(p))])
+	raceAfterRecv(p[:min(n, len(p))])
 	return n, 0
 }
 
 // sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
-func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno) {
+func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
 	if s.dgrams.segment > 0 {
 		return s.sysSendSegments(p, flags, to)
 	}
@@ -80,7 +80,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno
 	if to != nil {
 		addr, addrLen = unsafe.Pointer(&to.raw), to.len
 	}
-	raceSending()
+	raceBeforeSend()
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	var r uintptr
 	if len(p) <= shortCall && !everybody.isHere() {
@@ -93,7 +93,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *name) (n int, errno unix.Errno
 	if errno != 0 {
 		return 0, errno
 	}
-	raceSent(p[:r])
+	raceAfterSend(p[:r])
 	return int(r), 0
 }
 
@@ -106,49 +106,49 @@ func sysSocket(domain, typ, protocol int) (int, error) {
 	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
 }
 
-func (s *Socket) sysConnect(to *name) unix.Errno {
+func (s *Socket) sysConnect(to *rawSockaddr) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
 	runtime.KeepAlive(to)
 	return errno
 }
 
-func (s *Socket) sysBind(to *name) unix.Errno {
+func (s *Socket) sysBind(to *rawSockaddr) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_BIND, uintptr(s.fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
 	runtime.KeepAlive(to)
 	return errno
 }
 
-func (s *Socket) sysLocal(n *name) unix.Errno {
+func (s *Socket) sysLocal(n *rawSockaddr) unix.Errno {
 	n.len = unix.SizeofSockaddrAny
 	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(s.fd),
 		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
 	return errno
 }
 
-func (s *Socket) sysPeer(n *name) unix.Errno {
+func (s *Socket) sysPeer(n *rawSockaddr) unix.Errno {
 	n.len = unix.SizeofSockaddrAny
 	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(s.fd),
 		uintptr(unsafe.Pointer(&n.raw)), uintptr(unsafe.Pointer(&n.len)))
 	return errno
 }
 
-// unblocked ends what the connect needed: from here on the descriptor blocks,
+// setBlocking ends what the connect needed: from here on the descriptor blocks,
 // so that a receive can wait inside recv(2).
-func (s *Socket) unblocked() error {
+func (s *Socket) setBlocking() error {
 	if !s.stream {
 		return nil
 	}
 	return s.setNonblock(false)
 }
 
-// unconnect dissolves a connect that failed, so that the same socket can be
+// disconnect dissolves a connect that failed, so that the same socket can be
 // used for another: connect(2), AF_UNSPEC. A datagram socket has nothing to
 // dissolve, and would lose the port that the kernel picked for it.
-func (s *Socket) unconnect() {
+func (s *Socket) disconnect() {
 	if !s.stream {
 		return
 	}
-	_ = s.sysConnect(&name{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
+	_ = s.sysConnect(&rawSockaddr{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
 }
 
 // kernelWaitFrom is the shortest limit that SO_RCVTIMEO is used for, which the kernel
@@ -190,9 +190,9 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	return true
 }
 
-// untime takes SO_RCVTIMEO back, which is the socket's and not the descriptor's: another
+// clearTimeout takes SO_RCVTIMEO back, which is the socket's and not the descriptor's: another
 // process may go on with a duplicate.
-func (s *Socket) untime() {
+func (s *Socket) clearTimeout() {
 	if s.rcvTimeout.Load() > 0 {
 		_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, new(unix.Timeval))
 	}
@@ -217,9 +217,9 @@ func processCPU() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// sysQueued is how many bytes of a stream can be received without waiting. The caller has
+// sysQueuedLocked is how many bytes of a stream can be received without waiting. The caller has
 // the turn to receive.
-func (s *Socket) sysQueued() (int, error) {
+func (s *Socket) sysQueuedLocked() (int, error) {
 	n, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
 	if err != nil || s.domain == unix.AF_UNIX {
 		return n, err
@@ -259,14 +259,14 @@ func (s *Socket) tcpState() (state uint8, ok bool) {
 	return info.State, true
 }
 
-// sysGoesOn reports whether a connection is one still, after an error.
-func (s *Socket) sysGoesOn() bool {
+// sysStillConnected reports whether a connection is one still, after an error.
+func (s *Socket) sysStillConnected() bool {
 	state, ok := s.tcpState()
 	return ok && state != tcpClose
 }
 
-// sysOpening reports whether a handshake is under way.
-func (s *Socket) sysOpening() bool {
+// sysHandshaking reports whether a handshake is under way.
+func (s *Socket) sysHandshaking() bool {
 	state, ok := s.tcpState()
 	return ok && state == tcpSynSent
 }

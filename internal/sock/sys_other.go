@@ -20,21 +20,21 @@ const alwaysPolled = true
 // thread a signal here.
 const longestSleep = 10 * time.Millisecond
 
-func (*sleeper) interrupt() {}
+func (*threadWaker) interrupt() {}
 
-func (*sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+func (*threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	return sleepPoll(fds, d)
 }
 
-// sysQueued is for what shutdown(2) leaves to be received, which is nothing here.
-func (*Socket) sysQueued() (int, error) { return 0, nil }
+// sysQueuedLocked is for what shutdown(2) leaves to be received, which is nothing here.
+func (*Socket) sysQueuedLocked() (int, error) { return 0, nil }
 
 // MaxPath is the longest name of a unix socket in bytes: sun_path less the
 // zero that ends it (unix(4)).
 const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// Abstract reports whether the system has unix names outside the file system.
-const Abstract = false
+// HasAbstractNames reports whether the system has unix names outside the file system.
+const HasAbstractNames = false
 
 // sleepPoll is the one function in which a thread of this process goes to sleep
 // in the kernel for a socket's sake. poll(2) counts milliseconds: a limit is
@@ -81,12 +81,12 @@ func (s *Socket) sysPeek() (int, unix.Errno) {
 	return n, errnoOf(err)
 }
 
-func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, unix.Errno) {
+func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *rawSockaddr) (int, unix.Errno) {
 	flags |= unix.MSG_DONTWAIT
 	flags &^= unix.MSG_WAITALL
 	if s.stream {
 		n, _, err := unix.Recvfrom(s.fd, p, flags)
-		raceReceived(p[:max(n, 0)])
+		raceAfterRecv(p[:max(n, 0)])
 		return max(n, 0), errnoOf(err)
 	}
 	tail := overflow.Get().(*[]byte)
@@ -98,53 +98,53 @@ func (s *Socket) sysRecv(p []byte, flags int, _ bool, from *name) (int, unix.Err
 	if from != nil {
 		from.sa = sa
 	}
-	raceReceived(p[:min(n, len(p))])
+	raceAfterRecv(p[:min(n, len(p))])
 	return n, 0
 }
 
-func (s *Socket) sysSend(p []byte, flags int, to *name) (int, unix.Errno) {
-	raceSending()
+func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (int, unix.Errno) {
+	raceBeforeSend()
 	var sa unix.Sockaddr
 	if to != nil {
 		sa = to.sa
 	}
 	n, err := unix.SendmsgN(s.fd, p, nil, sa, flags|unix.MSG_DONTWAIT)
 	n = max(n, 0)
-	raceSent(p[:n])
+	raceAfterSend(p[:n])
 	if !s.stream && errors.Is(err, unix.ENOBUFS) {
 		return 0, unix.EAGAIN // what these systems call a queue that is full
 	}
 	return n, errnoOf(err)
 }
 
-func (s *Socket) sysConnect(to *name) unix.Errno { return errnoOf(unix.Connect(s.fd, to.sa)) }
+func (s *Socket) sysConnect(to *rawSockaddr) unix.Errno { return errnoOf(unix.Connect(s.fd, to.sa)) }
 
-func (s *Socket) sysBind(to *name) unix.Errno { return errnoOf(unix.Bind(s.fd, to.sa)) }
+func (s *Socket) sysBind(to *rawSockaddr) unix.Errno { return errnoOf(unix.Bind(s.fd, to.sa)) }
 
-func (s *Socket) sysLocal(n *name) unix.Errno {
+func (s *Socket) sysLocal(n *rawSockaddr) unix.Errno {
 	var err error
 	n.sa, err = unix.Getsockname(s.fd)
 	return errnoOf(err)
 }
 
-func (s *Socket) sysPeer(n *name) unix.Errno {
+func (s *Socket) sysPeer(n *rawSockaddr) unix.Errno {
 	var err error
 	n.sa, err = unix.Getpeername(s.fd)
 	return errnoOf(err)
 }
 
-func (s *Socket) unblocked() error { return nil }
+func (s *Socket) setBlocking() error { return nil }
 
-func (s *Socket) unconnect() {}
+func (s *Socket) disconnect() {}
 
 func (s *Socket) waitsInKernel(time.Duration) bool { return false }
 
 func (s *Socket) fitsKernelWait(Instant) bool { return false }
 
-// A name is an address as x/sys/unix takes it.
-type name struct{ sa unix.Sockaddr }
+// A rawSockaddr is an address as x/sys/unix takes it.
+type rawSockaddr struct{ sa unix.Sockaddr }
 
-func (n *name) set(s *Socket, a Addr) error {
+func (n *rawSockaddr) set(s *Socket, a Addr) error {
 	switch s.domain {
 	case unix.AF_INET:
 		if !a.IP.Addr().Is4() {
@@ -172,7 +172,7 @@ func (n *name) set(s *Socket, a Addr) error {
 	return nil
 }
 
-func (n *name) addr(s *Socket) Addr {
+func (n *rawSockaddr) addr(s *Socket) Addr {
 	switch sa := n.sa.(type) {
 	case *unix.SockaddrInet4:
 		return Addr{IP: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))}
@@ -194,8 +194,8 @@ func processCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func (*Socket) sysGoesOn() bool { return false }
+func (*Socket) sysStillConnected() bool { return false }
 
-func (*Socket) sysOpening() bool { return false } // no connect is put off here
+func (*Socket) sysHandshaking() bool { return false } // no connect is put off here
 
-func (*Socket) untime() {} // there is no SO_RCVTIMEO to take back
+func (*Socket) clearTimeout() {} // there is no SO_RCVTIMEO to take back

@@ -7,66 +7,66 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A pause is how long to wait before asking again for what poll(2) cannot tell:
+// A backoff is how long to wait before asking again for what poll(2) cannot tell:
 // that a unix listener's backlog or a datagram peer's queue has room again, or
 // that more bytes are queued than there were. It is also what keeps a thread
 // from spinning on a socket that poll calls ready and that has nothing to give,
 // for which there are many ways: an error queue that is not read (IP_RECVERR,
 // SO_TIMESTAMPING), an urgent byte on a unix stream. The zero pause is the first.
-type pause time.Duration
+type backoff time.Duration
 
 const (
-	firstPause   = 50 * time.Microsecond
-	longestPause = 2 * time.Millisecond
+	minBackoff = 50 * time.Microsecond
+	maxBackoff = 2 * time.Millisecond
 )
 
 // next gives the pause to make now; each is twice the last, up to the longest.
-func (p *pause) next() time.Duration {
-	*p = pause(min(max(2*time.Duration(*p), firstPause), longestPause))
+func (p *backoff) next() time.Duration {
+	*p = backoff(min(max(2*time.Duration(*p), minBackoff), maxBackoff))
 	return time.Duration(*p)
 }
 
-// await waits until the socket is ready for events. It returns net.ErrClosed
+// waitReady waits until the socket is ready for events. It returns net.ErrClosed
 // when the socket is closed and os.ErrDeadlineExceeded when until or the side's
 // deadline, whatever it is by then, is over: never before, whoever sends the
 // process signals. The caller has the turn on side d, and resets p when a call
 // has got further: an await after an await that brought nothing begins with a
 // pause.
-func (s *Socket) await(d *side, events int16, until Instant, p *pause) error {
+func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff) error {
 	if *p != 0 {
-		if err := s.rest(d, until, p); err != nil {
+		if err := s.sleepBackoff(d, until, p); err != nil {
 			return err
 		}
 	} else {
 		p.next()
 	}
-	return s.doze(d, int32(s.fd), events, until, Never)
+	return s.pollWait(d, int32(s.fd), events, until, Never)
 }
 
 // rest makes a pause, which Close and deadlines end as they end a wait.
-func (s *Socket) rest(d *side, until Instant, p *pause) error {
-	return s.doze(d, -1, 0, until, In(p.next())) // poll(2) passes over -1
+func (s *Socket) sleepBackoff(d *direction, until Instant, p *backoff) error {
+	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) passes over -1
 }
 
 // longestHold is how long a wait holds a thread before it parks.
 const longestHold = 500 * time.Millisecond
 
-// doze waits until fd is ready or end has come; fd may be -1.
-func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error {
-	d.waiting.Store(true)
-	defer d.waiting.Store(false)
+// pollWait waits until fd is ready or end has come; fd may be -1.
+func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
+	d.polling.Store(true)
+	defer d.polling.Store(false)
 	everybody.enter()
 	defer everybody.leave()
 	holdEnd := In(longestHold)
 	for spent := (turns{}); ; {
-		k := d.parker.Load()
+		k := d.netpollWaker.Load()
 		if k != nil {
-			k.ready()
+			k.prepare()
 		}
-		if s.endsNow(until) {
-			return s.ended()
+		if s.mustReturn(until) {
+			return s.closedErr()
 		}
-		left := d.until(until).Left()
+		left := d.limit(until).Left()
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
@@ -76,7 +76,7 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		}
 		nap = min(left, nap)
 		hold := holdEnd.Left()
-		if hold <= 0 || !mayHold() {
+		if hold <= 0 || !mayHoldThread() {
 			if ready := s.waitParked(d, k, fd, events, nap); ready {
 				return nil
 			}
@@ -86,20 +86,20 @@ func (s *Socket) doze(d *side, fd int32, events int16, until, end Instant) error
 		if fd >= 0 && left >= shortTurn && d.yields(&spent) {
 			nap = 0 // what is waited for may be there
 		}
-		ready, err := d.waitHeld(fd, events, min(nap, hold))
+		ready, err := d.waitOnThread(fd, events, min(nap, hold))
 		if ready || err != nil {
 			return err
 		}
 	}
 }
 
-// waitHeld waits on the thread for a time at most, or for the waker.
-func (d *side) waitHeld(fd int32, events int16, nap time.Duration) (ready bool, err error) {
-	wake, err := d.waker.pollFD()
+// waitOnThread waits on the thread for a time at most, or for the waker.
+func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (ready bool, err error) {
+	wake, err := d.fdWaker.pollFD()
 	if err != nil {
 		// No descriptor is left in the process. The socket has its own and can
 		// go on: without a waker, by looking now and then.
-		wake, nap = -1, min(nap, longestPause)
+		wake, nap = -1, min(nap, maxBackoff)
 	}
 	fds := [...]unix.PollFd{
 		{Fd: fd, Events: events},
@@ -111,23 +111,23 @@ func (d *side) waitHeld(fd int32, events int16, nap time.Duration) (ready bool, 
 	case errno != 0:
 		return false, os.NewSyscallError("poll", errno)
 	case fds[1].Revents != 0:
-		d.waker.drain()
+		d.fdWaker.drain()
 	}
 	return fds[0].Revents != 0, nil
 }
 
 // waitParked waits without a thread for a time at most, or until it is woken. k is the side's
 // parker, which is ready, or nil.
-func (s *Socket) waitParked(d *side, k *parker, fd int32, events int16, nap time.Duration) (ready bool) {
+func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, nap time.Duration) (ready bool) {
 	everybody.leave()
 	defer everybody.enter()
-	defer d.waker.drain() // before the next look
+	defer d.fdWaker.drain() // before the next look
 	switch {
 	case fd < 0: // a pause
-		d.waker.rest(nap)
+		d.fdWaker.wait(nap)
 	case events != unix.POLLPRI && k != nil:
 		return k.park(events, nap)
-	case events != unix.POLLPRI && s.parkers():
+	case events != unix.POLLPRI && s.attachNetpoll():
 		// From now on there is one, to be made ready before the next look.
 	default:
 		// The poller does not tell of an urgent byte, and there may be no poller.
@@ -135,7 +135,7 @@ func (s *Socket) waitParked(d *side, k *parker, fd int32, events int16, nap time
 		if n, _ := sleepPoll(fds[:], 0); n > 0 {
 			return true
 		}
-		d.waker.rest(min(nap, longestPause))
+		d.fdWaker.wait(min(nap, maxBackoff))
 	}
 	return false
 }

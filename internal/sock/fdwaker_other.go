@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newWake() (r, w int, err error) {
+func newWakeFDs() (r, w int, err error) {
 	var p [2]int
 	// pipe(2) without CLOEXEC: the lock keeps a fork out until the flag is set.
 	syscall.ForkLock.RLock()
@@ -28,11 +28,11 @@ func newWake() (r, w int, err error) {
 	return p[0], p[1], nil
 }
 
-func signalWake(fd int) {
+func signalFD(fd int) {
 	_, _ = unix.Write(fd, []byte{1})
 }
 
-func drainWake(fd int) {
+func drainFD(fd int) {
 	var b [16]byte
 	_, _ = unix.Read(fd, b[:])
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newWake() (r, w int, err error) {
+func newWakeFDs() (r, w int, err error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return -1, -1, os.NewSyscallError("eventfd", err)
@@ -18,11 +18,11 @@ func newWake() (r, w int, err error) {
 // is not zero, and that is all that makes it readable.
 var wakeToken = [8]byte{1}
 
-func signalWake(fd int) {
+func signalFD(fd int) {
 	_, _ = unix.Write(fd, wakeToken[:])
 }
 
-func drainWake(fd int) {
+func drainFD(fd int) {
 	var count [8]byte
 	_, _ = unix.Read(fd, count[:])
 }

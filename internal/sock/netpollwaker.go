@@ -9,40 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultMaxThreads is how many calls may hold a thread at first. A process ends when it has
-// more than 10,000 threads (debug.SetMaxThreads), and others have their share of them.
-const DefaultMaxThreads = 256
-
-// A call that waits holds a thread, since that is what costs the least where few calls wait
-// and not for long. When more than maxThreads wait, and when a wait has lasted, it parks: its
-// goroutine waits in the Go runtime's poller, as those of package net do.
-var maxThreads atomic.Int64
-
-func init() { maxThreads.Store(DefaultMaxThreads) }
-
-// SetMaxThreads sets how many calls may hold a thread while they wait, and gives what that
-// was. A negative n only asks.
-func SetMaxThreads(n int) (previous int) {
-	if n < 0 {
-		return int(maxThreads.Load())
-	}
-	return int(maxThreads.Swap(int64(n)))
-}
-
-// mayHold reports whether a call that everybody counts may wait on its thread. All that do
-// are counted, so there are never more than maxThreads.
-func mayHold() bool { return everybody.waiting() <= maxThreads.Load() }
-
 // Parked counts the calls that are parked, for tests.
 var Parked atomic.Int64
 
-// A parker parks the goroutine that has the turn on one side of a socket, in the poller of
+// A netpollWaker parks the goroutine that has the turn on one side of a socket, in the poller of
 // the Go runtime. It must not refer to the socket, whose finalizer would never run.
-type parker struct {
-	file  *os.File // has the descriptor, and closes it
-	raw   syscall.RawConn
-	isRd  bool
-	calls atomic.Uint32 // of wake
+type netpollWaker struct {
+	file    *os.File // has the descriptor, and closes it
+	raw     syscall.RawConn
+	forRead bool
+	wakes   atomic.Uint32 // of wake
 
 	// Of who parks.
 	events int16
@@ -51,24 +27,24 @@ type parker struct {
 	done   func(fd uintptr) bool // what raw calls, made once
 }
 
-func newParker(file *os.File, raw syscall.RawConn, isRd bool) *parker {
-	k := &parker{file: file, raw: raw, isRd: isRd}
+func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollWaker {
+	k := &netpollWaker{file: file, raw: raw, forRead: forRead}
 	k.done = k.isDone
 	return k
 }
 
-// ready is for before the look that decides whether to park.
-func (k *parker) ready() { k.seen = k.calls.Load() }
+// prepare is for before the look that decides whether to park.
+func (k *netpollWaker) prepare() { k.seen = k.wakes.Load() }
 
 // wake has the goroutine come back, or not park if it is about to. It may be called with
 // nobody parked: the deadline that it leaves is replaced by the next to park.
-func (k *parker) wake() {
-	k.calls.Add(1)
+func (k *netpollWaker) wake() {
+	k.wakes.Add(1)
 	k.setDeadline(time.Unix(1, 0))
 }
 
-func (k *parker) setDeadline(t time.Time) {
-	if k.isRd {
+func (k *netpollWaker) setDeadline(t time.Time) {
+	if k.forRead {
 		_ = k.file.SetReadDeadline(t)
 	} else {
 		_ = k.file.SetWriteDeadline(t)
@@ -77,7 +53,7 @@ func (k *parker) setDeadline(t time.Time) {
 
 // park waits for events, POLLIN or POLLOUT, for a time at most. It reports whether they may
 // have come: false after that time and after wake.
-func (k *parker) park(events int16, d time.Duration) bool {
+func (k *netpollWaker) park(events int16, d time.Duration) bool {
 	var deadline time.Time
 	if d != forever {
 		deadline = time.Now().Add(d)
@@ -89,18 +65,18 @@ func (k *parker) park(events int16, d time.Duration) bool {
 	Parked.Add(1)
 	defer Parked.Add(-1)
 	var err error
-	if k.isRd {
+	if k.forRead {
 		err = k.raw.Read(k.done)
 	} else {
 		err = k.raw.Write(k.done)
 	}
-	return err == nil && k.calls.Load() == k.seen
+	return err == nil && k.wakes.Load() == k.seen
 }
 
 // isDone is called before the goroutine parks, when the poller has forgotten what it has told
 // before, and each time it wakes.
-func (k *parker) isDone(fd uintptr) bool {
-	if k.looked || k.calls.Load() != k.seen {
+func (k *netpollWaker) isDone(fd uintptr) bool {
+	if k.looked || k.wakes.Load() != k.seen {
 		return true
 	}
 	k.looked = true
@@ -109,13 +85,13 @@ func (k *parker) isDone(fd uintptr) bool {
 	return n > 0 || errno != 0
 }
 
-// parkers makes a socket's parkers, and with them has its descriptor belong to an os.File.
+// attachNetpoll makes a socket's parkers, and with them has its descriptor belong to an os.File.
 // There are none where the poller does not take the descriptor.
-func (s *Socket) parkers() bool {
-	s.mode.Lock()
-	defer s.mode.Unlock()
+func (s *Socket) attachNetpoll() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.file != nil {
-		return s.rd.parker.Load() != nil
+		return s.rd.netpollWaker.Load() != nil
 	}
 	// os.NewFile has the poller watch a descriptor that does not block at that moment.
 	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
@@ -133,7 +109,7 @@ func (s *Socket) parkers() bool {
 	if err != nil || s.file.SetDeadline(time.Time{}) != nil { // os.ErrNoDeadline: it is not watched
 		return false
 	}
-	s.rd.parker.Store(newParker(s.file, raw, true))
-	s.wr.parker.Store(newParker(s.file, raw, false))
+	s.rd.netpollWaker.Store(newNetpollWaker(s.file, raw, true))
+	s.wr.netpollWaker.Store(newNetpollWaker(s.file, raw, false))
 	return true
 }

@@ -16,16 +16,16 @@ const longestSleep = longestHold
 // goroutines and expects at any time (runtime, sigPreempt). A system call that sleeps with
 // a limit then returns EINTR (signal(7)). A signal that comes between the look and the
 // system call is lost, so it is sent until the thread is back.
-func (z *sleeper) interrupt() {
+func (w *threadWaker) interrupt() {
 	pid := os.Getpid()
 	signal := func() {
-		if thread := z.thread.Load(); thread != 0 {
-			_ = unix.Tgkill(pid, int(thread), unix.SIGURG)
+		if tid := w.tid.Load(); tid != 0 {
+			_ = unix.Tgkill(pid, int(tid), unix.SIGURG)
 		}
 	}
 	signal()
 	go func() {
-		for p := pause(0); z.thread.Load() != 0 && z.called.Load(); signal() {
+		for p := backoff(0); w.tid.Load() != 0 && w.woken.Load(); signal() {
 			time.Sleep(p.next())
 		}
 	}()
@@ -40,12 +40,12 @@ func (z *sleeper) interrupt() {
 // to another thread, and longestSleep bounds how late the call ends.
 //
 //go:nosplit
-func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
-	if z != nil {
-		thread, _, _ := unix.RawSyscall(unix.SYS_GETTID, 0, 0, 0)
-		z.thread.Store(int32(thread))
-		if z.called.Load() {
-			z.thread.Store(0)
+func (w *threadWaker) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
+	if w != nil {
+		tid, _, _ := unix.RawSyscall(unix.SYS_GETTID, 0, 0, 0)
+		w.tid.Store(int32(tid))
+		if w.woken.Load() {
+			w.tid.Store(0)
 			return 0, unix.EINTR
 		}
 	}
@@ -56,8 +56,8 @@ func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a,
 	} else {
 		r, _, errno = unix.Syscall6(trap, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), uintptr(a), uintptr(b))
 	}
-	if z != nil {
-		z.thread.Store(0)
+	if w != nil {
+		w.tid.Store(0)
 	}
 	if errno != 0 {
 		return 0, errno
@@ -66,7 +66,7 @@ func (z *sleeper) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a,
 }
 
 // sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
-func (z *sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
+func (w *threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	var limit *unix.Timespec
 	if d != forever {
 		const longest = 24 * time.Hour // fits a 32-bit timespec; whoever wants more polls again
@@ -77,10 +77,10 @@ func (z *sleeper) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errn
 	if len(fds) > 0 {
 		first = unsafe.Pointer(&fds[0])
 	}
-	return z.sleep(unix.SYS_PPOLL, 0, first, len(fds), 0, unsafe.Pointer(limit), nil)
+	return w.sleep(unix.SYS_PPOLL, 0, first, len(fds), 0, unsafe.Pointer(limit), nil)
 }
 
 // sleepPoll is for a poll that a descriptor in fds wakes.
 func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
-	return (*sleeper)(nil).sleepPoll(fds, d)
+	return (*threadWaker)(nil).sleepPoll(fds, d)
 }

@@ -12,7 +12,7 @@ import (
 
 // What a look at a connection costs beside the one system call that it is, on a
 // socket with nothing to receive, in turns.
-func BenchmarkPendingBesideTheBareCall(b *testing.B) {
+func BenchmarkProbe_BesideTheBareSystemCall(b *testing.B) {
 	s, _ := pair(b, unix.SOCK_STREAM)
 	const batch = 1000
 	p := make([]byte, 1)
@@ -21,7 +21,7 @@ func BenchmarkPendingBesideTheBareCall(b *testing.B) {
 	for b.Loop() {
 		begin := time.Now()
 		for range batch {
-			if s.Pending() != Quiet {
+			if s.Probe() != Idle {
 				b.Fatal("there is something")
 			}
 		}
@@ -41,7 +41,7 @@ func BenchmarkPendingBesideTheBareCall(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func TestALookAllocatesNothing(t *testing.T) {
+func TestProbe_AllocatesNothing(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
-	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Pending() }))
+	require.Zero(t, testing.AllocsPerRun(1000, func() { s.Probe() }))
 }

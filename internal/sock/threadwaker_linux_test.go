@@ -12,18 +12,18 @@ import (
 
 // A signal that comes between the look and the system call is lost: it is sent until the
 // thread is back. Here the thread would sleep for an hour.
-func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
+func TestThreadWaker_WakesAThreadAtAnyMoment(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	tv := unix.NsecToTimeval(int64(time.Hour))
 	require.NoError(t, unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
 	var p [1]byte
 	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
-	for name, sleep := range map[string]func(z *sleeper) unix.Errno{
-		"recvfrom": func(z *sleeper) unix.Errno {
+	for name, sleep := range map[string]func(z *threadWaker) unix.Errno{
+		"recvfrom": func(z *threadWaker) unix.Errno {
 			_, errno := z.sleep(unix.SYS_RECVFROM, s.fd, unsafe.Pointer(&p), 1, 0, nil, nil)
 			return errno
 		},
-		"ppoll": func(z *sleeper) unix.Errno {
+		"ppoll": func(z *threadWaker) unix.Errno {
 			_, errno := z.sleepPoll(fds, time.Hour)
 			return errno
 		},
@@ -34,7 +34,7 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 				rounds = 300
 			}
 			for range rounds {
-				z := new(sleeper)
+				z := new(threadWaker)
 				back := make(chan unix.Errno, 1)
 				go func() { back <- sleep(z) }()
 				for end := Now().Add(rand.N(50 * time.Microsecond)); end.Left() > 0; { //nolint:revive // a moment too short to sleep
@@ -43,7 +43,7 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 				select {
 				case errno := <-back:
 					require.Equal(t, unix.EINTR, errno)
-					require.Zero(t, z.thread.Load())
+					require.Zero(t, z.tid.Load())
 				case <-time.After(10 * time.Second):
 					require.NoError(t, unix.Send(peer, []byte("x"), 0))
 					<-back
@@ -55,10 +55,10 @@ func TestASleeperIsWokenWheneverItIsCalled(t *testing.T) {
 }
 
 // Nobody is woken who was not called: a call made earlier is no reason not to sleep now.
-func TestASleeperThatIsReadySleepsAgain(t *testing.T) {
-	var z sleeper
+func TestThreadWaker_EarlierWakeDoesNotKeepAThreadFromSleeping(t *testing.T) {
+	var z threadWaker
 	z.wake()
-	z.ready()
+	z.prepare()
 	begin := time.Now()
 	n, errno := z.sleepPoll(nil, 20*time.Millisecond)
 	require.Zero(t, errno)

@@ -12,18 +12,18 @@ import (
 // abstract name counts.
 const MaxPath = len(unix.RawSockaddrUnix{}.Path)
 
-// Abstract reports whether the system has unix names outside the file system.
-const Abstract = true
+// HasAbstractNames reports whether the system has unix names outside the file system.
+const HasAbstractNames = true
 
-// A name is an address as the kernel reads and writes it. It lives on the stack
+// A rawSockaddr is an address as the kernel reads and writes it. It lives on the stack
 // of the call that needs it: sending to an address allocates nothing.
-type name struct {
+type rawSockaddr struct {
 	raw unix.RawSockaddrAny
 	len uint32
 }
 
 // set writes an address for the socket s.
-func (n *name) set(s *Socket, a Addr) error {
+func (n *rawSockaddr) set(s *Socket, a Addr) error {
 	switch s.domain {
 	case unix.AF_INET:
 		if !a.IP.Addr().Is4() {
@@ -66,7 +66,7 @@ func (n *name) set(s *Socket, a Addr) error {
 }
 
 // addr reads an address that the socket s was given.
-func (n *name) addr(s *Socket) Addr {
+func (n *rawSockaddr) addr(s *Socket) Addr {
 	if n.len < uint32(unsafe.Sizeof(n.raw.Addr.Family)) {
 		return Addr{} // the peer of a datagram that has no name
 	}

@@ -27,58 +27,58 @@ func endsStream(errno unix.Errno) bool {
 	return false
 }
 
-// note keeps the error of a system call if it has ended the stream: not if the stream had
+// recordErr keeps the error of a system call if it has ended the stream: not if the stream had
 // ended in order before, nor if it goes on (a router's error, by IP_RECVERR of ip(7)).
-func (s *Socket) note(errno unix.Errno) {
-	if s.stream && endsStream(errno) && s.state.Load()&endTold == 0 && !s.sysGoesOn() {
-		s.lost.CompareAndSwap(0, uint32(errno))
+func (s *Socket) recordErr(errno unix.Errno) {
+	if s.stream && endsStream(errno) && s.state.Load()&eofReported == 0 && !s.sysStillConnected() {
+		s.streamErr.CompareAndSwap(0, uint32(errno))
 	}
 }
 
-// takeError gives the error that the kernel has for the next call, and keeps it.
-func (s *Socket) takeError() unix.Errno {
+// takeSocketErr gives the error that the kernel has for the next call, and keeps it.
+func (s *Socket) takeSocketErr() unix.Errno {
 	n, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil || n == 0 {
 		return 0
 	}
-	s.note(unix.Errno(n))
+	s.recordErr(unix.Errno(n))
 	return unix.Errno(n)
 }
 
-// hasError reports whether the kernel has an error for the next call on a stream.
-func (s *Socket) hasError() bool {
+// errPending reports whether the kernel has an error for the next call on a stream.
+func (s *Socket) errPending() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd)}}
 	n, errno := sleepPoll(fds[:], 0)
 	return errno == 0 && n > 0 && fds[0].Revents&unix.POLLERR != 0
 }
 
-// watchError is for a function that is given the descriptor: if the kernel has an error
+// watchErr is for a function that is given the descriptor: if the kernel has an error
 // before and not after, the function has met it. Which one it was it does not say.
-func (s *Socket) watchError() (after func()) {
-	if !s.stream || s.lost.Load() != 0 || !s.hasError() {
+func (s *Socket) watchErr() (after func()) {
+	if !s.stream || s.streamErr.Load() != 0 || !s.errPending() {
 		return func() {}
 	}
 	return func() {
-		if !s.hasError() {
-			s.note(unix.ECONNRESET)
+		if !s.errPending() {
+			s.recordErr(unix.ECONNRESET)
 		}
 	}
 }
 
-// loss gives the error that has ended the stream, for a receive that got 0; zero is an
+// loadStreamErr gives the error that has ended the stream, for a receive that got 0; zero is an
 // orderly end. A send in another thread may have been told of the error and not have
 // kept it yet: its system call, which does not wait, is let finish first.
-func (s *Socket) loss() unix.Errno {
-	if calls := s.wr.calls.Load(); calls%2 != 0 {
+func (s *Socket) loadStreamErr() unix.Errno {
+	if calls := s.wr.syscalls.Load(); calls%2 != 0 {
 		const spins = 100
-		most := In(time.Second) // sendfile(2) may wait for a disk, and that one for ever
-		for i := 0; s.wr.calls.Load() == calls && !s.life.isOver() && most.Left() > 0; i++ {
+		limit := In(time.Second) // sendfile(2) may wait for a disk, and that one for ever
+		for i := 0; s.wr.syscalls.Load() == calls && !s.life.isOver() && limit.Left() > 0; i++ {
 			if i < spins {
 				runtime.Gosched()
 			} else {
-				time.Sleep(firstPause)
+				time.Sleep(minBackoff)
 			}
 		}
 	}
-	return unix.Errno(s.lost.Load())
+	return unix.Errno(s.streamErr.Load())
 }
