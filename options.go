@@ -125,12 +125,11 @@ type Options struct {
 	// next call, a send too. UDP on Linux only.
 	ICMPErrors bool
 
-	// GRO has the kernel receive several datagrams of one sender in one go, where they come
-	// close behind each other and have the same size (UDP_GRO, udp(7)). Every call still
-	// gives one datagram at a time, RecvBatch several, at a fraction of the cost; a
-	// callback of SyscallConn gets them joined. It takes 64 KiB of memory for each client.
-	// Systems other than Linux 5.0 and later do not have it, and make no difference.
-	// Default: off. UDP only.
+	// GRO has the kernel coalesce datagrams of one sender that have the same size and arrive
+	// close behind each other, which makes receiving them cheaper (UDP_GRO, udp(7)). The
+	// client separates them: each call returns the same as without GRO. Only a callback of
+	// SyscallConn receives them coalesced. A client with GRO has a buffer of 64 KiB. GRO has no
+	// effect before Linux 5.0 and on other systems. Default: off. UDP only.
 	GRO bool
 
 	// Resolver looks names up. Default: net.DefaultResolver.

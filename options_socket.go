@@ -201,7 +201,7 @@ func (o *Options) prepare(s *sock.Socket, typ Type) error {
 		return nil
 	}
 	if o.GRO {
-		s.JoinDatagrams()
+		s.SetGRO()
 	}
 	err := s.SetJoinedGroupsOnly()
 	if err == nil && o.Multicast != nil {

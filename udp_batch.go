@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Datagram is one of those that RecvBatch receives or SendBatch sends.
+// A Datagram is one element of a batch for RecvBatch or SendBatch.
 type Datagram struct {
-	// Buf is what SendBatch sends, or the room into which RecvBatch receives.
+	// Buf is what SendBatch sends, all of it, or the buffer that RecvBatch receives into.
 	Buf []byte
 
 	// N is how many bytes RecvBatch put into Buf. Size is how many bytes the datagram had:
@@ -27,17 +27,18 @@ type Datagram struct {
 	UnixName string
 }
 
-// RecvBatch receives datagrams, one into each Datagram of ds, and returns how many. It waits
-// until there is one, as Recv does, within Options.RecvTimeout and the read deadline, and
-// then returns those that have arrived: 32 at most. On Linux they take one system call
-// (recvmmsg(2)); elsewhere, and where that call is refused, RecvBatch receives one datagram.
+// RecvBatch receives queued datagrams, one into each element of ds, and returns their number,
+// which is 32 at most. If no datagram is queued, RecvBatch waits for one, as Recv does;
+// Options.RecvTimeout and the read deadline bound the call. On Linux the datagrams take one
+// system call (recvmmsg(2)). Elsewhere, and where the system refuses recvmmsg, RecvBatch
+// receives one datagram.
 //
-// The error may come with a number of datagrams: it arrived after them. A datagram that is
-// longer than its Buf is cut, and the error is a *TruncatedError about the first of those;
-// Size tells which they are.
+// RecvBatch may return a count and an error: the error arrived after those datagrams. A
+// datagram that is longer than its Buf is cut, and the error is a *TruncatedError about the
+// first that was cut; Size tells of each.
 //
-// flags are DontWait and Peek. Peek gives the first datagram alone. WaitAll makes no
-// difference. RecvBatch allocates nothing, but for a UnixName. On a stream it fails with
+// The flags are DontWait and Peek. With Peek, RecvBatch receives only the first datagram.
+// WaitAll has no effect. RecvBatch allocates nothing but UnixName. On a stream it fails with
 // unix.EOPNOTSUPP.
 func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
@@ -82,8 +83,8 @@ func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
 	return 1, nil
 }
 
-// recvQueued receives what has arrived. It holds a batch only for as long as a system call
-// that does not wait.
+// recvQueued receives queued datagrams. It holds a sock.Batch only during a system call that
+// does not wait: a client that waits is to have no such buffer.
 func (c *Client) recvQueued(lock *sock.IOLock, ds []Datagram) (int, error) {
 	b := sock.NewBatch()
 	defer b.Free()
@@ -110,19 +111,19 @@ func (d *Datagram) netAddr(typ Type) net.Addr {
 	return netAddr(typ, sock.Addr{IP: d.Addr, Path: d.UnixName})
 }
 
-// SendBatch sends the Buf of each Datagram of ds as a datagram, in their order, and returns how
-// many the kernel took: all of them, or fewer and an error about the next one. To leave that
-// one out, call it again with those behind it. On Linux 32 datagrams take one system call
-// (sendmmsg(2)); elsewhere, and where that call is refused, each takes one.
+// SendBatch sends the Buf of each element of ds as one datagram, in order. It returns len(ds), or
+// the number n of datagrams that the kernel took and an error about ds[n]. To skip ds[n], call
+// SendBatch again with ds[n+1:]. On Linux 32 datagrams take one system call (sendmmsg(2)).
+// Elsewhere, and where the system refuses sendmmsg, each datagram takes a call.
 //
-// Where the socket has no more room, SendBatch waits. Options.SendTimeout and the write deadline
+// When the socket buffer is full, SendBatch waits; Options.SendTimeout and the write deadline
 // bound the whole call. The flag is DontWait. SendBatch allocates nothing.
 //
-// A client without a peer needs an Addr, or a UnixName, in each Datagram, and gives
-// unix.ENOTCONN otherwise. On a client that is connected one that is not zero fails with
-// net.ErrWriteToConnected. A UDP datagram that finds its receiver's port closed makes a
-// later call fail with unix.ECONNREFUSED, or a later datagram of the same call. On a stream
-// SendBatch fails with unix.EOPNOTSUPP.
+// On an unconnected client each element needs an Addr or a UnixName; the error is otherwise
+// unix.ENOTCONN. On a connected client both have to be zero; the error is otherwise
+// net.ErrWriteToConnected. When the peer's port is closed, a later datagram fails with
+// unix.ECONNREFUSED, in the same call or in the next. On a stream SendBatch fails with
+// unix.EOPNOTSUPP.
 func (c *Client) SendBatch(ds []Datagram, flags Flag) (int, error) {
 	n, err := c.sendBatch(ds, flags)
 	if err != nil {
@@ -149,14 +150,14 @@ func (c *Client) sendBatch(ds []Datagram, flags Flag) (int, error) {
 		switch {
 		case err != nil || sent == len(ds):
 			return sent, err
-		case lock.Expired(): // a socket that takes all as fast as it is sent
+		case lock.Expired(): // the socket buffer never was full
 			return sent, os.ErrDeadlineExceeded
 		}
 	}
 }
 
-// beginDatagrams begins a call that sends several datagrams: it has to end, and the lock has
-// to be left.
+// beginDatagrams begins a call that sends several datagrams. Without an error the caller has
+// to unlock and to call end.
 func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	if err := c.begin(sendFlags, flags, false); err != nil {
 		return sock.IOLock{}, err
@@ -175,9 +176,9 @@ func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	return lock, err
 }
 
-// sendSomeOf sends as many as the socket takes in one call, but the next one after those that
-// it took, and one at least, by a call of its own: that one waits for room, or tells the
-// error which made the first call end.
+// sendSomeOf sends one batch. When the kernel takes only a part of it, sendSomeOf sends the next
+// datagram alone, which waits until the socket buffer has room, or returns the error that the
+// kernel did not report for the batch.
 func (c *Client) sendSomeOf(lock *sock.IOLock, ds []Datagram, flags Flag) (int, error) {
 	sent := 0
 	if most := lock.MaxBatch(); most > 1 && len(ds) > 1 {
@@ -200,7 +201,7 @@ func (c *Client) sendSomeOf(lock *sock.IOLock, ds []Datagram, flags Flag) (int, 
 	return sent + 1, nil
 }
 
-// sendQueued sends those up to the first one whose address cannot be used.
+// sendQueued sends one batch without waiting, up to the first datagram whose address is wrong.
 func (c *Client) sendQueued(lock *sock.IOLock, ds []Datagram) (n, asked int, err error) {
 	b := sock.NewBatch()
 	defer b.Free()
@@ -232,33 +233,33 @@ func (c *Client) receiver(ap netip.AddrPort, unixName string) (sock.Addr, error)
 	case unixName == "":
 		return sock.Addr{IP: unmap(ap)}, checkZone(ap.Addr())
 	case c.typ != UnixDgram || ap.IsValid():
-		return sock.Addr{}, &net.AddrError{Err: "UnixName is only for unixgram, and only without Addr", Addr: unixName}
+		return sock.Addr{}, &net.AddrError{Err: "a Datagram has Addr on udp, UnixName on unixgram, and not both", Addr: unixName}
 	}
 	return parseUnix(unixName)
 }
 
 // SendSegments sends p to the peer as datagrams of size bytes, the last of which may be
-// shorter. It returns len(p), or how many bytes the kernel took, which is whole datagrams, and an
-// error that says why not more. Where p is empty it sends nothing.
+// shorter. It returns len(p), or the number of bytes that the kernel took, in whole datagrams,
+// and an error that says why not more. If p is empty, SendSegments sends nothing.
 //
-// On Linux 4.18 and later one system call takes up to 64 datagrams, or 65,507 bytes, which the
-// kernel or the network device separates (UDP_SEGMENT, udp(7)). Where the device or the path
-// refuses that (unix.EIO, unix.EMSGSIZE), and on other systems, each datagram takes a call of
-// its own, from then on. A datagram that is too long for the network is unix.EMSGSIZE, as with
-// Send.
+// On Linux 4.18 and later one system call sends up to 64 datagrams, of 65,507 bytes together,
+// which the kernel or the network device separates (UDP_SEGMENT, udp(7)). After the device or
+// the path has refused that (unix.EIO, unix.EMSGSIZE), and on other systems, each datagram takes a
+// call. A datagram that is too long for the network fails with unix.EMSGSIZE, as with Send.
 //
-// Options.SendTimeout and the write deadline bound the whole call. The flag is DontWait. A size
-// that is not positive is unix.EINVAL, a client without a peer unix.ENOTCONN, a stream
-// unix.EOPNOTSUPP. SendSegments allocates nothing.
+// When the socket buffer is full, SendSegments waits; Options.SendTimeout and the write deadline
+// bound the whole call. The flag is DontWait. SendSegments allocates nothing. It fails with
+// unix.EINVAL if size is not positive, unix.ENOTCONN on an unconnected client and
+// unix.EOPNOTSUPP on a stream.
 func (c *Client) SendSegments(p []byte, size int, flags Flag) (int, error) {
 	return c.sendSegments(p, size, netip.AddrPort{}, flags)
 }
 
-// SendSegmentsToAddrPort is SendSegments to an address, for a UDP client that is not connected:
-// one that is fails with net.ErrWriteToConnected.
+// SendSegmentsToAddrPort is SendSegments to an address. On a connected client it fails with
+// net.ErrWriteToConnected.
 func (c *Client) SendSegmentsToAddrPort(p []byte, size int, to netip.AddrPort, flags Flag) (int, error) {
 	if (to == netip.AddrPort{}) {
-		return 0, c.sentSome(opSendSegments, nil, 0, &net.AddrError{Err: "no address to send to"})
+		return 0, c.sentSome(opSendSegments, nil, 0, &net.AddrError{Err: "no address: set to, or use SendSegments on a connected client"})
 	}
 	return c.sendSegments(p, size, to, flags)
 }

@@ -167,7 +167,7 @@ func TestSendSegments_OneCallSendsThemAll(t *testing.T) {
 	require.NoError(t, err)
 	n, _, err := peer.ReadFrom(make([]byte, 1<<16))
 	require.NoError(t, err)
-	require.Equal(t, 40*1200, n, "one train")
+	require.Equal(t, 40*1200, n, "coalesced")
 
 	// A single segment is a plain datagram.
 	refusing(t, func() {
@@ -176,7 +176,7 @@ func TestSendSegments_OneCallSendsThemAll(t *testing.T) {
 	}, refusal{call: unix.SYS_SENDMSG, errno: unix.ENETDOWN})
 }
 
-func TestGRO_OneCallReceivesATrain(t *testing.T) {
+func TestGRO_OneCallReceivesManyDatagrams(t *testing.T) {
 	c, peer := datagramPair(t, "udp", client.Options{GRO: true})
 	raw, err := peer.SyscallConn()
 	require.NoError(t, err)
@@ -215,8 +215,7 @@ func TestRecvBatch_TellsICMPErrors(t *testing.T) {
 	}
 }
 
-// Datagrams that do not fit into the MTU of a network device are fragments there, which the
-// device does not make of a train.
+// A datagram that is longer than the MTU has to be fragmented, which UDP_SEGMENT does not do.
 func TestSendSegments_LongerThanTheMTUArrive(t *testing.T) {
 	path := requireProgram(t, "ip", "iproute2")
 	inNamespace(t, func() {

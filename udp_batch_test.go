@@ -511,7 +511,7 @@ func TestGRO_ConnectDropsDatagramsOfOthers(t *testing.T) {
 		_, err := stranger.SendSegments(make([]byte, 100), 10, 0)
 		require.NoError(t, err)
 	}
-	_, err := c.Recv(make([]byte, 10), 0) // the others of its train are in the client by now
+	_, err := c.Recv(make([]byte, 10), 0) // the client holds the others that were coalesced with it
 	require.NoError(t, err)
 	require.NoError(t, c.Connect(t.Context(), peer.LocalAddr().String()))
 	_, err = c.Recv(make([]byte, 10), client.DontWait)

@@ -7,27 +7,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A datagrams is what a datagram socket knows of sending and receiving several datagrams in
-// one system call. Each part belongs to the caller that holds the I/O lock of its direction.
+// A datagrams is the state of a socket that sends or receives several datagrams in one system
+// call. The I/O lock of its direction guards each field.
 type datagrams struct {
-	noRecvBatch  bool           // recvmmsg(2) is refused
-	noSendBatch  bool           // sendmmsg(2) is refused
-	segmentation segmentation   // whether UDP_SEGMENT can be used
-	segment      int            // what sendLocked sends is a train of datagrams this long; 0: one datagram
-	train        *receivedTrain // of a socket with UDP_GRO
+	noRecvBatch bool // recvmmsg(2) is refused
+	noSendBatch bool // sendmmsg(2) is refused
+	gso         gsoSupport
+	segmentSize int        // of what sendLocked sends by UDP_SEGMENT; 0: it sends one datagram
+	gro         *groBuffer // nil without UDP_GRO
 }
 
-type segmentation int8
+// A gsoSupport tells whether the socket can send by UDP_SEGMENT.
+type gsoSupport int8
 
 const (
-	segmentsUnknown segmentation = iota
-	segmentsWork
-	segmentsRefused
+	gsoUnknown gsoSupport = iota
+	gsoSupported
+	gsoRefused
 )
 
-// RecvBatch receives those datagrams that have arrived, as many as b has room for, and waits
-// for none. If there are none it returns 0 and no error: RecvFrom then waits, or finds the
-// error. Datagrams may come together with an error, which arrived after them.
+// RecvBatch receives queued datagrams, as many as b has room for, and does not wait. If none
+// is queued, it returns 0 and a nil error; the caller then uses RecvFrom, which waits. An error
+// may come with a count: it arrived after those datagrams.
 func (l *IOLock) RecvBatch(b *Batch) (int, error) {
 	s := l.s
 	if s.life.isOver() {
@@ -62,9 +63,9 @@ func (l *IOLock) RecvFrom(p []byte, flags int, from *Addr) (int, error) {
 	return n, err
 }
 
-// SendBatch sends the datagrams of b in their order until the socket takes no more, and does
-// not wait. The kernel does not tell why it has taken only some: SendTo of the next one waits,
-// or finds the error. An error is about the first datagram.
+// SendBatch sends the datagrams of b in order until the socket buffer is full, and does not
+// wait. For a short count the kernel reports no reason: the caller then uses SendTo for the
+// next datagram, which waits or returns the error. An error is about the first datagram.
 func (l *IOLock) SendBatch(b *Batch) (int, error) {
 	s := l.s
 	if s.mustReturn(l.until) {
@@ -96,8 +97,7 @@ func (l *IOLock) SendTo(p []byte, flags int, to Addr) (int, error) {
 }
 
 // SendSegments sends p as datagrams of size bytes, the last of which may be shorter, to an
-// address or, if it is zero, to the peer. It returns how many bytes the kernel took, which is
-// whole datagrams, and why not more.
+// address or, if it is zero, to the peer. The count is of bytes in whole datagrams.
 func (l *IOLock) SendSegments(p []byte, size, flags int, to Addr) (int, error) {
 	s := l.s
 	var receiver *rawSockaddr
@@ -122,33 +122,33 @@ func (l *IOLock) SendSegments(p []byte, size, flags int, to Addr) (int, error) {
 }
 
 const (
-	maxSegments = 64             // UDP_MAX_SEGMENTS (linux/udp.h); newer kernels take more
-	maxTrain    = 65535 - 20 - 8 // bytes: an IPv4 packet less its headers
+	maxSegments     = 64             // UDP_MAX_SEGMENTS (linux/udp.h); newer kernels take more
+	maxSegmentBytes = 65535 - 20 - 8 // bytes: an IPv4 packet less its headers
 )
 
-// sendSegmentsLocked sends as much of p as the kernel takes in one call: a train of datagrams,
-// or one datagram where trains are refused.
+// sendSegmentsLocked sends as many datagrams of p as one system call takes: one, where
+// UDP_SEGMENT is refused.
 func (s *Socket) sendSegmentsLocked(p []byte, size, flags int, until Instant, to *rawSockaddr) (int, error) {
-	train := min(maxSegments, maxTrain/size) * size
-	if train > size && len(p) > size && s.sendsSegments() { // never for a single datagram
-		s.dgrams.segment = size
-		n, err := s.sendLocked(p[:min(train, len(p))], flags, until, to)
-		s.dgrams.segment = 0
-		if err == nil || !refusesSegments(err) {
+	most := min(maxSegments, maxSegmentBytes/size) * size
+	if most > size && len(p) > size && s.supportsGSO() { // never for a single datagram
+		s.dgrams.segmentSize = size
+		n, err := s.sendLocked(p[:min(most, len(p))], flags, until, to)
+		s.dgrams.segmentSize = 0
+		if err == nil || !isGSORefusal(err) {
 			return n, err
 		}
-		s.dgrams.segmentation = segmentsRefused
+		s.dgrams.gso = gsoRefused
 	}
 	return s.sendLocked(p[:min(size, len(p))], flags, until, to)
 }
 
-// refusesSegments reports whether an error of a train may come of its being one:
+// isGSORefusal reports whether UDP_SEGMENT may be the reason of an error:
 //
-//   - EIO: the network device computes no checksums, or the route is of IPsec
-//   - EMSGSIZE, and EINVAL before Linux 6.14: a datagram does not fit into the MTU. Alone it
-//     is fragmented, or is refused by an error of its own.
+//   - EIO: the network device does not compute checksums, or the route uses IPsec
+//   - EMSGSIZE, or in older kernels EINVAL: a segment is longer than the MTU. Sent alone, the
+//     datagram is fragmented or gets an error of its own.
 //   - EPERM, ENOSYS: sendmsg(2) is refused
-func refusesSegments(err error) bool {
+func isGSORefusal(err error) bool {
 	for _, errno := range [...]unix.Errno{unix.EIO, unix.EMSGSIZE, unix.EINVAL, unix.EPERM, unix.ENOSYS} {
 		if errors.Is(err, errno) {
 			return true
@@ -157,9 +157,9 @@ func refusesSegments(err error) bool {
 	return false
 }
 
-// Buffered reports whether a datagram that came with others is still to be received, and no
-// poll tells of it.
+// Buffered reports whether the socket holds datagrams that the kernel delivered coalesced with
+// another one: poll(2) does not report them.
 func (s *Socket) Buffered() bool {
-	t := s.dgrams.train
-	return t != nil && t.left.Load() > 0
+	g := s.dgrams.gro
+	return g != nil && g.left.Load() > 0
 }

@@ -37,17 +37,18 @@ func (b *Batch) Free() {
 	batches.Put(b)
 }
 
-// MaxBatch is how many datagrams a call of RecvBatch takes at most; 1 is that it is not of use.
+// MaxBatch is the largest batch for RecvBatch or SendBatch. It is 1 where the system refuses
+// batches.
 func (l *IOLock) MaxBatch() int {
 	d := &l.s.dgrams
-	if l.d == &l.s.rd && d.noRecvBatch && d.train == nil || l.d == &l.s.wr && d.noSendBatch {
+	if l.d == &l.s.rd && d.noRecvBatch && d.gro == nil || l.d == &l.s.wr && d.noSendBatch {
 		return 1
 	}
 	return maxBatch
 }
 
-// Add adds a datagram to send to an address or, if it is zero, to the peer; or the room for
-// one to receive.
+// Add adds a datagram to send to an address or, if it is zero, to the peer. To receive, p is
+// the buffer for a datagram.
 func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
 	n, m := &b.names[b.len], &b.msgs[b.len]
 	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
@@ -75,8 +76,8 @@ func (b *Batch) bytes(i int) []byte {
 
 // sysRecvBatch wraps recvmmsg(2). It never sleeps.
 func (s *Socket) sysRecvBatch(b *Batch) (int, unix.Errno) {
-	if s.dgrams.train != nil {
-		return s.recvBatchOfTrains(b)
+	if s.dgrams.gro != nil {
+		return s.recvBatchGRO(b)
 	}
 	for i := range b.len {
 		h := &b.msgs[i].hdr
@@ -95,9 +96,9 @@ func (s *Socket) sysRecvBatch(b *Batch) (int, unix.Errno) {
 	return n, 0
 }
 
-func (s *Socket) recvBatchOfTrains(b *Batch) (int, unix.Errno) {
+func (s *Socket) recvBatchGRO(b *Batch) (int, unix.Errno) {
 	for i := range b.len {
-		n, errno := s.sysRecvOfTrain(b.bytes(i), unix.MSG_DONTWAIT, false, &b.names[i])
+		n, errno := s.recvGRO(b.bytes(i), unix.MSG_DONTWAIT, false, &b.names[i])
 		if errno != 0 && (i == 0 || errno != unix.EAGAIN) {
 			return i, errno
 		}
@@ -123,18 +124,18 @@ func (s *Socket) sysSendBatch(b *Batch) (int, unix.Errno) {
 	return int(r), 0
 }
 
-// sendsSegments asks the kernel once whether it has UDP_SEGMENT (Linux 4.18): one that has not
-// takes no notice of the control message and sends all as one datagram.
-func (s *Socket) sendsSegments() bool {
-	if s.dgrams.segmentation == segmentsUnknown {
-		s.dgrams.segmentation = segmentsRefused
+// supportsGSO asks the kernel once whether it has UDP_SEGMENT (Linux 4.18). A kernel without it
+// ignores the control message and sends everything as one datagram.
+func (s *Socket) supportsGSO() bool {
+	if s.dgrams.gso == gsoUnknown {
+		s.dgrams.gso = gsoRefused
 		if s.domain != unix.AF_UNIX {
 			if _, err := unix.GetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil {
-				s.dgrams.segmentation = segmentsWork
+				s.dgrams.gso = gsoSupported
 			}
 		}
 	}
-	return s.dgrams.segmentation == segmentsWork
+	return s.dgrams.gso == gsoSupported
 }
 
 // sysSendSegments wraps sendmsg(2) with UDP_SEGMENT: p is sent as datagrams of that size.
@@ -146,7 +147,7 @@ func (s *Socket) sysSendSegments(p []byte, flags int, to *rawSockaddr) (int, uni
 	}
 	control.Level, control.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 	control.SetLen(unix.CmsgLen(2))
-	control.size = uint16(s.dgrams.segment)
+	control.size = uint16(s.dgrams.segmentSize)
 	buf := unix.Iovec{Base: unsafe.SliceData(p)}
 	buf.SetLen(len(p))
 	hdr := unix.Msghdr{Iov: &buf, Control: (*byte)(unsafe.Pointer(&control))}
@@ -167,15 +168,15 @@ func (s *Socket) sysSendSegments(p []byte, flags int, to *rawSockaddr) (int, uni
 	return int(r), 0
 }
 
-// A receivedTrain is a number of datagrams of one sender that the kernel has joined into one
-// receive (UDP_GRO, udp(7)), less those that were received already. All have the same size
-// but the last, which may be shorter. It belongs to the caller that holds the I/O lock for receiving.
-type receivedTrain struct {
+// A groBuffer holds datagrams that the kernel delivered coalesced (UDP_GRO, udp(7)) and that
+// the caller has not received yet. They have one sender and the same size, but for the last,
+// which may be shorter. The I/O lock for receiving guards it.
+type groBuffer struct {
 	buf  [maxDatagram]byte
-	rest []byte // of buf
+	rest []byte // the part of buf that is not received yet
 	size int    // of a datagram
 	from rawSockaddr
-	left atomic.Int32 // datagrams in rest, which may be empty; others look at it
+	left atomic.Int32 // datagrams in rest, empty ones included; Buffered reads it without the lock
 
 	hdr     unix.Msghdr
 	iov     unix.Iovec
@@ -187,45 +188,45 @@ const (
 	maxControl  = 512 // bytes: Options.Control may have asked for more than the size
 )
 
-// JoinDatagrams has the kernel join datagrams into trains, where it can (Linux 5.0). It is for
-// before the socket is used.
-func (s *Socket) JoinDatagrams() {
+// SetGRO has the kernel coalesce datagrams, if it supports that (Linux 5.0). Call it before the
+// socket is used.
+func (s *Socket) SetGRO() {
 	if s.SetInt(unix.SOL_UDP, unix.UDP_GRO, 1) == nil {
-		s.dgrams.train = new(receivedTrain)
+		s.dgrams.gro = new(groBuffer)
 	}
 }
 
-// sysRecvOfTrain is sysRecv on a socket that receives trains: it gives one datagram.
-func (s *Socket) sysRecvOfTrain(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	t := s.dgrams.train
-	if t.left.Load() == 0 {
-		if errno := s.sysRecvTrain(waitInKernel); errno != 0 {
+// recvGRO is sysRecv for a socket with UDP_GRO. It receives one datagram.
+func (s *Socket) recvGRO(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
+	g := s.dgrams.gro
+	if g.left.Load() == 0 {
+		if errno := s.sysRecvGRO(waitInKernel); errno != 0 {
 			return 0, errno
 		}
 	}
-	datagram := t.rest[:min(t.size, len(t.rest))]
+	datagram := g.rest[:min(g.size, len(g.rest))]
 	copy(p, datagram)
 	if from != nil {
-		*from = t.from
+		*from = g.from
 	}
 	if flags&unix.MSG_PEEK == 0 {
-		t.rest = t.rest[len(datagram):]
-		t.left.Add(-1)
+		g.rest = g.rest[len(datagram):]
+		g.left.Add(-1)
 	}
 	return len(datagram), 0
 }
 
-// sysRecvTrain wraps recvmsg(2). It sleeps as sysRecv does.
-func (s *Socket) sysRecvTrain(waitInKernel bool) unix.Errno {
-	t := s.dgrams.train
-	t.iov.Base = &t.buf[0]
-	t.iov.SetLen(len(t.buf))
-	t.hdr = unix.Msghdr{
-		Name: (*byte)(unsafe.Pointer(&t.from.raw)), Namelen: unix.SizeofSockaddrAny,
-		Iov: &t.iov, Control: (*byte)(unsafe.Pointer(&t.control)),
+// sysRecvGRO wraps recvmsg(2), into the groBuffer. It waits as sysRecv does.
+func (s *Socket) sysRecvGRO(waitInKernel bool) unix.Errno {
+	g := s.dgrams.gro
+	g.iov.Base = &g.buf[0]
+	g.iov.SetLen(len(g.buf))
+	g.hdr = unix.Msghdr{
+		Name: (*byte)(unsafe.Pointer(&g.from.raw)), Namelen: unix.SizeofSockaddrAny,
+		Iov: &g.iov, Control: (*byte)(unsafe.Pointer(&g.control)),
 	}
-	t.hdr.SetIovlen(1)
-	t.hdr.SetControllen(maxControl)
+	g.hdr.SetIovlen(1)
+	g.hdr.SetControllen(maxControl)
 	var n int
 	var errno unix.Errno
 	if waitInKernel {
@@ -233,24 +234,24 @@ func (s *Socket) sysRecvTrain(waitInKernel bool) unix.Errno {
 		if s.life.isOver() || s.polled.Load() {
 			return unix.EINTR
 		}
-		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&t.hdr), 0, 0, nil, nil)
+		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&g.hdr), 0, 0, nil, nil)
 	} else {
-		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&t.hdr)), unix.MSG_DONTWAIT)
+		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&g.hdr)), unix.MSG_DONTWAIT)
 		n, errno = int(r), e
 	}
 	if errno != 0 {
 		return errno
 	}
-	t.from.len = t.hdr.Namelen
-	t.rest, t.size = t.buf[:n], t.segmentSize(n)
-	t.left.Store(int32(max(1, (n+t.size-1)/max(t.size, 1))))
-	raceAfterRecv(t.rest)
+	g.from.len = g.hdr.Namelen
+	g.rest, g.size = g.buf[:n], g.segmentSize(n)
+	g.left.Store(int32(max(1, (n+g.size-1)/max(g.size, 1))))
+	raceAfterRecv(g.rest)
 	return 0
 }
 
-// segmentSize is the size of a datagram of a train of n bytes: n for a datagram that came alone.
-func (t *receivedTrain) segmentSize(n int) int {
-	control := unsafe.Slice((*byte)(unsafe.Pointer(&t.control)), maxControl)[:t.hdr.Controllen]
+// segmentSize is the size of each of the datagrams in n bytes received: n if it was only one.
+func (g *groBuffer) segmentSize(n int) int {
+	control := unsafe.Slice((*byte)(unsafe.Pointer(&g.control)), maxControl)[:g.hdr.Controllen]
 	for len(control) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
 		if err != nil {
@@ -266,9 +267,9 @@ func (t *receivedTrain) segmentSize(n int) int {
 	return n
 }
 
-// forgetTrain drops the datagrams of a train that are still to be received.
-func (s *Socket) forgetTrain() {
-	if t := s.dgrams.train; t != nil {
-		t.left.Store(0)
+// discardGRO drops the datagrams that Buffered reports.
+func (s *Socket) discardGRO() {
+	if g := s.dgrams.gro; g != nil {
+		g.left.Store(0)
 	}
 }

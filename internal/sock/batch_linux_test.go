@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What was refused once is not tried again: each try would copy all of a train for nothing.
-func TestSendSegments_RefusedOnceAreNotTriedAgain(t *testing.T) {
+// Each further try would copy all segments in vain.
+func TestSendSegments_RefusedSegmentationIsNotTriedAgain(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
@@ -22,7 +22,7 @@ func TestSendSegments_RefusedOnceAreNotTriedAgain(t *testing.T) {
 		n, err := l.SendSegments([]byte("aabbc"), 2, 0, to)
 		require.NoError(t, err)
 		require.Equal(t, 5, n)
-		require.Equal(t, segmentsRefused, s.dgrams.segmentation)
+		require.Equal(t, gsoRefused, s.dgrams.gso)
 		l.Unlock()
 		buf := make([]byte, 10)
 		for _, want := range []string{"aa", "bb", "c"} {
@@ -33,12 +33,12 @@ func TestSendSegments_RefusedOnceAreNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A datagram that others came with is there for who looks.
-func TestProbe_SeesDatagramsOfATrain(t *testing.T) {
+// Probe reports datagrams that the kernel delivered with another one.
+func TestProbe_ReportsCoalescedDatagrams(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
-	s.JoinDatagrams()
+	s.SetGRO()
 	require.NoError(t, s.Bind(Addr{IP: netip.MustParseAddrPort("127.0.0.1:0")}, nil))
 	l, err := s.LockSend(0, -1)
 	require.NoError(t, err)

@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Batch is for Linux. Elsewhere each datagram takes a system call of its own, and nobody
-// adds to a batch: see MaxBatch.
+// A Batch is for Linux. Elsewhere each datagram takes a system call of its own; see MaxBatch.
 type Batch struct{}
 
 // NewBatch is for Linux.
@@ -18,7 +17,7 @@ func NewBatch() *Batch { return nil }
 // Free is for Linux.
 func (*Batch) Free() {}
 
-// MaxBatch is 1: batches are not of use.
+// MaxBatch is 1: this system has no batches.
 func (*IOLock) MaxBatch() int { return 1 }
 
 // Add is for Linux.
@@ -31,11 +30,11 @@ func (*Socket) sysRecvBatch(*Batch) (int, unix.Errno) { return 0, unix.EAGAIN }
 
 func (*Socket) sysSendBatch(*Batch) (int, unix.Errno) { return 0, unix.EAGAIN }
 
-func (*Socket) sendsSegments() bool { return false }
+func (*Socket) supportsGSO() bool { return false }
 
-// JoinDatagrams is for Linux.
-func (*Socket) JoinDatagrams() {}
+// SetGRO is for Linux.
+func (*Socket) SetGRO() {}
 
-type receivedTrain struct{ left atomic.Int32 }
+type groBuffer struct{ left atomic.Int32 }
 
-func (*Socket) forgetTrain() {}
+func (*Socket) discardGRO() {}

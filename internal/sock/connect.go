@@ -396,7 +396,7 @@ func (s *Socket) DiscardQueued() {
 		return
 	}
 	for range room/least + 1 {
-		s.forgetTrain() // one takes the place of one datagram in the queue
+		s.discardGRO() // the kernel queues coalesced datagrams as one
 		if _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno != 0 && errno != unix.EINTR {
 			return
 		}

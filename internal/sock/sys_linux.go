@@ -34,8 +34,8 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 // more than p holds. It sleeps only if wait is true, and then returns EINTR for a reason
 // not to sleep there.
 func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (n int, errno unix.Errno) {
-	if s.dgrams.train != nil {
-		return s.sysRecvOfTrain(p, flags, waitInKernel, from)
+	if s.dgrams.gro != nil {
+		return s.recvGRO(p, flags, waitInKernel, from)
 	}
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
@@ -71,7 +71,7 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 
 // sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
 func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
-	if s.dgrams.segment > 0 {
+	if s.dgrams.segmentSize > 0 {
 		return s.sysSendSegments(p, flags, to)
 	}
 	flags |= unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
