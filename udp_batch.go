@@ -34,8 +34,8 @@ type Datagram struct {
 // receives one datagram.
 //
 // RecvBatch may return a count and an error: the error arrived after those datagrams. A
-// datagram that is longer than its Buf is cut, and the error is a *TruncatedError about the
-// first that was cut; Size tells of each.
+// datagram that is longer than its Buf is truncated, and the error is a *TruncatedError about the
+// first of those; Size tells of each.
 //
 // The flags are DontWait and Peek. With Peek, RecvBatch receives only the first datagram.
 // WaitAll has no effect. RecvBatch allocates nothing but UnixName. On a stream it fails with
@@ -166,7 +166,7 @@ func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	var err error
 	if c.typ.isStream() {
 		err = os.NewSyscallError(call, unix.EOPNOTSUPP)
-	} else if err = c.bindToBeAnswered(); err == nil {
+	} else if err = c.ensureNamed(); err == nil {
 		c.note.sends()
 		lock, err = c.sock.LockSend(int(flags), c.limits.send)
 	}
@@ -231,7 +231,7 @@ func (c *Client) receiver(ap netip.AddrPort, unixName string) (sock.Addr, error)
 	case isConnected:
 		return sock.Addr{}, net.ErrWriteToConnected
 	case unixName == "":
-		return sock.Addr{IP: unmap(ap)}, checkZone(ap.Addr())
+		return sock.Addr{IP: unmapped(ap)}, checkZone(ap.Addr())
 	case c.typ != UnixDgram || ap.IsValid():
 		return sock.Addr{}, &net.AddrError{Err: "a Datagram has Addr on udp, UnixName on unixgram, and not both", Addr: unixName}
 	}

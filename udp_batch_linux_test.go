@@ -261,7 +261,7 @@ func TestSendSegments_LongerThanTheMTUArrive(t *testing.T) {
 				_, err = c.SendSegments(p, size, 0)
 				require.NoError(t, err)
 				buf := make([]byte, 2000)
-				require.NoError(t, peer.SetReadDeadline(time.Now().Add(enough)))
+				require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
 				for want := range slices.Chunk(p, size) {
 					n, from, err := peer.ReadFrom(buf)
 					require.NoError(t, err)

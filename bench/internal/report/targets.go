@@ -54,9 +54,24 @@ func (v *view) targets() (all []target) {
 		{"send, 1200 B", "client, segments", 5},
 		{"send and receive, 1200 B", "client, segments and GRO", 8},
 	} {
-		c := v.at[[2]string{"i", t.name}]
+		c := v.at[[2]string{"l", t.name}]
 		if of, beside := c.peer(t.peer), c.peer("net"); of != nil && beside != nil {
 			atLeast(t.name+": CPU time of net by that of "+t.peer, t.need, ratio(beside, of, cpu))
+		}
+	}
+	for _, c := range v.cases {
+		switch c.group {
+		case "i", "j":
+			// The first peer is package net's.
+			for _, of := range c.peers[1:] {
+				atLeast(fmt.Sprintf("%s, %s: throughput by that of net", c.name, of.name), 0.95, ratio(of, c.peers[0], rate))
+				atMost(fmt.Sprintf("%s, %s: p99 by that of net", c.name, of.name), 1.2,
+					float64(of.percentile(99))/float64(c.peers[0].percentile(99)))
+			}
+		case "k":
+			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > runtime.NumCPU() {
+				atLeast(c.name+": computing kept", 0.9, ratio(of, alone, computed))
+			}
 		}
 	}
 	if of := one.peer("client"); of != nil && of.calls != nil {
