@@ -61,7 +61,7 @@ func document(
 	c *client.Client, conn net.Conn, pool *client.Pool, dialer *client.Dialer, err error,
 	ctx context.Context, address, network string, opts *client.Options, timeout time.Duration,
 	p []byte, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
-	read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
+	ds []client.Datagram, read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
 ) error {
 	%s
 	return nil // here the code is checked
