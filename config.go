@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/blocksock/client/internal/frame"
+	"github.com/blocksock/client/internal/proxy"
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
 )
@@ -18,18 +20,18 @@ import (
 type dialConfig struct {
 	opts  *Options
 	net   network
-	local *sock.Addr // nil: the system's choice
-	via   *via       // nil: no proxy
-	tls   *security  // nil: no TLS
+	local *sock.Addr    // nil: the system's choice
+	proxy *proxy.Config // nil: no proxy
+	tls   *tlsConfig    // nil: no TLS
 
-	packets *packets // nil: no framing
+	frames *frame.Buffer // nil: no framing
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its
 // value cannot be used.
 func (o *Options) dialConfig(n network) (*dialConfig, error) {
 	if o.TLS != nil && !n.isStream() {
-		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name}
+		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name + ": for udp use dtls.Dial of github.com/blocksock/client/dtls"}
 	}
 	err := o.checkValues()
 	if err == nil {
@@ -39,10 +41,10 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		return nil, err
 	}
 	d := &dialConfig{opts: o, net: n}
-	if d.via, err = o.proxy(n); err != nil {
+	if d.proxy, err = o.proxyConfig(n); err != nil {
 		return nil, err
 	}
-	if d.via != nil {
+	if d.proxy != nil {
 		n = networks["tcp"] // LocalAddr is for the connection to the proxy
 	}
 	if o.LocalAddr != "" {
@@ -52,11 +54,11 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		}
 		d.local = &local
 	}
-	if d.packets, err = o.packets(n.name); err != nil {
+	if d.frames, err = o.frames(n.name); err != nil {
 		return nil, err
 	}
 	if o.TLS != nil {
-		d.tls, err = o.TLS.security()
+		d.tls, err = o.TLS.load()
 	}
 	return d, err
 }

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -41,11 +42,11 @@ func TestRedisPipelineIsReadLineByLine(t *testing.T) {
 }
 
 // postgresMessages are a type in one byte and a length that counts itself.
-var postgresMessages = client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1}
+var postgresMessages = client.LengthPrefix{Encoding: 'N', Offset: 1, BodyOffset: 1}
 
 func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
-	server, err := daemon.Postgres()
-	s := daemon.Serve(t, server, err)
+	server, err := testserver.Postgres()
+	s := testserver.Serve(t, server, err)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})
 	startup := []byte("\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00")
 	sends(t, c, append(binary.BigEndian.AppendUint32(nil, uint32(4+len(startup))), startup...)) // the one without a type
@@ -97,14 +98,14 @@ func untilReady(t *testing.T, c *client.Client, each func(m []byte)) (kinds []by
 	return kinds
 }
 
-func startMosquitto(t *testing.T) *daemon.Server {
+func startMosquitto(t *testing.T) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "mosquitto", "mosquitto") //nolint:misspell // its name
 	config := filepath.Join(t.TempDir(), "config")
 	return startServer(t, path, func(port string) []string {
 		require.NoError(t, os.WriteFile(config, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\nuser root\n"), 0o600))
 		return []string{"-c", config}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		c, err := client.Dial("tcp", s.Addr, &client.Options{Framing: mqttPackets})
 		if err != nil {
 			return err
@@ -168,4 +169,19 @@ func TestMQTTsVariableLengthIsReadByAFunction(t *testing.T) {
 	require.NoError(t, err)
 	wantPacket(t, c, "\xd0\x00")
 	receivesNoMore(t, c)
+}
+
+// varint is the length of MQTT: seven bits to each byte after the first.
+func varint(p []byte) (int, error) {
+	n := 0
+	for i := 1; i < len(p); i++ {
+		n |= int(p[i]&0x7f) << (7 * (i - 1))
+		switch {
+		case p[i]&0x80 == 0:
+			return 1 + i + n, nil
+		case i == 4:
+			return 0, errors.New("a length of more than four bytes")
+		}
+	}
+	return 0, nil
 }

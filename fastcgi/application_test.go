@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 )
 
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		_ = parallel.Value.Set("8")
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }
 
 // An appRequest is a request that a test application has received.

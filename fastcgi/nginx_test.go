@@ -7,19 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 )
 
 // startNginx starts nginx with persistent connections to the same php-fpm. Its behaviour
 // is the reference.
 func startNginx(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
 	t.Helper()
-	path, err := daemon.Find("nginx", "nginx-light")
-	var s *daemon.Server
+	path, err := testserver.Find("nginx", "nginx-light")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path: path,
-			Prepare: func(s *daemon.Server) error {
+			Prepare: func(s *testserver.Server) error {
 				if len(locations) == 0 {
 					locations = []string{"location / { fastcgi_pass php; }"}
 				}
@@ -55,16 +55,16 @@ http {
 `), 0o600)
 			},
 			// Without a master process, the server stops when it is killed.
-			Args: func(s *daemon.Server) []string {
+			Args: func(s *testserver.Server) []string {
 				return []string{"-p", s.Dir, "-e", "stderr", "-c", filepath.Join(s.Dir, "conf")}
 			},
-			Ready: func(s *daemon.Server) error {
+			Ready: func(s *testserver.Server) error {
 				if _, err := os.Stat(filepath.Join(s.Dir, "pid")); err != nil {
 					return errors.New("it does not run yet")
 				}
-				return daemon.Answers("tcp", s.Addr, "", "")
+				return testserver.Answers("tcp", s.Addr, "", "")
 			},
 		})
 	}
-	return "http://" + daemon.Serve(t, s, err).Addr
+	return "http://" + testserver.Serve(t, s, err).Addr
 }

@@ -13,11 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) { testleak.Main(m) }
 
 // eachSite runs f with the demo site of php-fpm and with that of the embedded application.
 func eachSite(t *testing.T, f func(t *testing.T, url string)) {
