@@ -45,6 +45,9 @@ func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
+	if t != t.Round(0) { // it has a monotonic reading, as epoch does
+		return Instant(1).Add(t.Sub(epoch))
+	}
 	left := time.Until(t) // before Now, so that the result may be late but not early
 	if left <= 0 {
 		return 1
@@ -64,9 +67,17 @@ func (i Instant) Add(d time.Duration) Instant {
 // Left is the time until i: forever for Never, zero or negative once i is over.
 func (i Instant) Left() time.Duration {
 	if i == Never || i == Uninterruptible {
+		return forever // without reading the clock
+	}
+	return i.LeftAt(Now())
+}
+
+// LeftAt is Left for a caller that has read the clock already: the time from now to i.
+func (i Instant) LeftAt(now Instant) time.Duration {
+	if i == Never || i == Uninterruptible {
 		return forever
 	}
-	return time.Duration(i - Now())
+	return time.Duration(i - now)
 }
 
 // Timeout is the time until i as In takes it: negative for Never only.

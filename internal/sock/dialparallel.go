@@ -241,14 +241,14 @@ func (p *parallelDial) wait() error {
 // pollWait polls on the thread if the call may hold it. Otherwise a single attempt parks.
 // Several attempts are polled once after an interval, and the caller calls again.
 func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
-	everybody.enter()
+	waits.enter()
 	if mayHoldThread() {
-		defer everybody.leave()
+		defer waits.leave()
 		_, errno := sleepPoll(fds, d)
 		return errno
 	}
-	everybody.leave()
-	n, errno := sleepPoll(fds, 0)
+	waits.leave()
+	n, errno := pollNow(fds)
 	if n != 0 || errno != 0 {
 		return errno
 	}

@@ -23,15 +23,13 @@ type direction struct {
 	threadWaker  threadWaker // recvfrom(2)
 	netpollWaker atomic.Pointer[netpollWaker]
 
-	// Protected by the lock. See yields.
-	idleInARow   int // yields in a row in which others ran for nothing
-	sleepsAtOnce int // sleeps to come without a yield before them
+	// Protected by the I/O lock.
+	period     uint32 // the last one of waitPolicy's in which it waited
+	parkedLast bool   // the last receive was there only after a wait
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
 }
-
-type side = direction // for crowd.go, until it says direction
 
 func (d *direction) init() { d.ioLock = make(chan struct{}, 1) }
 

@@ -80,7 +80,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		events = unix.POLLPRI
 	}
 	var retry backoff
-	got := 0
+	got, looked := 0, false
 	for {
 		if s.life.isOver() {
 			return got, s.closedErr()
@@ -99,7 +99,14 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 				return got, s.eofErr(got)
 			}
 		}
-		n, errno := s.recvOnce(room, flags, until, waitInKernel, from)
+		if !looked && !outOfBand && state&prepareRecvStates == 0 && s.parksFirst(flags, until) {
+			looked = true
+			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
+				return got, err
+			}
+		}
+		n, errno := s.recvOnce(room, flags, waitInKernel, from)
+		looked = true
 		waited := waitInKernel
 		waitInKernel = false // the rest of the limit is waited for in ppoll(2)
 		if s.icmp && errno != 0 && errno != unix.EINTR {
@@ -119,6 +126,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0 && !outOfBand:
 			return got, s.eofErr(got)
 		case errno == unix.EAGAIN:
+			s.rd.parkedLast = true
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
@@ -138,42 +146,30 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 				return got, os.ErrDeadlineExceeded
 			}
 			waitInKernel = waited && s.fitsKernelWait(until) // a part may have come without waiting
-			retry = 0
+			retry, looked = 0, false
 		}
 	}
 }
 
+// parksFirst reports whether a receive waits before it tries: it will park, and as the
+// receive before it had to wait, recvfrom(2) would return EAGAIN. A call with a short
+// limit tries first, because waiting could use up the limit.
+func (s *Socket) parksFirst(flags int, until Instant) bool {
+	const shortLimit = 10 * time.Millisecond
+	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
+		return false
+	}
+	now := Now()
+	return s.parks(&s.rd, now) && s.rd.limit(until).LeftAt(now) > shortLimit
+}
+
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
-// true. While more goroutines wait than there are processors, it tries without waiting
-// first, and yields before it waits. EAGAIN means that the call continues in ppoll(2).
-func (s *Socket) recvOnce(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	if flags&unix.MSG_DONTWAIT != 0 {
-		return s.sysRecv(p, flags, false, from)
-	}
-	everybody.enter()
-	defer everybody.leave()
-	waitInKernel = waitInKernel && mayHoldThread()
-	if !everybody.isHere() {
-		return s.sysRecv(p, flags, waitInKernel, from)
-	}
-	if s.inARow >= mostInARow {
-		s.inARow = 0
-		s.shares()
-	}
-	for spent := (turns{}); ; {
-		n, errno := s.sysRecv(p, flags, false, from)
-		if errno != unix.EAGAIN {
-			s.inARow++
-			return n, errno
-		}
-		s.inARow = 0
-		switch {
-		case !waitInKernel || !s.fitsKernelWait(until):
-			return 0, errno
-		case !s.rd.yields(&spent):
-			return s.sysRecv(p, flags, true, from)
-		}
-	}
+// true. EAGAIN means that the call has to wait in waitReady.
+func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
+	waits.enter()
+	defer waits.leave()
+	waitInKernel = waitInKernel && !s.parks(&s.rd, Now()) && mayHoldThread()
+	return s.sysRecv(p, flags, waitInKernel, from)
 }
 
 // recvErr is the error of a receive. It records an error that ended the stream.
@@ -223,7 +219,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 			}
 			ended = ended || len(room) < len(p)
 		}
-		n, errno := s.recvOnce(room, flags, until, waitInKernel, nil)
+		n, errno := s.recvOnce(room, flags, waitInKernel, nil)
 		waitInKernel = false
 		switch {
 		case errno == unix.EINTR:

@@ -39,6 +39,9 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 	waited, err := s.lock(l.d, l.until)
 	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
 	// ICMP error that a send was told of does not end recvfrom(2).
+	if err == nil && s.asConn.Load() {
+		s.asConn.Store(false)
+	}
 	l.waitInKernel = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return l, err
 }
@@ -46,6 +49,9 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 // LockRead takes the receive lock with the only limit of Read, the deadline.
 func (s *Socket) LockRead() (IOLock, error) {
 	_, err := s.lock(&s.rd, Never)
+	if err == nil && !s.asConn.Load() {
+		s.asConn.Store(true)
+	}
 	return IOLock{s: s, d: &s.rd}, err
 }
 

@@ -24,5 +24,5 @@ func SetMaxThreads(n int) (previous int) {
 }
 
 // mayHoldThread reports whether a waiting call may hold its thread. The call is already
-// counted as waiting, so no more than maxThreads calls hold one.
-func mayHoldThread() bool { return everybody.waiting() <= maxThreads.Load() }
+// counted in waits, so no more than maxThreads calls hold one.
+func mayHoldThread() bool { return waits.onThreads() <= maxThreads.Load() }

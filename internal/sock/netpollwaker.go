@@ -25,15 +25,19 @@ type netpollWaker struct {
 	wakes   atomic.Uint32 // calls of wake
 
 	// Of the parked call.
-	events int16
-	seen   uint32                // wakes at prepare
-	looked bool                  // isDone has polled
-	done   func(fd uintptr) bool // isDone, allocated once
+	armed   Instant // the file's deadline, set when wakes was armedAt
+	armedAt uint32
+	events  int16
+	seen    uint32                // wakes at prepare
+	looked  bool                  // isDone has polled
+	parked  bool                  // the socket was not ready at once
+	done    func(fd uintptr) bool // isDone, allocated once
 }
 
 func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollWaker {
 	k := &netpollWaker{file: file, raw: raw, forRead: forRead}
 	k.done = k.isDone
+	k.armedAt = k.seen - 1
 	return k
 }
 
@@ -57,15 +61,9 @@ func (k *netpollWaker) setDeadline(t time.Time) {
 
 // park waits for events, POLLIN or POLLOUT, for at most d. It reports whether the socket
 // may be ready: false after d and after wake.
-func (k *netpollWaker) park(events int16, d time.Duration) bool {
-	var deadline time.Time
-	if d != forever {
-		deadline = time.Now().Add(d)
-	}
+func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	k.events, k.looked = events, false
-	// This comes before isDone reads wakes. A wake that isDone does not see sets its
-	// deadline later than this one.
-	k.setDeadline(deadline)
+	k.arm(now, d)
 	Parked.Add(1)
 	defer Parked.Add(-1)
 	var err error
@@ -74,7 +72,31 @@ func (k *netpollWaker) park(events int16, d time.Duration) bool {
 	} else {
 		err = k.raw.Write(k.done)
 	}
+	if err != nil {
+		k.armedAt = k.seen - 1 // the file's deadline is over
+	}
 	return err == nil && k.wakes.Load() == k.seen
+}
+
+// arm sets the file's deadline to d from now. An earlier one that is not over stays,
+// because setting a deadline costs as much as a system call. The caller waits again when
+// it comes.
+func (k *netpollWaker) arm(now Instant, d time.Duration) {
+	limit := Never
+	if d != forever {
+		limit = now.Add(d)
+	}
+	if k.armedAt == k.seen && (k.armed == limit || k.armed > now && (limit == Never || k.armed < limit)) {
+		return
+	}
+	var deadline time.Time
+	if limit != Never {
+		deadline = time.Now().Add(d)
+	}
+	// This comes before isDone reads wakes. A wake that isDone does not see sets its
+	// deadline later than this one.
+	k.setDeadline(deadline)
+	k.armed, k.armedAt = limit, k.seen
 }
 
 // isDone is called before the goroutine parks, when the poller has forgotten earlier
@@ -85,8 +107,9 @@ func (k *netpollWaker) isDone(fd uintptr) bool {
 	}
 	k.looked = true
 	fds := [...]unix.PollFd{{Fd: int32(fd), Events: k.events}}
-	n, errno := sleepPoll(fds[:], 0)
-	return n > 0 || errno != 0
+	n, errno := pollNow(fds[:])
+	k.parked = n == 0 && errno == 0
+	return !k.parked
 }
 
 // attachNetpoll creates the socket's netpollWakers and gives its descriptor to an

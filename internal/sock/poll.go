@@ -54,8 +54,8 @@ func (p *Poll) Add(s *Socket, events int16) error {
 // Wait waits until a socket is ready or closed, or until the limit is over, which
 // is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
 func (p *Poll) Wait(until Instant) error {
-	everybody.enter()
-	defer everybody.leave()
+	waits.enter()
+	defer waits.leave()
 	began := Now()
 	for {
 		p.threadWaker.prepare()
@@ -79,9 +79,9 @@ func (p *Poll) Wait(until Instant) error {
 		case left <= 0:
 			return os.ErrDeadlineExceeded
 		case !held:
-			everybody.leave()
+			waits.leave()
 			p.fdWaker.wait(min(left, pollInterval(began)))
-			everybody.enter()
+			waits.enter()
 		}
 	}
 }

@@ -28,6 +28,7 @@ type Socket struct {
 	// polled is true once a deadline was set or the descriptor became non-blocking for
 	// good. From then on no call waits inside recvfrom(2).
 	polled     atomic.Bool
+	asConn     atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
 	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
 
 	upgraded atomic.Bool // set for good by Upgrade
@@ -35,10 +36,6 @@ type Socket struct {
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …
 	unread    atomic.Int64  // bytes still to be received after Shutdown(SHUT_RD)
-
-	// Protected by the receive lock. See recvOnce.
-	inARow     int     // receives that found data at once
-	shareUntil Instant // before which this socket does not yield
 
 	mu          sync.Mutex
 	file        *os.File // owns the descriptor once a call has parked
@@ -226,7 +223,7 @@ func (s *Socket) PeerOpen() bool {
 func (s *Socket) peerOpen() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
-		if _, errno := sleepPoll(fds[:], 0); errno != unix.EINTR {
+		if _, errno := pollNow(fds[:]); errno != unix.EINTR {
 			// Not POLLERR: an error queue with unread entries is no closed peer.
 			return errno == 0 && fds[0].Revents&(pollPeerClosed|unix.POLLHUP|unix.POLLNVAL) == 0
 		}
