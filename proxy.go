@@ -148,14 +148,14 @@ func (o *Options) proxy(n network) (*via, error) {
 }
 
 // dial connects to the proxy and has it connect to where, all before until.
-func (v *via) dial(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func (v *via) dial(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	host, port, err := p.net.proxyTarget(where.address)
 	if err != nil {
 		return nil, where, err
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialWatched(ctx, target{"tcp", v.address}, &toProxy, until)
+	c, _, err := dialDirect(ctx, target{"tcp", v.address}, &toProxy, until)
 	if err != nil {
 		return nil, where, v.failed(err)
 	}
@@ -219,7 +219,7 @@ func (n network) proxyTarget(address string) (host string, port uint16, err erro
 	case ip.Zone() != "":
 		return fail("a zone means nothing to a proxy")
 	}
-	a, err := n.suitable(ip, port)
+	a, err := n.sockAddr(ip, port)
 	return a.IP.Addr().String(), port, err
 }
 

@@ -241,13 +241,11 @@ func (p *parallelDial) wait() error {
 // pollWait polls on the thread if the call may hold it. Otherwise a single attempt parks.
 // Several attempts are polled once after an interval, and the caller calls again.
 func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
-	waits.enter()
-	if mayHoldThread() {
-		defer waits.leave()
+	if waits.takeThread() {
+		defer waits.giveThread()
 		_, errno := sleepPoll(fds, d)
 		return errno
 	}
-	waits.leave()
 	n, errno := pollNow(fds)
 	if n != 0 || errno != 0 {
 		return errno

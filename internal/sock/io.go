@@ -166,10 +166,14 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
 // true. EAGAIN means that the call has to wait in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	waits.enter()
-	defer waits.leave()
-	waitInKernel = waitInKernel && !s.parks(&s.rd, Now()) && mayHoldThread()
-	return s.sysRecv(p, flags, waitInKernel, from)
+	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
+		defer waits.giveThread()
+		return s.sysRecv(p, flags, true, from)
+	}
+	if flags&unix.MSG_DONTWAIT == 0 {
+		waits.count()
+	}
+	return s.sysRecv(p, flags, false, from)
 }
 
 // recvErr is the error of a receive. It records an error that ended the stream.

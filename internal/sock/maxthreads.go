@@ -22,7 +22,3 @@ func SetMaxThreads(n int) (previous int) {
 	}
 	return int(maxThreads.Swap(int64(n)))
 }
-
-// mayHoldThread reports whether a waiting call may hold its thread. The call is already
-// counted in waits, so no more than maxThreads calls hold one.
-func mayHoldThread() bool { return waits.onThreads() <= maxThreads.Load() }

@@ -55,8 +55,6 @@ const longestHold = 500 * time.Millisecond
 func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
 	d.polling.Store(true)
 	defer d.polling.Store(false)
-	waits.enter()
-	defer waits.leave()
 	now := Now()
 	holdEnd := now.Add(longestHold)
 	if fd >= 0 && s.parks(d, now) {
@@ -79,14 +77,14 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 			return nil
 		}
 		nap = min(left, nap)
-		hold := holdEnd.LeftAt(now)
-		if hold <= 0 || !mayHoldThread() {
-			if ready := s.waitParked(d, k, fd, events, now, nap); ready {
-				return nil
-			}
-			continue
+		var ready bool
+		var err error
+		if hold := holdEnd.LeftAt(now); hold > 0 && waits.takeThread() {
+			ready, err = d.waitOnThread(fd, events, min(nap, hold))
+			waits.giveThread()
+		} else {
+			ready = s.waitParked(d, k, fd, events, now, nap)
 		}
-		ready, err := d.waitOnThread(fd, events, min(nap, hold))
 		if ready || err != nil {
 			return err
 		}
@@ -119,8 +117,6 @@ func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (rea
 // waitParked waits without a thread for a time at most, or until it is woken. k is the side's
 // parker, which is ready, or nil.
 func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, nap time.Duration) (ready bool) {
-	waits.leave()
-	defer waits.enter()
 	defer d.fdWaker.drain() // before the next look
 	switch {
 	case fd < 0: // a pause

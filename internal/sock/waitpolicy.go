@@ -57,11 +57,21 @@ const (
 	ioCPU        = 20 * time.Microsecond
 )
 
-// enter counts a call that may hold a thread from here to leave.
-func (w *waitPolicy) enter() { w.word.Add(1) }
-func (w *waitPolicy) leave() { w.word.Add(1<<32 - 1) }
+// takeThread reports whether a call may wait on its thread. If so it is counted until
+// giveThread, so there are never more than maxThreads.
+func (w *waitPolicy) takeThread() bool {
+	if int64(uint32(w.word.Add(1))) <= maxThreads.Load() {
+		return true
+	}
+	w.word.Add(^uint64(0))
+	return false
+}
 
-func (w *waitPolicy) onThreads() int64 { return int64(uint32(w.word.Load())) }
+func (w *waitPolicy) giveThread() { w.word.Add(1<<32 - 1) }
+
+// count counts a call that has not waited on a thread.
+func (w *waitPolicy) count() { w.word.Add(1 << 32) }
+
 func (w *waitPolicy) endCount() uint32 { return uint32(w.word.Load() >> 32) }
 
 func (w *waitPolicy) parks(d *direction, asConn bool, now Instant) bool {

@@ -46,8 +46,7 @@ func TestWaitPolicy_ComputingProcessHoldsThreads(t *testing.T) {
 	var w waitPolicy
 	var d direction
 	parks := func() bool {
-		w.enter()
-		defer w.leave()
+		w.count()
 		return w.parks(&d, true, Now())
 	}
 	require.True(t, parks())
@@ -73,8 +72,7 @@ func TestWaitPolicy_RoundTripsAreNotComputing(t *testing.T) {
 	w.parks(&d, true, now)
 	w.computing.Store(true)
 	for begin := processCPU(); processCPU()-begin < 5*time.Millisecond; { // some 200 ns each
-		w.enter()
-		w.leave()
+		w.count()
 	}
 	require.True(t, w.parks(&d, true, now.Add(samplePeriod)))
 }
