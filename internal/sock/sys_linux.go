@@ -14,8 +14,7 @@ const (
 )
 
 // shortCall is how many bytes a non-blocking call transfers without telling the Go
-// scheduler. Up to this size telling it costs more than the copy. See crowd for when it is
-// told all the same.
+// scheduler. Up to this size telling it costs more than the copy. See tellsScheduler.
 const shortCall = 4 << 10
 
 // sysPeek reports whether a byte is queued, and discards its copy. It is separate from

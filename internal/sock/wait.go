@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A backoff is how long to wait before asking again for what poll(2) cannot tell:
-// that a unix listener's backlog or a datagram peer's queue has room again, or
-// that more bytes are queued than there were. It is also what keeps a thread
-// from spinning on a socket that poll calls ready and that has nothing to give,
-// for which there are many ways: an error queue that is not read (IP_RECVERR,
-// SO_TIMESTAMPING), an urgent byte on a unix stream. The zero pause is the first.
+// A backoff is the time before the next attempt of a call for which poll(2) cannot wait:
+// the backlog of a unix listener or the queue of a datagram's receiver is full, or more
+// bytes have to be queued than there are. It also keeps a thread from spinning on a socket
+// that poll(2) reports as ready although no call succeeds: an error queue with unread
+// entries (IP_RECVERR, SO_TIMESTAMPING), an urgent byte on a unix stream. The zero backoff
+// is the first.
 type backoff time.Duration
 
 const (
@@ -20,18 +20,17 @@ const (
 	maxBackoff = 2 * time.Millisecond
 )
 
-// next gives the pause to make now; each is twice the last, up to the longest.
+// next returns the time to sleep now: twice the last one, from minBackoff to maxBackoff.
 func (p *backoff) next() time.Duration {
 	*p = backoff(min(max(2*time.Duration(*p), minBackoff), maxBackoff))
 	return time.Duration(*p)
 }
 
-// waitReady waits until the socket is ready for events. It returns net.ErrClosed
-// when the socket is closed and os.ErrDeadlineExceeded when until or the side's
-// deadline, whatever it is by then, is over: never before, whoever sends the
-// process signals. The caller has the turn on side d, and resets p when a call
-// has got further: an await after an await that brought nothing begins with a
-// pause.
+// waitReady waits until the socket is ready for events. It returns net.ErrClosed when the
+// socket is closed, and os.ErrDeadlineExceeded when until or the direction's current
+// deadline is over. It never returns that early, whatever signals the process gets. The
+// caller holds the I/O lock of d. It sets p to 0 when it has made progress. Otherwise the
+// next waitReady sleeps for a backoff first.
 func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff) error {
 	if *p != 0 {
 		if err := s.sleepBackoff(d, until, p); err != nil {
@@ -43,15 +42,15 @@ func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff
 	return s.pollWait(d, int32(s.fd), events, until, Never)
 }
 
-// rest makes a pause, which Close and deadlines end as they end a wait.
+// sleepBackoff sleeps for a backoff. Close and deadlines end it as they end waitReady.
 func (s *Socket) sleepBackoff(d *direction, until Instant, p *backoff) error {
-	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) passes over -1
+	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) ignores fd -1
 }
 
-// longestHold is how long a wait holds a thread before it parks.
+// longestHold bounds how long a wait holds a thread before it parks.
 const longestHold = 500 * time.Millisecond
 
-// pollWait waits until fd is ready or end has come; fd may be -1.
+// pollWait waits until fd is ready or end has come. fd -1 is never ready.
 func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
 	d.polling.Store(true)
 	defer d.polling.Store(false)
@@ -72,18 +71,18 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		nap := end.LeftAt(now)
-		if nap <= 0 {
+		timeout := end.LeftAt(now)
+		if timeout <= 0 {
 			return nil
 		}
-		nap = min(left, nap)
+		timeout = min(left, timeout)
 		var ready bool
 		var err error
 		if hold := holdEnd.LeftAt(now); hold > 0 && waits.takeThread() {
-			ready, err = d.waitOnThread(fd, events, min(nap, hold))
+			ready, err = d.waitOnThread(fd, events, min(timeout, hold))
 			waits.giveThread()
 		} else {
-			ready = s.waitParked(d, k, fd, events, now, nap)
+			ready = s.waitParked(d, k, fd, events, now, timeout)
 		}
 		if ready || err != nil {
 			return err
@@ -91,19 +90,18 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	}
 }
 
-// waitOnThread waits on the thread for a time at most, or for the waker.
-func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (ready bool, err error) {
+// waitOnThread waits in ppoll(2) for at most timeout, or until it is woken.
+func (d *direction) waitOnThread(fd int32, events int16, timeout time.Duration) (ready bool, err error) {
 	wake, err := d.fdWaker.pollFD()
 	if err != nil {
-		// No descriptor is left in the process. The socket has its own and can
-		// go on: without a waker, by looking now and then.
-		wake, nap = -1, min(nap, maxBackoff)
+		// The process has no descriptor left. Without a waker, poll at intervals.
+		wake, timeout = -1, min(timeout, maxBackoff)
 	}
 	fds := [...]unix.PollFd{
 		{Fd: fd, Events: events},
 		{Fd: int32(wake), Events: unix.POLLIN},
 	}
-	_, errno := sleepPoll(fds[:], nap)
+	_, errno := sleepPoll(fds[:], timeout)
 	switch {
 	case errno == unix.EINTR:
 	case errno != 0:
@@ -114,26 +112,26 @@ func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (rea
 	return fds[0].Revents != 0, nil
 }
 
-// waitParked waits without a thread for a time at most, or until it is woken. k is the side's
-// parker, which is ready, or nil.
-func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, nap time.Duration) (ready bool) {
-	defer d.fdWaker.drain() // before the next look
+// waitParked waits without a thread for at most timeout, or until it is woken. k is the
+// direction's netpollWaker, which is prepared, or nil.
+func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, timeout time.Duration) (ready bool) {
+	defer d.fdWaker.drain() // before pollWait checks for a reason to return
 	switch {
-	case fd < 0: // a pause
-		d.fdWaker.wait(nap)
+	case fd < 0: // a backoff
+		d.fdWaker.wait(timeout)
 	case events != unix.POLLPRI && k != nil:
-		ready = k.park(events, now, nap)
+		ready = k.park(events, now, timeout)
 		d.parkedLast = k.parked
 		return ready
 	case events != unix.POLLPRI && s.attachNetpoll():
-		// From now on there is one, to be made ready before the next look.
+		// There is a netpollWaker now. pollWait prepares it before it calls again.
 	default:
-		// The poller does not tell of an urgent byte, and there may be no poller.
+		// The poller does not report an urgent byte, or does not take this descriptor.
 		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
 		if n, _ := pollNow(fds[:]); n > 0 {
 			return true
 		}
-		d.fdWaker.wait(min(nap, maxBackoff))
+		d.fdWaker.wait(min(timeout, maxBackoff))
 	}
 	return false
 }
