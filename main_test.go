@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/leak"
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	part, argument, _ := strings.Cut(os.Getenv(helperProcess), " ")
 	switch part {
 	case "":
-		leak.Main(m, func() error {
+		testleak.Main(m, func() error {
 			if n := sock.Finalized.Load(); n != 0 {
 				return fmt.Errorf("%d sockets were closed by the garbage collector", n)
 			}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -28,38 +28,38 @@ import (
 // Debian package.
 func requireProgram(t testing.TB, name, debian string) string {
 	t.Helper()
-	path, err := daemon.Find(name, debian)
-	daemon.Require(t, err)
+	path, err := testserver.Find(name, debian)
+	testserver.Require(t, err)
 	return path
 }
 
 // startServer starts a program on a free port with a directory of its own. It returns when
 // ready returns nil: this server answers, and not another one that took the port first.
 // The end of the test stops it.
-func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *daemon.Server) error) *daemon.Server {
+func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *testserver.Server) error) *testserver.Server {
 	t.Helper()
-	s, err := daemon.Start(daemon.Spec{Path: path, Args: func(s *daemon.Server) []string { return args(s.Port) }, Ready: ready})
-	return daemon.Serve(t, s, err)
+	s, err := testserver.Start(testserver.Spec{Path: path, Args: func(s *testserver.Server) []string { return args(s.Port) }, Ready: ready})
+	return testserver.Serve(t, s, err)
 }
 
 // startRedis starts a redis server on TCP and on a unix socket, and returns its address on
 // each network.
-func startRedis(t *testing.T) (s *daemon.Server, addrs map[string]string) {
+func startRedis(t *testing.T) (s *testserver.Server, addrs map[string]string) {
 	t.Helper()
-	s, err := daemon.Redis()
-	daemon.Serve(t, s, err)
+	s, err := testserver.Redis()
+	testserver.Serve(t, s, err)
 	return s, map[string]string{"tcp": s.Addr, "unix": s.Socket()}
 }
 
 // startMemcached starts a memcached server on TCP and UDP.
-func startMemcached(t *testing.T, settings ...string) *daemon.Server {
+func startMemcached(t *testing.T, settings ...string) *testserver.Server {
 	t.Helper()
-	s, err := daemon.Memcached(settings...)
-	return daemon.Serve(t, s, err)
+	s, err := testserver.Memcached(settings...)
+	return testserver.Serve(t, s, err)
 }
 
 // startDnsmasq starts a DNS server that knows one name.
-func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *daemon.Server {
+func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "dnsmasq", "dnsmasq-base")
 	known := "--address=/" + strings.TrimSuffix(name.String(), ".") + "/" + netip.AddrFrom4(ip).String()
@@ -68,8 +68,8 @@ func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *daemon.Server
 			"--no-daemon", "--log-facility=-", "--conf-file=" + os.DevNull, "--no-resolv", "--no-hosts",
 			"--listen-address=127.0.0.1", "--bind-interfaces", "--port=" + port, known,
 		}
-	}, func(s *daemon.Server) error {
-		return daemon.Answers("udp", s.Addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
+	}, func(s *testserver.Server) error {
+		return testserver.Answers("udp", s.Addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
 	})
 }
 

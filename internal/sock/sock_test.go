@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv("CLIENT_TEST_MAX_THREADS")); err == nil {
 		SetMaxThreads(n)
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }
 
 func TestInstant_ConversionsAndArithmetic(t *testing.T) {
