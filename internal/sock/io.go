@@ -94,7 +94,6 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			}
 		}
 		if !looked && !outOfBand && state&prepareRecvStates == 0 && s.parksFirst(flags, until) {
-			looked = true
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
