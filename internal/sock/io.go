@@ -149,7 +149,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 // limit tries first, because waiting could use up the limit.
 func (s *Socket) parksFirst(flags int, until Instant) bool {
 	const shortLimit = 10 * time.Millisecond
-	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
+	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 || s.Buffered() {
 		return false
 	}
 	now := Now()
