@@ -141,6 +141,10 @@ const (
 	opReadFrom   = "readfrom"
 	opSelect     = "select"
 	opInfo       = "tcpinfo"
+
+	opRecvBatch    = "recvbatch"
+	opSendBatch    = "sendbatch"
+	opSendSegments = "sendsegments"
 )
 
 // An unsentError marks the error of a call of which the kernel accepted nothing.
