@@ -16,16 +16,16 @@ import (
 // a *PacketError, for this and every later call; Recv gives the bytes as they came.
 func (c *Client) RecvPacket() ([]byte, error) {
 	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
-		return nil, c.failed(opRecvPacket, nil, err)
+		return nil, c.opError(opRecvPacket, nil, err)
 	}
 	defer c.lease.decref()
 	if !c.hasFraming() {
-		return nil, c.failed(opRecvPacket, nil, errNoFraming)
+		return nil, c.opError(opRecvPacket, nil, errNoFraming)
 	}
 	p, got, err := c.stream.recvPacket(c.limits.recv)
 	c.lease.recordRecv(got, 1, err, 0)
 	if err != nil {
-		return nil, c.failed(opRecvPacket, nil, err)
+		return nil, c.opError(opRecvPacket, nil, err)
 	}
 	return p, nil
 }
@@ -57,12 +57,12 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 // it is Send.
 func (c *Client) SendPacket(p []byte) (int, error) {
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opSendPacket, nil, 0, err)
+		return 0, c.sendResult(opSendPacket, nil, 0, err)
 	}
 	defer c.lease.decref()
 	if !c.hasFraming() {
-		return 0, c.sentSome(opSendPacket, nil, 0, errNoFraming)
+		return 0, c.sendResult(opSendPacket, nil, 0, errNoFraming)
 	}
 	n, err := c.stream.sendPacket(p, c.limits.send)
-	return n, c.sentSome(opSendPacket, nil, n, err)
+	return n, c.sendResult(opSendPacket, nil, n, err)
 }

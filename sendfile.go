@@ -28,11 +28,11 @@ import (
 // they ask for it with os/signal.
 func (c *Client) SendFile(f *os.File, offset, length int64) (int64, error) {
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opSendFile, nil, 0, err)
+		return 0, c.sendResult(opSendFile, nil, 0, err)
 	}
 	defer c.lease.decref()
 	n, err := c.sendFile(f, offset, length)
-	return n, c.sentSome(opSendFile, nil, int(min(n, 1)), err)
+	return n, c.sendResult(opSendFile, nil, int(min(n, 1)), err)
 }
 
 func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
@@ -148,7 +148,7 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 		return 0, nil //nolint:nilerror // likewise
 	}
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opReadFrom, nil, 0, err)
+		return 0, c.sendResult(opReadFrom, nil, 0, err)
 	}
 	defer c.lease.decref()
 	n, err := c.stream.sendFile(f, offset, length, -1)
@@ -161,7 +161,7 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil // it has become shorter: a copy is of what there is
 	}
-	return n, c.sentSome(opReadFrom, nil, int(min(n, 1)), err)
+	return n, c.sendResult(opReadFrom, nil, int(min(n, 1)), err)
 }
 
 // A FileError is the error of SendFile where it is the file that is at fault.
