@@ -217,7 +217,7 @@ func readAfterEnd(t *testing.T, network string, c *client.Client, peer net.Conn)
 	return int(rest)
 }
 
-// It has to return even while another goroutine has the turn and waits.
+// It has to return even while another goroutine holds the I/O lock and waits.
 func TestDontWait_DoesNotWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
@@ -558,8 +558,8 @@ func TestDeadline_BoundsRecvAndSend(t *testing.T) {
 }
 
 // Two who receive at once must not share the bytes of one exact read, and who
-// waits for the turn has a limit like anybody else.
-// Nor may the limit begin anew when the turn comes: a wait inside the kernel has
+// waits for the I/O lock has a limit too.
+// Nor may the limit begin anew with the lock: a wait inside the kernel has
 // the length that it was set to.
 func TestTimeout_IncludesTheWaitForTheLock(t *testing.T) {
 	const limit = 400 * time.Millisecond
@@ -574,11 +574,11 @@ func TestTimeout_IncludesTheWaitForTheLock(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NoError(t, <-first)
 	require.GreaterOrEqual(t, took, limit)
-	require.Less(t, took, limit*3/2, "the turn came at three quarters of the limit, and another three of the kernel's")
+	require.Less(t, took, limit*3/2, "the lock came at three quarters of the limit, and another three of the kernel's")
 }
 
 // A deadline is everybody's: of who receives, inside recvfrom(2), and of who waits for
-// the turn. What has arrived by then is given with the error, and nothing is lost.
+// the lock. What has arrived by then is given with the error, and nothing is lost.
 func TestTimeout_EndsTheWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup

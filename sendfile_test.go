@@ -88,10 +88,10 @@ func TestSendFile_FileErrors(t *testing.T) {
 		is             error
 		says           string
 	}{
-		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from -1 on, of 100"},
+		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from offset -1, of 100"},
 		"negative length":    {f, 0, -1, fs.ErrInvalid, "not in the file"},
 		"from behind":        {f, 101, 0, fs.ErrInvalid, "not in the file"},
-		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from 50 on, of 100"},
+		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from offset 50, of 100"},
 		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "not in the file"},
 		"from the end":       {f, 100, 0, fs.ErrInvalid, "nothing to send"},
 		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "nothing to send"},

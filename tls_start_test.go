@@ -283,7 +283,7 @@ func TestStartTLS_Refusals(t *testing.T) {
 		go func() { _, err := c.Send(make([]byte, 64<<20), 0); result <- err }()
 		inKernel(t)
 		require.ErrorIs(t, c.StartTLS(background, &client.TLSOptions{ServerName: "x"}), unix.EBUSY)
-		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose turn is free
+		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose lock is free
 		require.ErrorIs(t, err, unix.EAGAIN)
 		_, err = peer.Write([]byte("x"))
 		require.NoError(t, err)
@@ -363,7 +363,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 			defer close(returned)
 			got, err = call(c)
 		}()
-		waitForTurn(t, 1)
+		waitForLock(t, 1)
 		close(m.gate)
 		require.NoError(t, <-started)
 		<-returned
@@ -417,8 +417,8 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 }
 
-// waitForTurn waits until so many goroutines wait for their turn on a client.
-func waitForTurn(t *testing.T, n int) {
+// waitForLock waits until n goroutines wait for the I/O lock of a client.
+func waitForLock(t *testing.T, n int) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {
