@@ -89,12 +89,12 @@ func TestSendFile_FileErrors(t *testing.T) {
 		says           string
 	}{
 		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from offset -1, of 100"},
-		"negative length":    {f, 0, -1, fs.ErrInvalid, "not in the file"},
-		"from behind":        {f, 101, 0, fs.ErrInvalid, "not in the file"},
+		"negative length":    {f, 0, -1, fs.ErrInvalid, "outside of the file"},
+		"from behind":        {f, 101, 0, fs.ErrInvalid, "outside of the file"},
 		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from offset 50, of 100"},
-		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "not in the file"},
-		"from the end":       {f, 100, 0, fs.ErrInvalid, "nothing to send"},
-		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "nothing to send"},
+		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "outside of the file"},
+		"from the end":       {f, 100, 0, fs.ErrInvalid, "the range is empty"},
+		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "the range is empty"},
 		"a directory":        {dir, 0, 0, unix.EISDIR, "is a directory"},
 		"a device":           {null, 0, 0, fs.ErrInvalid, "not a regular file"},
 		"a closed file":      {closed, 0, 0, os.ErrClosed, "closed"},
