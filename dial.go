@@ -230,7 +230,7 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 // is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock == nil || !c.lease.incref() {
-		return c.failed(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
+		return c.opError(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
 	}
 	defer c.lease.decref()
 	var addr net.Addr = unresolvedAddr{c.network, address}
@@ -314,7 +314,7 @@ func (c *Client) recordAddrs() {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()
-	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
+	c.addrs.Store(&addrPair{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
