@@ -209,7 +209,7 @@ var (
 func (c *Client) StartTLS(ctx context.Context, t *TLSOptions) error {
 	err := c.startTLS(ctx, t)
 	if err != nil {
-		err = c.failed(opStartTLS, nil, err)
+		err = c.opError(opStartTLS, nil, err)
 	}
 	c.closeIfHalfSecured(err)
 	return err
@@ -229,7 +229,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case c.sock != nil && !c.typ.isStream():
 		return unix.EOPNOTSUPP
 	case ctx.Err() != nil:
-		return contextual(ctx, sock.ErrStopped)
+		return contextError(ctx, sock.ErrStopped)
 	}
 	if err := c.begin(0, 0, true); err != nil {
 		return err
@@ -247,7 +247,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if sec, err = sec.forHost(c.host); err != nil {
 		return err
 	}
-	rd, wr, err := c.bothTurns(until)
+	rd, wr, err := c.lockBoth(until)
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 
 // secure makes the handshake on a new connection.
 func (c *Client) secure(ctx context.Context, sec *tlsConfig, until sock.Instant) error {
-	rd, wr, err := c.bothTurns(until)
+	rd, wr, err := c.lockBoth(until)
 	if err != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (c *Client) secure(ctx context.Context, sec *tlsConfig, until sock.Instant)
 	return c.handshake(ctx, sec, rd, wr)
 }
 
-func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
+func (c *Client) lockBoth(until sock.Instant) (rd, wr sock.IOLock, err error) {
 	rd, wr, ok := c.sock.TryLockBoth(until)
 	switch {
 	case ok:
@@ -305,8 +305,8 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 		}
 	}()
 	config, verified := sec.forConn()
-	ends := c.ends.Load()
-	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, ends.local, ends.remote, config)
+	addrs := c.addrs.Load()
+	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, addrs.local, addrs.remote, config)
 	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
 		keys.ended.rethrow()
 	}
@@ -317,7 +317,7 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 		err = sock.ErrStopped
 	}
 	if err != nil {
-		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, publicError(noEOF(err)))}
+		return &TLSError{ServerName: config.ServerName, Err: contextError(ctx, publicError(noEOF(err)))}
 	}
 	t.VerifiedChains = verified()
 	c.tls.Store(t)
