@@ -48,8 +48,8 @@ func runCallback(f func()) (o callbackResult) {
 
 func (o callbackResult) returned() bool { return o.panicked == nil && !o.exited }
 
-// repeat panics or exits as the callback did.
-func (o callbackResult) repeat() {
+// rethrow panics or exits as the callback did.
+func (o callbackResult) rethrow() {
 	if o.panicked != nil {
 		panic(o.panicked)
 	}
@@ -73,23 +73,24 @@ func (k *keyLog) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// A lookupCalls keeps the first call of Resolver.Dial in one lookup that did not return.
+// A resolverPanic keeps the first call of Resolver.Dial in one lookup that did not return.
 // Package net makes several calls at a time, each with the lookup's context.
-type lookupCalls struct {
+type resolverPanic struct {
 	ended atomic.Pointer[callbackResult]
 }
 
-type lookupKey struct{}
+type resolverPanicKey struct{}
 
-// watchResolver returns the context for lookups. When they are over repeat closes the
-// socket, if there is one, and panics or exits, if the resolver's Dial did. Package net may
-// have asked again, so there can be a connection all the same.
-func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, repeat func(*sock.Socket)) {
+// guardResolver returns the context for lookups. The caller calls rethrow when they are
+// over: if Resolver.Dial panicked or ended its goroutine, rethrow closes the socket, if
+// there is one, and does the same. There may be a connection in spite of the panic,
+// because package net may have asked again.
+func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rethrow func(*sock.Socket)) {
 	if r == nil || r.Dial == nil {
 		return ctx, func(*sock.Socket) {}
 	}
-	calls := new(lookupCalls)
-	return context.WithValue(ctx, lookupKey{}, calls), func(s *sock.Socket) {
+	calls := new(resolverPanic)
+	return context.WithValue(ctx, resolverPanicKey{}, calls), func(s *sock.Socket) {
 		ended := calls.ended.Load()
 		if ended == nil {
 			return
@@ -97,30 +98,30 @@ func watchResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rep
 		if s != nil {
 			_ = s.Close()
 		}
-		ended.repeat()
+		ended.rethrow()
 	}
 }
 
-// dialWatched is dialDirect with the resolver watched.
-func dialWatched(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
-	ctx, repeat := watchResolver(ctx, p.opts.Resolver)
-	c, addr, err := dialDirect(ctx, where, p, until)
+// dialDirect is dialAddrs with a guarded resolver.
+func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+	ctx, rethrow := guardResolver(ctx, p.opts.Resolver)
+	c, addr, err := dialAddrs(ctx, where, p, until)
 	if c != nil {
-		repeat(c.sock)
+		rethrow(c.sock)
 	} else {
-		repeat(nil)
+		rethrow(nil)
 	}
 	return c, addr, err
 }
 
-// dialResolver calls Resolver.Dial.
-func dialResolver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
+// callResolverDial calls Resolver.Dial.
+func callResolverDial(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
 	ended := runCallback(func() { conn, err = dial(ctx, network, address) })
 	if ended.returned() {
 		return conn, err
 	}
 	// Concurrent lookups of one name share the first one's context. The others get the error.
-	if calls, ok := ctx.Value(lookupKey{}).(*lookupCalls); ok {
+	if calls, ok := ctx.Value(resolverPanicKey{}).(*resolverPanic); ok {
 		calls.ended.CompareAndSwap(nil, &ended)
 	}
 	return nil, errNoReturn

@@ -117,10 +117,10 @@ type Client struct {
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
 
-	kept   *kept // of a client that comes from a pool
-	gate   gate  // shut when it has been given back
-	note   note  // of how it was used
-	old    bool  // the connection was there before the client asked for one
+	kept   *pooledConn // of a client that comes from a pool
+	gate   gate        // shut when it has been given back
+	note   note        // of how it was used
+	old    bool        // the connection was there before the client asked for one
 	reuses int
 }
 
@@ -181,7 +181,7 @@ func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, o
 func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
-	p, err := opts.plan(n)
+	p, err := opts.dialConfig(n)
 	if err == nil && p.proxy != nil {
 		err = &OptionError{Option: "Proxy", Reason: "only Dial can use a proxy"}
 	}
@@ -196,7 +196,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	c := wrap(s, typ, n.name, opts, a)
 	c.security, c.packets = p.tls, p.packets
 	if p.local != nil {
-		if err := c.bindTo(*p.local, bindLate); err != nil {
+		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
 			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
 		}
@@ -213,7 +213,7 @@ func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket,
 	}
 	s, err := sock.Open(typ.domain(), kind, opts.protocol())
 	if err != nil && opts.MPTCP {
-		err = optionFailed("MPTCP", err)
+		err = optionError("MPTCP", err)
 	}
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket,
 			_ = s.Close()
 		}
 	}()
-	if err := opts.prepare(s, typ); err != nil {
+	if err := opts.applyTo(s, typ); err != nil {
 		return nil, err
 	}
 	if opts.Control != nil {
@@ -435,7 +435,7 @@ func (c *Client) Close() error {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
 	if c.kept != nil {
-		return c.closed(c.kept.giveBack(c, false))
+		return c.closed(c.kept.release(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
 	var err error

@@ -11,36 +11,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dial connects to an address and gives a client for it. Networks are "tcp",
-// "tcp4", "tcp6", "udp", "udp4", "udp6", "unix" and "unixgram".
+// Dial connects to an address and returns a client. Networks are "tcp", "tcp4", "tcp6",
+// "udp", "udp4", "udp6", "unix" and "unixgram".
 //
-// For tcp and udp the address is "host:port" as in package net: a name, an IPv4
-// address or an IPv6 address in brackets, or nothing for this machine, and a
-// port, which is a number from 1 to 65535 or the name of a service ("http"). A name is
-// looked up for both families of addresses at once, and tried on all its addresses, in
-// the order and with the staggered starts of RFC 8305; see Options.FallbackDelay. A
-// question that is not answered does not keep Dial from the addresses that are
-// known, unless package net leaves the lookup to the system's library (cgo), of which
-// nothing is known before it ends. For unix and unixgram it is a path, or on Linux "@" and an abstract name.
+// For tcp and udp the address is "host:port", as in package net. The host is a name, an
+// IPv4 address, an IPv6 address in brackets, or empty for this machine. The port is a
+// number from 1 to 65535 or the name of a service ("http"). For unix and unixgram the
+// address is a path, or on Linux "@" and an abstract name.
 //
-// Options.ConnectTimeout bounds all of it, looking the name up included. The
-// error is a *net.OpError: around *os.SyscallError for the kernel's reason,
-// os.ErrDeadlineExceeded, *net.DNSError, *net.AddrError,
-// net.UnknownNetworkError, *OptionError, *ProxyError, *TLSError, or, if several
-// addresses were tried, *DialError.
+// Dial looks a name up for both address families at once and tries all its addresses, in
+// the order and with the staggered starts of RFC 8305; see Options.FallbackDelay. If a
+// query is not answered, Dial goes on with the addresses that it has. It cannot do so if
+// package net uses the system's library (cgo), which returns all addresses at its end.
+//
+// Options.ConnectTimeout bounds the whole call, including name resolution. The error is
+// a *net.OpError. It wraps *os.SyscallError for an error of the kernel,
+// os.ErrDeadlineExceeded, *net.DNSError, *net.AddrError, net.UnknownNetworkError,
+// *OptionError, *ProxyError, *TLSError or, if several addresses were tried, *DialError.
 func Dial(network, address string, opts *Options) (*Client, error) {
 	return DialContext(context.Background(), network, address, opts)
 }
 
-// DialContext is Dial that also ends, at once, when ctx does; the error is then
-// ctx's. Once it has returned, ctx has no effect on the client.
+// DialContext is Dial with a context. When ctx ends, DialContext returns at once with
+// ctx's error. After DialContext has returned, ctx has no effect on the client.
 func DialContext(ctx context.Context, network, address string, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
-	return dialBy(ctx, network, address, opts, deadline(ctx, opts.limits().connect))
+	return dialUntil(ctx, network, address, opts, deadline(ctx, opts.limits().connect))
 }
 
-// dialBy is DialContext with a limit that began before.
-func dialBy(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, error) {
+// dialUntil is DialContext with a limit that has been running already.
+func dialUntil(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, error) {
 	c, addr, err := dial(ctx, network, address, opts, until)
 	if err != nil {
 		return nil, &net.OpError{Op: opDial, Net: network, Addr: addr, Err: err}
@@ -48,22 +48,24 @@ func dialBy(ctx context.Context, network, address string, opts *Options, until s
 	return c, nil
 }
 
-// A Dialer dials with the same options each time. Its DialContext is the dial
-// function that drivers and net/http.Transport take. The zero Dialer uses the
-// defaults.
+// A Dialer dials with the same options each time. Its DialContext is the dial function
+// that drivers and net/http.Transport take. The zero Dialer uses the defaults.
 type Dialer struct {
-	Options *Options // nil is the defaults
+	Options *Options // nil: the defaults
 
-	// Pool, if not nil, is who dials, and Close of a connection gives it back. That is
-	// for who closes a connection when all of the last answer has come. It is not for
-	// what keeps connections itself, as net/http.Transport, gRPC and drivers with a pool
-	// of their own do: those close one to be rid of it, also in the middle of an answer,
-	// and the pool cannot see what of that has not arrived. The next would get it.
+	// Pool, if not nil, makes DialContext dial through the pool, and Close of a
+	// connection return it to the pool. Default: none.
+	//
+	// Use a Pool for code that closes a connection only after it has received the last
+	// answer completely. Do not use it for code that keeps connections itself, such as
+	// net/http.Transport, gRPC and drivers with a pool of their own. Those close a
+	// connection to get rid of it, possibly in the middle of an answer. The pool cannot
+	// detect the part that has not arrived, and the next caller would receive it.
 	Pool *Pool
 }
 
-// FromConn gives the client that a connection from a Dialer is, for what takes one, as Select
-// does. It reports false for a connection that is none.
+// FromConn returns the Client behind a connection from a Dialer, for functions that take
+// one, such as Select. It reports false for other connections.
 func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
@@ -76,14 +78,15 @@ func FromConn(conn net.Conn) (*Client, bool) {
 	return nil, false
 }
 
-// Dial is DialContext without a context, for what takes a dialer that has none, as
-// nats.go and golang.org/x/net/proxy do.
+// Dial is DialContext without a context, for packages that take a dialer of that kind,
+// such as nats.go and golang.org/x/net/proxy.
 func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialTimeout is Dial with one more limit, the earlier counting, for what takes a dialer
-// that has it, as lib/pq does. A timeout of zero or less is none.
+// DialTimeout is Dial with an additional time limit, for packages that take a dialer of
+// that kind, such as lib/pq. The shorter limit counts. Zero or negative: no additional
+// limit.
 func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	ctx := context.Background()
 	if timeout > 0 {
@@ -94,11 +97,13 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 	return d.DialContext(ctx, network, address)
 }
 
-// DialContext is the package's DialContext with the dialer's options, giving a
-// net.Conn that is a client; see FromConn. For datagrams it is a net.PacketConn too.
-// Over TLS it is no syscall.Conn: a driver that finds one takes the bytes on the
-// descriptor for those of the stream. Its Read returns io.EOF where that of crypto/tls
-// does: also if the peer closes between two records without close_notify.
+// DialContext is the function DialContext with the dialer's options. It returns a
+// net.Conn; see FromConn for its Client. For datagrams it is also a net.PacketConn.
+//
+// Over TLS the connection is no syscall.Conn, because some drivers would take the bytes
+// on the descriptor for those of the stream. Its Read returns io.EOF where that of
+// crypto/tls does: also if the peer closes the connection between two records without
+// close_notify.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := DialContext
 	if d.Pool != nil {
@@ -117,14 +122,14 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return c, nil
 }
 
-// dial returns, with an error, the address that it is about.
+// dial also returns, with an error, the address that the error is about.
 func dial(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
 	where := target{network, address}
 	n, ok := networks[network]
 	if !ok {
 		return nil, where, net.UnknownNetworkError(network)
 	}
-	p, err := opts.plan(n)
+	p, err := opts.dialConfig(n)
 	if err != nil {
 		return nil, where, err
 	}
@@ -140,7 +145,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if p.proxy != nil {
 		c, addr, err = dialProxy(ctx, where, p, until)
 	} else {
-		c, addr, err = dialWatched(ctx, where, p, until)
+		c, addr, err = dialDirect(ctx, where, p, until)
 	}
 	if err != nil {
 		return nil, addr, err
@@ -156,24 +161,24 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	return c, nil, nil
 }
 
-func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
-	addrs, search, err := addresses(ctx, n, local, where.address, opts.Resolver, until)
+	addrs, search, err := resolveContext(ctx, n, local, where.address, opts.Resolver, until)
 	defer search.close()
 	if err != nil {
 		return nil, where, err
 	}
-	if addrs = reachedFrom(local, addrs); len(addrs) == 0 {
-		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " is of another family than " + where.address}
+	if addrs = sameFamily(local, addrs); len(addrs) == 0 {
+		return nil, where, &OptionError{Option: "LocalAddr", Reason: opts.LocalAddr + " and " + where.address + " are of different address families"}
 	}
-	shared := newAddressing(opts) // by the attempts
-	hasPort := local != nil && ownPort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
-	var bound []*sock.Socket // to the one port of a dial, if so
-	stop, unwatch := watch(ctx)
+	shared := newAddressing(opts) // of all attempts
+	hasPort := local != nil && hasExclusivePort(n.typeOf(addrs[0]), *local, opts.ReuseAddr)
+	var bound []*sock.Socket // if hasPort: the attempts that are bound to it
+	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
-	s, winner, tried := sock.DialParallel(addrs, search.more(), opts.fallbackDelay(), until, stop,
+	s, winner, tried := sock.DialParallel(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
 		func(a sock.Addr) (*sock.Socket, error) {
-			search.starts(a)
+			search.noteAttempt(a)
 			typ := n.typeOf(a)
 			s, err := open(typ, netAddr(typ, a).String(), opts, shared)
 			if err != nil {
@@ -181,17 +186,17 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 			}
 			switch {
 			case local != nil:
-				how := bindLate
-				for _, other := range bound { // it connects, and another dial sees that
+				how := bindAtConnect
+				for _, other := range bound { // connecting by now, so no other dial can bind to the port
 					_ = other.SetReuseAddr(true)
-					how = bindAnother
+					how = bindShared
 				}
 				err = bindSocket(s, typ, *local, opts.ReuseAddr, how)
 				if err == nil && hasPort {
 					bound = append(bound, s)
 				}
 			case n.local == UnixDgram:
-				err = bindAnywhere(s)
+				err = autobind(s)
 			}
 			if err != nil {
 				_ = s.Close()
@@ -201,27 +206,28 @@ func dialDirect(ctx context.Context, where target, p *plan, until sock.Instant) 
 		},
 		func(s *sock.Socket) { _ = s.Close() })
 	if s == nil {
-		addr, err := dialError(ctx, opDial, where, n, tried, search.unanswered())
+		addr, err := joinDialErrors(ctx, opDial, where, n, tried, search.timeoutError())
 		return nil, addr, err
 	}
 	if hasPort {
-		_ = s.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
+		_ = s.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
 	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
-	c.learnEnds()
+	c.recordAddrs()
 	return c, nil, nil
 }
 
-// Connect connects a client from NewTCP, NewUDP and their kin to an address, as
-// Dial does. A datagram client then receives from that peer alone; datagrams
-// that are queued by then are dropped, whoever sent them.
+// Connect connects a client from NewTCP, NewUDP and the like to an address, as Dial
+// does. Afterwards a datagram client receives only from that peer. Datagrams that were
+// queued before are dropped.
 //
-// Options.ConnectTimeout, ctx and Close end the call. The addresses of a name
-// are tried one after another, each with its share of the time that is left.
+// Options.ConnectTimeout, ctx and Close end the call. Connect tries the addresses of a
+// name one after another, each with an equal share of the remaining time.
 //
-// After a failure Connect may be called again on Linux; elsewhere the client is
-// of no more use. After a *TLSError it is closed. It fails with unix.EISCONN for a client that is connected and
-// unix.EALREADY while another Connect is under way.
+// After a failure Connect may be called again on Linux. On other systems the client
+// cannot be used any more. After a *TLSError the client is closed. Connect fails with
+// unix.EISCONN if the client is connected, and with unix.EALREADY while another Connect
+// is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock == nil || !c.hold() {
 		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
@@ -231,17 +237,17 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	var err error
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
-		defer c.state.CompareAndSwap(connecting, idle) // also if a callback panics
+		defer c.state.CompareAndSwap(connecting, idle) // if a callback panics
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		c.abort.Store(&cancel)
 		defer c.abort.Store(nil)
-		if c.sock.Closed() || c.sock.Stopped() { // before it could be known what to abort
+		if c.sock.Closed() || c.sock.Stopped() { // before abort was set
 			err = sock.ErrStopped
 		} else {
-			lookup, repeat := watchResolver(ctx, c.resolver)
+			lookup, rethrow := guardResolver(ctx, c.resolver)
 			addr, err = c.connect(lookup, address)
-			repeat(c.sock)
+			rethrow(c.sock)
 		}
 		if err == nil {
 			c.state.Store(connected)
@@ -263,7 +269,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	return nil
 }
 
-// connect returns, with an error, the address that it is about.
+// connect also returns, with an error, the address that the error is about.
 func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
 	where := target{c.network, address}
 	n := networks[c.typ.String()]
@@ -276,15 +282,15 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	addrs, search, err := addresses(ctx, n, nil, address, c.resolver, until)
-	search.close() // of one family there is one question, which is answered
+	addrs, search, err := resolveContext(ctx, n, nil, address, c.resolver, until)
+	search.close() // one family takes one query, which has been answered
 	if err != nil {
 		return where, err
 	}
-	if err := c.bindToBeAnswered(); err != nil {
+	if err := c.ensureNamed(); err != nil {
 		return where, err
 	}
-	stop, unwatch := watch(ctx)
+	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
 	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
@@ -293,18 +299,17 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 			continue
 		}
 		c.host = host
-		c.learnEnds()
+		c.recordAddrs()
 		if sec != nil {
 			err = c.secure(ctx, sec, until)
 		}
 		return where, err
 	}
-	return dialError(ctx, opConnect, where, n, tried, nil)
+	return joinDialErrors(ctx, opConnect, where, n, tried, nil)
 }
 
-// learnEnds takes note of whom the socket has just been connected to. The client
-// is connected when all that belongs to it is done.
-func (c *Client) learnEnds() {
+// recordAddrs records the addresses of a socket that has just been connected.
+func (c *Client) recordAddrs() {
 	if !c.typ.isStream() {
 		c.sock.DiscardQueued()
 	}
@@ -313,7 +318,7 @@ func (c *Client) learnEnds() {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
-		_ = c.sock.SetReuseAddr(true) // its TIME_WAIT is nobody's obstacle
+		_ = c.sock.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
 }
 
@@ -326,22 +331,22 @@ func deadline(ctx context.Context, timeout time.Duration) sock.Instant {
 	return until
 }
 
-// watch gives a stop that the context pulls; the caller calls done in the end.
-// A context that never ends needs none.
-func watch(ctx context.Context) (stop *sock.Stopper, done func()) {
+// stopOnDone returns a Stop that the end of ctx triggers, or nil if ctx never ends. The caller
+// must call done.
+func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 	if ctx.Done() == nil {
 		return nil, func() {}
 	}
 	stop = new(sock.Stopper)
 	unwatch := context.AfterFunc(ctx, stop.Stop)
 	return stop, func() {
-		unwatch() // it may run still: a stop that is closed takes no harm
+		unwatch() // stop.Stop may still be running: it does nothing after Close
 		stop.Close()
 	}
 }
 
-// addresses resolves the address, unless the context has ended already.
-func addresses(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
+// resolveContext is resolve with the error of a context that has ended.
+func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextual(ctx, sock.ErrStopped)
 	}
@@ -352,9 +357,9 @@ func addresses(ctx context.Context, n network, local *sock.Addr, address string,
 	return addrs, s, err
 }
 
-// dialError makes one error of those of all addresses, and tells which address it is
-// about. unanswered, if not nil, is why the name may have others that are not known.
-func dialError(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
+// joinDialErrors joins the errors of all addresses, and returns the address that the result
+// is about. unanswered, if not nil, is why not all addresses of the name are known.
+func joinDialErrors(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:
@@ -372,7 +377,7 @@ func dialError(ctx context.Context, op string, where target, n network, tried []
 	return where, all
 }
 
-// contextual gives the context's own error to what the context has ended.
+// contextual replaces the error of a call that ctx has ended by ctx's error.
 func contextual(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, sock.ErrStopped):

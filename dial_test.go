@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDialReachesEveryNetwork(t *testing.T) {
+func TestDial_EveryNetwork(t *testing.T) {
 	eachPlainStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		require.Equal(t, map[string]client.Type{"tcp": client.TCP, "tcp6": client.TCP6, "unix": client.UnixStream}[network], c.Type())
@@ -33,9 +33,9 @@ func TestDialReachesEveryNetwork(t *testing.T) {
 	})
 }
 
-// It is what a listener on ":0" says of itself, and package net finds it over both
-// families too.
-func TestTheUnspecifiedAddressIsThisMachineOverBothFamilies(t *testing.T) {
+// The unspecified address is the Addr of a listener on ":0". Package net tries both
+// families for it too.
+func TestDial_UnspecifiedAddressTriesBothFamilies(t *testing.T) {
 	ln, err := net.Listen("tcp", ":0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -55,7 +55,7 @@ func TestTheUnspecifiedAddressIsThisMachineOverBothFamilies(t *testing.T) {
 	}
 }
 
-func TestDialerIsADialFunctionForDrivers(t *testing.T) {
+func TestDialer_IsADialFunctionForDrivers(t *testing.T) {
 	ln := listen(t, "tcp")
 	d := client.Dialer{Options: &client.Options{Timeout: testTimeout}}
 	conn, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
@@ -66,7 +66,7 @@ func TestDialerIsADialFunctionForDrivers(t *testing.T) {
 	require.True(t, conn == nil, "a nil *Client in a net.Conn is not nil")
 }
 
-func TestTheEarlierLimitOfDialTimeoutCounts(t *testing.T) {
+func TestDialer_DialTimeoutShorterLimitCounts(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	for _, test := range []struct{ timeout, connect time.Duration }{
 		{limit, testTimeout}, {testTimeout, limit}, {0, limit}, {-1, limit},
@@ -90,9 +90,9 @@ func TestTheEarlierLimitOfDialTimeoutCounts(t *testing.T) {
 	}
 }
 
-// A driver that finds a descriptor peeks at it, and takes a session ticket for an answer
-// that nobody has asked for. go-redis then reads, without a limit, what is not there.
-func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
+// A driver that finds a descriptor peeks at it and takes a session ticket for an
+// unexpected answer. go-redis then reads without a limit for data that never arrives.
+func TestDialer_NoSyscallConnOverTLS(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	go func() {
 		conn, err := s.Accept()
@@ -128,7 +128,7 @@ func TestDialerGivesNoDescriptorUnderTLS(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestAnEmptyHostIsThisMachine(t *testing.T) {
+func TestDial_EmptyHostIsThisMachine(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp4"} {
 		ln := listen(t, "tcp")
 		_, port, err := net.SplitHostPort(ln.Addr().String())
@@ -163,7 +163,7 @@ func portOf(t *testing.T, address string) string {
 	return port
 }
 
-func TestTheNextAddressIsTriedWhenOneRefuses(t *testing.T) {
+func TestDial_TriesNextAddressAfterRefusal(t *testing.T) {
 	ln := listen(t, "tcp")
 	port := portOf(t, ln.Addr().String())
 	var tried attempts
@@ -179,7 +179,7 @@ func TestTheNextAddressIsTriedWhenOneRefuses(t *testing.T) {
 	require.Less(t, time.Since(start), testTimeout)
 }
 
-func TestTheNextAddressIsStartedWhileOneIsSilent(t *testing.T) {
+func TestDial_StartsNextAddressWhileOneIsSilent(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.2:"+port)
@@ -199,7 +199,7 @@ func TestTheNextAddressIsStartedWhileOneIsSilent(t *testing.T) {
 	require.Equal(t, []string{hole, hole, "127.0.0.2:" + port}, tried.addresses)
 }
 
-func TestAllAddressesAreTriedWithinTheLimitByOneGoroutine(t *testing.T) {
+func TestDial_AllAddressesWithinTheLimitInOneGoroutine(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	holes := []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1"}
@@ -227,7 +227,7 @@ func TestAllAddressesAreTriedWithinTheLimitByOneGoroutine(t *testing.T) {
 	}
 }
 
-func TestTheErrorListsEachAddressWithItsOwnCause(t *testing.T) {
+func TestDialError_ListsEachAddressWithItsCause(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	_, err := client.Dial("tcp", "mixed.test:"+port, &client.Options{
@@ -255,7 +255,7 @@ func TestTheErrorListsEachAddressWithItsOwnCause(t *testing.T) {
 	require.Contains(t, err.Error(), hole+": i/o timeout")
 }
 
-func TestAContextEndsADialAtOnce(t *testing.T) {
+func TestDialContext_ContextEndsItAtOnce(t *testing.T) {
 	eachPlainStream(t, func(t *testing.T, network string) {
 		hole := blackHole(t, network, "127.0.0.1")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -306,8 +306,8 @@ func TestAContextEndsADialAtOnce(t *testing.T) {
 	})
 }
 
-// net.Resolver would keep the question, a goroutine and a descriptor for 5 s.
-func TestALookupThatIsGivenUpLeavesNothingBehind(t *testing.T) {
+// net.Resolver would keep the query, a goroutine and a descriptor for 5 s.
+func TestDialContext_CanceledLookupLeaksNothing(t *testing.T) {
 	silent := names(t, nil)
 	before := runtime.NumGoroutine()
 	for range 10 {
@@ -317,7 +317,7 @@ func TestALookupThatIsGivenUpLeavesNothingBehind(t *testing.T) {
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 2*time.Second, time.Millisecond, "Eventually has one of its own")
 }
 
-func TestCloseEndsAConnectThatLooksANameUp(t *testing.T) {
+func TestConnect_CloseEndsALookup(t *testing.T) {
 	silent := names(t, nil)
 	dial := silent.Dial
 	asked := make(chan struct{}, 9)
@@ -336,7 +336,7 @@ func TestCloseEndsAConnectThatLooksANameUp(t *testing.T) {
 	require.Less(t, time.Since(start), 4*time.Second, "the resolver by itself takes 5 s and more")
 }
 
-func TestFamiliesTakeTurns(t *testing.T) {
+func TestDial_FamiliesAlternate(t *testing.T) {
 	loopbackOf(t, "tcp6") // or skip
 	port := portOf(t, refused(t, "tcp"))
 	var tried attempts
@@ -350,7 +350,7 @@ func TestFamiliesTakeTurns(t *testing.T) {
 	}
 }
 
-func TestAFailureStartsTheNextAtOnce(t *testing.T) {
+func TestDial_FailureStartsNextAddressAtOnce(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln, err := net.Listen("tcp", "127.0.0.3:"+portOf(t, hole))
 	require.NoError(t, err)
@@ -366,7 +366,7 @@ func TestAFailureStartsTheNextAtOnce(t *testing.T) {
 	require.Less(t, tried.at[2].Sub(tried.at[1]), 240*time.Millisecond, "it waits for nobody's quarter of a second")
 }
 
-func TestACanceledDialOfManyAddressesIsCanceled(t *testing.T) {
+func TestDialContext_CanceledWithManyAddresses(t *testing.T) {
 	address, resolver := threeHoles(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
@@ -382,8 +382,8 @@ func TestACanceledDialOfManyAddressesIsCanceled(t *testing.T) {
 	require.NotErrorAs(t, err, &all)
 }
 
-// What does not end the limit of one address must not lift that of the call.
-func TestConnectKeepsItsLimitOverManyAddresses(t *testing.T) {
+// The end of one address's share must not extend the limit of the call.
+func TestConnect_OneLimitForAllAddresses(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	holes := slices.Repeat([]string{"127.0.0.1"}, 10)
 	resolver := names(t, map[string][]string{"holes.test.": holes})
@@ -406,8 +406,8 @@ func TestConnectKeepsItsLimitOverManyAddresses(t *testing.T) {
 	require.ErrorIs(t, c.Connect(ctx, hole), context.DeadlineExceeded)
 }
 
-// A peer that resets at once has had an address all the same.
-func TestThePeersAddressIsKnownAlsoOfAPeerThatResets(t *testing.T) {
+// A peer that resets the connection at once still has an address.
+func TestDial_RemoteAddrKnownDespiteReset(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -428,9 +428,8 @@ func TestThePeersAddressIsKnownAlsoOfAPeerThatResets(t *testing.T) {
 	}
 }
 
-// A context that ends after, or just as, the connect succeeds must not leave a
-// client that is poisoned by it.
-func TestAContextHasNoSayOnceDialHasReturned(t *testing.T) {
+// A context that ends after or during a successful connect must not affect the client.
+func TestDialContext_ContextHasNoEffectAfterwards(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -456,7 +455,7 @@ func TestAContextHasNoSayOnceDialHasReturned(t *testing.T) {
 	}
 }
 
-func TestConnectAfterAFailedConnect(t *testing.T) {
+func TestConnect_AfterAFailedConnect(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux can use a socket again after a failed connect")
 	}
@@ -485,7 +484,7 @@ func TestConnectAfterAFailedConnect(t *testing.T) {
 	}
 }
 
-func TestConnectTriesEachAddressOfAName(t *testing.T) {
+func TestConnect_TriesEachAddressOfAName(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.3:"+port)
@@ -505,7 +504,7 @@ func TestConnectTriesEachAddressOfAName(t *testing.T) {
 	require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
 }
 
-func TestConnectEndsWithItsContext(t *testing.T) {
+func TestConnect_EndsWithItsContext(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	c, err := client.NewTCP(&client.Options{Timeout: -1})
 	require.NoError(t, err)
@@ -519,15 +518,15 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, <-result, context.Canceled)
 }
 
-// TCP may connect a socket to itself, when it picks as its own the port that it
-// is to connect to. What answers then is not a server.
-func TestASocketThatMeetsItselfIsRefused(t *testing.T) {
+// TCP can connect a socket to itself if it chooses the destination port as its local
+// port. There is no server then.
+func TestDial_SelfConnectIsRefused(t *testing.T) {
 	address := unused(t)
 	_, err := client.Dial("tcp", address, &client.Options{LocalAddr: address})
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 }
 
-func TestControlSeesTheSocketBeforeItConnects(t *testing.T) {
+func TestControl_RunsBeforeConnect(t *testing.T) {
 	ln := listen(t, "tcp")
 	c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{Control: func(network, address string, raw syscall.RawConn) error {
 		require.Equal(t, "tcp4", network)

@@ -14,53 +14,53 @@ import (
 )
 
 // A TruncatedError is the error of a receive whose buffer was too small for the
-// datagram. What fitted is in the buffer and counted by the call; the rest is
-// gone, as the kernel has it. errors.Is(err, io.ErrShortBuffer) is true for it.
+// datagram. The buffer holds the first Got bytes, and the call returns that count. The
+// kernel has dropped the rest. errors.Is reports io.ErrShortBuffer for it.
 type TruncatedError struct {
-	Size int // the datagram's true size in bytes
-	Got  int // how many of them fitted
+	Size int // the size of the datagram in bytes
+	Got  int // the number of bytes received
 }
 
 func (e *TruncatedError) Error() string {
-	return fmt.Sprintf("datagram of %d bytes cut to %d", e.Size, e.Got)
+	return fmt.Sprintf("datagram of %d bytes truncated to %d: use a larger buffer", e.Size, e.Got)
 }
 
 func (e *TruncatedError) Unwrap() error { return io.ErrShortBuffer }
 
-// An ICMPError is what somebody on the way has said of a datagram that was sent (RFC
-// 792, RFC 4443), on a client with Options.ICMPErrors. It is not about the call that
-// it is the error of. errors.Is finds the kernel's word for it: unix.ECONNREFUSED
-// where the port is closed, unix.EHOSTUNREACH, unix.EMSGSIZE.
+// An ICMPError is an ICMP error message about a datagram that was sent before (RFC 792,
+// RFC 4443), on a client with Options.ICMPErrors. It is not about the call that returns
+// it. errors.Is finds the kernel's error: unix.ECONNREFUSED if the port is closed,
+// unix.EHOSTUNREACH, unix.EMSGSIZE.
 type ICMPError struct {
-	Type, Code uint8          // as the message has them; zero if this machine says so itself
-	To         netip.AddrPort // whom the datagram was for
-	By         netip.Addr     // who says so
-	MTU        int            // bytes that would have passed, if it was too long
+	Type, Code uint8          // of the message; zero if this machine reports the error
+	To         netip.AddrPort // the destination of the datagram
+	By         netip.Addr     // the sender of the message
+	MTU        int            // in bytes, if the datagram was too long
 	Err        unix.Errno
 }
 
 func (e *ICMPError) Error() string {
-	return fmt.Sprintf("what was sent to %v: %v, says %v (ICMP type %d, code %d)", e.To, e.Err, e.By, e.Type, e.Code)
+	return fmt.Sprintf("datagram to %v: %v (reported by %v: ICMP type %d, code %d)", e.To, e.Err, e.By, e.Type, e.Code)
 }
 
-// Unwrap gives the kernel's error.
+// Unwrap returns Err.
 func (e *ICMPError) Unwrap() error { return e.Err }
 
-// An OptionError names a field of Options whose value cannot be used, and why.
+// An OptionError is the error of an option whose value cannot be used.
 type OptionError struct {
-	Option string
+	Option string // the field of Options, such as "NoDelay" or "TLS.CAFile"
 	Reason string
-	Err    error // the cause, where there is one: of a file that cannot be read, say
+	Err    error // the cause, such as that of a file that cannot be read; may be nil
 }
 
 func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Reason }
 
 func (e *OptionError) Unwrap() error { return e.Err }
 
-// A DialError is the cause of a failed Dial or Connect that tried more than one
-// address: one error per address, in the order in which they were started, and the last
-// one about the name, where the limit was over before all its addresses were known.
-// errors.Is and errors.As find what any of them holds.
+// A DialError is the cause of a failed Dial or Connect that tried several addresses. Errs
+// has one error per address, in the order of the attempts. If the limit was over before
+// all addresses of the name were known, one more error is about the name. errors.Is and
+// errors.As search all of them.
 type DialError struct {
 	Errs []*net.OpError
 }
@@ -75,7 +75,7 @@ func (e *DialError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the errors of the addresses.
+// Unwrap returns Errs.
 func (e *DialError) Unwrap() []error {
 	errs := make([]error, len(e.Errs))
 	for i, err := range e.Errs {
@@ -84,8 +84,7 @@ func (e *DialError) Unwrap() []error {
 	return errs
 }
 
-// Timeout reports whether an address failed by a timeout: the limit of the call,
-// or the kernel's own.
+// Timeout reports whether one of the errors is a timeout, of the call or of the kernel.
 func (e *DialError) Timeout() bool {
 	return slices.ContainsFunc(e.Errs, (*net.OpError).Timeout)
 }
@@ -93,20 +92,19 @@ func (e *DialError) Timeout() bool {
 // Temporary is the same as Timeout.
 func (e *DialError) Temporary() bool { return e.Timeout() }
 
-// SafeToRetry reports whether err is certain to have come before any byte of a
-// request was accepted by the kernel, so that the request can be sent again,
-// over another connection, without being carried out twice.
+// SafeToRetry reports whether the kernel had certainly accepted no byte of a request when
+// err occurred. The request can then be sent again on another connection without being
+// carried out twice.
 //
-// It is true for the errors of Dial, Connect and Bind, and for those of Send,
-// Write and SendTo if not one byte had been accepted on that client, by that
-// call or an earlier one. It is false for every other error: after a failed
-// receive nobody knows what the peer has done.
+// It is true for errors of Dial, Connect and Bind. It is true for errors of Send, Write
+// and SendTo if neither that call nor an earlier one on the client had sent a byte. It is
+// false for every other error: after a failed receive it is unknown what the peer has
+// done.
 //
-// Where a later request begins on a client that has sent others, a client
-// cannot know: bytes that have been received may be the answer to the last, or
-// not. Who does know looks at the count that came with the error.
+// A client does not know where a later request begins. For a client that has sent other
+// requests, use the count that Send returned with the error.
 func SafeToRetry(err error) bool {
-	// Not errors.As: what was joined with a failed dial may be anything.
+	// Not errors.As: an error joined with a failed dial may be about another request.
 	for ; err != nil; err = errors.Unwrap(err) {
 		switch e := err.(type) { //nolint:errorlint // the loop unwraps
 		case interface{ SafeToRetry() bool }:
@@ -145,7 +143,7 @@ const (
 	opInfo       = "tcpinfo"
 )
 
-// unsent marks the error of a call that handed nothing to the kernel.
+// unsent marks the error of a call of which the kernel accepted nothing.
 type unsent struct{ error }
 
 func (e unsent) Unwrap() error     { return e.error }
@@ -158,8 +156,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// A limitError is a time limit that ended something which has an error of its
-// own for that: a context, or the resolver. It is both errors.
+// A limitError is the timeout of a context or of the resolver. errors.Is finds both the
+// cause and os.ErrDeadlineExceeded.
 type limitError struct{ cause error }
 
 func (e *limitError) Error() string        { return e.cause.Error() }
@@ -168,7 +166,7 @@ func (e *limitError) Timeout() bool        { return true }
 func (e *limitError) Temporary() bool      { return true }
 func (e *limitError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
-// A target is an address that was not resolved, as the caller wrote it.
+// A target is an unresolved address, as the caller wrote it.
 type target struct{ network, address string }
 
 func (t target) Network() string { return t.network }

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every failure, as a caller sees it: the type, what errors.Is finds, whether it
-// is a timeout, whether the request may be repeated, and a text that names the
-// operation, the network and the address.
-func TestErrors(t *testing.T) {
+// Every failure as a caller sees it: the type, what errors.Is finds, whether it is a
+// timeout, whether the request may be sent again, and a text that names the operation,
+// the network and the address.
+func TestErrors_TextAndCause(t *testing.T) {
 	const brief = 20 * time.Millisecond
 	short := &client.Options{RecvTimeout: brief, SendTimeout: brief}
 	dial := func(network, address string, opts *client.Options) error {
@@ -325,7 +325,7 @@ func TestErrors(t *testing.T) {
 				require.ErrorContains(t, err, peer.LocalAddr().String(), "who sent it")
 				return err
 			},
-			is: io.ErrShortBuffer, text: "recvfrom udp4 127.0.0.1:*->127.0.0.1:*: datagram of 4 bytes cut to 1",
+			is: io.ErrShortBuffer, text: "recvfrom udp4 127.0.0.1:*->127.0.0.1:*: datagram of 4 bytes truncated to 1: use a larger buffer",
 		},
 		{
 			name: "urgent datagram", fail: func(t *testing.T) error {
@@ -459,7 +459,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// escape keeps filepath.Match from seeing path separators and ranges.
+// escape keeps filepath.Match from interpreting path separators and ranges.
 func escape(s string) string {
 	out := []rune(s)
 	for i, r := range out {
@@ -478,9 +478,8 @@ func timedOut(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// unreachable dials in a network namespace of its own, whose loopback is down,
-// on the thread that it has to itself: that it works is one more proof that a
-// dial stays on the thread that calls it.
+// unreachable dials in a network namespace of its own whose loopback is down, on a
+// locked thread. This also shows that a dial stays on the thread that calls it.
 func unreachable(t *testing.T) error {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs a network namespace")
@@ -502,7 +501,7 @@ func unreachable(t *testing.T) error {
 	return err
 }
 
-func TestSafeToRetryIsSureOrSaysNo(t *testing.T) {
+func TestSafeToRetry_IsSureOrFalse(t *testing.T) {
 	refusedErr := func() error { _, err := client.Dial("tcp", refused(t, "tcp"), nil); return err }()
 	for _, err := range []error{
 		nil, io.EOF, errors.New("x"), os.ErrDeadlineExceeded,
@@ -515,8 +514,8 @@ func TestSafeToRetryIsSureOrSaysNo(t *testing.T) {
 	require.True(t, client.SafeToRetry(fmt.Errorf("asking: %w", refusedErr)))
 }
 
-// A program that wants to hear of SIGPIPE gets it from its pipes, not from us.
-func TestNoSIGPIPE(t *testing.T) {
+// A program that handles SIGPIPE gets it from its pipes, not from this package.
+func TestSend_RaisesNoSIGPIPE(t *testing.T) {
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)

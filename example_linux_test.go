@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is known of a connection, by the kernel's own account.
+// TCPInfo returns what the kernel knows about a connection.
 func ExampleTCPInfo() {
 	address, stop := exampleServer(pong)
 	defer stop()
@@ -29,13 +29,13 @@ func ExampleTCPInfo() {
 	// Output: ESTABLISHED true
 }
 
-// A state has the name that RFC 9293 gives it.
+// A state has its name from RFC 9293.
 func ExampleTCPState() {
 	fmt.Println(client.Established, client.CloseWait)
 	// Output: ESTABLISHED CLOSE-WAIT
 }
 
-// Who sends to many wants to know which of them is not there.
+// An unconnected client learns which destination could not be reached.
 func ExampleICMPError() {
 	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -49,7 +49,7 @@ func ExampleICMPError() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.SendToAddrPort([]byte("anybody?"), netip.MustParseAddrPort(address)); err != nil {
+	if _, err := c.SendToAddrPort([]byte("hello"), netip.MustParseAddrPort(address)); err != nil {
 		log.Fatal(err)
 	}
 	_, _, err = c.RecvFrom(make([]byte, 100), 0)

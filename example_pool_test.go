@@ -15,7 +15,7 @@ import (
 	"github.com/blocksock/client"
 )
 
-// pongs answers request after request.
+// pongs answers one request after the other.
 func pongs(conn net.Conn) {
 	for p := make([]byte, len("PING\r\n")); ; {
 		if _, err := io.ReadFull(conn, p); err != nil {
@@ -25,7 +25,7 @@ func pongs(conn net.Conn) {
 	}
 }
 
-// ping asks for one answer.
+// ping sends a request and receives the answer.
 func ping(c *client.Client) error {
 	if _, err := c.Send([]byte("PING\r\n"), 0); err != nil {
 		return err
@@ -34,7 +34,7 @@ func ping(c *client.Client) error {
 	return err
 }
 
-// The second Dial gets the connection that the first has given back.
+// The second Dial reuses the connection of the first.
 func ExamplePool() {
 	address, stop := exampleServer(pongs)
 	defer stop()
@@ -63,7 +63,7 @@ func ExamplePoolOptions() {
 	pool := client.NewPool(client.PoolOptions{
 		MaxIdlePerKey:  4,
 		MaxConnsPerKey: 1,                // as many as the server has workers
-		IdleTimeout:    20 * time.Second, // the server's is 30
+		IdleTimeout:    20 * time.Second, // less than the server's 30 s
 		MaxLifetime:    time.Hour,
 	})
 	defer pool.Close()
@@ -75,12 +75,12 @@ func ExamplePoolOptions() {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	_, err = pool.Dial(ctx, "tcp", address, nil) // waits for the first
+	_, err = pool.Dial(ctx, "tcp", address, nil) // waits for the first client
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
 }
 
-// Each connection says hello once, before anybody gets it.
+// Setup greets the server once per connection, before a caller gets it.
 func ExamplePoolOptions_setup() {
 	address, stop := exampleServer(pongs)
 	defer stop()
@@ -103,8 +103,8 @@ func ExamplePoolOptions_setup() {
 	// 1
 }
 
-// A server that has closed the connection meanwhile costs nothing but a new one:
-// a request that does no harm twice is made again.
+// If the server has closed the idle connection, Do repeats a request that is marked as
+// retryable on a new one.
 func ExamplePool_Do() {
 	address, stop := exampleServer(pong) // one answer to each connection
 	defer stop()
@@ -174,13 +174,14 @@ func ExampleKeyStats() {
 	if _, err := c.Send([]byte("PING\r\n"), 0); err != nil {
 		log.Fatal(err)
 	}
-	_ = c.Close() // with the answer still to come: nobody else is to get that
+	_ = c.Close() // the answer is outstanding: the pool closes the connection
 	stats := pool.Stats().KeyStats
 	fmt.Println(stats.Idle, stats.Dirty)
 	// Output: 0 1
 }
 
-// Drivers that dial by a function, and have no pool of their own, get one.
+// A Dialer gives a pool to a driver that dials through a function and has no pool of its
+// own.
 func ExampleDialer_pool() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "hello")

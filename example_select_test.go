@@ -12,7 +12,7 @@ import (
 	"github.com/blocksock/client"
 )
 
-// Of several connections those are received from that have something.
+// Select finds the connections that have data.
 func ExampleSelect() {
 	silent, stop := exampleServer(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)) })
 	defer stop()
@@ -43,8 +43,7 @@ func ExampleSelect() {
 	// true
 }
 
-// Everybody who can take something now: the sets of Ready are clients of the sets
-// that were asked about.
+// The slices of Ready hold the clients of the sets that were passed.
 func ExampleReady() {
 	address, stop := exampleServer(pong)
 	defer stop()
@@ -59,7 +58,7 @@ func ExampleReady() {
 	// Output: 0 1 0 <nil>
 }
 
-// A set may have a client that is of no use.
+// A client that cannot be waited for is reported with its set and index.
 func ExampleSelectError() {
 	c, err := client.NewTCP(nil)
 	if err != nil {
@@ -74,7 +73,7 @@ func ExampleSelectError() {
 	// Output: read 0
 }
 
-// exampleFile is a file with something in it.
+// exampleFile makes a file with some text.
 func exampleFile() (f *os.File, remove func()) {
 	f, err := os.CreateTemp("", "example")
 	if err != nil {
@@ -84,7 +83,7 @@ func exampleFile() (f *os.File, remove func()) {
 	return f, func() { _ = f.Close(); _ = os.Remove(f.Name()) }
 }
 
-// A part of a file goes to the peer without passing through the program.
+// The kernel sends part of a file without copying it through the program.
 func ExampleClient_SendFile() {
 	f, remove := exampleFile()
 	defer remove()
@@ -105,7 +104,7 @@ func ExampleClient_SendFile() {
 	// text <nil>
 }
 
-// A range has to be in the file.
+// The range must be inside the file.
 func ExampleFileError() {
 	f, remove := exampleFile()
 	defer remove()
@@ -124,7 +123,7 @@ func ExampleFileError() {
 	// Output: 20 100 25 the range is not in the file: invalid argument
 }
 
-// Members of a group get what is sent to it.
+// Members of a group receive what is sent to it.
 func ExampleMulticast() {
 	member, err := client.NewUDP(&client.Options{
 		LocalAddr: ":0",

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exampleServer answers each connection with what reply makes of it.
+// exampleServer calls reply for each connection.
 func exampleServer(reply func(net.Conn)) (address string, stop func()) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -66,14 +66,14 @@ func ExampleDial() {
 
 func ExampleDialContext() {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // the user has gone
+	cancel() // the user has left
 	_, err := client.DialContext(ctx, "tcp", "127.0.0.1:80", nil)
 	fmt.Println(errors.Is(err, context.Canceled))
 	// Output: true
 }
 
-// A message of a fixed header, which tells the length of what follows, is two
-// exact receives.
+// A message with a fixed header that holds the length of the rest takes two exact
+// receives.
 func ExampleClient_Recv() {
 	address, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "\x05hello") })
 	defer stop()
@@ -116,7 +116,7 @@ func ExampleClient_IsConnected() {
 	// false
 }
 
-// One unconnected UDP socket asks two servers.
+// One unconnected UDP socket sends to two servers.
 func ExampleNewUDP() {
 	servers := make([]net.PacketConn, 2)
 	for i := range servers {
@@ -218,10 +218,10 @@ func ExampleType() {
 func ExampleSwitch() {
 	_, err := client.Dial("udp", "127.0.0.1:53", &client.Options{NoDelay: client.SwitchOn})
 	fmt.Println(err)
-	// Output: dial udp 127.0.0.1:53: option NoDelay: only tcp has it
+	// Output: dial udp 127.0.0.1:53: option NoDelay: only for tcp, not for udp
 }
 
-// A Dialer is the dial function that drivers ask for.
+// Dialer.DialContext is the dial function that drivers take.
 func ExampleDialer() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "hello")
@@ -308,7 +308,7 @@ func ExampleSafeToRetry() {
 		_, err = c.Recv(make([]byte, 7), client.WaitAll)
 		return err
 	}
-	err := ask("127.0.0.1:1") // nobody there
+	err := ask("127.0.0.1:1") // no listener
 	if client.SafeToRetry(err) {
 		err = ask(address)
 	}
@@ -351,7 +351,7 @@ func ExampleClient_Watch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer ln.Close() // nobody answers
+	defer ln.Close() // does not answer
 	c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{Timeout: -1})
 	if err != nil {
 		log.Fatal(err)
@@ -368,7 +368,7 @@ func ExampleClient_Watch() {
 }
 
 func ExampleSetMaxThreads() {
-	previous := client.SetMaxThreads(0) // each call parks, as those of package net
+	previous := client.SetMaxThreads(0) // each call parks, like those of package net
 	fmt.Println(client.SetMaxThreads(previous))
 	// Output: 0
 }

@@ -22,7 +22,7 @@ import (
 // read io.EOF, as if the stream had ended in order, and took half an answer for a whole
 // one. So whoever meets it, every receive after that fails with the same error.
 
-// reset has the peer of a stream reset it, and waits until the client's kernel knows.
+// reset makes the peer of a stream reset it, and waits until the client's kernel knows.
 func reset(t testing.TB, c *client.Client, peer net.Conn) {
 	t.Helper()
 	switch p := under(peer).(type) {
@@ -36,7 +36,7 @@ func reset(t testing.TB, c *client.Client, peer net.Conn) {
 	require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
 }
 
-// under is the connection under TLS, if there is TLS.
+// under is the connection below TLS, if there is TLS.
 func under(conn net.Conn) net.Conn {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		return t.NetConn()
@@ -77,7 +77,7 @@ var whoMeetsIt = map[string]func(t *testing.T, c *client.Client) error{
 	},
 }
 
-func TestAfterAResetNoReceiveEndsCleanly(t *testing.T) {
+func TestReset_NoReceiveReturnsEOF(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix", "tls", "tls12"} {
 		for who, meet := range whoMeetsIt {
 			t.Run(network+", "+who, func(t *testing.T) {
@@ -98,8 +98,9 @@ func TestAfterAResetNoReceiveEndsCleanly(t *testing.T) {
 	}
 }
 
-// What had arrived before the reset is received first, whole, and with a framing too.
-func TestAResetLosesNothingThatHadArrived(t *testing.T) {
+// Data that arrived before the reset is received first, completely, and with a framing
+// too.
+func TestReset_ArrivedDataIsReceived(t *testing.T) {
 	for _, who := range []string{"nobody", "Send", "Peek"} {
 		for _, network := range []string{"tcp", "tcp6", "tls"} {
 			t.Run(network+", "+who, func(t *testing.T) {
@@ -145,9 +146,9 @@ func TestAResetLosesNothingThatHadArrived(t *testing.T) {
 	})
 }
 
-// The sender and the receiver wait when the reset comes: one of them is told by the
-// kernel, and the other gets 0.
-func TestAResetThatTwoThreadsMeetIsTheEndForNeither(t *testing.T) {
+// A sender and a receiver wait when the reset arrives. The kernel reports it to one of
+// them, and the other gets 0.
+func TestReset_SeenByTwoThreadsIsEOFForNeither(t *testing.T) {
 	for _, network := range []string{"tcp", "tls"} {
 		for _, polled := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, a deadline was set: %v", network, polled), func(t *testing.T) {
@@ -174,9 +175,9 @@ func TestAResetThatTwoThreadsMeetIsTheEndForNeither(t *testing.T) {
 	}
 }
 
-// An orderly end stays one, also if what is sent after it is answered by a reset: all that
-// the peer had to say has been received.
-func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
+// An end of the stream stays one even if the peer answers later data with a reset:
+// everything that the peer sent has been received.
+func TestEOF_StaysEOFAfterAFailedSend(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -200,10 +201,10 @@ func TestAnOrderlyEndStaysOneAfterASendThatFails(t *testing.T) {
 	}
 }
 
-// A part of what was waited for is given with the error that kept the rest from coming, and
-// the error is there for the next receive too. On a unix stream the kernel itself forgets it
-// after a receive with MSG_WAITALL that got a part.
-func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
+// The part that was received comes with the error, and the next receive returns the
+// error too. On a unix stream the kernel forgets it after a receive with MSG_WAITALL
+// that got a part.
+func TestReset_DuringAnExactReceive(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix", "tls"} {
 		for _, flags := range []client.Flag{client.WaitAll, client.WaitAll | client.Peek} {
 			for _, waiting := range []bool{false, true} {
@@ -242,8 +243,8 @@ func TestAResetInTheMidstOfAnExactReceiveIsAReset(t *testing.T) {
 	}
 }
 
-// What fails after the end of the stream does not undo that it was an orderly one.
-func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
+// A failure after the end of the stream does not change that it ended in an orderly way.
+func TestEOF_StaysEOFOnceReturned(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		c, peer := stream(t, network, nil)
 		fill(c)
@@ -265,9 +266,9 @@ func TestAnOrderlyEndThatWasToldStaysOne(t *testing.T) {
 	}
 }
 
-// Code that is given the descriptor may meet the error as well, as drivers do that look
-// whether a connection is alive.
-func TestAnErrorMetThroughTheDescriptorIsNotForgotten(t *testing.T) {
+// Code that has the descriptor may take the error from the kernel, such as a driver that
+// checks whether a connection is alive.
+func TestReset_SeenThroughTheDescriptorIsKept(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		for name, meet := range map[string]func(raw syscall.RawConn) error{
 			"Read": func(raw syscall.RawConn) error {
@@ -300,8 +301,8 @@ func TestAnErrorMetThroughTheDescriptorIsNotForgotten(t *testing.T) {
 	}
 }
 
-// CloseRead does not make an orderly end of a failure that is known.
-func TestCloseReadAfterAResetLeavesItOne(t *testing.T) {
+// CloseRead does not turn a known failure into an orderly end.
+func TestReset_StaysAfterCloseRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix", "tls"} {
 		c, peer := stream(t, network, nil)
 		reset(t, c, peer)

@@ -13,155 +13,156 @@ import (
 )
 
 const (
-	// resolutionDelay is how long a name that has IPv4 addresses may keep a dial waiting
-	// for the IPv6 ones: RFC 8305, section 8.
+	// resolutionDelay is how long a dial that has IPv4 addresses waits for the IPv6 ones
+	// (RFC 8305, section 8: Resolution Delay).
 	resolutionDelay = 50 * time.Millisecond
 
-	// togetherDelay is the same the other way round. RFC 8305 starts at once, but two
-	// answers that come together come one after the other, and whether RFC 6724 has its
-	// say in who is first is not to depend on that.
-	togetherDelay = 5 * time.Millisecond
+	// ipv4Delay is how long a dial that has IPv6 addresses waits for the IPv4 ones. RFC
+	// 8305 does not wait. But two answers that arrive together are read one after the
+	// other, and both are needed to sort the addresses by RFC 6724.
+	ipv4Delay = 5 * time.Millisecond
 )
 
-// A search is a name that is being looked up. Package net is asked for both families of
-// addresses together, for only so are they of one name: of the families asked separately
-// one can be found in another domain of the search list, which is another host. What
-// comes early, before net has both, is learnt from its connections; see lookup.
-type search struct {
-	n     network
-	host  string
-	port  uint16
-	until sock.Instant
+// An addrLookup is the lookup of a host for one dial. Package net looks both address
+// families up together: with two separate lookups, the families could be found in
+// different domains of the search list, and so belong to different hosts. The answer of
+// one family that arrives before the other is read from the resolver's connection; see
+// sharedLookup.
+type addrLookup struct {
+	network network
+	host    string
+	port    uint16
+	until   sock.Instant
 
 	ctx     context.Context
 	cancel  context.CancelFunc
 	leave   func()
-	answers chan answer
-	later   sock.MoreAddrs // of a dial that goes on while the question is open
+	answers chan lookupAnswer
+	late    sock.MoreAddrs // hands addresses that arrive during the dial to the dial
 
-	// Of the goroutine that looks the name up.
-	open   bool        // package net has not answered
-	early  []sock.Addr // what is known before it does
-	waits  []sock.Addr // before the first attempt: what is known
-	failed error
-	lastV4 bool // the family of the last attempt
+	// For the goroutine that dials.
+	pending bool        // package net has not answered
+	early   []sock.Addr // addresses known before it has
+	queued  []sock.Addr // addresses not tried yet
+	err     error       // package net's
+	lastV4  bool        // the family of the last attempt
 }
 
-type answer struct {
-	early bool // it is one family's
+type lookupAnswer struct {
+	early bool // of one family, before package net has answered
 	addrs []sock.Addr
 	err   error
 }
 
-// lookUp asks for the addresses of a host. The caller closes the search.
-func lookUp(ctx context.Context, n network, host string, port uint16, r *net.Resolver, until sock.Instant) *search {
+// startLookup starts the lookup of a host. The caller must call close.
+func startLookup(ctx context.Context, n network, host string, port uint16, r *net.Resolver, until sock.Instant) *addrLookup {
 	if r == nil {
 		r = net.DefaultResolver
 	}
-	// An early answer for each family, and package net's.
-	s := &search{n: n, host: host, port: port, until: until, open: true, answers: make(chan answer, 3)}
+	// Room for an early answer of each family and for package net's.
+	s := &addrLookup{network: n, host: host, port: port, until: until, pending: true, answers: make(chan lookupAnswer, 3)}
 	if until == sock.Never {
 		s.ctx, s.cancel = context.WithCancel(ctx)
 	} else {
 		s.ctx, s.cancel = context.WithTimeout(ctx, until.Left())
 	}
-	s.later.Update = s.take
+	s.late.Update = s.takeLate
 	family := "ip"
 	if n.v6 == 0 {
 		family = "ip4"
 	} else if n.v4 == 0 {
 		family = "ip6"
 	}
-	s.leave = tie(r).join(ctx, s, family)
+	s.leave = cancelableResolverFor(r).join(ctx, s, family)
 	return s
 }
 
-// close gives up what is still asked. Nothing of it is left when it returns.
-func (s *search) close() {
+// close ends the lookup. When it returns, no goroutine or connection of it is left.
+func (s *addrLookup) close() {
 	if s == nil {
 		return
 	}
 	s.cancel()
 	s.leave()
-	s.later.Close()
+	s.late.Close()
 }
 
-// hear takes an early answer.
-func (s *search) hear(ips []netip.Addr) {
-	if addrs := s.n.addrs(ips, s.port); len(addrs) > 0 {
-		s.tell(answer{early: true, addrs: addrs})
+// addEarly adds the addresses of one family.
+func (s *addrLookup) addEarly(ips []netip.Addr) {
+	if addrs := s.network.addrs(ips, s.port); len(addrs) > 0 {
+		s.send(lookupAnswer{early: true, addrs: addrs})
 	}
 }
 
-// hearAll takes package net's answer.
-func (s *search) hearAll(ips []netip.Addr, err error) {
-	addrs := s.n.addrs(ips, s.port)
+// addFinal adds package net's answer.
+func (s *addrLookup) addFinal(ips []netip.Addr, err error) {
+	addrs := s.network.addrs(ips, s.port)
 	if err == nil && len(addrs) == 0 {
-		err = &net.AddrError{Err: "no address for " + s.n.name, Addr: s.host}
+		err = &net.AddrError{Err: "no address for " + s.network.name, Addr: s.host}
 	}
-	s.tell(answer{addrs: addrs, err: err})
+	s.send(lookupAnswer{addrs: addrs, err: err})
 }
 
-func (s *search) tell(a answer) {
-	s.answers <- a // there is room
-	s.later.Notify()
+func (s *addrLookup) send(a lookupAnswer) {
+	s.answers <- a // never blocks: three answers at most
+	s.late.Notify()
 }
 
-// first waits until there is an address to begin with: package net's answer, or those of
-// one family and the other's delay is over.
-func (s *search) first() ([]sock.Addr, error) {
-	var enough <-chan time.Time
-	for s.open {
+// firstAddrs waits until the dial can begin: until package net has answered, or until one
+// family is known and the delay for the other is over.
+func (s *addrLookup) firstAddrs() ([]sock.Addr, error) {
+	var delayOver <-chan time.Time
+	for s.pending {
 		select {
 		case a := <-s.answers:
-			s.waits = s.add(s.waits, a)
+			s.queued = s.add(s.queued, a)
 			switch {
 			case a.early:
 				delay := resolutionDelay
 				if !a.addrs[0].IP.Addr().Is4() {
-					delay = togetherDelay
+					delay = ipv4Delay
 				}
-				// Of a short limit most is for the attempts.
+				// If the limit is short, most of it is needed for the attempts.
 				timer := time.NewTimer(min(delay, max(s.until.Left(), 0)/4))
 				defer timer.Stop()
-				enough = timer.C
+				delayOver = timer.C
 			case a.err == nil:
-				s.waits = a.addrs // all of them, in the order of RFC 6724
+				s.queued = a.addrs // all of them, in the order of RFC 6724
 			}
-		case <-enough:
-			return s.begin(), nil
+		case <-delayOver:
+			return s.ordered(), nil
 		case <-s.ctx.Done():
-			if len(s.waits) > 0 {
-				return s.begin(), nil
+			if len(s.queued) > 0 {
+				return s.ordered(), nil
 			}
-			return nil, s.unanswered()
+			return nil, s.timeoutError()
 		}
 	}
-	if len(s.waits) == 0 {
-		return nil, s.failed
+	if len(s.queued) == 0 {
+		return nil, s.err
 	}
-	return s.begin(), nil
+	return s.ordered(), nil
 }
 
-// drain takes the answers that are there.
-func (s *search) drain() {
+// drain adds the answers that have arrived.
+func (s *addrLookup) drain() {
 	for {
 		select {
 		case a := <-s.answers:
-			s.waits = s.add(s.waits, a)
+			s.queued = s.add(s.queued, a)
 		default:
 			return
 		}
 	}
 }
 
-// add takes an answer.
-func (s *search) add(to []sock.Addr, a answer) []sock.Addr {
+// add appends the new addresses of an answer.
+func (s *addrLookup) add(to []sock.Addr, a lookupAnswer) []sock.Addr {
 	if a.early {
 		s.early = append(s.early, a.addrs...)
 		return append(to, a.addrs...)
 	}
-	s.open, s.failed = false, a.err
+	s.pending, s.err = false, a.err
 	for _, addr := range a.addrs {
 		if !slices.Contains(s.early, addr) {
 			to = append(to, addr)
@@ -170,44 +171,44 @@ func (s *search) add(to []sock.Addr, a answer) []sock.Addr {
 	return to
 }
 
-// begin puts what is known in the order in which to try it.
-func (s *search) begin() []sock.Addr {
-	v4, v6 := families(s.waits)
-	return interleave(v4, v6, s.waits[0].IP.Addr().Is4())
+// ordered returns the known addresses in the order of the attempts.
+func (s *addrLookup) ordered() []sock.Addr {
+	v4, v6 := splitFamilies(s.queued)
+	return interleave(v4, v6, s.queued[0].IP.Addr().Is4())
 }
 
-// take is the search's Later.Take: families go on taking turns.
-func (s *search) take(waiting []sock.Addr) (now []sock.Addr, more bool) {
-	s.waits = waiting
+// takeLate is MoreAddrs.Update: it orders the addresses not tried yet, alternating families.
+func (s *addrLookup) takeLate(waiting []sock.Addr) (now []sock.Addr, more bool) {
+	s.queued = waiting
 	s.drain()
-	v4, v6 := families(s.waits)
-	return interleave(v4, v6, !s.lastV4), s.open
+	v4, v6 := splitFamilies(s.queued)
+	return interleave(v4, v6, !s.lastV4), s.pending
 }
 
-// starts takes note of an attempt.
-func (s *search) starts(a sock.Addr) {
+// noteAttempt records the family of an attempt.
+func (s *addrLookup) noteAttempt(a sock.Addr) {
 	if s != nil {
 		s.lastV4 = a.IP.Addr().Is4()
 	}
 }
 
-// more is what First is to wait for, if anything.
-func (s *search) more() *sock.MoreAddrs {
-	if s == nil || !s.open {
+// lateAddrs is what the dial has to wait for besides its attempts; nil: nothing.
+func (s *addrLookup) lateAddrs() *sock.MoreAddrs {
+	if s == nil || !s.pending {
 		return nil
 	}
-	return &s.later
+	return &s.late
 }
 
-// unanswered is an error if the question is open still.
-func (s *search) unanswered() error {
-	if s.more() == nil {
+// timeoutError is an error if package net has not answered, and nil otherwise.
+func (s *addrLookup) timeoutError() error {
+	if s.lateAddrs() == nil {
 		return nil
 	}
 	return &limitError{cause: &net.DNSError{Err: "i/o timeout", Name: s.host, IsTimeout: true, IsTemporary: true}}
 }
 
-func families(addrs []sock.Addr) (v4, v6 []sock.Addr) {
+func splitFamilies(addrs []sock.Addr) (v4, v6 []sock.Addr) {
 	for _, a := range addrs {
 		if a.IP.Addr().Is4() {
 			v4 = append(v4, a)
@@ -218,8 +219,8 @@ func families(addrs []sock.Addr) (v4, v6 []sock.Addr) {
 	return v4, v6
 }
 
-// interleave has the families take turns, as RFC 8305, section 4, has it; within a family
-// the order stays, which is that of RFC 6724.
+// interleave alternates the families (RFC 8305, section 4). Within a family it keeps the
+// order, which is that of RFC 6724.
 func interleave(v4, v6 []sock.Addr, v4First bool) []sock.Addr {
 	first, second := v6, v4
 	if v4First {
@@ -233,10 +234,10 @@ func interleave(v4, v6 []sock.Addr, v4First bool) []sock.Addr {
 	return out
 }
 
-// outOfDescriptors gives a failed lookup its cause where that is a process or a system
-// that has no descriptor left: package net says the same of a name list that cannot be
-// opened as of a name that is not in it.
-func outOfDescriptors(name string, err error) error {
+// descriptorError replaces the error of a failed lookup if the process or the system has
+// no file descriptor left. Package net reports a file that it cannot open, such as
+// /etc/hosts, like a name that is not in the file.
+func descriptorError(name string, err error) error {
 	s, probe := sock.Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if probe == nil {
 		_ = s.Close()

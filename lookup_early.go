@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// answer takes an answer to a question, or none.
-func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
+// recordAnswer records the answer to a query, or why there is none.
+func (l *sharedLookup) recordAnswer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.failed, typ)
@@ -21,14 +21,14 @@ func (l *lookup) answer(typ dnsmessage.Type, ips []netip.Addr, failed *net.DNSEr
 		return
 	}
 	l.answered[typ] = ips
-	for s := range l.searches {
-		s.hear(ips)
+	for s := range l.members {
+		s.addEarly(ips)
 	}
 }
 
-// mostTelling is the error of a lookup: that there is no such host has to be said by both
-// answers, and package net gives the error of the one that comes first.
-func (l *lookup) mostTelling(err error) error {
+// bestError returns the error of a lookup. The host does not exist only if both answers
+// say so; package net returns the error of the answer that arrives first.
+func (l *sharedLookup) bestError(err error) error {
 	var dns *net.DNSError
 	if !errors.As(err, &dns) || !dns.IsNotFound {
 		return err
@@ -49,24 +49,25 @@ func (l *lookup) mostTelling(err error) error {
 	return &named
 }
 
-// An observedConn reads along on a resolver's connection, which is for one question.
+// An observedConn parses the messages on a resolver's connection, which is for one query.
 type observedConn struct {
 	net.Conn
-	of       *lookup
+	lookup   *sharedLookup
 	stream   bool
 	id       uint16
 	question dnsmessage.Question
-	received []byte // of a stream
+	received []byte // from a stream
 }
 
-// An observedPacketConn is one that package net sees is for datagrams.
+// An observedPacketConn is an observedConn that package net recognizes as one for
+// datagrams.
 type observedPacketConn struct {
 	*observedConn
 	net.PacketConn
 }
 
-func (l *lookup) observe(conn net.Conn) net.Conn {
-	c := &observedConn{Conn: conn, of: l}
+func (l *sharedLookup) observe(conn net.Conn) net.Conn {
+	c := &observedConn{Conn: conn, lookup: l}
 	if pc, ok := conn.(net.PacketConn); ok {
 		return observedPacketConn{c, pc}
 	}
@@ -77,7 +78,7 @@ func (l *lookup) observe(conn net.Conn) net.Conn {
 func (c *observedConn) Write(b []byte) (int, error) {
 	message := b
 	if c.stream {
-		message = b[min(2, len(b)):] // its length comes first
+		message = b[min(2, len(b)):] // after the length
 	}
 	var p dnsmessage.Parser
 	if h, err := p.Start(message); err == nil {
@@ -90,7 +91,7 @@ func (c *observedConn) Write(b []byte) (int, error) {
 func (c *observedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		c.of.answer(c.question.Type, nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, IsTimeout: isTimeout(err), IsTemporary: true})
+		c.lookup.recordAnswer(c.question.Type, nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, IsTimeout: isTimeout(err), IsTemporary: true})
 		return n, err
 	}
 	if !c.stream {
@@ -106,8 +107,8 @@ func (c *observedConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// parse takes from a message what package net would take. A datagram that does not
-// answer the question can be anybody's.
+// parse reads from a message what package net reads. It ignores a message that does not
+// answer the query: anyone can send such a datagram.
 func (c *observedConn) parse(message []byte) {
 	var p dnsmessage.Parser
 	h, err := p.Start(message)
@@ -121,10 +122,10 @@ func (c *observedConn) parse(message []byte) {
 	switch h.RCode {
 	case dnsmessage.RCodeSuccess:
 	case dnsmessage.RCodeNameError:
-		c.of.answer(q.Type, nil, nil)
+		c.lookup.recordAnswer(q.Type, nil, nil)
 		return
 	default:
-		c.of.answer(q.Type, nil, &net.DNSError{Err: "server misbehaving", Server: c.RemoteAddr().String(), IsTemporary: true})
+		c.lookup.recordAnswer(q.Type, nil, &net.DNSError{Err: "server misbehaving", Server: c.RemoteAddr().String(), IsTemporary: true})
 		return
 	}
 	if p.SkipAllQuestions() != nil {
@@ -154,10 +155,10 @@ func (c *observedConn) parse(message []byte) {
 			break
 		}
 	}
-	c.of.answer(q.Type, ips, nil)
+	c.lookup.recordAnswer(q.Type, ips, nil)
 }
 
-// sameQuestion compares as RFC 4343 has it: without case, in ASCII.
+// sameQuestion compares names without regard to ASCII case (RFC 4343).
 func sameQuestion(a, b dnsmessage.Name) bool {
 	if a.Length != b.Length {
 		return false

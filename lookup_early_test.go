@@ -42,7 +42,7 @@ func dnsMessage(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return b
 }
 
-// aReply is the answer that counts, after some change.
+// aReply is the valid answer after a change.
 func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	return dnsMessage(t, func(m *dnsmessage.Message) {
 		m.Response = true
@@ -61,9 +61,9 @@ func aReply(t testing.TB, change func(*dnsmessage.Message)) []byte {
 	})
 }
 
-// What is taken from a resolver's connection is what package net takes from it: the answer
-// to the question, and not what somebody else sends (golang.org/issue/13281).
-func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
+// Only what package net accepts is taken from a resolver's connection: the answer to the
+// query, not a datagram of someone else (golang.org/issue/13281).
+func TestLookup_EarlyAnswerMustMatchItsQuery(t *testing.T) {
 	same := func(*dnsmessage.Message) {}
 	reply := aReply(t, same)
 	for name, test := range map[string]struct {
@@ -87,8 +87,8 @@ func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
 		"half of an answer": {reply[:len(reply)-2], false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookup(asked{"ip", "host.test"})
-			c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{test.message, reply}}, of: l}}
+			l := newLookup(lookupKey{"ip", "host.test"})
+			c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{test.message, reply}}, lookup: l}}
 			_, err := c.Write(dnsMessage(t, same))
 			require.NoError(t, err)
 			buf := make([]byte, 1500)
@@ -105,14 +105,14 @@ func TestOnlyTheAnswerToAQuestionIsTakenEarly(t *testing.T) {
 	}
 }
 
-// A stream brings a message after its length (RFC 1035, 4.2.2), in any pieces.
-func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
+// On a stream a message follows its length (RFC 1035, 4.2.2), in any number of pieces.
+func TestLookup_EarlyAnswerFromAStreamInPieces(t *testing.T) {
 	question := dnsMessage(t, func(*dnsmessage.Message) {})
 	reply := aReply(t, func(*dnsmessage.Message) {})
 	framed := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
 	whole := framed(reply)
 	for at := range len(whole) {
-		l := newLookup(asked{"ip", "host.test"})
+		l := newLookup(lookupKey{"ip", "host.test"})
 		c := l.observe(&script{pieces: [][]byte{whole[:at], whole[at:]}})
 		_, isPacket := c.(net.PacketConn)
 		require.False(t, isPacket, "package net would not send the length")
@@ -131,26 +131,26 @@ func TestAnAnswerIsTakenFromAStreamInPieces(t *testing.T) {
 	}
 }
 
-// An error is that of the question that failed, and only as long as no other server has answered it.
-func TestThatThereIsNoSuchHostIsSaidByBothAnswers(t *testing.T) {
+// A failed query decides the error, as long as no other server has answered it.
+func TestLookup_NotFoundNeedsBothAnswers(t *testing.T) {
 	missing := &net.DNSError{Err: "no such host", Name: "host.test", IsNotFound: true}
 	other := errors.New("other")
-	l := newLookup(asked{"ip", "host.test"})
-	require.Equal(t, missing, l.mostTelling(missing))
-	l.answer(dnsmessage.TypeA, nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true})
-	require.Equal(t, other, l.mostTelling(other))
-	require.EqualError(t, l.mostTelling(missing), "lookup host.test: server misbehaving")
-	l.answer(dnsmessage.TypeAAAA, nil, &net.DNSError{Err: "i/o timeout", IsTimeout: true})
+	l := newLookup(lookupKey{"ip", "host.test"})
+	require.Equal(t, missing, l.bestError(missing))
+	l.recordAnswer(dnsmessage.TypeA, nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true})
+	require.Equal(t, other, l.bestError(other))
+	require.EqualError(t, l.bestError(missing), "lookup host.test: server misbehaving")
+	l.recordAnswer(dnsmessage.TypeAAAA, nil, &net.DNSError{Err: "i/o timeout", IsTimeout: true})
 	for range 20 {
-		require.EqualError(t, l.mostTelling(missing), "lookup host.test: i/o timeout")
+		require.EqualError(t, l.bestError(missing), "lookup host.test: i/o timeout")
 	}
-	l.answer(dnsmessage.TypeA, nil, nil)
-	l.answer(dnsmessage.TypeAAAA, nil, nil)
-	require.Equal(t, missing, l.mostTelling(missing))
+	l.recordAnswer(dnsmessage.TypeA, nil, nil)
+	l.recordAnswer(dnsmessage.TypeAAAA, nil, nil)
+	require.Equal(t, missing, l.bestError(missing))
 }
 
-// A stranger's datagrams are read along before package net has judged them: whatever is in
-// one, an address is taken only from an answer with the question's ID, and once.
+// Datagrams are parsed before package net has judged them. Whatever one contains, an
+// address is taken only from an answer with the query's ID, and once.
 func FuzzAnswer(f *testing.F) {
 	same := func(*dnsmessage.Message) {}
 	f.Add(aReply(f, same))
@@ -158,8 +158,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("hello"))
 	question := dnsMessage(f, same)
 	f.Fuzz(func(t *testing.T, message []byte) {
-		l := newLookup(asked{"ip", "host.test"})
-		c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{message}}, of: l}}
+		l := newLookup(lookupKey{"ip", "host.test"})
+		c := observedPacketConn{observedConn: &observedConn{Conn: &script{pieces: [][]byte{message}}, lookup: l}}
 		if _, err := c.Write(question); err != nil {
 			t.Fatal(err)
 		}

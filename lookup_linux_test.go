@@ -42,7 +42,7 @@ var searchListZone = map[string][]string{
 	"www.example.com.staging.test.": {"::1"},
 }
 
-// dialSearchList is the part of TestTheAddressesOfANameAreOfOneHost that runs in a process
+// dialSearchList is the part of TestLookup_AddressesAreOfOneHost that runs in a process
 // with a mount namespace of its own. It prints which addresses are tried.
 func dialSearchList(string) error {
 	if err := unix.Mount("tmpfs", "/etc", "tmpfs", 0, ""); err != nil {
@@ -89,10 +89,10 @@ func dialSearchList(string) error {
 	return nil
 }
 
-// A name stands for one host of the search list of resolv.conf(5), that which package net
-// finds. Each family was looked for by itself, and what was not in one domain was taken
-// from the next: the dial reached the database of another environment.
-func TestTheAddressesOfANameAreOfOneHost(t *testing.T) {
+// A name means one host of the search list of resolv.conf(5): the one that package net
+// finds. Each family used to be looked up separately, so a family missing in one domain
+// was taken from the next. The dial then reached the database of another environment.
+func TestLookup_AddressesAreOfOneHost(t *testing.T) {
 	cmd := helperCommand(t, "searchlist")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.Output()

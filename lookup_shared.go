@@ -10,87 +10,87 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A tiedResolver closes the connections of a lookup that is
-// given up. Left to itself a net.Resolver keeps one that waits for a silent
-// server, and the goroutine with it, for the resolver's own 5 s: a
-// context does not reach a read that is under way (net/dnsclient_unix.go). A
-// lookup by the system's library, where Go uses that, cannot be ended at all.
-type tiedResolver struct {
-	of                     *net.Resolver
+// A cancelableResolver is a net.Resolver whose lookups end at once. A net.Resolver keeps
+// the connection to a silent server, and its goroutine, for 5 s: the end of a context does
+// not interrupt a read under way (net/dnsclient_unix.go). A cancelableResolver closes the
+// connection. A lookup by the system's library (cgo) cannot be interrupted at all.
+type cancelableResolver struct {
+	resolver               *net.Resolver
 	preferGo, strictErrors bool
 
 	mu      sync.Mutex
-	lookups map[asked]*lookup // that are under way
+	lookups map[lookupKey]*sharedLookup // the lookups under way
 }
 
-// lastTied is kept because those who look up the same name at the same time share the
-// lookup, as long as they share the resolver.
-var lastTied atomic.Pointer[tiedResolver]
+// lastResolver is for the next dial: dials that share a resolver share its lookups
+// under way.
+var lastResolver atomic.Pointer[cancelableResolver]
 
-func tie(of *net.Resolver) *tiedResolver {
-	if t := lastTied.Load(); t != nil && t.of == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
+func cancelableResolverFor(of *net.Resolver) *cancelableResolver {
+	if t := lastResolver.Load(); t != nil && t.resolver == of && t.preferGo == of.PreferGo && t.strictErrors == of.StrictErrors {
 		return t
 	}
-	t := &tiedResolver{of: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[asked]*lookup)}
-	lastTied.Store(t)
+	t := &cancelableResolver{resolver: of, preferGo: of.PreferGo, strictErrors: of.StrictErrors, lookups: make(map[lookupKey]*sharedLookup)}
+	lastResolver.Store(t)
 	return t
 }
 
-func (t *tiedResolver) dial(ctx context.Context, l *lookup, network, address string) (net.Conn, error) {
-	dial := t.of.Dial
+func (t *cancelableResolver) dial(ctx context.Context, l *sharedLookup, network, address string) (net.Conn, error) {
+	dial := t.resolver.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	conn, err := dialResolver(ctx, dial, network, address)
+	conn, err := callResolverDial(ctx, dial, network, address)
 	if err != nil {
 		if isOutOfDescriptors(err) {
-			l.cause.Store(&err)
+			l.dialErr.Store(&err)
 		}
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if l.families == "ip" && !t.strictErrors { // which has one family fail with the other
+	if l.families == "ip" && !t.strictErrors { // StrictErrors: one family fails with the other
 		return l.observe(conn), nil
 	}
 	return conn, nil
 }
 
-// A lookup asks package net for the addresses of a host, once for all who want them at
-// the same time. Net has that too, but there a lookup that was shared goes on when all have
-// gone, and who comes then shares it and does not have its early answers.
+// A sharedLookup asks package net for the addresses of a host, once for all dials that
+// need them at the same time. Package net shares lookups too. But its shared lookup goes
+// on after all callers have gone, and a later caller that joins it misses its early
+// answers.
 //
-// Net's Go resolver asks for one name of the search list after another, and the first
-// that has an address of either family is the host. So the addresses that come in the
-// first answer are among those that net is going to give, however long the other answer
-// takes. Of a lookup by the system's library nothing is learnt before it ends.
-type lookup struct {
-	asked
-	cancel context.CancelFunc
-	ended  chan struct{}
-	cause  atomic.Pointer[error] // why the resolver could not ask
+// The Go resolver of package net tries one name of the search list after another. The
+// first that has an address of either family is the host. So the addresses in the first
+// answer are among those that package net will return, however long the other answer
+// takes. A lookup by the system's library (cgo) has no early answers.
+type sharedLookup struct {
+	lookupKey
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	dialErr atomic.Pointer[error] // the resolver had no descriptor for a query
 
 	mu       sync.Mutex
-	searches map[*search]struct{}
+	members  map[*addrLookup]struct{}
 	answered map[dnsmessage.Type][]netip.Addr
-	failed   map[dnsmessage.Type]*net.DNSError // if the last answer to the question is none
+	failed   map[dnsmessage.Type]*net.DNSError // of queries whose last try has failed
 }
 
-type asked struct{ families, host string }
+type lookupKey struct{ families, host string }
 
-func newLookup(what asked) *lookup {
-	return &lookup{
-		asked:    what,
-		ended:    make(chan struct{}),
-		searches: make(map[*search]struct{}),
-		answered: make(map[dnsmessage.Type][]netip.Addr),
-		failed:   make(map[dnsmessage.Type]*net.DNSError),
+func newLookup(what lookupKey) *sharedLookup {
+	return &sharedLookup{
+		lookupKey: what,
+		ended:     make(chan struct{}),
+		members:   make(map[*addrLookup]struct{}),
+		answered:  make(map[dnsmessage.Type][]netip.Addr),
+		failed:    make(map[dnsmessage.Type]*net.DNSError),
 	}
 }
 
-// join makes a search part of the lookup of its host, which begins if there is none. The
-// last one to leave ends it.
-func (t *tiedResolver) join(ctx context.Context, s *search, families string) (leave func()) {
-	what := asked{families, s.host}
+// join adds a dial to the lookup of its host, and starts that if none is under way. The
+// last dial that leaves ends the lookup.
+func (t *cancelableResolver) join(ctx context.Context, s *addrLookup, families string) (leave func()) {
+	what := lookupKey{families, s.host}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.lookups[what]
@@ -102,30 +102,30 @@ func (t *tiedResolver) join(ctx context.Context, s *search, families string) (le
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.searches[s] = struct{}{}
+	l.members[s] = struct{}{}
 	for _, ips := range l.answered {
-		s.hear(ips)
+		s.addEarly(ips)
 	}
 	return func() { t.leave(l, s) }
 }
 
-func (t *tiedResolver) leave(l *lookup, s *search) {
+func (t *cancelableResolver) leave(l *sharedLookup, s *addrLookup) {
 	t.mu.Lock()
 	l.mu.Lock()
-	delete(l.searches, s)
-	last := len(l.searches) == 0
-	if last && t.lookups[l.asked] == l {
-		delete(t.lookups, l.asked)
+	delete(l.members, s)
+	last := len(l.members) == 0
+	if last && t.lookups[l.lookupKey] == l {
+		delete(t.lookups, l.lookupKey)
 	}
 	l.mu.Unlock()
 	t.mu.Unlock()
 	if last {
 		l.cancel()
-		<-l.ended // the resolver heeds its context at once
+		<-l.ended // at once: its connections are closed
 	}
 }
 
-func (t *tiedResolver) run(ctx context.Context, l *lookup) {
+func (t *cancelableResolver) run(ctx context.Context, l *sharedLookup) {
 	defer close(l.ended)
 	defer l.cancel()
 	r := &net.Resolver{PreferGo: t.preferGo, StrictErrors: t.strictErrors}
@@ -133,21 +133,21 @@ func (t *tiedResolver) run(ctx context.Context, l *lookup) {
 		return t.dial(ctx, l, network, address)
 	}
 	ips, err := r.LookupNetIP(ctx, l.families, l.host)
-	switch cause := l.cause.Load(); {
+	switch cause := l.dialErr.Load(); {
 	case err == nil || ctx.Err() != nil:
 	case cause != nil:
 		err = dnsError(l.host, *cause)
 	default:
-		err = outOfDescriptors(l.host, l.mostTelling(err))
+		err = descriptorError(l.host, l.bestError(err))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.lookups[l.asked] == l {
-		delete(t.lookups, l.asked)
+	if t.lookups[l.lookupKey] == l {
+		delete(t.lookups, l.lookupKey)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s := range l.searches {
-		s.hearAll(ips, err)
+	for s := range l.members {
+		s.addFinal(ips, err)
 	}
 }

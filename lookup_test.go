@@ -101,7 +101,7 @@ func (z *zoneServer) questions(typ dnsmessage.Type) int {
 	return z.asked[typ]
 }
 
-// samePort gives listeners of both families on one port.
+// samePort makes listeners of both families on one port.
 func samePort(t testing.TB) (v4, v6 net.Listener, port string) {
 	t.Helper()
 	for range 100 {
@@ -117,10 +117,10 @@ func samePort(t testing.TB) (v4, v6 net.Listener, port string) {
 	return nil, nil, ""
 }
 
-// A DNS server, or a firewall before it, that answers questions for A and drops those for
-// AAAA: the dial waited for the second answer until its limit was over, with the
-// address in hand. RFC 8305, section 3.
-func TestAFamilyThatIsNotAnsweredDoesNotKeepADialFromTheOther(t *testing.T) {
+// A DNS server, or a firewall before it, may answer A queries and drop AAAA queries. The
+// dial waited for the second answer until its limit, although it had an address. RFC
+// 8305, section 3.
+func TestLookup_UnansweredFamilyDoesNotDelayTheOther(t *testing.T) {
 	_, _, port := samePort(t)
 	for name, zone := range map[string]*zoneServer{
 		"IPv6":       serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true}),
@@ -147,8 +147,8 @@ func TestAFamilyThatIsNotAnsweredDoesNotKeepADialFromTheOther(t *testing.T) {
 	}
 }
 
-// The proxy's own name is looked up in the same way.
-func TestAProxyIsFoundThoughAFamilyIsNotAnswered(t *testing.T) {
+// The name of the proxy is looked up in the same way.
+func TestLookup_ProxyNameWithAnUnansweredFamily(t *testing.T) {
 	zone := serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true})
 	p := &fakeProxy{reply: socksGranted}
 	address, _ := p.serve(t, p.socks5)
@@ -160,8 +160,8 @@ func TestAProxyIsFoundThoughAFamilyIsNotAnswered(t *testing.T) {
 	require.Equal(t, "192.0.2.1:80", p.target, "a proxy is told the number of a service")
 }
 
-// Who wants one family asks for that one alone, and who has an address asks nothing.
-func TestOnlyWhatCanBeUsedIsAskedFor(t *testing.T) {
+// A dial for one family sends one query. A dial to an IP address sends none.
+func TestLookup_AsksOnlyForUsableFamilies(t *testing.T) {
 	_, _, port := samePort(t)
 	both := family{addrs: []string{"::1"}}
 	for _, test := range []struct {
@@ -186,8 +186,8 @@ func TestOnlyWhatCanBeUsedIsAskedFor(t *testing.T) {
 	require.Zero(t, zone.questions(dnsmessage.TypeA))
 }
 
-// RFC 8305, section 5: addresses that become known while others are tried are tried too.
-func TestAnAddressThatComesLaterJoinsTheRace(t *testing.T) {
+// RFC 8305, section 5: addresses that become known during the dial are tried too.
+func TestLookup_LateAddressJoinsTheDial(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln, err := net.Listen("tcp6", "[::1]:"+portOf(t, hole))
 	require.NoError(t, err)
@@ -219,8 +219,8 @@ func TestAnAddressThatComesLaterJoinsTheRace(t *testing.T) {
 	}
 }
 
-// An address that refuses is not the end while there may be others.
-func TestADialWaitsForAddressesWhenThoseItKnowsHaveFailed(t *testing.T) {
+// The dial does not end with a refusal as long as other addresses may follow.
+func TestLookup_DialWaitsForLateAddressesAfterFailures(t *testing.T) {
 	port := portOf(t, refused(t, "tcp"))
 	ln, err := net.Listen("tcp6", "[::1]:"+port)
 	require.NoError(t, err)
@@ -260,8 +260,8 @@ func TestADialWaitsForAddressesWhenThoseItKnowsHaveFailed(t *testing.T) {
 	require.ErrorIs(t, <-result, context.Canceled)
 }
 
-// That a name is not there has to be said by both.
-func TestTheErrorOfTwoQuestionsIsTheOneThatSaysMost(t *testing.T) {
+// A host does not exist only if both answers say so.
+func TestLookup_ErrorOfTwoQueries(t *testing.T) {
 	missing := family{rcode: dnsmessage.RCodeNameError}
 	broken := family{rcode: dnsmessage.RCodeServerFailure}
 	const limit = 150 * time.Millisecond
@@ -301,8 +301,8 @@ func TestTheErrorOfTwoQuestionsIsTheOneThatSaysMost(t *testing.T) {
 	}
 }
 
-// net.Resolver.StrictErrors: a temporary error of one family is the lookup's.
-func TestAStrictResolverFailsWithOneFamily(t *testing.T) {
+// With net.Resolver.StrictErrors, a temporary error of one family fails the lookup.
+func TestLookup_StrictErrorsFailsWithOneFamily(t *testing.T) {
 	_, _, port := samePort(t)
 	known := map[string]family{"v4": {addrs: []string{"127.0.0.1"}}, "v6": {addrs: []string{"::1"}}}
 	broken := family{rcode: dnsmessage.RCodeServerFailure}
@@ -328,9 +328,9 @@ func TestAStrictResolverFailsWithOneFamily(t *testing.T) {
 	require.Empty(t, tried.addresses, "who is strict waits for both")
 }
 
-// Of a short limit a part is for the attempts, though a family is not answered: the whole
-// of it went by waiting for the other.
-func TestAShortLimitLeavesTimeForAnAttempt(t *testing.T) {
+// Part of a short limit is left for the attempts even if one family is not answered. The
+// wait for it used up all of the limit.
+func TestLookup_ShortLimitLeavesTimeForAnAttempt(t *testing.T) {
 	_, _, port := samePort(t)
 	for name, zone := range map[string]*zoneServer{
 		"IPv6": serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true}),
@@ -352,9 +352,9 @@ func TestAShortLimitLeavesTimeForAnAttempt(t *testing.T) {
 	}
 }
 
-// One lookup serves all dials of a name that are under way. A dial that comes when one
-// family has been answered already has that answer, too.
-func TestADialThatJoinsALookupHasItsEarlyAnswers(t *testing.T) {
+// One lookup serves all dials of a name. A dial that joins after one family has been
+// answered gets that answer too.
+func TestLookup_JoiningDialGetsEarlyAnswers(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln := listen(t, "tcp")
 	zone := serveZone(t, family{addrs: []string{"127.0.0.1"}}, family{silent: true})
@@ -386,8 +386,9 @@ func TestADialThatJoinsALookupHasItsEarlyAnswers(t *testing.T) {
 	require.Equal(t, 2, zone.questions(dnsmessage.TypeA))
 }
 
-// Package net sorts the addresses of both families by RFC 6724, and the dial begins as it does.
-func TestTheFirstAddressIsPackageNets(t *testing.T) {
+// Package net sorts the addresses of both families by RFC 6724. The dial begins with the
+// same address.
+func TestLookup_FirstAddressIsThatOfPackageNet(t *testing.T) {
 	for _, test := range [][2]string{{"127.0.0.1", "::1"}, {"127.0.0.1", "2001:db8::1"}, {"192.0.2.1", "::1"}, {"127.0.0.1", "fd77::1"}} {
 		r := names(t, map[string][]string{"host.test.": test[:]})
 		ips, err := r.LookupNetIP(t.Context(), "ip", "host.test.")
@@ -407,7 +408,7 @@ func TestTheFirstAddressIsPackageNets(t *testing.T) {
 	}
 }
 
-func TestFallbackDelayIsTheTimeBetweenTwoAttempts(t *testing.T) {
+func TestFallbackDelay_IsTheTimeBetweenAttempts(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.2:"+port)
@@ -438,7 +439,7 @@ func TestFallbackDelayIsTheTimeBetweenTwoAttempts(t *testing.T) {
 }
 
 // Without racing there is one attempt at a time, and each has its share of the limit.
-func TestWithANegativeFallbackDelayThereIsOneAttemptAtATime(t *testing.T) {
+func TestFallbackDelay_NegativeMeansOneAttemptAtATime(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	const limit = 300 * time.Millisecond
 	open := 0
@@ -472,8 +473,8 @@ func TestWithANegativeFallbackDelayThereIsOneAttemptAtATime(t *testing.T) {
 	}
 }
 
-// noDescriptors is the part of TestALookupThatHasNoDescriptorSaysSo that runs in a process
-// of its own: it takes all descriptors there are, and looks a name up.
+// noDescriptors is the part of TestLookup_OutOfDescriptorsIsReported that runs in a
+// process of its own: it uses up all descriptors and looks a name up.
 func noDescriptors(name string) error {
 	if r, w, err := os.Pipe(); err == nil { // the runtime opens its own before, or dies
 		_, _ = r.Close(), w.Close()
@@ -498,8 +499,9 @@ func noDescriptors(name string) error {
 	return nil
 }
 
-// A process without descriptors cannot ask, and was told that there is no such host.
-func TestALookupThatHasNoDescriptorSaysSo(t *testing.T) {
+// A process without descriptors cannot send a query. The error used to be that the host
+// does not exist.
+func TestLookup_OutOfDescriptorsIsReported(t *testing.T) {
 	for _, name := range []string{"localhost", "host.invalid"} {
 		out, err := helperCommand(t, "nodescriptors "+name).Output()
 		require.NoError(t, err)

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNamespace runs f in a network namespace of its own, which ends with it. ip(8) has
-// been run there with each of the given lines.
+// inNamespace runs f in a network namespace of its own, after ip(8) with each of the
+// given lines. The namespace ends with f.
 func inNamespace(t *testing.T, f func(), lines ...string) {
 	t.Helper()
 	path := requireProgram(t, "ip", "iproute2")
@@ -48,8 +48,8 @@ func inNamespace(t *testing.T, f func(), lines ...string) {
 	}
 }
 
-// ip runs ip(8). The line "await d0" waits until that is up, which takes the kernel up to
-// a second, and until what is sent to its address stays on this machine.
+// ip runs ip(8). The line "await d0" waits until that interface is up, which takes the
+// kernel up to a second, and until datagrams to its address stay on this machine.
 func ip(t *testing.T, path, line string) {
 	t.Helper()
 	if name, ok := strings.CutPrefix(line, "await "); ok {
@@ -72,7 +72,7 @@ func ip(t *testing.T, path, line string) {
 	require.NoError(t, err, "ip %s: %s", line, out)
 }
 
-// veth gives the lines that make an interface with a link-local address.
+// veth returns the lines that make an interface with a link-local address.
 func veth(name, address string) []string {
 	peer := ("x" + name)[:min(len(name)+1, unix.IFNAMSIZ-1)]
 	return []string{
@@ -81,9 +81,9 @@ func veth(name, address string) []string {
 	}
 }
 
-// An interface that was renamed, or was removed and made again, was known for up to a
-// minute by what it had been, and so was one of another namespace with the same name.
-func TestAZoneIsLookedUpEachTime(t *testing.T) {
+// An interface that was renamed, or removed and made again, was remembered for up to a
+// minute, and so was one of another namespace with the same name.
+func TestZone_IsLookedUpEachTime(t *testing.T) {
 	path := requireProgram(t, "ip", "iproute2")
 	inNamespace(t, func() {
 		buf := make([]byte, 10)
@@ -131,8 +131,8 @@ func TestAZoneIsLookedUpEachTime(t *testing.T) {
 	}, veth("d0", "fe80::71")...)
 }
 
-// A socket's zones are those of the namespace that it was made in, wherever it is used.
-func TestAZoneIsOfTheSocketsNamespace(t *testing.T) {
+// The zones of a socket are those of the namespace in which it was made.
+func TestZone_IsOfTheSocketsNamespace(t *testing.T) {
 	var c *client.Client
 	inNamespace(t, func() {
 		var err error
@@ -149,7 +149,7 @@ func TestAZoneIsOfTheSocketsNamespace(t *testing.T) {
 	require.Equal(t, self.String(), from.String())
 }
 
-func TestADatagramFromALinkLocalAddressAllocatesNothing(t *testing.T) {
+func TestZone_RecvFromLinkLocalAllocatesNothing(t *testing.T) {
 	inNamespace(t, func() {
 		c, err := client.NewUDP6(&client.Options{LocalAddr: "[fe80::71%d0]:0"})
 		require.NoError(t, err)
@@ -168,9 +168,9 @@ func TestADatagramFromALinkLocalAddressAllocatesNothing(t *testing.T) {
 	}, veth("d0", "fe80::71")...)
 }
 
-// A socket on the wildcard address got what was sent to any group that any socket of the
-// machine was a member of: ip(7), IP_MULTICAST_ALL.
-func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
+// A socket bound to the wildcard address received from every group that any socket of
+// the machine had joined: ip(7), IP_MULTICAST_ALL.
+func TestMulticast_OnlyJoinedGroupsAreReceived(t *testing.T) {
 	inNamespace(t, func() {
 		for _, test := range []struct {
 			open        func(*client.Options) (*client.Client, error)
@@ -216,8 +216,8 @@ func TestAGroupThatWasNotJoinedIsNotReceived(t *testing.T) {
 	}, append(veth("d0", "fe80::71"), "addr add 10.77.0.1/24 dev d0", "route add 239.0.0.0/8 dev d0")...)
 }
 
-// The zone of a group names the interface to join it on; it was ignored.
-func TestTheZoneOfAGroupIsTheInterfaceToJoinItOn(t *testing.T) {
+// The zone of a group names the interface to join it on. It was ignored.
+func TestMulticast_ZoneIsTheInterfaceToJoinOn(t *testing.T) {
 	inNamespace(t, func() {
 		group := netip.MustParseAddr("ff02::1:5")
 		for _, on := range []string{"d0", "e0"} {
@@ -254,9 +254,9 @@ func TestTheZoneOfAGroupIsTheInterfaceToJoinItOn(t *testing.T) {
 	}, append(veth("d0", "fe80::71"), veth("e0", "fe80::72")...)...)
 }
 
-// A name cut to what the kernel has room for is another interface's: with 16 bytes,
-// SO_BINDTODEVICE took the one that has the first 15.
-func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
+// A truncated name is that of another interface: with 16 bytes, SO_BINDTODEVICE took the
+// interface with the first 15.
+func TestDevice_NameIsNeverTruncated(t *testing.T) {
 	const name = "abcdefghijklmno" // as long as they get
 	inNamespace(t, func() {
 		if c, err := client.NewUDP(&client.Options{Device: name}); err == nil { // or not allowed to
@@ -274,7 +274,7 @@ func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
 				var bad *client.OptionError
 				require.ErrorAs(t, err, &bad, "%q", wrong)
 				require.Equal(t, option, bad.Option)
-				require.ErrorContains(t, err, "cannot be the name of an interface")
+				require.ErrorContains(t, err, "is not an interface name")
 			}
 			_, err := c.SendToAddrPort(nil, netip.AddrPortFrom(netip.MustParseAddr("fe80::71").WithZone(wrong), 9))
 			var unknown *net.AddrError
@@ -283,9 +283,9 @@ func TestTheNameOfAnInterfaceIsNeverCut(t *testing.T) {
 	}, veth(name, "fe80::71")...)
 }
 
-// Connections to several peers can have the same port of ours; bind(2) takes one for all
-// of them. ip(7), IP_BIND_ADDRESS_NO_PORT.
-func TestALocalAddressWithoutAPortTakesNoneFromOtherPeers(t *testing.T) {
+// Connections to several peers can share a local port. bind(2) reserves one for all of
+// them. ip(7), IP_BIND_ADDRESS_NO_PORT.
+func TestLocalAddr_PortZeroIsSharedBetweenPeers(t *testing.T) {
 	inNamespace(t, func() {
 		const ports, peers = 4, 3
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40003"), 0))
@@ -327,9 +327,9 @@ func TestALocalAddressWithoutAPortTakesNoneFromOtherPeers(t *testing.T) {
 	}
 }
 
-// EADDRINUSE is what Bind says of an address that is taken; SO_REUSEADDR had it succeed
+// Bind fails with EADDRINUSE for an address in use. With SO_REUSEADDR it succeeded
 // beside a live connection.
-func TestThePortOfALiveConnectionIsTaken(t *testing.T) {
+func TestBind_PortOfALiveConnectionIsInUse(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			host, family := "127.0.0.1", "tcp4"
@@ -393,9 +393,9 @@ func TestThePortOfALiveConnectionIsTaken(t *testing.T) {
 	}
 }
 
-// Of two dials at the same time one gets the port, whoever their peers are. Between bind(2)
-// and connect(2) the one did not see the other, and both had it.
-func TestTwoDialsDoNotGetOnePort(t *testing.T) {
+// Of two simultaneous dials one gets the port, whoever their peers are. Between bind(2)
+// and connect(2) neither saw the other, and both got it.
+func TestLocalAddr_TwoDialsDoNotGetOnePort(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		peers := []string{listen(t, network).Addr().String(), listen(t, network).Addr().String()}
 		local := unusedOn(t, network)
@@ -429,8 +429,8 @@ func unusedOn(t *testing.T, network string) string {
 	return ln.Addr().String()
 }
 
-// Package net's own Control is told the family, which is what options depend on.
-func TestControlIsToldTheFamily(t *testing.T) {
+// Package net tells Control the address family, on which socket options depend.
+func TestControl_NetworkHasTheFamily(t *testing.T) {
 	told := func(use func(opts *client.Options)) (network string) {
 		use(&client.Options{Control: func(n, _ string, _ syscall.RawConn) error {
 			network = n
@@ -454,9 +454,9 @@ func TestControlIsToldTheFamily(t *testing.T) {
 	}), "the proxy's")
 }
 
-// Connected to the unspecified address a socket is connected to this machine, and that
-// is who answers.
-func TestThePeerOfTheUnspecifiedAddressIsWhoAnswers(t *testing.T) {
+// A socket connected to the unspecified address is connected to this machine, which is
+// its peer.
+func TestDial_RemoteAddrOfUnspecifiedAddress(t *testing.T) {
 	for _, network := range []string{"udp", "udp6", "tcp", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			var address string
@@ -483,8 +483,8 @@ func TestThePeerOfTheUnspecifiedAddressIsWhoAnswers(t *testing.T) {
 	}
 }
 
-// A service has a name wherever an address is read, as in package net.
-func TestAServiceHasAName(t *testing.T) {
+// A port may be a service name wherever an address is parsed, as in package net.
+func TestDial_ServiceName(t *testing.T) {
 	inNamespace(t, func() {
 		ln, err := net.Listen("tcp", "127.0.0.1:http")
 		require.NoError(t, err)

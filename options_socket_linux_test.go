@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestOptionsThatOnlyLinuxHas(t *testing.T) {
+func TestOptions_LinuxSocketOptionsAreSet(t *testing.T) {
 	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}
 	for name, test := range map[string]struct {
 		networks      string
@@ -76,8 +76,8 @@ func TestOptionsThatOnlyLinuxHas(t *testing.T) {
 	require.Equal(t, "Device", bad.Option)
 }
 
-// lacking says what this process may not do or this kernel has not, which then has
-// to be an error that names the option.
+// lacking returns what this process is not permitted to do or this kernel does not have.
+// That must then be an error that names the option.
 func lacking(t *testing.T, network string, opts client.Options) string {
 	t.Helper()
 	open := client.NewTCP
@@ -100,9 +100,9 @@ func lacking(t *testing.T, network string, opts client.Options) string {
 	return ""
 }
 
-// FastOpen says that it is connected before anybody has answered; what is wrong
-// comes with the first call, within its limit.
-func TestFastOpenIsAConnectionLikeAnyOther(t *testing.T) {
+// With FastOpen a client is connected before the server has answered. The first call
+// returns the error, within its limit.
+func TestFastOpen_IsAConnectionLikeAnyOther(t *testing.T) {
 	ln := listen(t, "tcp")
 	for range 3 { // the first gets the cookie, if the server gives any
 		c, peer := accepted(t, ln, &client.Options{FastOpen: true})
@@ -122,9 +122,9 @@ func TestFastOpenIsAConnectionLikeAnyOther(t *testing.T) {
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 }
 
-// Who has no peer learns which of those it has sent to is not there, and no send
-// pays for what became of another.
-func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
+// An unconnected client learns which of its destinations cannot be reached. No send
+// fails because of another datagram.
+func TestICMPErrors_NameTheDestination(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			host, open := "127.0.0.1", client.NewUDP
@@ -187,7 +187,7 @@ func TestICMPErrorsTellWhomTheyAreAbout(t *testing.T) {
 }
 
 // A receive that waits in the kernel is woken.
-func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
+func TestICMPErrors_EndAWaitingReceive(t *testing.T) {
 	for _, limit := range []time.Duration{-1, testTimeout, 90 * time.Millisecond} {
 		nobody := packetPeer(t, "udp")
 		gone := netip.MustParseAddrPort(nobody.LocalAddr().String())
@@ -214,7 +214,7 @@ func TestICMPErrorsEndAReceiveThatWaits(t *testing.T) {
 	}
 }
 
-func TestTCPInfoTellsOfTheConnection(t *testing.T) {
+func TestTCPInfo_DescribesTheConnection(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -276,10 +276,10 @@ func TestTCPInfoTellsOfTheConnection(t *testing.T) {
 	require.ErrorIs(t, err, unix.ENOTCONN)
 }
 
-// However many errors of other datagrams are queued, and whoever takes them from the queue
-// meanwhile, a send fails for a reason of its own alone: several goroutines share one
-// client, as in a resolver or a prober that asks many hosts of which some are gone.
-func TestASendTellsOnlyItsOwnError(t *testing.T) {
+// However many errors of other datagrams are queued, and whichever call takes them, a
+// send fails only for its own reason: several goroutines share one client, as in a
+// resolver or a prober.
+func TestICMPErrors_SendReturnsOnlyItsOwnError(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			open := client.NewUDP
@@ -329,8 +329,8 @@ func TestASendTellsOnlyItsOwnError(t *testing.T) {
 	}
 }
 
-// What is the matter with a datagram itself is told at once.
-func TestASendTellsItsOwnError(t *testing.T) {
+// An error of the datagram itself is returned at once.
+func TestICMPErrors_SendReturnsItsOwnError(t *testing.T) {
 	c, err := client.NewUDP(&client.Options{ICMPErrors: true})
 	require.NoError(t, err)
 	defer c.Close()
@@ -343,8 +343,8 @@ func TestASendTellsItsOwnError(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A datagram that the send itself refuses is told by the send, and by no receive.
-func TestADatagramThatIsTooLongIsToldOnce(t *testing.T) {
+// The error of a datagram that the send refuses is returned by the send only.
+func TestICMPErrors_TooLongDatagramIsReportedOnce(t *testing.T) {
 	inANetworkOfItsOwn(t, func(func()) error {
 		if err := onLoopback(func(request *unix.Ifreq) uint {
 			request.SetUint32(1500)

@@ -28,7 +28,7 @@ func sockopt(t testing.TB, raw syscall.RawConn, level, number int) int {
 	return value
 }
 
-// seen runs f on the descriptor as it is before the connect, and after.
+// seen runs f on the descriptor before the connect and after it.
 func seen(t *testing.T, network string, opts client.Options, f func(raw syscall.RawConn)) {
 	t.Helper()
 	before := false
@@ -45,7 +45,7 @@ func seen(t *testing.T, network string, opts client.Options, f func(raw syscall.
 }
 
 // Options that only Linux has are in options_socket_linux_test.go.
-func TestOptionsOfTheSocketAreSetBeforeItConnects(t *testing.T) {
+func TestOptions_SocketOptionsAreSetBeforeConnect(t *testing.T) {
 	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second, Interval: 2500 * time.Millisecond, Count: 4}
 	for name, test := range map[string]struct {
 		networks      string
@@ -93,42 +93,42 @@ func is(want int) func(int) bool      { return func(n int) bool { return n == wa
 func isnt(other int) func(int) bool   { return func(n int) bool { return n != other } }
 func atLeast(want int) func(int) bool { return func(n int) bool { return n >= want } }
 
-func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
+func TestOptions_UnavailableAreRefusedByName(t *testing.T) {
 	group := netip.MustParseAddr("239.1.2.3")
 	for name, test := range map[string]struct {
 		networks string
 		opts     client.Options
 		says     string
 	}{
-		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.SwitchOn}, "only tcp has it"},
-		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only tcp has it"},
-		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only tcp has it"},
-		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only tcp has it"},
-		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.SwitchOff}, "only tcp has it"},
-		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only tcp has it"},
-		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only tcp has it"},
-		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.SwitchOn}, "only tcp and udp has it"},
-		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only tcp and udp has it"},
-		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only tcp and udp has it"},
-		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only tcp and udp has it"},
-		"Device":      {"unix unixgram", client.Options{Device: "lo"}, "only tcp and udp has it"},
-		"BusyPoll":    {"unix unixgram", client.Options{BusyPoll: 1}, "only tcp and udp has it"},
-		"Broadcast":   {"tcp udp6 unix unixgram", client.Options{Broadcast: true}, "only udp over IPv4 has it"},
-		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only udp has it"},
-		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only udp has it"},
+		"NoDelay":     {"udp unix unixgram", client.Options{NoDelay: client.SwitchOn}, "only for tcp"},
+		"KeepAlive":   {"udp unix unixgram", client.Options{KeepAlive: &net.KeepAliveConfig{}}, "only for tcp"},
+		"UserTimeout": {"udp unix unixgram", client.Options{UserTimeout: 1}, "only for tcp"},
+		"FastOpen":    {"udp unix unixgram", client.Options{FastOpen: true}, "only for tcp"},
+		"QuickAck":    {"udp unix unixgram", client.Options{QuickAck: client.SwitchOff}, "only for tcp"},
+		"MPTCP":       {"udp unix unixgram", client.Options{MPTCP: true}, "only for tcp"},
+		"Linger":      {"udp unix unixgram", client.Options{Linger: -1}, "only for tcp"},
+		"ReuseAddr":   {"unix unixgram", client.Options{ReuseAddr: client.SwitchOn}, "only for tcp and udp"},
+		"TOS":         {"unix unixgram", client.Options{TOS: 1}, "only for tcp and udp"},
+		"TTL":         {"unix unixgram", client.Options{TTL: 1}, "only for tcp and udp"},
+		"Mark":        {"unix unixgram", client.Options{Mark: 1}, "only for tcp and udp"},
+		"Device":      {"unix unixgram", client.Options{Device: "lo"}, "only for tcp and udp"},
+		"BusyPoll":    {"unix unixgram", client.Options{BusyPoll: 1}, "only for tcp and udp"},
+		"Broadcast":   {"tcp udp6 unix unixgram", client.Options{Broadcast: true}, "only for udp over IPv4"},
+		"Multicast":   {"tcp unix unixgram", client.Options{Multicast: &client.Multicast{}}, "only for udp"},
+		"ICMPErrors":  {"tcp unix unixgram", client.Options{ICMPErrors: true}, "only for udp"},
 
-		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is neither SwitchDefault nor SwitchOn nor SwitchOff"},
-		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is neither"},
-		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is neither"},
+		"NoDelay ":     {"tcp", client.Options{NoDelay: 3}, "3 is not a Switch"},
+		"QuickAck ":    {"tcp", client.Options{QuickAck: -1}, "-1 is not a Switch"},
+		"ReuseAddr ":   {"tcp", client.Options{ReuseAddr: 9}, "9 is not a Switch"},
 		"RecvBuffer ":  {"tcp unix", client.Options{RecvBuffer: -1}, "-1 is negative"},
 		"SendBuffer ":  {"tcp unix", client.Options{SendBuffer: -1}, "-1 is negative"},
 		"UserTimeout ": {"tcp", client.Options{UserTimeout: -1}, "-1 is negative"},
 		"BusyPoll ":    {"tcp", client.Options{BusyPoll: -1}, "-1 is negative"},
 
-		"Multicast ":   {"udp", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, "127.0.0.1 is not the address of a group"},
+		"Multicast ":   {"udp", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}, "127.0.0.1 is not a multicast address"},
 		"Multicast  ":  {"udp", client.Options{Multicast: &client.Multicast{Interface: "nowhere"}}, "nowhere"},
-		"Multicast   ": {"udp6", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{group}}}, "another family"},
-		"Multicast -":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: 7}}, "7 is neither"},
+		"Multicast   ": {"udp6", client.Options{Multicast: &client.Multicast{Groups: []netip.Addr{group}}}, "not of the socket's address family"},
+		"Multicast -":  {"udp", client.Options{Multicast: &client.Multicast{Loopback: 7}}, "7 is not a Switch"},
 	} {
 		option := strings.Trim(name, " -")
 		for network := range strings.FieldsSeq(test.networks) {
@@ -153,9 +153,9 @@ func TestOptionsThatASocketDoesNotHaveAreRefusedByName(t *testing.T) {
 	}
 }
 
-// The kernel takes an int, and what did not fit into one was cut off in silence: 2^32+5
-// bytes of buffer were 5, and a keepalive of that many probes too.
-func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
+// The kernel takes an int. The excess bits were dropped silently: a buffer of 2^32+5
+// bytes had 5, and a keepalive count too.
+func TestOptions_TooLargeNumbersAreRefusedByName(t *testing.T) {
 	const far = math.MaxInt64
 	on := func(k net.KeepAliveConfig) client.Options { k.Enable = true; return client.Options{KeepAlive: &k} }
 	tests := []struct {
@@ -195,7 +195,7 @@ func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
 			var bad *client.OptionError
 			require.ErrorAs(t, err, &bad, "%+v", test.opts)
 			require.Equal(t, test.option, bad.Option)
-			require.ErrorContains(t, err, "is more than")
+			require.ErrorContains(t, err, "the maximum is")
 		}
 	}
 	// What fits is taken.
@@ -207,8 +207,8 @@ func TestANumberThatTheKernelHasNoRoomForIsRefusedByName(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// Linger: a reset throws away what was sent, and a time waits for it.
-func TestLingerDecidesWhatCloseDoes(t *testing.T) {
+// A reset discards what was sent. A positive time waits for it.
+func TestLinger_DecidesHowCloseEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Linger: -1})
 	_, err := c.Send([]byte("x"), 0)
 	require.NoError(t, err)
@@ -228,8 +228,8 @@ func TestLingerDecidesWhatCloseDoes(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begin), time.Second, "rounded up")
 }
 
-// Members of a group get what is sent to it.
-func TestMulticastReachesTheGroup(t *testing.T) {
+// Members of a group receive what is sent to it.
+func TestMulticast_ReachesTheGroup(t *testing.T) {
 	loopback, err := net.InterfaceByIndex(1)
 	require.NoError(t, err)
 	group := netip.MustParseAddr("239.255.77.7")
@@ -250,7 +250,7 @@ func TestMulticastReachesTheGroup(t *testing.T) {
 	require.Equal(t, sender.LocalAddr().String(), from.String())
 }
 
-func TestBroadcastHasToBeAllowed(t *testing.T) {
+func TestBroadcast_NeedsTheOption(t *testing.T) {
 	where := netip.MustParseAddrPort("255.255.255.255:9")
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)
@@ -264,8 +264,9 @@ func TestBroadcastHasToBeAllowed(t *testing.T) {
 	require.NotErrorIs(t, err, unix.EACCES)
 }
 
-// What is dialled through a pool has the options too, and a Pool tells them apart.
-func TestAPoolsConnectionsHaveTheirOptions(t *testing.T) {
+// Connections dialled through a pool have their options, and the pool distinguishes
+// them.
+func TestPool_ConnectionsHaveTheirOptions(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	for range 2 {
 		for _, ttl := range []uint8{11, 12} {

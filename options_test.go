@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestBadOptionsAreRefusedByNameBeforeThereIsASocket(t *testing.T) {
+func TestOptions_BadValuesAreRefusedBeforeTheSocketIsMade(t *testing.T) {
 	made := func(string, string, syscall.RawConn) error {
 		t.Error("a socket was made")
 		return nil
@@ -46,7 +46,7 @@ func TestBadOptionsAreRefusedByNameBeforeThereIsASocket(t *testing.T) {
 	require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
 }
 
-func TestNoDelayIsOnUnlessSwitchedOff(t *testing.T) {
+func TestNoDelay_IsOnByDefault(t *testing.T) {
 	for set, want := range map[client.Switch]int{client.SwitchDefault: 1, client.SwitchOn: 1, client.SwitchOff: 0} {
 		for _, network := range []string{"tcp", "tcp6"} {
 			t.Run(network, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestNoDelayIsOnUnlessSwitchedOff(t *testing.T) {
 	}
 }
 
-func TestLocalAddrIsWhereTheClientSendsFrom(t *testing.T) {
+func TestLocalAddr_IsTheSourceAddress(t *testing.T) {
 	ln := listen(t, "tcp")
 	c, peer := accepted(t, ln, &client.Options{LocalAddr: "127.0.0.1:0"})
 	require.Equal(t, c.LocalAddr().String(), peer.RemoteAddr().String())
@@ -84,7 +84,7 @@ func TestLocalAddrIsWhereTheClientSendsFrom(t *testing.T) {
 	require.NoError(t, e.Close())
 }
 
-func TestOptionsCanBeSharedAndChangedLater(t *testing.T) {
+func TestOptions_MayBeSharedAndChanged(t *testing.T) {
 	opts := &client.Options{RecvTimeout: 20 * time.Millisecond}
 	ln := listen(t, "tcp")
 	c, _ := accepted(t, ln, opts)
@@ -95,8 +95,8 @@ func TestOptionsCanBeSharedAndChangedLater(t *testing.T) {
 	require.True(t, ne.Timeout())
 }
 
-// The wildcard is of the family of whom is dialled.
-func TestLocalAddrWithoutAHostIsAnyOfTheMachines(t *testing.T) {
+// The wildcard is of the family of the peer's address.
+func TestLocalAddr_EmptyHostIsAnyAddress(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		ln := listen(t, network)
 		c, err := client.Dial("tcp", ln.Addr().String(), &client.Options{LocalAddr: ":0"})
@@ -105,9 +105,9 @@ func TestLocalAddrWithoutAHostIsAnyOfTheMachines(t *testing.T) {
 	}
 }
 
-// A port of one's own is not lost for a minute with each connection, and does
-// not keep the addresses of a name from being tried side by side.
-func TestALocalPortCanBeUsedAgainAtOnce(t *testing.T) {
+// A fixed local port is not blocked for a minute after each connection, and does not
+// keep several addresses of a name from being tried at once.
+func TestLocalAddr_PortCanBeUsedAgainAtOnce(t *testing.T) {
 	ln := listen(t, "tcp")
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	local := unused(t)
@@ -129,7 +129,7 @@ func TestALocalPortCanBeUsedAgainAtOnce(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func TestSocketsAreOfOneFamilyAndNobodyInheritsThem(t *testing.T) {
+func TestSocket_IsOfOneFamilyAndCloseOnExec(t *testing.T) {
 	for network, open := range unconnected {
 		c, err := open(nil)
 		require.NoError(t, err)
@@ -149,7 +149,7 @@ func TestSocketsAreOfOneFamilyAndNobodyInheritsThem(t *testing.T) {
 	}
 }
 
-func TestAControlThatPanicsLeavesNoSocketBehind(t *testing.T) {
+func TestControl_PanicLeaksNoSocket(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	dial := func(panicAt int) {
 		defer func() { require.Equal(t, "control", recover()) }()
@@ -169,7 +169,7 @@ func TestAControlThatPanicsLeavesNoSocketBehind(t *testing.T) {
 	dial(2) // TestMain sees what is left
 }
 
-func TestTheLimitsOfOneKindOfCall(t *testing.T) {
+func TestOptions_TimeoutsPerKindOfCall(t *testing.T) {
 	c, _ := stream(t, "tcp", &client.Options{Timeout: -1, RecvTimeout: time.Millisecond, SendTimeout: 2 * time.Millisecond})
 	_, err := c.Recv(make([]byte, 1), 0)
 	require.True(t, timedOut(err))
@@ -181,7 +181,7 @@ func TestTheLimitsOfOneKindOfCall(t *testing.T) {
 	require.Less(t, time.Since(start), testTimeout)
 }
 
-func TestOneOptionsForManyDialsAtOnce(t *testing.T) {
+func TestOptions_SharedByConcurrentDials(t *testing.T) {
 	ln := listen(t, "tcp")
 	opts := &client.Options{Timeout: testTimeout}
 	var wg sync.WaitGroup

@@ -33,8 +33,6 @@ var (
 // testTimeout is an upper bound that no machine is too slow for.
 const testTimeout = 10 * time.Second
 
-const enough = testTimeout // until the tests of pools say testTimeout
-
 // loopbackOf is where a network's peers are: a host, or a path that is free.
 func loopbackOf(t testing.TB, network string) string {
 	t.Helper()

@@ -69,7 +69,7 @@ func (o *Options) proxyConfig(n network) (*proxy.Config, error) {
 }
 
 // dialProxy connects to the proxy and has it connect to where, both before until.
-func dialProxy(ctx context.Context, where target, p *plan, until sock.Instant) (*Client, net.Addr, error) {
+func dialProxy(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	host, port, err := p.net.proxyTarget(where.address)
 	if err != nil {
 		return nil, where, err
@@ -84,7 +84,7 @@ func dialProxy(ctx context.Context, where target, p *plan, until sock.Instant) (
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialWatched(ctx, target{"tcp", p.proxy.Address}, &toProxy, until)
+	c, _, err := dialDirect(ctx, target{"tcp", p.proxy.Address}, &toProxy, until)
 	if err != nil {
 		return fail(err)
 	}
@@ -129,7 +129,7 @@ func (n network) proxyTarget(address string) (host string, port uint16, err erro
 	case ip.Zone() != "":
 		return fail("a zone has no meaning for a proxy: remove it")
 	}
-	a, err := n.suitable(ip, port)
+	a, err := n.sockAddr(ip, port)
 	return a.IP.Addr().String(), port, err
 }
 

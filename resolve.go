@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A network is what Dial's first argument stands for: the types of socket that
-// can reach an address of each family, zero where none can.
+// A network is the meaning of Dial's first argument: the socket type for each address
+// family, or zero if the network does not have the family.
 type network struct {
 	name  string
 	v4    Type
@@ -36,7 +36,7 @@ var networks = map[string]network{
 func (n network) isTCP() bool    { return n.v4.isTCP() || n.v6.isTCP() }
 func (n network) isStream() bool { return n.isTCP() || n.local == UnixStream }
 
-// typeOf is the type of socket that reaches a, zero if the network has none.
+// typeOf returns the socket type for a, or zero if the network has none.
 func (n network) typeOf(a sock.Addr) Type {
 	switch ip := a.IP.Addr(); {
 	case ip.Is4():
@@ -47,9 +47,8 @@ func (n network) typeOf(a sock.Addr) Type {
 	return n.local
 }
 
-// parseLocal reads an address to bind: an IP address, or none for all of the
-// machine's, and a port, which may be 0; or a unix name. Without an IP address
-// what it gives has none either: see wildcard.
+// parseLocal parses an address to bind: a unix name, or an IP address and a port, which
+// may be 0. If the host is empty, the result has no IP address: see withWildcard.
 func (n network) parseLocal(address string) (sock.Addr, error) {
 	if n.local != 0 {
 		return parseUnix(address)
@@ -65,12 +64,12 @@ func (n network) parseLocal(address string) (sock.Addr, error) {
 	if err != nil {
 		return sock.Addr{}, &net.AddrError{Err: "not an IP address", Addr: host}
 	}
-	return n.suitable(ip, port)
+	return n.sockAddr(ip, port)
 }
 
-// wildcard gives an address to bind that names no host the host that stands for
-// all of the machine's, in the family of the socket's type.
-func wildcard(typ Type, a sock.Addr) sock.Addr {
+// withWildcard replaces a missing host in an address to bind by the one that means all
+// addresses of the machine, in the family of the socket's type.
+func withWildcard(typ Type, a sock.Addr) sock.Addr {
 	if typ.isUnix() || a.IP.Addr().IsValid() {
 		return a
 	}
@@ -81,8 +80,9 @@ func wildcard(typ Type, a sock.Addr) sock.Addr {
 	return sock.Addr{IP: netip.AddrPortFrom(host, a.IP.Port())}
 }
 
-// suitable makes an address of an IP address that the network's sockets can use.
-func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
+// sockAddr returns the address if the network's sockets can use it, and a *net.AddrError
+// otherwise.
+func (n network) sockAddr(ip netip.Addr, port uint16) (sock.Addr, error) {
 	if err := checkZone(ip); err != nil {
 		return sock.Addr{}, err
 	}
@@ -93,21 +93,21 @@ func (n network) suitable(ip netip.Addr, port uint16) (sock.Addr, error) {
 	return a, nil
 }
 
-// checkZone refuses a zone that the kernel would pass over: it is for addresses that are
-// not of global scope (RFC 4007, 11.2), of which there can be one on each link.
+// checkZone refuses a zone that the kernel would ignore. A zone is for addresses of less
+// than global scope (RFC 4007, 11.2): the same address can exist on each link.
 func checkZone(ip netip.Addr) error {
 	if ip.Zone() == "" {
 		return nil
 	}
-	// An IPv4 address has none, also where it is written as an IPv6 one.
+	// An IPv4 address has no zone, not even in IPv6 notation.
 	if !ip.Is4In6() && (ip.IsLinkLocalUnicast() || ip.IsLoopback() || ip.IsLinkLocalMulticast() || ip.IsInterfaceLocalMulticast()) {
 		return nil
 	}
-	return &net.AddrError{Err: "zone of an address that is not link-local", Addr: ip.String()}
+	return &net.AddrError{Err: "zone on an address that is not link-local: remove the zone", Addr: ip.String()}
 }
 
-// splitHostPort is net.SplitHostPort with the port as a number. A service name is looked
-// up as package net does, but in this machine's list alone.
+// splitHostPort is net.SplitHostPort with a numeric port. Service names are looked up in
+// /etc/services, as package net does.
 func (n network) splitHostPort(address string) (host string, port uint16, err error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -132,22 +132,21 @@ func (n network) port(service string) (uint16, error) {
 	}
 	number, err := (&net.Resolver{PreferGo: true}).LookupPort(context.Background(), n.name, service)
 	if err != nil {
-		return 0, outOfDescriptors(n.name+"/"+service, err)
+		return 0, descriptorError(n.name+"/"+service, err)
 	}
 	return uint16(number), nil
 }
 
-// loopback stands for the host that is not named, as in package net.
+// loopback is the host for an address without one, as in package net.
 var loopback = map[int]netip.Addr{
 	unix.AF_INET:  netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 	unix.AF_INET6: netip.IPv6Loopback(),
 }
 
-// resolve gives the addresses that an address stands for, in the order in which to try
-// them. Of a name these may be not all: who wants the rest takes them from the
-// search, which is nil if nothing was to be looked up, and closes it in any case. Only
-// such are looked up as can be reached from the local address, if that is not nil.
-func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *search, error) {
+// resolve returns the addresses to try, in order. More addresses of a name may follow
+// from the addrLookup, which the caller must close; it is nil if there was nothing to look
+// up. If local is not nil, only addresses of its family are looked up.
+func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if n.local != 0 {
 		a, err := parseUnix(address)
 		return []sock.Addr{a}, nil, err
@@ -164,11 +163,11 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 		ip, err := netip.ParseAddr(host)
 		switch {
 		case err == nil && ip == netip.IPv6Unspecified():
-			// A listener on ":0" says that this is its address, also to those who come
-			// over IPv4 alone; package net tries both (golang.org/issue/18806).
+			// This is the Addr of a listener on ":0", also on a machine without IPv6.
+			// Package net tries both families (golang.org/issue/18806).
 			ips = []netip.Addr{ip, netip.IPv4Unspecified()}
 		case err == nil:
-			a, err := n.suitable(ip, port)
+			a, err := n.sockAddr(ip, port)
 			return []sock.Addr{a}, nil, err
 		default:
 			if local != nil && local.IP.Addr().Is4() {
@@ -176,8 +175,8 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 			} else if local != nil && local.IP.Addr().Is6() {
 				n.v4 = 0
 			}
-			s := lookUp(ctx, n, host, port, r, until)
-			addrs, err := s.first()
+			s := startLookup(ctx, n, host, port, r, until)
+			addrs, err := s.firstAddrs()
 			return addrs, s, err
 		}
 	}
@@ -188,34 +187,34 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 	return addrs, nil, nil
 }
 
-// reachedFrom gives those addresses that a socket with a local address can connect to.
-func reachedFrom(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
+// sameFamily returns the addresses of the family of the local address.
+func sameFamily(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
 	if local == nil || !local.IP.Addr().IsValid() {
 		return addrs
 	}
-	v4, v6 := families(addrs)
+	v4, v6 := splitFamilies(addrs)
 	if local.IP.Addr().Is4() {
 		return v4
 	}
 	return v6
 }
 
-// addrs are the addresses of those IP addresses that the network's sockets can use.
+// addrs returns the addresses that the network's sockets can use.
 func (n network) addrs(ips []netip.Addr, port uint16) []sock.Addr {
 	addrs := make([]sock.Addr, 0, len(ips))
 	for _, ip := range ips {
-		if a, err := n.suitable(ip, port); err == nil {
+		if a, err := n.sockAddr(ip, port); err == nil {
 			addrs = append(addrs, a)
 		}
 	}
 	return addrs
 }
 
-// netAddr is a as package net has it for a client of type typ.
+// netAddr converts a to package net's type for a client of type typ.
 func netAddr(typ Type, a sock.Addr) net.Addr {
 	switch {
 	case typ.isUnix():
-		return &net.UnixAddr{Name: cmp.Or(a.Path, "@"), Net: typ.String()} // "@" is no name, as in package net
+		return &net.UnixAddr{Name: cmp.Or(a.Path, "@"), Net: typ.String()} // "@": unnamed, as in package net
 	case typ.isStream():
 		return net.TCPAddrFromAddrPort(a.IP)
 	}

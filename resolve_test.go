@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSplitHostPort(t *testing.T) {
+func TestAddress_SplitHostPort(t *testing.T) {
 	for address, want := range map[string]struct {
 		host string
 		port uint16
@@ -48,7 +48,7 @@ func TestSplitHostPort(t *testing.T) {
 	}
 }
 
-func TestRFC8305Order(t *testing.T) {
+func TestLookup_RFC8305Order(t *testing.T) {
 	addrs := func(list string) (out []sock.Addr) {
 		for s := range strings.FieldsSeq(list) {
 			out = append(out, sock.Addr{IP: netip.AddrPortFrom(netip.MustParseAddr(s), 1)})
@@ -62,12 +62,12 @@ func TestRFC8305Order(t *testing.T) {
 		"127.0.0.1 127.0.0.2 127.0.0.3":   "127.0.0.1 127.0.0.2 127.0.0.3",
 		"::3 127.0.0.1 ::1 ::2 127.0.0.2": "::3 127.0.0.1 ::1 127.0.0.2 ::2",
 	} {
-		v4, v6 := families(addrs(in))
+		v4, v6 := splitFamilies(addrs(in))
 		require.Equal(t, addrs(want), interleave(v4, v6, !strings.Contains(strings.Fields(in)[0], ":")))
 	}
 }
 
-func TestAddressesOfANetwork(t *testing.T) {
+func TestNetwork_AddressesItCanReach(t *testing.T) {
 	resolved := func(network, address string) (string, error) {
 		addrs, search, err := resolve(t.Context(), networks[network], nil, address, nil, sock.In(time.Second))
 		search.close()
@@ -164,16 +164,16 @@ func FuzzParseUnix(f *testing.F) {
 	})
 }
 
-func TestALookupIsSharedAsLongAsTheResolverIs(t *testing.T) {
+func TestLookup_SharedWhileTheResolverIsTheSame(t *testing.T) {
 	a, b := new(net.Resolver), &net.Resolver{PreferGo: true}
-	require.Same(t, tie(a), tie(a))
-	require.NotSame(t, tie(a), tie(b))
-	require.True(t, tie(b).preferGo)
+	require.Same(t, cancelableResolverFor(a), cancelableResolverFor(a))
+	require.NotSame(t, cancelableResolverFor(a), cancelableResolverFor(b))
+	require.True(t, cancelableResolverFor(b).preferGo)
 	b.StrictErrors = true
-	require.True(t, tie(b).strictErrors)
+	require.True(t, cancelableResolverFor(b).strictErrors)
 }
 
-func TestTheDefaultsOfLimits(t *testing.T) {
+func TestOptions_DefaultLimits(t *testing.T) {
 	five := DefaultTimeout
 	require.Equal(t, limits{five, five, five}, (&Options{}).limits())
 	require.Equal(t, limits{-1, -1, -1}, (&Options{Timeout: -1}).limits())

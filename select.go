@@ -13,48 +13,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ready is what Select has found: of each set those that are ready, in the order
-// in which the set has them.
+// Ready is the result of Select: the ready clients of each set, in the set's order.
 type Ready struct {
-	Read   []*Client // a receive gives something, the end, or an error, and does not wait
-	Write  []*Client // a send takes something, or fails, and does not wait
-	Except []*Client // an urgent byte has come, or the connection has failed or ended in both directions
+	Read   []*Client // a receive returns at once, with data, the end of the stream, or an error
+	Write  []*Client // a send returns at once, with a count or an error
+	Except []*Client // urgent data has arrived, or the connection has failed or ended in both directions
 }
 
-// Select waits until one of several clients is ready at least: of read to receive,
-// of write to send, of except for what Ready has. timeout is the limit of the whole
-// call: zero is a look that does not wait, negative is no limit. Nobody ready by
-// then is os.ErrDeadlineExceeded.
+// Select waits until at least one client is ready: one in read to receive, one in write
+// to send, one in except for the conditions of Ready.Except. timeout bounds the whole
+// call. Zero: do not wait. Negative: no limit. If no client is ready by then, the error is
+// os.ErrDeadlineExceeded.
 //
-// The sets may be disjoint or overlap, any of them may be nil, and there is no limit
-// to how many clients are in them but that of descriptors. Streams and datagrams,
-// plain and over TLS, with a framing and without can be together. What a client has
-// received already, with an earlier record or packet, counts as readable at once;
-// over TLS a part of a record does not, nor does what is none of the application's.
-// With a framing, RecvPacket may still have to wait, for the rest of its packet. The
-// options and deadlines of the clients have no part in it.
+// A client may be in several sets, and a set may be nil. Streams and datagrams, with and
+// without TLS or a framing, can be mixed. Data that a client has already received with an
+// earlier record or packet makes it ready. Over TLS, an incomplete record does not, and
+// neither does a record without application data. With a framing, RecvPacket may still
+// have to wait for the rest of a packet. Timeouts and deadlines of the clients have no
+// effect.
 //
-// A client that is closed, before or meanwhile, and a stream that is not connected
-// are a *SelectError that tells where in which set it is; three sets without anybody
-// are unix.EINVAL. A client that is being closed elsewhere, or received from by
-// another goroutine, may be found ready and be so no more the next moment: DontWait
-// is for that.
+// A closed client and a stream that is not connected are a *SelectError, which tells the
+// set and the index. Three empty sets are unix.EINVAL. If another goroutine closes a
+// client or receives from it, the client may not be ready any more when Select returns:
+// use DontWait then.
 func Select(read, write, except []*Client, timeout time.Duration) (Ready, error) {
 	until := sock.In(timeout)
 	s := selections.Get().(*selection)
 	defer selections.Put(s)
-	defer s.end()
+	defer s.release()
 	s.sets = [...]set{
 		{"read", read, unix.POLLIN, unix.POLLIN | unix.POLLERR | unix.POLLHUP},
 		{"write", write, unix.POLLOUT, unix.POLLOUT | unix.POLLERR | unix.POLLHUP},
 		{"except", except, unix.POLLPRI, unix.POLLPRI | unix.POLLERR | unix.POLLHUP},
 	}
-	if err := s.begin(); err != nil {
+	if err := s.add(); err != nil {
 		return Ready{}, err
 	}
 	limit := until
-	if slices.ContainsFunc(read, func(c *Client) bool { return c.gives(false) }) {
-		limit = sock.Now() // the others are looked at, and not waited for
+	if slices.ContainsFunc(read, func(c *Client) bool { return c.hasInput(false) }) {
+		limit = sock.Now() // poll the others without waiting
 	}
 	for {
 		err := s.poll.Wait(limit)
@@ -73,40 +70,40 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 	}
 }
 
-// A selection is the state of one Select, used again by the next.
+// A selection is the state of one Select. It is reused.
 type selection struct {
 	poll sock.Poll
 	sets [3]set
-	held int // how many of the sets' clients, in their order
+	held int // the number of clients that are held, in the order of the sets
 	out  [3][]*Client
 }
 
 type set struct {
-	name    string
-	clients []*Client
-	asked   int16 // poll(2)'s events
-	events  int16 // those that make a client ready
+	name        string
+	clients     []*Client
+	pollEvents  int16 // for poll(2)
+	readyEvents int16 // that make a client ready
 }
 
 var selections = sync.Pool{New: func() any { return new(selection) }}
 
-func (s *selection) begin() error {
+func (s *selection) add() error {
 	for _, set := range s.sets {
 		for i, c := range set.clients {
-			if err := c.join(&s.poll, set.asked); err != nil {
-				return set.failed(i, err)
+			if err := c.addToPoll(&s.poll, set.pollEvents); err != nil {
+				return set.error(i, err)
 			}
 			s.held++
 		}
 	}
 	if s.held == 0 {
-		return &net.OpError{Op: opSelect, Err: fmt.Errorf("nobody to wait for: %w", unix.EINVAL)}
+		return &net.OpError{Op: opSelect, Err: fmt.Errorf("all sets are empty: %w", unix.EINVAL)}
 	}
 	return nil
 }
 
-// join has a poll wait for the client too, which then has to end.
-func (c *Client) join(p *sock.Poll, events int16) error {
+// addToPoll adds the client to a poll. The caller must call end.
+func (c *Client) addToPoll(p *sock.Poll, events int16) error {
 	if c == nil {
 		return errNoClient
 	}
@@ -120,9 +117,9 @@ func (c *Client) join(p *sock.Poll, events int16) error {
 	return err
 }
 
-var errNoClient = fmt.Errorf("no client: %w", unix.EINVAL)
+var errNoClient = fmt.Errorf("the client is nil: %w", unix.EINVAL)
 
-func (s *selection) end() {
+func (s *selection) release() {
 	for _, set := range s.sets {
 		n := min(s.held, len(set.clients))
 		for _, c := range set.clients[:n] {
@@ -138,17 +135,17 @@ func (s *selection) end() {
 	s.sets = [3]set{}
 }
 
-// ready finds who is ready after a wait.
+// ready collects the ready clients after a wait.
 func (s *selection) ready() (found bool, err error) {
 	for k, set := range s.sets {
 		for i, c := range set.clients {
 			events, err := s.poll.Ready(c.sock)
 			if err != nil {
-				return false, set.failed(i, err)
+				return false, set.error(i, err)
 			}
-			is := events&set.events != 0
-			if set.asked == unix.POLLIN {
-				is = c.gives(is)
+			is := events&set.readyEvents != 0
+			if set.pollEvents == unix.POLLIN {
+				is = c.hasInput(is)
 			}
 			if is {
 				s.out[k] = append(s.out[k], c)
@@ -163,22 +160,22 @@ func (s *selection) result() Ready {
 	return Ready{Read: slices.Clone(s.out[0]), Write: slices.Clone(s.out[1]), Except: slices.Clone(s.out[2])}
 }
 
-// gives reports whether a receive has something to give at once; came is whether
-// the socket has.
-func (c *Client) gives(came bool) bool {
+// hasInput reports whether a receive would return at once. readable says whether the
+// socket is readable.
+func (c *Client) hasInput(readable bool) bool {
 	t := c.tls.Load()
 	if t == nil && c.packets == nil {
-		return came
+		return readable
 	}
 	turn, ok := c.sock.TryLockRecv()
 	if !ok {
-		return came // somebody else is about to know
+		return readable // another goroutine is receiving
 	}
 	defer turn.Unlock()
-	return c.packets.buffered() > 0 || t == nil && came || t != nil && t.there(&turn, came)
+	return c.packets.buffered() > 0 || t == nil && readable || t != nil && t.there(&turn, readable)
 }
 
-// A SelectError tells which client it is that Select cannot wait for.
+// A SelectError is the error of a client that Select cannot wait for.
 type SelectError struct {
 	Set   string // "read", "write" or "except"
 	Index int
@@ -187,10 +184,10 @@ type SelectError struct {
 
 func (e *SelectError) Error() string { return fmt.Sprintf("%s[%d]: %v", e.Set, e.Index, e.Err) }
 
-// Unwrap gives the cause.
+// Unwrap returns Err.
 func (e *SelectError) Unwrap() error { return e.Err }
 
-func (s *set) failed(i int, err error) error {
+func (s *set) error(i int, err error) error {
 	c := s.clients[i]
 	if c == nil {
 		return &net.OpError{Op: opSelect, Err: &SelectError{Set: s.name, Index: i, Err: err}}

@@ -18,7 +18,7 @@ import (
 
 type clients = []*client.Client
 
-// selects is Select that has to find somebody.
+// selects is a Select that must find a client.
 func selects(t testing.TB, read, write, except clients) client.Ready {
 	t.Helper()
 	ready, err := client.Select(read, write, except, testTimeout)
@@ -26,7 +26,7 @@ func selects(t testing.TB, read, write, except clients) client.Ready {
 	return ready
 }
 
-// selectsNobody is a look that has to find nobody.
+// selectsNobody is a Select without waiting that must find no client.
 func selectsNobody(t testing.TB, read, write, except clients) {
 	t.Helper()
 	ready, err := client.Select(read, write, except, 0)
@@ -34,7 +34,7 @@ func selectsNobody(t testing.TB, read, write, except clients) {
 	require.Empty(t, append(append(ready.Read, ready.Write...), ready.Except...))
 }
 
-// each gives a client of every kind, with what its peer sends to it by.
+// each calls f with a client of every kind and the connection of its peer.
 func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byte))) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{EOF: []byte("\n")}}} {
@@ -50,7 +50,7 @@ func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byt
 	})
 }
 
-func TestSelectFindsWhoIsReady(t *testing.T) {
+func TestSelect_FindsReadyClients(t *testing.T) {
 	each(t, func(t *testing.T, c *client.Client, send func(p []byte)) {
 		one := clients{c}
 		selectsNobody(t, one, nil, one)
@@ -69,7 +69,7 @@ func TestSelectFindsWhoIsReady(t *testing.T) {
 	})
 }
 
-// lean has nil for what is empty.
+// lean replaces empty slices by nil.
 func lean(r client.Ready) client.Ready {
 	for _, s := range []*[]*client.Client{&r.Read, &r.Write, &r.Except} {
 		if len(*s) == 0 {
@@ -79,9 +79,9 @@ func lean(r client.Ready) client.Ready {
 	return r
 }
 
-// The original polled only as many as the longest set had, and wrote behind its
-// array, if the sets had different members.
-func TestSelectOfDisjointSets(t *testing.T) {
+// With disjoint sets the original polled only as many clients as the longest set had,
+// and wrote behind its array.
+func TestSelect_DisjointSets(t *testing.T) {
 	var all clients
 	for range 3 {
 		c, _ := stream(t, "tcp", nil)
@@ -99,7 +99,7 @@ func TestSelectOfDisjointSets(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{u}}, lean(ready))
 }
 
-func TestSelectOfTheSameClientInSeveralSets(t *testing.T) {
+func TestSelect_SameClientInSeveralSets(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	d, _ := stream(t, "unix", nil)
 	_, err := peer.Write([]byte("x"))
@@ -109,8 +109,8 @@ func TestSelectOfTheSameClientInSeveralSets(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{c, c}, Write: clients{d, c, d, d}}, lean(ready))
 }
 
-// A stream's end, a reset, and an urgent byte.
-func TestSelectFindsTheEndAndWhatIsExceptional(t *testing.T) {
+// The end of a stream, a reset, and urgent data.
+func TestSelect_FindsEndAndExceptionalConditions(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		one := clients{c}
@@ -143,8 +143,9 @@ func TestSelectFindsTheEndAndWhatIsExceptional(t *testing.T) {
 	})
 }
 
-// What is received with something else is there at once; poll(2) knows nothing of it.
-func TestSelectKnowsWhatIsBuffered(t *testing.T) {
+// Data received together with other data is ready at once, although poll(2) does not
+// report it.
+func TestSelect_FindsBufferedData(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -196,8 +197,8 @@ func TestSelectKnowsWhatIsBuffered(t *testing.T) {
 	})
 }
 
-// The socket has bytes, and a Recv would wait all the same.
-func TestSelectLooksThroughTLS(t *testing.T) {
+// The socket is readable, and a Recv would still wait.
+func TestSelect_OverTLS(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	one := clients{c}
 	selectsNobody(t, one, nil, nil) // session tickets have come with the handshake
@@ -233,7 +234,7 @@ func TestSelectLooksThroughTLS(t *testing.T) {
 	require.Equal(t, clients{c}, selects(t, clients{c}, nil, nil).Read)
 }
 
-func TestSelectEndsAtItsLimit(t *testing.T) {
+func TestSelect_Timeout(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	each(t, func(t *testing.T, c *client.Client, _ func(p []byte)) {
 		one := clients{c}
@@ -253,7 +254,7 @@ func TestSelectEndsAtItsLimit(t *testing.T) {
 	})
 }
 
-func TestSelectWaitsAsLongAsItTakes(t *testing.T) {
+func TestSelect_NegativeTimeoutWaits(t *testing.T) {
 	each(t, func(t *testing.T, c *client.Client, send func(p []byte)) {
 		found := make(chan client.Ready, 1)
 		go func() {
@@ -270,7 +271,7 @@ func TestSelectWaitsAsLongAsItTakes(t *testing.T) {
 	})
 }
 
-func TestCloseOfAMemberEndsSelect(t *testing.T) {
+func TestSelect_CloseOfAClientEndsIt(t *testing.T) {
 	ends := func(t *testing.T, others clients, open func() *client.Client) {
 		t.Helper()
 		for k, name := range []string{"read", "except"} {
@@ -310,21 +311,21 @@ func TestCloseOfAMemberEndsSelect(t *testing.T) {
 		})
 	}
 	t.Run("from a pool", func(t *testing.T) {
-		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{})
+		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{})
 		ends(t, others, func() *client.Client { return s.from(t, p, nil) })
 		require.EqualValues(t, 2, p.Stats().Broken)
 	})
 	selectsNobody(t, others, nil, others)
 }
 
-func TestSelectSaysWhomItCannotWaitFor(t *testing.T) {
+func TestSelectError_NamesTheClient(t *testing.T) {
 	good, _ := stream(t, "tcp", nil)
 	closed, _ := stream(t, "tcp", nil)
 	require.NoError(t, closed.Close())
 	unconnected, err := client.NewTCP(nil)
 	require.NoError(t, err)
 	defer unconnected.Close()
-	p, s := newPool(t, client.PoolOptions{}), silent(t, "tcp")
+	p, s := newPool(t, client.PoolOptions{}), silentServer(t, "tcp")
 	back := s.from(t, p, nil)
 	require.NoError(t, back.Close())
 	for name, test := range map[string]struct {
@@ -334,9 +335,9 @@ func TestSelectSaysWhomItCannotWaitFor(t *testing.T) {
 		is    error
 		text  string
 	}{
-		"nobody":         {is: unix.EINVAL, text: "select: nobody to wait for: invalid argument"},
+		"nobody":         {is: unix.EINVAL, text: "select: all sets are empty: invalid argument"},
 		"empty":          {sets: [3]clients{{}, {}, {}}, is: unix.EINVAL},
-		"nil":            {[3]clients{{good, nil}}, "read", 1, unix.EINVAL, "select: read[1]: no client: invalid argument"},
+		"nil":            {[3]clients{{good, nil}}, "read", 1, unix.EINVAL, "select: read[1]: the client is nil: invalid argument"},
 		"closed":         {[3]clients{{good}, {good, good, closed}}, "write", 2, net.ErrClosed, "write[2]: use of closed network connection"},
 		"unconnected":    {[3]clients{{good}, nil, {unconnected}}, "except", 0, unix.ENOTCONN, "except[0]: transport endpoint is not connected"},
 		"zero":           {[3]clients{{{}}}, "read", 0, unix.ENOTCONN, "read[0]"},
@@ -382,8 +383,8 @@ func manyUDP(t testing.TB, n int) clients {
 	return all
 }
 
-// There is no FD_SETSIZE here.
-func TestSelectOfFiveThousand(t *testing.T) {
+// There is no limit like FD_SETSIZE.
+func TestSelect_FiveThousandClients(t *testing.T) {
 	all := manyUDP(t, 5000)
 	selectsNobody(t, all, nil, all)
 	ready := selects(t, all, all, all)
@@ -394,7 +395,7 @@ func TestSelectOfFiveThousand(t *testing.T) {
 	require.Equal(t, client.Ready{Read: clients{late}}, lean(selects(t, all, nil, all)))
 }
 
-func TestSelectAllocatesNothingForItsMembers(t *testing.T) {
+func TestSelect_AllocatesNothingPerClient(t *testing.T) {
 	allocs := func(n int) (nobody, one float64) {
 		all := manyUDP(t, n)
 		for range 3 {
@@ -415,7 +416,7 @@ func TestSelectAllocatesNothingForItsMembers(t *testing.T) {
 }
 
 // Several goroutines may wait for the same clients.
-func TestSelectOfTheSameClientsAtOnce(t *testing.T) {
+func TestSelect_ConcurrentOnTheSameClients(t *testing.T) {
 	all := clients{}
 	var peers []net.Conn
 	for i := range 8 {
@@ -458,8 +459,8 @@ func TestSelectOfTheSameClientsAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// One goroutine, a hundred connections to one Redis.
-func TestSelectOverAHundredConnectionsToRedis(t *testing.T) {
+// One goroutine serves a hundred connections to one redis.
+func TestSelect_HundredRedisConnections(t *testing.T) {
 	_, addrs := startRedis(t)
 	var all clients
 	for i := range 100 {

@@ -7,49 +7,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCPInfo is what the kernel knows of a TCP connection (TCP_INFO, tcp(7)). What an
-// older kernel does not tell is zero.
+// TCPInfo is the kernel's information about a TCP connection (TCP_INFO, tcp(7)). A field
+// that an older kernel does not provide is zero.
 type TCPInfo struct {
 	State TCPState
 
-	RTT    time.Duration // round trip, smoothed
-	RTTVar time.Duration // its mean deviation
-	MinRTT time.Duration // the least seen lately
-	RTO    time.Duration // after which what is not acknowledged is sent again
+	RTT    time.Duration // smoothed round-trip time
+	RTTVar time.Duration // mean deviation of RTT
+	MinRTT time.Duration // minimum in a recent period
+	RTO    time.Duration // retransmission timeout
 
-	BytesSent          uint64 // retransmissions included
+	BytesSent          uint64 // including retransmissions
 	BytesRetransmitted uint64
-	BytesAcked         uint64 // of those sent, without retransmissions
+	BytesAcked         uint64 // without retransmissions
 	BytesReceived      uint64
-	BytesUnsent        uint32 // in the send buffer, and never sent so far
+	BytesUnsent        uint32 // in the send buffer and not sent yet
 
 	SegmentsSent          uint32
 	SegmentsReceived      uint32
 	SegmentsRetransmitted uint32 // in all
 
-	Unacked      uint32 // segments on their way
-	Lost         uint32 // of them, those that are taken to be lost
-	Retransmits  uint8  // of the one that is overdue, so far
-	Probes       uint8  // of keepalive or of a closed window, not answered so far
-	SendMSS      uint32 // bytes of a segment
-	RecvMSS      uint32
-	PathMTU      uint32 // bytes
-	DeliveryRate uint64 // bytes a second, the last measured
-	PacingRate   uint64 // bytes a second
-	SendWindow   uint32 // bytes that the peer has room for
-	RecvWindow   uint32 // bytes that the peer was told of
-	LastSent     time.Duration
-	LastReceived time.Duration // how long ago data came
-	LastAcked    time.Duration // how long ago an acknowledgement came
+	Unacked      uint32        // segments in flight
+	Lost         uint32        // segments in flight that are considered lost
+	Retransmits  uint8         // of the oldest unacknowledged segment
+	Probes       uint8         // unanswered keepalive or window probes
+	SendMSS      uint32        // in bytes
+	RecvMSS      uint32        // in bytes
+	PathMTU      uint32        // in bytes
+	DeliveryRate uint64        // in bytes per second, as last measured
+	PacingRate   uint64        // in bytes per second
+	SendWindow   uint32        // in bytes, advertised by the peer
+	RecvWindow   uint32        // in bytes, advertised to the peer
+	LastSent     time.Duration // time since data was last sent
+	LastReceived time.Duration // time since data last arrived
+	LastAcked    time.Duration // time since the last acknowledgement arrived
 
-	CongestionWindow   uint32 // segments
-	SlowStartThreshold uint32 // segments
+	CongestionWindow   uint32 // in segments
+	SlowStartThreshold uint32 // in segments
 }
 
 // A TCPState is a state of RFC 9293, 3.3.2, with Linux's numbers.
 type TCPState uint8
 
-// The states.
+// The states of RFC 9293.
 const (
 	Established TCPState = 1 + iota
 	SynSent
@@ -64,7 +64,7 @@ const (
 	Closing
 )
 
-// String gives the name that the RFC has for it.
+// String returns the name of the state in RFC 9293, such as "CLOSE-WAIT".
 func (s TCPState) String() string {
 	names := [...]string{
 		"", "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT",
@@ -76,8 +76,8 @@ func (s TCPState) String() string {
 	return names[s]
 }
 
-// TCPInfo asks the kernel about the connection. It fails with unix.EOPNOTSUPP on
-// what is not TCP, and on systems other than Linux.
+// TCPInfo returns the kernel's information about the connection. It fails with
+// unix.EOPNOTSUPP if the client is not TCP, and on systems other than Linux.
 func (c *Client) TCPInfo() (*TCPInfo, error) {
 	if err := c.begin(0, 0, false); err != nil {
 		return nil, c.failed(opInfo, nil, err)

@@ -42,8 +42,8 @@ func (cb *callback) run() {
 	panic(onPurpose)
 }
 
-// ends calls f with the callback armed, and requires that f panics or exits as the callback
-// does. It calls f in a goroutine, which may end.
+// ends waits until the server has seen the end of a connection, whatever it receives
+// before.
 func (cb *callback) ends(t testing.TB, f func()) {
 	t.Helper()
 	cb.armed.Store(true)

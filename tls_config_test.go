@@ -150,7 +150,7 @@ func TestTLSOptions_InvalidOnesAreRefused(t *testing.T) {
 			require.Equal(t, "TLS", bad.Option)
 		}
 		_, err := client.NewUDP(&client.Options{TLS: &client.TLSOptions{}})
-		require.ErrorContains(t, err, "only streams have it")
+		require.ErrorContains(t, err, "only for streams")
 	})
 	t.Run("no name to verify", func(t *testing.T) {
 		for network, address := range map[string]string{"unix": "/missing", "tcp": ":1"} {

@@ -360,6 +360,6 @@ func waitForTurn(t *testing.T, n int) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {
-		return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("sock.(*Socket).queue(")) >= n
+		return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("sock.(*Socket).lockSlow(")) >= n
 	}, testTimeout, time.Millisecond)
 }

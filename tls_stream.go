@@ -70,7 +70,7 @@ func newTLSStream(ctx context.Context, c *Client, config *tls.Config, rd, wr soc
 	t.conn = tls.Client(&t.wire, config)
 	err := t.conn.HandshakeContext(ctx)
 	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
-		keys.ended.repeat()
+		keys.ended.rethrow()
 	}
 	if err == nil {
 		_, err = t.wire.flush(&t.wire.wr, 0)

@@ -9,18 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bind gives the client an address of its own, before it connects: the address
-// that datagrams are sent to it at. For tcp and udp it is an IP address and a
-// port ("127.0.0.1:5353"), an empty host being all of the machine's addresses
-// and port 0 one of the system's choice, which LocalAddr tells. For unix and
-// unixgram it is a path, whose file is removed on Close, or on Linux "@" and an
-// abstract name.
+// Bind sets the local address of the client before it connects: the address that peers
+// send datagrams to. For tcp and udp it is an IP address and a port ("127.0.0.1:5353").
+// An empty host means all addresses of this machine. With port 0 the system chooses the
+// port, which LocalAddr returns. For unix and unixgram the address is a path, whose file
+// is removed on Close, or on Linux "@" and an abstract name.
 //
-// It fails with unix.EADDRINUSE for an address that is taken, by a live connection
-// too, unix.EINVAL for a client that has one, unix.EISCONN for a client that is
-// connected and unix.EALREADY for one that is about to be. A TCP port on which there
-// are only connections that are over (TIME_WAIT) is not taken, unless
-// Options.ReuseAddr is SwitchOff.
+// Bind fails with unix.EADDRINUSE if the address is in use, also by a live connection.
+// A TCP port that only closed connections (TIME_WAIT) use is free, unless
+// Options.ReuseAddr is SwitchOff. Bind fails with unix.EINVAL if the client is bound,
+// unix.EISCONN if it is connected, and unix.EALREADY if Connect is under way.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.hold() {
@@ -37,7 +35,7 @@ func (c *Client) Bind(address string) error {
 	return nil
 }
 
-func (c *Client) bindTo(addr sock.Addr, how binding) error {
+func (c *Client) bindTo(addr sock.Addr, how bindMode) error {
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	switch state := c.state.Load(); {
@@ -52,39 +50,41 @@ func (c *Client) bindTo(addr sock.Addr, how binding) error {
 		return err
 	}
 	c.bound = true
-	c.ownPort = ownPort(c.typ, addr, c.reuse)
+	c.ownPort = hasExclusivePort(c.typ, addr, c.reuse)
 	return nil
 }
 
-// A binding is when a TCP socket needs its port.
-type binding int
+// A bindMode is when a TCP socket needs its port.
+type bindMode int
 
 const (
-	bindNow     binding = iota // by bind(2)
-	bindLate                   // when it connects, if the port is the system's choice
-	bindAnother                // late, and another attempt of the same dial has the port
+	bindNow       bindMode = iota // in bind(2)
+	bindAtConnect                 // when it connects, if the system chooses the port
+	bindShared                    // as bindAtConnect; another attempt of the dial has the port
 )
 
-func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how binding) error {
-	addr = wildcard(typ, addr)
+func bindSocket(s *sock.Socket, typ Type, addr sock.Addr, reuse Switch, how bindMode) error {
+	addr = withWildcard(typ, addr)
 	switch {
 	case inFileSystem(addr):
 		return s.Bind(addr, func() func() { return remover(addr.Path) })
 	case typ.isTCP() && addr.IP.Port() == 0 && how != bindNow:
 		return s.BindNoPort(addr)
-	case ownPort(typ, addr, reuse):
-		return s.BindPort(addr, how == bindAnother)
+	case hasExclusivePort(typ, addr, reuse):
+		return s.BindPort(addr, how == bindShared)
 	}
 	return s.Bind(addr, nil)
 }
 
-// ownPort reports whether addr is to be had unless something alive has it.
-func ownPort(typ Type, addr sock.Addr, reuse Switch) bool {
+// hasExclusivePort reports whether bind must fail if a live socket uses the port, and only
+// then.
+func hasExclusivePort(typ Type, addr sock.Addr, reuse Switch) bool {
 	return typ.isTCP() && addr.IP.Port() != 0 && reuse == SwitchDefault
 }
 
-// bindToBeAnswered gives a unix datagram client a name if it has none yet.
-func (c *Client) bindToBeAnswered() error {
+// ensureNamed gives a unix datagram client a name that peers can answer to, unless it has
+// one.
+func (c *Client) ensureNamed() error {
 	if c.typ != UnixDgram {
 		return nil
 	}
@@ -93,18 +93,20 @@ func (c *Client) bindToBeAnswered() error {
 	if c.bound {
 		return nil
 	}
-	if err := bindAnywhere(c.sock); err != nil {
+	if err := autobind(c.sock); err != nil {
 		return err
 	}
 	c.bound = true
 	return nil
 }
 
-// SendTo sends p as one datagram to an address: a *net.UDPAddr or *net.UnixAddr,
-// or any net.Addr whose String is an IP address and port. A port that is none, and a
-// zone of an address that is not link-local, are a *net.AddrError. Options.SendTimeout
-// and the write deadline bound the call. On a client that is connected it fails
-// with net.ErrWriteToConnected, on a stream with unix.EOPNOTSUPP.
+// SendTo sends p as one datagram. to is a *net.UDPAddr, a *net.UnixAddr, or any net.Addr
+// whose String is an IP address and a port. Options.SendTimeout and the write deadline
+// bound the call.
+//
+// SendTo fails with a *net.AddrError if the port is not in the range 0 to 65535, or if an
+// address that is not link-local has a zone. It fails with net.ErrWriteToConnected if the
+// client is connected, and with unix.EOPNOTSUPP on a stream.
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
 	addr, err := c.peerAddr(to)
 	if err != nil {
@@ -118,7 +120,7 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	if err := checkZone(to.Addr()); err != nil {
 		return 0, c.sentSome(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
 	}
-	return c.sendTo(p, sock.Addr{IP: unmap(to)})
+	return c.sendTo(p, sock.Addr{IP: unmapped(to)})
 }
 
 func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
@@ -126,10 +128,10 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	err := c.begin(0, 0, false)
 	if err == nil {
 		defer c.end()
-		err = c.unconnectedDatagrams()
+		err = c.checkSendTo()
 	}
 	if err == nil {
-		err = c.bindToBeAnswered()
+		err = c.ensureNamed()
 	}
 	if err == nil {
 		n, err = c.sock.SendTo(p, to, c.limits.send)
@@ -140,20 +142,20 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	return n, c.sentSome(opSendTo, nil, n, nil)
 }
 
-func (c *Client) unconnectedDatagrams() error {
+func (c *Client) checkSendTo() error {
 	switch {
 	case c.typ.isStream():
 		return os.NewSyscallError("sendto", unix.EOPNOTSUPP)
 	case c.state.Load() == connected && !c.sock.Closed():
-		// Linux would send it, and then drop the answer, which is not from
-		// the peer; other systems refuse.
+		// Linux would send the datagram and drop the answer, which is not from the
+		// connected peer. Other systems fail.
 		return net.ErrWriteToConnected
 	}
 	return nil
 }
 
-// RecvFrom receives one datagram and tells who sent it: a *net.UDPAddr, or a
-// *net.UnixAddr, or nil if the sender has no name. It is Recv in all else. On a
+// RecvFrom receives one datagram and returns the address of its sender: a *net.UDPAddr or
+// a *net.UnixAddr, or nil if the sender has no name. In other respects it is Recv. On a
 // stream it fails with unix.EOPNOTSUPP.
 func (c *Client) RecvFrom(p []byte, flags Flag) (int, net.Addr, error) {
 	var from sock.Addr
@@ -164,8 +166,8 @@ func (c *Client) RecvFrom(p []byte, flags Flag) (int, net.Addr, error) {
 	return n, netAddr(c.typ, from), err
 }
 
-// RecvFromAddrPort is RecvFrom for a UDP client. It allocates nothing. The zone
-// of a link-local IPv6 address is the interface's name.
+// RecvFromAddrPort is RecvFrom for a UDP client. It allocates nothing. The zone of a
+// link-local IPv6 address is the name of the interface.
 func (c *Client) RecvFromAddrPort(p []byte, flags Flag) (int, netip.AddrPort, error) {
 	var from sock.Addr
 	n, err := c.recvFrom(p, flags, &from)
@@ -188,7 +190,7 @@ func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 	return c.received(opRecvFrom, nil, len(p), n, err)
 }
 
-// peerAddr reads the address of a datagram's receiver.
+// peerAddr converts the address of a datagram's receiver.
 func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 	switch a := to.(type) {
 	case *net.UnixAddr:
@@ -200,16 +202,16 @@ func (c *Client) peerAddr(to net.Addr) (sock.Addr, error) {
 			return c.udpAddr(a)
 		}
 	case nil:
-		return sock.Addr{}, &net.AddrError{Err: "no address to send to"}
+		return sock.Addr{}, &net.AddrError{Err: "the address is nil"}
 	default:
 		if ap, err := netip.ParseAddrPort(to.String()); err == nil && !c.typ.isUnix() {
-			return sock.Addr{IP: unmap(ap)}, checkZone(ap.Addr())
+			return sock.Addr{IP: unmapped(ap)}, checkZone(ap.Addr())
 		}
 	}
 	return sock.Addr{}, &net.AddrError{Err: "wrong kind of address for " + c.network, Addr: to.String()}
 }
 
-// udpAddr refuses what does not fit into an address on the wire.
+// udpAddr converts a, or fails if a value of it does not fit into an address.
 func (c *Client) udpAddr(a *net.UDPAddr) (sock.Addr, error) {
 	bad := func(why string) (sock.Addr, error) {
 		return sock.Addr{}, &net.AddrError{Err: why, Addr: a.String()}
@@ -223,29 +225,28 @@ func (c *Client) udpAddr(a *net.UDPAddr) (sock.Addr, error) {
 	case !ok:
 		return bad("not an IP address")
 	case a.Zone != "" && ip.Unmap().Is4():
-		return bad("zone of an address that is not link-local")
+		return bad("zone on an IPv4 address: remove the zone")
 	}
 	ip = ip.WithZone(a.Zone)
-	return sock.Addr{IP: unmap(netip.AddrPortFrom(ip, uint16(a.Port)))}, checkZone(ip)
+	return sock.Addr{IP: unmapped(netip.AddrPortFrom(ip, uint16(a.Port)))}, checkZone(ip)
 }
 
-// unmap gives an IPv4 address that is written as an IPv6 one its own form.
-func unmap(ap netip.AddrPort) netip.AddrPort {
+// unmapped converts an IPv4-mapped IPv6 address to IPv4.
+func unmapped(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// A packetConn is a datagram client as drivers know them, from a Dialer: what
-// asks a connection whether it is a net.PacketConn, to know datagrams from a
-// stream, gets yes for an answer (package net's own resolver does).
+// A packetConn is a datagram client from a Dialer. It is a net.PacketConn: some packages,
+// such as package net's resolver, use that to tell datagrams from a stream.
 type packetConn struct{ *Client }
 
 var _ net.PacketConn = packetConn{}
 
-// ReadFrom is Read, and tells the peer's address.
+// ReadFrom is Read. It also returns the peer's address.
 func (c packetConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	n, err := c.Read(p)
 	return n, c.RemoteAddr(), err
 }
 
-// WriteTo fails with net.ErrWriteToConnected: there is one peer, for Write.
+// WriteTo fails with net.ErrWriteToConnected: use Write.
 func (c packetConn) WriteTo(p []byte, to net.Addr) (int, error) { return c.SendTo(p, to) }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDatagramsGoBothWays(t *testing.T) {
+func TestUDP_DatagramsGoBothWays(t *testing.T) {
 	eachDatagram(t, func(t *testing.T, network string) {
 		c, peer := datagrams(t, network, nil)
 		n, err := c.Send([]byte("question"), 0)
@@ -39,7 +39,7 @@ func TestDatagramsGoBothWays(t *testing.T) {
 	})
 }
 
-func TestAnEmptyDatagramIsNotTheEnd(t *testing.T) {
+func TestUDP_EmptyDatagramIsNotTheEnd(t *testing.T) {
 	eachDatagram(t, func(t *testing.T, network string) {
 		c, peer := datagrams(t, network, nil)
 		_, err := c.Send(nil, 0)
@@ -61,7 +61,7 @@ func TestAnEmptyDatagramIsNotTheEnd(t *testing.T) {
 	})
 }
 
-func TestADatagramThatIsTooLongIsAnErrorWithItsTrueSize(t *testing.T) {
+func TestUDP_TruncatedErrorHasTheTrueSize(t *testing.T) {
 	eachDatagram(t, func(t *testing.T, network string) {
 		c, peer := datagrams(t, network, nil)
 		receive := map[string]func(p []byte) (int, error){
@@ -94,7 +94,7 @@ func TestADatagramThatIsTooLongIsAnErrorWithItsTrueSize(t *testing.T) {
 	})
 }
 
-func TestTheLongestUDPDatagramPassesBothWays(t *testing.T) {
+func TestUDP_LongestDatagram(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := datagrams(t, network, nil)
@@ -118,7 +118,7 @@ func TestTheLongestUDPDatagramPassesBothWays(t *testing.T) {
 	}
 }
 
-func TestAConnectedClientHearsItsPeerAlone(t *testing.T) {
+func TestUDP_ConnectedClientReceivesFromItsPeerOnly(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			peer, other := packetPeer(t, network), packetPeer(t, network)
@@ -146,8 +146,8 @@ func TestAConnectedClientHearsItsPeerAlone(t *testing.T) {
 	}
 }
 
-// Nor may a deadline that is for receiving have a say in Connect.
-func TestConnectDoesNotWaitForAReceiver(t *testing.T) {
+// A read deadline must not affect Connect either.
+func TestUDP_ConnectDoesNotWaitForAReceiver(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(&client.Options{LocalAddr: "127.0.0.1:0", RecvTimeout: -1})
 	require.NoError(t, err)
@@ -168,7 +168,7 @@ func TestConnectDoesNotWaitForAReceiver(t *testing.T) {
 	require.Equal(t, result{5, nil}, <-received)
 }
 
-func TestAClosedUDPPortIsToldAtTheNextCall(t *testing.T) {
+func TestUDP_ClosedPortFailsTheNextCall(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := datagrams(t, network, nil)
@@ -185,7 +185,7 @@ func TestAClosedUDPPortIsToldAtTheNextCall(t *testing.T) {
 	}
 }
 
-func TestAnUnconnectedClientTalksToAnybody(t *testing.T) {
+func TestUDP_UnconnectedClientSendsToAnyAddress(t *testing.T) {
 	eachDatagram(t, func(t *testing.T, network string) {
 		c, err := unconnected[network](nil)
 		require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestAnUnconnectedClientTalksToAnybody(t *testing.T) {
 	})
 }
 
-func TestAddrPortsNeedNoNetAddr(t *testing.T) {
+func TestUDP_AddrPortMethods(t *testing.T) {
 	for _, network := range []string{"udp", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			peer := packetPeer(t, network)
@@ -243,8 +243,8 @@ func TestAddrPortsNeedNoNetAddr(t *testing.T) {
 	require.NoError(t, err, "an IPv4 address is one however it is written")
 }
 
-// The first call on a socket that was never connected has a limit as well.
-func TestSendToSetsNoReceiveWithoutALimit(t *testing.T) {
+// The first receive on a socket that was never connected has a time limit too.
+func TestUDP_ReceiveAfterSendToHasATimeLimit(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(&client.Options{Timeout: 20 * time.Millisecond})
 	require.NoError(t, err)
@@ -257,7 +257,7 @@ func TestSendToSetsNoReceiveWithoutALimit(t *testing.T) {
 	require.True(t, ne.Timeout())
 }
 
-func TestAddressesOfTheWrongKindAreRefused(t *testing.T) {
+func TestSendTo_WrongKindOfAddressIsRefused(t *testing.T) {
 	udp, err := client.NewUDP(nil)
 	require.NoError(t, err)
 	defer udp.Close()
@@ -291,9 +291,9 @@ func TestAddressesOfTheWrongKindAreRefused(t *testing.T) {
 	require.ErrorIs(t, func() error { _, err := tcp.SendTo(nil, &net.UDPAddr{}); return err }(), unix.EOPNOTSUPP)
 }
 
-// Of a *net.UDPAddr's port, an int, the lower 16 bits were sent to, and a zone that means
-// nothing was dropped.
-func TestNothingOfAnAddressIsCutToFit(t *testing.T) {
+// The port of a *net.UDPAddr is an int: datagrams went to its lower 16 bits. A zone
+// without a meaning was dropped.
+func TestSendTo_AddressIsNeverTruncated(t *testing.T) {
 	peer, peer6 := packetPeer(t, "udp"), packetPeer(t, "udp6")
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)
@@ -360,7 +360,7 @@ func TestNothingOfAnAddressIsCutToFit(t *testing.T) {
 	}
 }
 
-func TestBindGivesAnAddress(t *testing.T) {
+func TestBind_SetsTheLocalAddress(t *testing.T) {
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)
 	defer c.Close()
@@ -381,8 +381,8 @@ func TestBindGivesAnAddress(t *testing.T) {
 	require.Error(t, connected.Bind("127.0.0.1:0"))
 }
 
-// An autobound port is where the answers go: AF_UNSPEC would take it away.
-func TestAFailedConnectKeepsThePortOfADatagramClient(t *testing.T) {
+// Answers go to the autobound port. A connect to AF_UNSPEC would remove it.
+func TestUDP_FailedConnectKeepsThePort(t *testing.T) {
 	peer := packetPeer(t, "udp")
 	c, err := client.NewUDP(nil)
 	require.NoError(t, err)
@@ -402,7 +402,7 @@ func TestAFailedConnectKeepsThePortOfADatagramClient(t *testing.T) {
 	require.Equal(t, "answer", string(buf[:n]))
 }
 
-func TestAConnectedUnixgramClientCanBeAnsweredAndHasNothingOld(t *testing.T) {
+func TestUnixgram_ConnectedClientHasANameAndNoOldDatagrams(t *testing.T) {
 	peer, other := packetPeer(t, "unixgram"), packetPeer(t, "unixgram")
 	c, err := client.NewUnixgram(&client.Options{LocalAddr: loopbackOf(t, "unixgram")})
 	require.NoError(t, err)
@@ -429,9 +429,9 @@ func TestAConnectedUnixgramClientCanBeAnsweredAndHasNothingOld(t *testing.T) {
 	require.Equal(t, "ho", string(buf[:n]))
 }
 
-// What asks whether a connection is a net.PacketConn must get the right answer:
-// package net's resolver would frame its question for a stream.
-func TestADialerServesAResolver(t *testing.T) {
+// Code that tests for net.PacketConn must get the right answer: package net's resolver
+// would otherwise add the length prefix for a stream.
+func TestDialer_ServesAResolver(t *testing.T) {
 	r := names(t, map[string][]string{"known.test.": {"192.0.2.1"}})
 	server := r.Dial
 	r.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {

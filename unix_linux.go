@@ -2,7 +2,7 @@ package client
 
 import "github.com/blocksock/client/internal/sock"
 
-// bindAnywhere gives a unix datagram socket a name that it can be answered at:
-// the kernel picks an abstract one, which is gone with the socket, however the
-// process ends (unix(7), autobind).
-func bindAnywhere(s *sock.Socket) error { return s.Bind(sock.Addr{}, nil) }
+// autobind gives a unix datagram socket a name that peers can answer to. The kernel picks
+// an abstract name (unix(7), autobind), which disappears with the socket, however the
+// process ends.
+func autobind(s *sock.Socket) error { return s.Bind(sock.Addr{}, nil) }

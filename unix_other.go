@@ -9,10 +9,10 @@ import (
 	"github.com/blocksock/client/internal/sock"
 )
 
-// bindAnywhere gives a unix datagram socket a name that it can be answered at: a
-// file in a directory of its own that nobody else can enter. Both are removed
-// when the socket is closed, and stay behind if the process is killed.
-func bindAnywhere(s *sock.Socket) error {
+// autobind gives a unix datagram socket a name that peers can answer to: a file in a
+// private directory. Both are removed when the socket is closed. They stay if the process
+// is killed.
+func autobind(s *sock.Socket) error {
 	dir, err := os.MkdirTemp("", "client-") // mode 0700
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestABigUnixgramPassesWhole(t *testing.T) {
+func TestUnixgram_LargeDatagram(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems take 2 KiB by default")
 	}
@@ -37,9 +37,8 @@ func TestABigUnixgramPassesWhole(t *testing.T) {
 	require.True(t, bytes.Equal(want, buf[:n]))
 }
 
-// On Linux the name is the kernel's and in no directory: there is nothing that a
-// kill could leave behind.
-func TestAUnixgramClientCanBeAnsweredAndLeavesNothingBehind(t *testing.T) {
+// On Linux the kernel picks an abstract name, so a killed process leaves no file behind.
+func TestUnixgram_AutobindLeavesNothingBehind(t *testing.T) {
 	c, _ := datagrams(t, "unixgram", nil)
 	name := c.LocalAddr().String()
 	if runtime.GOOS == "linux" {
@@ -54,7 +53,7 @@ func TestAUnixgramClientCanBeAnsweredAndLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestAKilledUnixgramClientLeavesNothingBehind(t *testing.T) {
+func TestUnixgram_KilledProcessLeavesNothingBehind(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has names that are in no directory")
 	}
@@ -74,9 +73,9 @@ func TestAKilledUnixgramClientLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, err, unix.ECONNREFUSED, "nor a name")
 }
 
-// Linux lets a peer have a path that fills all of sun_path, and then counts a
-// zero byte that it has no room for.
-func TestAPeerWithTheLongestPathThereIs(t *testing.T) {
+// On Linux a path may fill all of sun_path. The kernel then counts a zero byte for which
+// there is no room.
+func TestUnixgram_PeerWithTheLongestPath(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has such paths")
 	}
@@ -103,7 +102,7 @@ func TestAPeerWithTheLongestPathThereIs(t *testing.T) {
 	require.Equal(t, "ho", string(buf[:n]))
 }
 
-func TestAbstractNames(t *testing.T) {
+func TestUnix_AbstractNames(t *testing.T) {
 	if !sock.HasAbstractNames {
 		t.Skip("this system has no abstract names")
 	}
@@ -121,7 +120,7 @@ func TestAbstractNames(t *testing.T) {
 	require.Equal(t, name, gram.LocalAddr().String())
 }
 
-func TestABoundPathIsRemovedOnCloseAndAnothersIsNot(t *testing.T) {
+func TestUnix_CloseRemovesOnlyItsOwnPath(t *testing.T) {
 	for _, network := range []string{"unix", "unixgram"} {
 		t.Run(network, func(t *testing.T) {
 			path := loopbackOf(t, network)
@@ -155,7 +154,7 @@ func TestABoundPathIsRemovedOnCloseAndAnothersIsNot(t *testing.T) {
 	}
 }
 
-func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
+func TestUnix_TooLongNameIsRefused(t *testing.T) {
 	dir, err := os.MkdirTemp("", "c")
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
@@ -181,8 +180,8 @@ func TestAUnixNameThatIsTooLongIsRefusedNotCut(t *testing.T) {
 	}
 }
 
-// A datagram is sent and received by one system call, however long it is.
-func TestAUnixgramOfMoreThanAMebibytePassesWhole(t *testing.T) {
+// One system call sends or receives a datagram, however long it is.
+func TestUnixgram_DatagramOverOneMebibyte(t *testing.T) {
 	const size = 1<<20 + 1000
 	force := func(_, _ string, c syscall.RawConn) (err error) {
 		if e := c.Control(func(fd uintptr) {

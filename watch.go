@@ -10,20 +10,20 @@ import (
 	"github.com/blocksock/client/internal/sock"
 )
 
-// Watch has the end of ctx end every call on the client: those that wait return at once,
-// and those that begin later, until unwatch is called. Their error is ctx's. It is for
-// calls that take no context, as Send and Recv, and for code that was given the client
-// as a net.Conn:
+// Watch makes the end of ctx end every call on the client, until unwatch is called.
+// Waiting calls return at once, and so do later ones, with ctx's error. Watch is for calls
+// without a context, such as Send and Recv, and for code that takes the client as a
+// net.Conn:
 //
 //	defer c.Watch(ctx)()
 //
-// Connect, StartTLS and a Select that the client is in end too. What had arrived or was
-// sent by then is counted as at a time limit, and after unwatch the client can be used
-// as before, unless it was a TLS handshake that ended. Several contexts may be watched at
-// the same time; the error is that of the first to end.
+// It also ends Connect, StartTLS, and a Select with the client. Counts of sent and
+// received bytes are as at a time limit. After unwatch the client can be used as before,
+// unless a TLS handshake was ended. Several contexts may be watched at the same time: the
+// error is that of the first to end.
 //
 // unwatch may be called more than once. Close and Discard of a client from a Pool call
-// it. A ctx that never ends costs nothing.
+// it. Watching a ctx that never ends costs nothing.
 func (c *Client) Watch(ctx context.Context) (unwatch func()) {
 	if c.sock == nil || ctx.Done() == nil || !c.hold() {
 		return func() {}
@@ -34,11 +34,11 @@ func (c *Client) Watch(ctx context.Context) (unwatch func()) {
 		c.watchers.CompareAndSwap(nil, new(watchers))
 		all = c.watchers.Load()
 	}
-	w := &watcher{c: weak.Make(c), of: all, ctx: ctx, over: make(chan struct{})}
+	w := &watcher{c: weak.Make(c), watchers: all, ctx: ctx, over: make(chan struct{})}
 	if ctx.Err() != nil {
-		w.fire()
+		w.contextEnded()
 	} else {
-		w.cancel = context.AfterFunc(ctx, w.fire)
+		w.cancel = context.AfterFunc(ctx, w.contextEnded)
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -46,29 +46,29 @@ func (c *Client) Watch(ctx context.Context) (unwatch func()) {
 	return w.end
 }
 
-// watchers are those of one client, and the error of the calls that they end.
+// watchers are the watched contexts of one client.
 type watchers struct {
 	mu    sync.Mutex
 	list  []*watcher
 	ended []*watcher // those whose context has ended, in that order
-	last  error      // of the first of ended, while there was one: a call may ask late
+	last  error      // of ended[0] before its unwatch: a call that it ended may ask later
 }
 
-// A watcher is one context that a client's calls end with.
+// A watcher is one watched context.
 type watcher struct {
-	c      weak.Pointer[Client] // a context that lives long is not to keep a client
-	of     *watchers
-	ctx    context.Context
-	cancel func() bool   // keeps fire from being called; nil if it has been
-	over   chan struct{} // closed when fire has returned
-	once   sync.Once
+	c        weak.Pointer[Client] // weak: a long-lived context must not keep the client
+	watchers *watchers
+	ctx      context.Context
+	cancel   func() bool   // prevents contextEnded; nil: it has been called
+	over     chan struct{} // closed when contextEnded has returned
+	once     sync.Once
 }
 
-func (w *watcher) fire() {
+func (w *watcher) contextEnded() {
 	defer close(w.over)
-	w.of.mu.Lock()
-	w.of.ended = append(w.of.ended, w)
-	w.of.mu.Unlock()
+	w.watchers.mu.Lock()
+	w.watchers.ended = append(w.watchers.ended, w)
+	w.watchers.mu.Unlock()
 	c := w.c.Value()
 	if c == nil {
 		return
@@ -88,16 +88,16 @@ func (w *watcher) end() {
 				c.sock.Resume()
 			}
 		}
-		w.of.mu.Lock()
-		defer w.of.mu.Unlock()
+		w.watchers.mu.Lock()
+		defer w.watchers.mu.Unlock()
 		isThis := func(other *watcher) bool { return other == w }
-		w.of.last = w.of.cause()
-		w.of.list = slices.DeleteFunc(w.of.list, isThis)
-		w.of.ended = slices.DeleteFunc(w.of.ended, isThis)
+		w.watchers.last = w.watchers.cause()
+		w.watchers.list = slices.DeleteFunc(w.watchers.list, isThis)
+		w.watchers.ended = slices.DeleteFunc(w.watchers.ended, isThis)
 	})
 }
 
-// endWatches ends what the client's user has not. It reports whether a context had ended.
+// endWatches calls every unwatch. It reports whether a context had ended.
 func (c *Client) endWatches() (ended bool) {
 	all := c.watchers.Load()
 	if all == nil {
@@ -113,14 +113,14 @@ func (c *Client) endWatches() (ended bool) {
 	return ended
 }
 
-// stopped gives the error of a call that Watch has ended the context's own; others stay.
+// stopped replaces the error of a call that Watch has ended by the context's error.
 func (c *Client) stopped(err error) error {
 	if !errors.Is(err, sock.ErrStopped) {
 		return err
 	}
 	all := c.watchers.Load()
 	if all == nil {
-		return err // a dial's own context, which its caller knows
+		return err // by the context of a dial; the caller replaces it
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWatch_TheEndOfTheContextEndsEveryCallThatWaits(t *testing.T) {
+func TestWatch_ContextEndsEveryWaitingCall(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		for name, call := range blockedCalls(t, network) {
 			t.Run(network+", "+name, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestWatch_TheEndOfTheContextEndsEveryCallThatWaits(t *testing.T) {
 	}
 }
 
-func TestWatch_RecvPacketSelectAndStartTLSEndToo(t *testing.T) {
+func TestWatch_EndsRecvPacketSelectAndStartTLS(t *testing.T) {
 	for name, call := range map[string]func(c *client.Client) error{
 		"RecvPacket": func(c *client.Client) error { _, err := c.RecvPacket(); return err },
 		"Packets": func(c *client.Client) (err error) {
@@ -69,8 +69,8 @@ func TestWatch_RecvPacketSelectAndStartTLSEndToo(t *testing.T) {
 	}
 }
 
-// The deadline of a context is a time limit, to whatever asks.
-func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
+// The deadline of a context is a timeout for every way to test for one.
+func TestWatch_ContextDeadlineIsATimeout(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		const limit = 30 * time.Millisecond
 		c := connectedTo(t, network, &client.Options{Timeout: -1})
@@ -88,8 +88,8 @@ func TestWatch_ADeadlineIsATimeLimit(t *testing.T) {
 	}
 }
 
-// A context that has ended already ends what begins after it, also what need not wait.
-func TestWatch_OfAContextThatHasEnded(t *testing.T) {
+// A context that has ended also ends calls that would not have to wait.
+func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, network := range append(tlsNetworks, streamNetworks...) {
@@ -109,9 +109,9 @@ func TestWatch_OfAContextThatHasEnded(t *testing.T) {
 	}
 }
 
-// Afterwards the client goes on where it was: nothing that had arrived is lost, in the
-// middle of an exact receive, of a packet or of a TLS record.
-func TestWatch_TheClientGoesOnAfterIt(t *testing.T) {
+// After unwatch no received data is lost, not in the middle of an exact receive, of a
+// packet or of a TLS record.
+func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
@@ -138,7 +138,7 @@ func TestWatch_TheClientGoesOnAfterIt(t *testing.T) {
 	}
 }
 
-// canceledSend has a context end a Send that waits, and gives how much was sent.
+// canceledSend lets a context end a waiting Send and returns how much was sent.
 func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -155,9 +155,9 @@ func canceledSend(t *testing.T, c *client.Client, network string) (n int) {
 	return n
 }
 
-// A Send that a context ends tells how much was sent, and over TLS the rest of the record
-// goes out first when the next begins.
-func TestWatch_ASendIsCounted(t *testing.T) {
+// A Send that a context ends returns its count. Over TLS the next Send first sends the
+// rest of the record.
+func TestWatch_EndedSendReturnsItsCount(t *testing.T) {
 	for _, network := range append(tlsNetworks, "tcp", "unix") {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
@@ -167,7 +167,7 @@ func TestWatch_ASendIsCounted(t *testing.T) {
 	}
 }
 
-func TestWatch_OfSeveralContexts(t *testing.T) {
+func TestWatch_SeveralContexts(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	one, cancelOne := context.WithCancelCause(context.Background())
 	two, cancelTwo := context.WithTimeout(context.Background(), time.Millisecond)
@@ -188,8 +188,8 @@ func TestWatch_OfSeveralContexts(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// unwatch that comes at the moment when the context ends leaves no trace.
-func TestWatch_ThatEndsWithItsContext(t *testing.T) {
+// unwatch at the moment when the context ends leaves no trace.
+func TestWatch_UnwatchWhileTheContextEnds(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	go echo(peer)
 	for range 2000 {
@@ -201,7 +201,7 @@ func TestWatch_ThatEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
+func TestWatch_BackgroundContextCostsNothing(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	go echo(peer)
 	buf := make([]byte, 8)
@@ -222,8 +222,8 @@ func TestWatch_CostsNothingWhereTheContextNeverEnds(t *testing.T) {
 	unwatch()
 }
 
-// The end of Do's context ends what its function waits for, and the connection is not kept.
-func TestWatch_DoEndsWithItsContext(t *testing.T) {
+// The end of Do's context ends the calls of its function, and the connection is closed.
+func TestWatch_PoolDoEndsWithItsContext(t *testing.T) {
 	ln := listen(t, "tcp")
 	pool := client.NewPool(client.PoolOptions{})
 	defer pool.Close()
@@ -253,8 +253,8 @@ func TestWatch_DoEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A watch that its user forgot ends with the lease: the next user's calls are their own.
-func TestWatch_EndsWithTheLease(t *testing.T) {
+// A forgotten watch ends with the lease and does not affect the next client.
+func TestWatch_EndsWithTheLeaseOfAPooledClient(t *testing.T) {
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -284,9 +284,9 @@ func TestWatch_EndsWithTheLease(t *testing.T) {
 	require.NoError(t, next.Close())
 }
 
-// A connection that a call holds when it is given back is closed before another is dialled
-// in its place.
-func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
+// If a call is under way when a client is released, the connection is closed before
+// another is dialled in its place.
+func TestPool_CallUnderWayHoldsNoPlaceAfterClose(t *testing.T) {
 	ln := listen(t, "tcp")
 	var open atomic.Int64
 	go func() {
@@ -317,9 +317,9 @@ func TestACallUnderWayHoldsNoPlaceOfAPool(t *testing.T) {
 	}
 }
 
-// A record of TLS that a Send has begun goes out to its end, as after a time limit: the
+// A TLS record that a Send has begun is sent to its end, as after a timeout: the
 // receiver may wait for the answer to it, and nothing else can be sent before.
-func TestWatch_TheRestOfARecordGoesOut(t *testing.T) {
+func TestWatch_RestOfATLSRecordIsSent(t *testing.T) {
 	for _, network := range tlsNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})

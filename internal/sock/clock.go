@@ -46,6 +46,9 @@ func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
+	if t != t.Round(0) { // it has a monotonic reading (package time), as epoch has
+		return Instant(1).Add(t.Sub(epoch))
+	}
 	left := time.Until(t) // before Now: what lies between may make i late, and not early
 	if left <= 0 {
 		return 1
@@ -65,9 +68,17 @@ func (i Instant) Add(d time.Duration) Instant {
 // Left is the time until i: forever for Never, zero or less once i is over.
 func (i Instant) Left() time.Duration {
 	if i == Never || i == Uninterruptible {
+		return forever // and no look at the clock
+	}
+	return i.LeftAt(Now())
+}
+
+// LeftAt is Left at another time than now, for who has read the clock already.
+func (i Instant) LeftAt(now Instant) time.Duration {
+	if i == Never || i == Uninterruptible {
 		return forever
 	}
-	return time.Duration(i - Now())
+	return time.Duration(i - now)
 }
 
 // Timeout is the time until i as In takes it: negative for Never, never else.

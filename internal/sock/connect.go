@@ -246,14 +246,12 @@ func (p *parallelDial) wait() error {
 // pollWait polls on the thread, if it may be held. Otherwise a single attempt parks, and of
 // several it looks at intervals: the next look is up to who calls.
 func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
-	everybody.enter()
-	if mayHoldThread() {
-		defer everybody.leave()
+	if waits.takeThread() {
+		defer waits.giveThread()
 		_, errno := sleepPoll(fds, d)
 		return errno
 	}
-	everybody.leave()
-	n, errno := sleepPoll(fds, 0)
+	n, errno := pollNow(fds)
 	if n != 0 || errno != 0 {
 		return errno
 	}

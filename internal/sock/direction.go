@@ -21,15 +21,13 @@ type direction struct {
 	netpollWaker atomic.Pointer[netpollWaker]
 	syscalls     atomic.Uint32 // system calls that have begun or ended: odd during one, see loss
 
-	// Of who has the turn, in a crowd.
-	idleInARow   int // turns one after the other in which others ran for nothing
-	sleepsAtOnce int // sleeps still to come without a turn before them
+	// These belong to the holder of the I/O lock.
+	period     uint32 // the last one of waitPolicy's in which it waited
+	parkedLast bool   // the last receive was there only after a wait
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
 }
-
-type side = direction // for crowd.go, until it says direction
 
 func (d *direction) init() { d.ioLock = make(chan struct{}, 1) }
 

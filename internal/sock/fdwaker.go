@@ -124,7 +124,7 @@ func (s *Stopper) park(k *netpollWaker, d time.Duration) bool {
 			return false
 		}
 	}
-	return k.park(unix.POLLOUT, d)
+	return k.park(unix.POLLOUT, Now(), d)
 }
 
 // Stopped reports whether Stop was called. A nil Stop never is.

@@ -77,7 +77,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		events = unix.POLLPRI
 	}
 	var retry backoff
-	got := 0
+	got, looked := 0, false
 	for {
 		if s.life.isOver() {
 			return got, s.closedErr()
@@ -96,7 +96,14 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 				return got, s.eofErr(got)
 			}
 		}
-		n, errno := s.recvOnce(room, flags, until, waitInKernel, from)
+		if !looked && !outOfBand && state&prepareRecvStates == 0 && s.parksFirst(flags, until) {
+			looked = true
+			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
+				return got, err
+			}
+		}
+		n, errno := s.recvOnce(room, flags, waitInKernel, from)
+		looked = true
 		waited := waitInKernel
 		waitInKernel = false // what the kernel's own wait left open ends in ppoll
 		if s.icmp && errno != 0 && errno != unix.EINTR {
@@ -116,6 +123,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		case errno == unix.EAGAIN && s.state.Load()&readClosing != 0 && !outOfBand:
 			return got, s.eofErr(got)
 		case errno == unix.EAGAIN:
+			s.rd.parkedLast = true
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
@@ -135,42 +143,34 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 				return got, os.ErrDeadlineExceeded
 			}
 			waitInKernel = waited && s.fitsKernelWait(until) // the part may have come of a look
-			retry = 0
+			retry, looked = 0, false
 		}
 	}
 }
 
-// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if wait is true. Where
-// others had better run first it looks before it sleeps, and when it has let them run.
-// EAGAIN is for a call that may not wait there, or not any more: it goes on in ppoll.
-func (s *Socket) recvOnce(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	if flags&unix.MSG_DONTWAIT != 0 {
-		return s.sysRecv(p, flags, false, from)
+// parksFirst reports whether a receive had better wait before it asks the kernel: it parks,
+// the one before it had to, and so the kernel would say EAGAIN. A short limit might be over
+// without a look.
+func (s *Socket) parksFirst(flags int, until Instant) bool {
+	const shortLimit = 10 * time.Millisecond
+	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
+		return false
 	}
-	everybody.enter()
-	defer everybody.leave()
-	waitInKernel = waitInKernel && mayHoldThread()
-	if !everybody.isHere() {
-		return s.sysRecv(p, flags, waitInKernel, from)
+	now := Now()
+	return s.parks(&s.rd, now) && s.rd.limit(until).LeftAt(now) > shortLimit
+}
+
+// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is true.
+// EAGAIN is for a call that may not wait there, or not any longer; it goes on in waitReady.
+func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
+	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
+		defer waits.giveThread()
+		return s.sysRecv(p, flags, true, from)
 	}
-	if s.inARow >= mostInARow {
-		s.inARow = 0
-		s.shares()
+	if flags&unix.MSG_DONTWAIT == 0 {
+		waits.count()
 	}
-	for spent := (turns{}); ; {
-		n, errno := s.sysRecv(p, flags, false, from)
-		if errno != unix.EAGAIN {
-			s.inARow++
-			return n, errno
-		}
-		s.inARow = 0
-		switch {
-		case !waitInKernel || !s.fitsKernelWait(until):
-			return 0, errno
-		case !s.rd.yields(&spent):
-			return s.sysRecv(p, flags, true, from)
-		}
-	}
+	return s.sysRecv(p, flags, false, from)
 }
 
 // recvErr is failure for a receive, whose error it keeps.
@@ -220,7 +220,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 			}
 			ended = ended || len(room) < len(p)
 		}
-		n, errno := s.recvOnce(room, flags, until, waitInKernel, nil)
+		n, errno := s.recvOnce(room, flags, waitInKernel, nil)
 		waitInKernel = false
 		switch {
 		case errno == unix.EINTR:

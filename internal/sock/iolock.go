@@ -36,6 +36,9 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 	waited, err := s.lock(l.d, l.until)
 	// The kernel's wait has a fixed length: it is for those who have all of it.
 	// An error that is queued, and that a send has met first, does not end it.
+	if err == nil && s.asConn.Load() {
+		s.asConn.Store(false)
+	}
 	l.waitInKernel = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return l, err
 }
@@ -43,6 +46,9 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 // LockRead takes the turn to receive, as Read.
 func (s *Socket) LockRead() (IOLock, error) {
 	_, err := s.lock(&s.rd, Never)
+	if err == nil && !s.asConn.Load() {
+		s.asConn.Store(true)
+	}
 	return IOLock{s: s, d: &s.rd}, err
 }
 

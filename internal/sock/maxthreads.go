@@ -21,7 +21,3 @@ func SetMaxThreads(n int) (previous int) {
 	}
 	return int(maxThreads.Swap(int64(n)))
 }
-
-// mayHoldThread reports whether a call that everybody counts may wait on its thread. All that do
-// are counted, so there are never more than maxThreads.
-func mayHoldThread() bool { return everybody.waiting() <= maxThreads.Load() }

@@ -21,15 +21,19 @@ type netpollWaker struct {
 	wakes   atomic.Uint32 // of wake
 
 	// Of who parks.
-	events int16
-	seen   uint32
-	looked bool
-	done   func(fd uintptr) bool // what raw calls, made once
+	armed   Instant // the file's deadline, as set when wakes was armedAt
+	armedAt uint32
+	events  int16
+	seen    uint32
+	looked  bool
+	parked  bool                  // it was not ready at once
+	done    func(fd uintptr) bool // what raw calls, made once
 }
 
 func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollWaker {
 	k := &netpollWaker{file: file, raw: raw, forRead: forRead}
 	k.done = k.isDone
+	k.armedAt = k.seen - 1
 	return k
 }
 
@@ -53,15 +57,9 @@ func (k *netpollWaker) setDeadline(t time.Time) {
 
 // park waits for events, POLLIN or POLLOUT, for a time at most. It reports whether they may
 // have come: false after that time and after wake.
-func (k *netpollWaker) park(events int16, d time.Duration) bool {
-	var deadline time.Time
-	if d != forever {
-		deadline = time.Now().Add(d)
-	}
+func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	k.events, k.looked = events, false
-	// Before isDone looks at calls: a wake that it does not see comes after this, and so does
-	// the deadline that wake sets.
-	k.setDeadline(deadline)
+	k.arm(now, d)
 	Parked.Add(1)
 	defer Parked.Add(-1)
 	var err error
@@ -70,7 +68,30 @@ func (k *netpollWaker) park(events int16, d time.Duration) bool {
 	} else {
 		err = k.raw.Write(k.done)
 	}
+	if err != nil {
+		k.armedAt = k.seen - 1 // that deadline is over, whoever has set it
+	}
 	return err == nil && k.wakes.Load() == k.seen
+}
+
+// arm has the file's deadline come no later than d from now. One that comes before is left,
+// because to set it costs as much as a system call: the caller looks again when it comes.
+func (k *netpollWaker) arm(now Instant, d time.Duration) {
+	limit := Never
+	if d != forever {
+		limit = now.Add(d)
+	}
+	if k.armedAt == k.seen && (k.armed == limit || k.armed > now && (limit == Never || k.armed < limit)) {
+		return
+	}
+	var deadline time.Time
+	if limit != Never {
+		deadline = time.Now().Add(d)
+	}
+	// This comes before isDone looks at wakes. So a wake that isDone does not see sets its
+	// deadline after this one.
+	k.setDeadline(deadline)
+	k.armed, k.armedAt = limit, k.seen
 }
 
 // isDone is called before the goroutine parks, when the poller has forgotten what it has told
@@ -81,8 +102,9 @@ func (k *netpollWaker) isDone(fd uintptr) bool {
 	}
 	k.looked = true
 	fds := [...]unix.PollFd{{Fd: int32(fd), Events: k.events}}
-	n, errno := sleepPoll(fds[:], 0)
-	return n > 0 || errno != 0
+	n, errno := pollNow(fds[:])
+	k.parked = n == 0 && errno == 0
+	return !k.parked
 }
 
 // attachNetpoll makes a socket's parkers, and with them has its descriptor belong to an os.File.

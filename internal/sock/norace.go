@@ -2,6 +2,6 @@
 
 package sock
 
-func raceBeforeSend()        {}
-func raceAfterSend([]byte)     {}
+func raceBeforeSend()      {}
+func raceAfterSend([]byte) {}
 func raceAfterRecv([]byte) {}

@@ -54,8 +54,6 @@ func (p *Poll) Add(s *Socket, events int16) error {
 // Wait waits until a socket is ready or closed, or until the limit is over, which
 // is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
 func (p *Poll) Wait(until Instant) error {
-	everybody.enter()
-	defer everybody.leave()
 	began := Now()
 	for {
 		p.threadWaker.prepare()
@@ -65,11 +63,14 @@ func (p *Poll) Wait(until Instant) error {
 		}
 		left := until.Left()
 		nap := min(max(left, 0), longestSleep)
-		held := mayHoldThread()
+		held := waits.takeThread()
 		if !held {
 			nap = 0
 		}
 		n, errno := p.threadWaker.sleepPoll(p.fds, nap)
+		if held {
+			waits.giveThread()
+		}
 		switch {
 		case errno == unix.EINTR:
 		case errno != 0:
@@ -79,9 +80,7 @@ func (p *Poll) Wait(until Instant) error {
 		case left <= 0:
 			return os.ErrDeadlineExceeded
 		case !held:
-			everybody.leave()
 			p.fdWaker.wait(min(left, pollInterval(began)))
-			everybody.enter()
 		}
 	}
 }

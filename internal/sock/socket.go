@@ -28,6 +28,7 @@ type Socket struct {
 	// polled is set for good once a deadline was set or the descriptor was
 	// handed out in non-blocking mode: from then on nothing waits inside recv(2).
 	polled     atomic.Bool
+	asConn     atomic.Bool  // the last receive was a Read: a driver uses it as a net.Conn
 	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
 
 	upgraded atomic.Bool // set for good by Take
@@ -37,8 +38,6 @@ type Socket struct {
 	unread    atomic.Int64  // bytes that were queued when reading was closed
 
 	// Of who has the turn to receive, in a crowd.
-	inARow     int     // receives that found something at once
-	shareUntil Instant // before which others are not let run
 
 	mu          sync.Mutex
 	file        *os.File // what has the descriptor once a call has parked; belongs to mode
@@ -223,7 +222,7 @@ func (s *Socket) PeerOpen() bool {
 func (s *Socket) peerOpen() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
-		if _, errno := sleepPoll(fds[:], 0); errno != unix.EINTR {
+		if _, errno := pollNow(fds[:]); errno != unix.EINTR {
 			// Not POLLERR: a queue of errors that nobody reads is no closed peer.
 			return errno == 0 && fds[0].Revents&(pollPeerClosed|unix.POLLHUP|unix.POLLNVAL) == 0
 		}

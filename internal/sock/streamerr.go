@@ -48,7 +48,7 @@ func (s *Socket) takeSocketErr() unix.Errno {
 // errPending reports whether the kernel has an error for the next call on a stream.
 func (s *Socket) errPending() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd)}}
-	n, errno := sleepPoll(fds[:], 0)
+	n, errno := pollNow(fds[:])
 	return errno == 0 && n > 0 && fds[0].Revents&unix.POLLERR != 0
 }
 

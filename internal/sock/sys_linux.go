@@ -14,7 +14,7 @@ const (
 )
 
 // shortCall is how many bytes a call that cannot wait may move without telling
-// the Go scheduler. Up to here that costs more than the copy does. See crowd for
+// the Go scheduler. Up to here that costs more than the copy does. See tellsScheduler for
 // when it is told all the same.
 const shortCall = 4 << 10
 
@@ -47,7 +47,7 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 			return 0, unix.EINTR
 		}
 		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
-	case len(p) <= shortCall && !everybody.isHere():
+	case len(p) <= shortCall && !s.tellsScheduler():
 		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
 			uintptr(flags|unix.MSG_DONTWAIT), uintptr(addr), uintptr(addrLen))
 		n, errno = int(r), e
@@ -74,7 +74,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno uni
 	raceBeforeSend()
 	buf := unsafe.Pointer(unsafe.SliceData(p))
 	var r uintptr
-	if len(p) <= shortCall && !everybody.isHere() {
+	if len(p) <= shortCall && !s.tellsScheduler() {
 		r, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(buf), uintptr(len(p)),
 			uintptr(flags), uintptr(addr), uintptr(addrLen))
 	} else {

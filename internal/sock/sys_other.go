@@ -49,6 +49,9 @@ func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno)
 	return max(ready, 0), errnoOf(err)
 }
 
+// pollNow is poll(2) without a wait.
+func pollNow(fds []unix.PollFd) (ready int, errno unix.Errno) { return sleepPoll(fds, 0) }
+
 func sysSocket(domain, typ, protocol int) (int, error) {
 	// The lock keeps a fork out until the descriptor is marked.
 	syscall.ForkLock.RLock()

@@ -10,7 +10,7 @@ import "sync/atomic"
 //
 // Whichever comes second sees the other.
 type threadWaker struct {
-	tid atomic.Int32 // that sleeps, or is about to; 0: none
+	tid   atomic.Int32 // that sleeps, or is about to; 0: none
 	woken atomic.Bool  // it is to come back
 }
 

@@ -55,10 +55,12 @@ const longestHold = 500 * time.Millisecond
 func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
 	d.polling.Store(true)
 	defer d.polling.Store(false)
-	everybody.enter()
-	defer everybody.leave()
-	holdEnd := In(longestHold)
-	for spent := (turns{}); ; {
+	now := Now()
+	holdEnd := now.Add(longestHold)
+	if fd >= 0 && s.parks(d, now) {
+		holdEnd = now
+	}
+	for ; ; now = Now() {
 		k := d.netpollWaker.Load()
 		if k != nil {
 			k.prepare()
@@ -66,27 +68,23 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 		if s.mustReturn(until) {
 			return s.closedErr()
 		}
-		left := d.limit(until).Left()
+		left := d.limit(until).LeftAt(now)
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		nap := end.Left()
+		nap := end.LeftAt(now)
 		if nap <= 0 {
 			return nil
 		}
 		nap = min(left, nap)
-		hold := holdEnd.Left()
-		if hold <= 0 || !mayHoldThread() {
-			if ready := s.waitParked(d, k, fd, events, nap); ready {
-				return nil
-			}
-			continue
+		var ready bool
+		var err error
+		if hold := holdEnd.LeftAt(now); hold > 0 && waits.takeThread() {
+			ready, err = d.waitOnThread(fd, events, min(nap, hold))
+			waits.giveThread()
+		} else {
+			ready = s.waitParked(d, k, fd, events, now, nap)
 		}
-		// A turn may take a time slice, which a short limit does not have.
-		if fd >= 0 && left >= shortTurn && d.yields(&spent) {
-			nap = 0 // what is waited for may be there
-		}
-		ready, err := d.waitOnThread(fd, events, min(nap, hold))
 		if ready || err != nil {
 			return err
 		}
@@ -118,21 +116,21 @@ func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (rea
 
 // waitParked waits without a thread for a time at most, or until it is woken. k is the side's
 // parker, which is ready, or nil.
-func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, nap time.Duration) (ready bool) {
-	everybody.leave()
-	defer everybody.enter()
+func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, nap time.Duration) (ready bool) {
 	defer d.fdWaker.drain() // before the next look
 	switch {
 	case fd < 0: // a pause
 		d.fdWaker.wait(nap)
 	case events != unix.POLLPRI && k != nil:
-		return k.park(events, nap)
+		ready = k.park(events, now, nap)
+		d.parkedLast = k.parked
+		return ready
 	case events != unix.POLLPRI && s.attachNetpoll():
 		// From now on there is one, to be made ready before the next look.
 	default:
 		// The poller does not tell of an urgent byte, and there may be no poller.
 		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
-		if n, _ := sleepPoll(fds[:], 0); n > 0 {
+		if n, _ := pollNow(fds[:]); n > 0 {
 			return true
 		}
 		d.fdWaker.wait(min(nap, maxBackoff))

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ func main() {
 func run() error {
 	quick := flag.Bool("quick", false, "the fewest cases that show each comparison")
 	only := flag.String("only", "", "letters of comparisons, with commas between them; all if empty")
+	match := flag.String("case", "", "a regular expression that the cases' names match")
 	rounds := flag.Int("rounds", 0, "rounds of each case; 7 if 0, 3 for -quick")
 	length := flag.Duration("length", 0, "length of a round; 500ms if 0, 200ms for -quick")
 	out := flag.String("out", "", "where to write; results, in the module, if empty")
@@ -65,18 +67,25 @@ func run() error {
 		Environment: report.Here(*rounds, *length),
 	}
 	// What has been measured is not lost with what could not be.
-	return errors.Join(measure(ctx, all, *quick, *only, *rounds, *length), all.Write(*out))
+	return errors.Join(measure(ctx, all, *quick, *only, *match, *rounds, *length), all.Write(*out))
 }
 
-func measure(ctx context.Context, all *report.All, quick bool, only string, rounds int, length time.Duration) error {
+func measure(ctx context.Context, all *report.All, quick bool, only, match string, rounds int, length time.Duration) error {
 	c, err := contest.New(rounds, length)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	named, err := regexp.Compile(match)
+	if err != nil {
+		return err
+	}
 	var cases []contest.Case
 	for _, k := range contest.Cases(quick) {
 		if only == "" || strings.Contains(","+only+",", ","+k.Group+",") {
+			if !named.MatchString(k.Name) {
+				continue
+			}
 			cases = append(cases, k)
 		}
 	}

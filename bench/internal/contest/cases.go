@@ -23,6 +23,9 @@ var Groups = []struct{ Letter, Title string }{
 	{"f", "TLS round trips"},
 	{"g", "FastCGI"},
 	{"h", "Waiting clients"},
+	{"i", "A machine that others use"},
+	{"j", "Drivers on a machine that others use"},
+	{"k", "More GOMAXPROCS than processors"},
 }
 
 // Cases are all cases, or for a quick look the fewest that show each comparison.
@@ -36,7 +39,81 @@ func Cases(quick bool) []Case {
 	all = append(all, pools(quick)...)
 	all = append(all, overTLS(quick)...)
 	all = append(all, php(quick)...)
-	return append(all, waiting(quick)...)
+	all = append(all, waiting(quick)...)
+	all = append(all, inCompany(quick)...)
+	all = append(all, drivers(quick)...)
+	return append(all, procs(quick)...)
+}
+
+// others are how many processes compute beside the one that is measured.
+func others(quick bool) []int {
+	if quick {
+		return []int{8}
+	}
+	return []int{0, 2, 8}
+}
+
+func inCompany(quick bool) (cases []Case) {
+	networks, conns := []string{"unix", "tcp"}, []int{1, 8, 64, 256}
+	if quick {
+		networks, conns = networks[1:], []int{1, 64}
+	}
+	for _, network := range networks {
+		for _, n := range conns {
+			for _, beside := range others(quick) {
+				cases = append(cases, Case{
+					Group: "i", Name: fmt.Sprintf("%s, %d at once, beside %d", network, n, beside),
+					Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
+					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: 64, Reply: 64, Conns: n, Beside: beside},
+				})
+			}
+		}
+	}
+	return cases
+}
+
+func drivers(quick bool) (cases []Case) {
+	conns := []int{1, 8, 64}
+	if quick {
+		conns = conns[2:]
+	}
+	for _, n := range conns {
+		for _, beside := range others(quick) {
+			cases = append(cases, Case{
+				Group: "j", Name: fmt.Sprintf("a PING to Redis, %d goroutines, beside %d", n, beside), Serve: redis(),
+				Peers: []string{"go-redis on net", "go-redis on client"},
+				Spec:  sample.Spec{Work: "ask", Network: "tcp", Conns: n, Beside: beside},
+			}, Case{
+				Group: "j", Name: fmt.Sprintf("a GET to nginx, %d goroutines, beside %d", n, beside), Serve: page(),
+				Peers: []string{"net/http", "net/http on client"},
+				Spec:  sample.Spec{Work: "get", Network: "tcp", Conns: n, Beside: beside},
+			})
+		}
+	}
+	return cases
+}
+
+// procs has round trips in a process that computes, with as many processors (GOMAXPROCS) as
+// there are, and more.
+func procs(quick bool) (cases []Case) {
+	n := runtime.NumCPU()
+	all, conns := []int{n, n + (n+1)/2, 2 * n, 4 * n}, []int{1, 8, 64}
+	if quick {
+		all, conns = all[1:2], conns[1:2]
+	}
+	for _, at := range conns {
+		for _, p := range all {
+			cases = append(cases, Case{
+				Group: "k", Name: fmt.Sprintf("1ms away, spin × %d, %d at once, GOMAXPROCS %d", 2*n, at, p),
+				Peers: []string{"net", "client", "no I/O"}, Serve: echo(time.Millisecond),
+				Spec: sample.Spec{
+					Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: at, Procs: p,
+					Busy: worker.Spin, BusyCount: 2 * n, Length: time.Second,
+				},
+			})
+		}
+	}
+	return cases
 }
 
 // Size is a number of bytes as people write it.
@@ -100,7 +177,7 @@ func busy(quick bool) (cases []Case) {
 				name += fmt.Sprintf(", %d at once", conns)
 			}
 			cases = append(cases, Case{
-				Group: "b", Name: name, Peers: []string{"net", "client"}, Serve: echo(delay),
+				Group: "b", Name: name, Peers: []string{"net", "client", "no I/O"}, Serve: echo(delay),
 				Spec: sample.Spec{
 					Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: conns,
 					Busy: kind, BusyCount: n, Length: length,

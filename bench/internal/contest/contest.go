@@ -112,6 +112,11 @@ func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Ca
 		}
 		defer stop()
 	}
+	stop, err := c.beside(k.Spec.Beside)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer stop()
 	for round := range c.Rounds {
 		for i := range specs {
 			// Nobody is always the one behind the same other.
@@ -137,6 +142,26 @@ func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Ca
 		}
 	}
 	return results, calls, nil
+}
+
+// beside starts processes that compute.
+func (c *Contest) beside(n int) (stop func(), err error) {
+	var all []*exec.Cmd
+	stop = func() {
+		for _, cmd := range all {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait() // it was killed
+		}
+	}
+	for range n {
+		cmd := exec.Command(c.worker, `{"Work": "compete"}`)
+		if err := cmd.Start(); err != nil {
+			stop()
+			return nil, err
+		}
+		all = append(all, cmd)
+	}
+	return stop, nil
 }
 
 // round has one peer do its work once.

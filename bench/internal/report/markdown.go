@@ -51,14 +51,25 @@ func (v *view) targetTable(b *bytes.Buffer) {
 }
 
 func (v *view) table(b *bytes.Buffer, group string) {
-	b.WriteString("| | | each second | p50 | p90 | p99 | p99.9 | CPU | network calls | all calls | allocations |\n")
-	b.WriteString("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	b.WriteString("| | | each second | p50 | p90 | p99 | p99.9 | CPU | network calls | all calls | allocations |")
+	computes := v.computes(group)
+	if computes {
+		b.WriteString(" computing kept |")
+	}
+	b.WriteString("\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+	if computes {
+		b.WriteString(" ---: |")
+	}
+	b.WriteString("\n")
 	for _, c := range v.cases {
 		if c.group != group {
 			continue
 		}
 		name := c.name
 		for _, p := range c.peers {
+			if p.name == noIO {
+				continue
+			}
 			fmt.Fprintf(b, "| %s | %s | %s |", name, p.name, count(p.median(rate)))
 			name = ""
 			for _, q := range []float64{50, 90, 99, 99.9} {
@@ -70,6 +81,10 @@ func (v *view) table(b *bytes.Buffer, group string) {
 				}
 			}
 			b.WriteString(v.costs(p))
+			if computes {
+				b.WriteString(c.kept(p))
+			}
+			b.WriteString("\n")
 		}
 	}
 	for _, p := range v.peersOf(group) {
@@ -83,7 +98,7 @@ func (v *view) table(b *bytes.Buffer, group string) {
 func (v *view) costs(p *peerView) string {
 	work := p.rounds[0].Spec.Work
 	if work == "load" || work == "rate" {
-		return " | | | |\n" // the costs are of who asks, who is not compared
+		return " | | | |" // the costs are of who asks, who is not compared
 	}
 	calls, network := "", ""
 	if p.calls != nil {
@@ -97,7 +112,29 @@ func (v *view) costs(p *peerView) string {
 	if p.name == "C" {
 		objects = ""
 	}
-	return fmt.Sprintf(" %.2f µs | %s | %s | %s |\n", p.median(cpu), network, calls, objects)
+	return fmt.Sprintf(" %.2f µs | %s | %s | %s |", p.median(cpu), network, calls, objects)
+}
+
+// noIO is the peer that computes and does nothing else.
+const noIO = "no I/O"
+
+// computes reports whether a group has cases in a process that computes.
+func (v *view) computes(group string) bool {
+	for _, c := range v.cases {
+		if p := c.peer(noIO); c.group == group && p != nil && p.median(computed) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// kept is what the goroutines that compute got done beside a peer, of what they do alone.
+func (c *caseView) kept(p *peerView) string {
+	alone := c.peer(noIO)
+	if alone == nil || alone.median(computed) == 0 {
+		return " |"
+	}
+	return fmt.Sprintf(" %.0f %% |", 100*ratio(p, alone, computed))
 }
 
 // callsOf names the system calls of a peer in the first case in which they were counted.

@@ -186,6 +186,11 @@ func cpu(r contest.Result) float64 {
 	return perOp(r, float64((r.Sample.User+r.Sample.System).Nanoseconds())/1e3)
 }
 
+// computed is for each second.
+func computed(r contest.Result) float64 {
+	return float64(r.Sample.Computed) / r.Sample.Elapsed.Seconds()
+}
+
 func allocs(r contest.Result) float64  { return perOp(r, float64(r.Sample.Allocs)) }
 func threads(r contest.Result) float64 { return float64(r.Sample.Threads) }
 func memory(r contest.Result) float64  { return float64(r.Sample.RSS) }

@@ -47,6 +47,21 @@ func (v *view) targets() (all []target) {
 			atLeast(name+": throughput of client by that of net", 0.9, ratio(of, beside, rate))
 		}
 	}
+	for _, c := range v.cases {
+		switch c.group {
+		case "i", "j":
+			// The first peer is package net's.
+			for _, of := range c.peers[1:] {
+				atLeast(fmt.Sprintf("%s, %s: throughput by that of net", c.name, of.name), 0.95, ratio(of, c.peers[0], rate))
+				atMost(fmt.Sprintf("%s, %s: p99 by that of net", c.name, of.name), 1.2,
+					float64(of.percentile(99))/float64(c.peers[0].percentile(99)))
+			}
+		case "k":
+			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > runtime.NumCPU() {
+				atLeast(c.name+": computing kept", 0.9, ratio(of, alone, computed))
+			}
+		}
+	}
 	if of := one.peer("client"); of != nil && of.calls != nil {
 		n := networkCalls(of.calls)
 		all = append(all, target{"unix, 64 B, 1 at once: network system calls of a round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})

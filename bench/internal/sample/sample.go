@@ -20,6 +20,8 @@ type Spec struct {
 	Conns          int           // how many at once
 	Busy           string        // what else the process computes: see worker.Busy
 	BusyCount      int           // in how many goroutines
+	Procs          int           // GOMAXPROCS; the number of processors if 0
+	Beside         int           // other processes that compute meanwhile
 	Rate           int           // requests a second, for work that is asked for at a rate
 	Warmup, Length time.Duration // of the round
 	Count          int           // turns on each connection, instead of Length
@@ -29,13 +31,14 @@ type Spec struct {
 
 // A Sample is what a round has measured.
 type Sample struct {
-	Ops     int64
-	Elapsed time.Duration // from the end of the warm-up until the last operation's
-	User    time.Duration // CPU time of the process, meanwhile
-	System  time.Duration
-	Allocs  uint64 // objects
-	Bytes   uint64 // allocated
-	Late    int64  // operations that were to be done and were not begun in time, for work at a rate
+	Ops      int64
+	Elapsed  time.Duration // from the end of the warm-up until the last operation's
+	User     time.Duration // CPU time of the process, meanwhile
+	System   time.Duration
+	Allocs   uint64 // objects
+	Bytes    uint64 // allocated
+	Computed int64  // what the goroutines that compute got done, in units of their own
+	Late     int64  // operations that were to be done and were not begun in time, for work at a rate
 
 	Threads int   // of the process, for waiting clients
 	RSS     int64 // bytes

@@ -16,26 +16,43 @@ const (
 	Alloc   = "alloc"  // slices of up to 4 KiB, of which some stay for a while
 )
 
-// Busy begins to compute in n goroutines, until stop is called.
-func Busy(kind string, n int) (stop func()) {
-	compute := map[string]func(*atomic.Bool){Spin: spin, Slices: slices, Alloc: allocate}[kind]
+// Busy begins to compute in n goroutines, until stop is called. done tells how much they
+// have got done so far.
+func Busy(kind string, n int) (done func() int64, stop func()) {
+	compute := map[string]func(*task){Spin: spin, Slices: slices, Alloc: allocate}[kind]
 	if compute == nil {
-		return func() {}
+		return func() int64 { return 0 }, func() {}
 	}
-	var over atomic.Bool
+	tasks := make([]task, n)
 	var wg sync.WaitGroup
-	for range n {
-		wg.Go(func() { compute(&over) })
+	for i := range tasks {
+		wg.Go(func() { compute(&tasks[i]) })
 	}
-	return func() {
-		over.Store(true)
+	done = func() (sum int64) {
+		for i := range tasks {
+			sum += tasks[i].done.Load()
+		}
+		return sum
+	}
+	return done, func() {
+		for i := range tasks {
+			tasks[i].over.Store(true)
+		}
 		wg.Wait()
 	}
 }
 
-func spin(over *atomic.Bool) {
-	for n := uint64(1); !over.Load(); {
+// A task is what one goroutine computes. It has a cache line of its own.
+type task struct {
+	over atomic.Bool
+	done atomic.Int64
+	_    [112]byte
+}
+
+func spin(t *task) {
+	for n := uint64(1); !t.over.Load(); {
 		n = turn(n, 1000)
+		t.done.Add(1)
 	}
 }
 
@@ -56,16 +73,19 @@ func Compute(d time.Duration) {
 	}
 }
 
-func slices(over *atomic.Bool) {
-	for !over.Load() {
-		Compute(50 * time.Microsecond)
+func slices(t *task) {
+	for n := uint64(1); !t.over.Load(); {
+		for begin := time.Now(); time.Since(begin) < 50*time.Microsecond; {
+			n = turn(n, 1000)
+			t.done.Add(1)
+		}
 		runtime.Gosched()
 	}
 }
 
-func allocate(over *atomic.Bool) {
+func allocate(t *task) {
 	var held [1024][]byte
-	for n := uint64(1); !over.Load(); {
+	for n := uint64(1); !t.over.Load(); t.done.Add(1) {
 		n = turn(n, 10)
 		b := make([]byte, 64+n%4032)
 		b[0] = byte(n)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/bench/internal/sample"
@@ -16,6 +17,7 @@ import (
 // roundTrips sends Request bytes and receives Reply bytes, on each connection.
 func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 	trip := map[string]func(*sample.Spec) (op, error){
+		"no I/O":                 noIO,
 		"net":                    overNet,
 		"client":                 overClient,
 		"client, Read and Write": overClientAsConn,
@@ -27,6 +29,9 @@ func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 		return nil, fmt.Errorf("no such peer")
 	}
 	ops := make([]op, conns(s))
+	if s.Peer == "no I/O" {
+		ops = ops[:1]
+	}
 	for i := range ops {
 		var err error
 		if ops[i], err = trip(s); err != nil {
@@ -34,6 +39,11 @@ func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 		}
 	}
 	return measure(s, ops)
+}
+
+// noIO is for what goroutines compute where nobody else wants to run.
+func noIO(*sample.Spec) (op, error) {
+	return func() error { nanosleep(20 * time.Millisecond); return nil }, nil
 }
 
 // The connections are the process's, and end with it.

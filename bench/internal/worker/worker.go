@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,10 +25,14 @@ var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"waiting":   waiting,
 	"load":      load,
 	"rate":      loadAtRate,
+	"compete":   compete,
 }
 
 // Work does what a spec says.
 func Work(s *sample.Spec) (*sample.Sample, error) {
+	if s.Procs > 0 {
+		runtime.GOMAXPROCS(s.Procs)
+	}
 	work := works[s.Work]
 	if work == nil {
 		return nil, fmt.Errorf("no such work: %q", s.Work)
@@ -39,13 +44,20 @@ func Work(s *sample.Spec) (*sample.Sample, error) {
 	return result, nil
 }
 
+// compete is for a process that computes beside those that are measured, until it is killed.
+func compete(*sample.Spec) (*sample.Sample, error) {
+	for n := uint64(1); ; {
+		n = turn(n, 1000)
+	}
+}
+
 // An op is one operation on one connection, again and again.
 type op func() error
 
 // measure has each op run in a goroutine of its own until the time of the round is over,
 // or Count times, beside what the process computes, and measures all but the warm-up.
 func measure(s *sample.Spec, ops []op) (*sample.Sample, error) {
-	stop := Busy(s.Busy, s.BusyCount)
+	done, stop := Busy(s.Busy, s.BusyCount)
 	defer stop()
 	var (
 		wg       sync.WaitGroup
@@ -87,7 +99,7 @@ func measure(s *sample.Spec, ops []op) (*sample.Sample, error) {
 	if !counting {
 		sleep(ctx, s.Warmup)
 	}
-	meter := sample.Start()
+	meter, before := sample.Start(), done()
 	if !counting {
 		phase.Store(measuring)
 		sleep(ctx, s.Length)
@@ -95,6 +107,7 @@ func measure(s *sample.Spec, ops []op) (*sample.Sample, error) {
 	}
 	<-ctx.Done()
 	var result sample.Sample
+	result.Computed = done() - before
 	meter.Stop(&result)
 	select {
 	case err := <-failed:

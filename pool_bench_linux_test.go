@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// echoPool is a pool with one idle connection to an echo.
+// echoPool makes a pool with one idle connection to an echo server.
 func echoPool(b testing.TB, network string) (*client.Pool, string) {
 	b.Helper()
 	ln := listen(b, network)
@@ -33,9 +33,9 @@ func echoPool(b testing.TB, network string) (*client.Pool, string) {
 	return p, ln.Addr().String()
 }
 
-// What a checkout and a return cost beside the system calls in them, which are
-// two: one look before the connection is given out, one when it comes back. In
-// turns with just these two calls.
+// BenchmarkPoolCheckout measures a checkout and a release beside their two system calls:
+// one check before the connection is handed out, one after its release. It alternates
+// with these two calls alone.
 func BenchmarkPoolCheckout(b *testing.B) {
 	for _, network := range []string{"tcp", "unix"} {
 		b.Run(network, func(b *testing.B) {
@@ -81,12 +81,12 @@ func BenchmarkPoolCheckout(b *testing.B) {
 	}
 }
 
-// barePeek is the system call that a pool looks at a connection with.
+// barePeek is the system call that checks a connection.
 func barePeek(fd uintptr, p []byte) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 }
 
-func TestACheckoutAllocatesNothing(t *testing.T) {
+func TestPool_CheckoutAllocatesNothing(t *testing.T) {
 	for _, network := range streamNetworks {
 		p, address := echoPool(t, network)
 		opts := &client.Options{PoolKey: "k", RecvTimeout: 1}

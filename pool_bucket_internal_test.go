@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A pool that sees ever new keys does not remember them for ever, and what it has
-// counted it still knows.
-func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
+// A pool that is given ever new keys removes unused ones. Their counters stay in the
+// sums.
+func TestPool_UnusedKeysAreRemoved(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -38,11 +38,11 @@ func TestKeysThatNobodyUsesAreForgotten(t *testing.T) {
 	require.Len(t, before.Keys, 2*keys)
 
 	p.mu.Lock()
-	p.sweep(sock.Now())
-	require.Equal(t, 2*keys, p.count, "it may be wanted again")
-	p.sweep(sock.Now().Add(time.Hour))
-	require.Equal(t, 1, p.count)
-	require.Len(t, p.shelves, 1)
+	p.sweepLocked(sock.Now())
+	require.Equal(t, 2*keys, p.numBuckets, "it may be wanted again")
+	p.sweepLocked(sock.Now().Add(time.Hour))
+	require.Equal(t, 1, p.numBuckets)
+	require.Len(t, p.buckets, 1)
 	p.mu.Unlock()
 	after := p.Stats()
 	require.Len(t, after.Keys, 1)

@@ -48,7 +48,7 @@ func (l *lateTickets) Read(p []byte) (int, error) {
 	return l.Conn.Read(p)
 }
 
-// apart runs f in a goroutine of its own, and gives what it panicked with.
+// apart runs f in a goroutine of its own and returns what it panicked with.
 func apart(f func()) (panicked any) {
 	done := make(chan any)
 	go func() {
@@ -58,10 +58,10 @@ func apart(f func()) (panicked any) {
 	return <-done
 }
 
-// The look through TLS, and the end of it, may call the caller's session cache. If that
-// panics or ends the goroutine, the connection is closed, its place is free, and all else
-// that was to be done is done.
-func TestACacheThatDoesNotReturnLosesNothing(t *testing.T) {
+// The check and the close of a TLS connection may call the caller's session cache. If
+// that panics or ends the goroutine, the connection is closed, its place is free, and
+// the other connections are closed too.
+func TestPool_SessionCachePanicLeaksNothing(t *testing.T) {
 	ways := map[string]func(){"panic": func() { panic("out of order") }, "Goexit": runtime.Goexit}
 	for _, test := range []struct {
 		name string
@@ -130,7 +130,7 @@ func TestACacheThatDoesNotReturnLosesNothing(t *testing.T) {
 				cache.puts.Store(test.puts)
 				require.Equal(t, way == "panic", apart(func() { test.call(p, lent, dial) }) != nil)
 				cache.puts.Store(0)
-				require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+				require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 				stats := p.Stats()
 				require.Equal(t, test.left, stats.Idle, "%+v", stats)
 				if lent.IsConnected() {
@@ -153,8 +153,8 @@ func TestACacheThatDoesNotReturnLosesNothing(t *testing.T) {
 	}
 }
 
-// The functions that a dial calls, and those of who has the client, lose no place either.
-func TestAFunctionThatDoesNotReturnLosesNoPlace(t *testing.T) {
+// Callbacks of a dial and of a client's calls lose no place if they panic.
+func TestPool_CallbackPanicFreesItsPlace(t *testing.T) {
 	ways := map[string]func(){"panic": func() { panic("out of order") }, "Goexit": runtime.Goexit}
 	var leave atomic.Pointer[func()] // taken by the first call
 	call := func() {
@@ -212,9 +212,9 @@ func TestAFunctionThatDoesNotReturnLosesNoPlace(t *testing.T) {
 	}
 }
 
-// A panic in a dial that no caller waits for does not end the process, as it would because
-// a caller had a short context. The next caller that needs a dial panics instead.
-func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
+// A panic in a dial that no caller waits for does not end the process just because a
+// caller had a short context. The next caller that needs a dial panics instead.
+func TestPool_PanicInDetachedDialReachesNextCaller(t *testing.T) {
 	for _, where := range []string{"Control", "Setup"} {
 		prepare := func(t *testing.T, opts client.PoolOptions, call func()) func(ctx context.Context) error {
 			s := countedEcho(t, "tcp")
@@ -227,7 +227,7 @@ func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
 			p := newPool(t, opts)
 			t.Cleanup(func() {
 				require.EqualValues(t, 1, p.Stats().DialErrors)
-				require.Eventually(t, func() bool { return p.Stats().Dialing+p.Stats().Active == 0 }, enough, time.Millisecond)
+				require.Eventually(t, func() bool { return p.Stats().Dialing+p.Stats().Active == 0 }, testTimeout, time.Millisecond)
 			})
 			return func(ctx context.Context) error {
 				c, err := p.DialNew(ctx, "tcp", s.Addr().String(), dialOpts)
@@ -236,7 +236,7 @@ func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
 				}
 				t.Cleanup(func() { _ = c.Discard() })
 				if opts.MinIdle > 0 {
-					require.Eventually(t, func() bool { return p.Stats().DialErrors > 0 }, enough, time.Millisecond)
+					require.Eventually(t, func() bool { return p.Stats().DialErrors > 0 }, testTimeout, time.Millisecond)
 				}
 				return pings(c)
 			}
@@ -262,7 +262,7 @@ func TestAPanicInADialThatNobodyWaitsForIsTheNextCallers(t *testing.T) {
 				}
 				require.Eventually(t, func() bool {
 					return apart(func() { require.NoError(t, dial(t.Context())) }) == "out of order"
-				}, enough, time.Millisecond)
+				}, testTimeout, time.Millisecond)
 				require.NoError(t, dial(t.Context()), "once")
 			})
 		}

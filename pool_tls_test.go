@@ -22,7 +22,7 @@ type idleTLS struct {
 	local string
 }
 
-// idles makes one, after use of it if use is given.
+// idles makes an idle connection, after use of it if use is not nil.
 func idles(t *testing.T, version uint16, change func(*tls.Config), use func(c *client.Client, peer *tls.Conn)) *idleTLS {
 	t.Helper()
 	i := &idleTLS{s: listenTLS(t, "tcp", func(c *tls.Config) {
@@ -99,7 +99,7 @@ func pingPong(t *testing.T) func(c *client.Client, peer *tls.Conn) {
 	}
 }
 
-func TestThePoolLooksThroughTLS(t *testing.T) {
+func TestPoolTLS_ChecksIdleConnections(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, use := range map[string]func(c *client.Client, peer *tls.Conn){"fresh": nil, "used": pingPong(t)} {
 			t.Run(name, func(t *testing.T) {
@@ -156,17 +156,17 @@ func TestThePoolLooksThroughTLS(t *testing.T) {
 	})
 }
 
-// Tickets come when the server likes. They are no reply, and taking one is not
-// to cost the bytes that come after it.
-func TestTicketsAreNoReasonToDiscard(t *testing.T) {
+// Session tickets arrive at any time. They are not an answer, and taking one must not
+// lose the bytes after it.
+func TestPoolTLS_SessionTicketsDoNotDiscard(t *testing.T) {
 	i := idles(t, tls.VersionTLS13, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }, nil) // has them come by themselves
 	i.isKept(t)
 	i.pool.CloseIdle()
 	require.True(t, i.again(t).ConnectionState().DidResume, "the ticket was taken")
 }
 
-// What an exact read has left of a record is in no kernel's buffer.
-func TestWhatIsLeftOfARecordIsDirt(t *testing.T) {
+// The rest of a record after an exact receive is not in the kernel's buffer.
+func TestPoolTLS_UnreadPartOfARecordDiscards(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, peek := range map[string]bool{"in TLS": false, "peeked at": true} {
 			t.Run(name, func(t *testing.T) {
@@ -197,8 +197,8 @@ func TestWhatIsLeftOfARecordIsDirt(t *testing.T) {
 	})
 }
 
-// A connection that was turned to TLS is none for who wants a plain one.
-func TestWhatWasTurnedToTLSIsNotGivenBack(t *testing.T) {
+// A caller that wants a plain connection must not get one with TLS.
+func TestPoolTLS_StartTLSDiscards(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()
 	p := newPool(t, client.PoolOptions{})
@@ -216,7 +216,7 @@ func TestWhatWasTurnedToTLSIsNotGivenBack(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestThePoolLooksAtDatagramsToo(t *testing.T) {
+func TestPool_ChecksIdleDatagramClients(t *testing.T) {
 	for _, network := range datagramNetworks {
 		t.Run(network, func(t *testing.T) {
 			peer := packetPeer(t, network)

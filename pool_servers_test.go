@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// increments has redis count, which it may do twice.
+// increments makes redis increment a key. It may do so twice.
 func increments(key string, n *atomic.Int64) func(c *client.Client) error {
 	return func(c *client.Client) error {
 		if _, err := c.Send([]byte("INCR "+key+"\r\n"), 0); err != nil {
@@ -42,9 +42,9 @@ func increments(key string, n *atomic.Int64) func(c *client.Client) error {
 	}
 }
 
-// All connections of the pool are dead when the server is back, and nobody is to
-// notice.
-func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
+// After a restart of the server all idle connections are dead. No caller may see an
+// error.
+func TestPoolDo_RedisRestartFailsNoRequest(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, addrs := startRedis(t)
@@ -74,13 +74,13 @@ func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
 				})
 			}
 			for i := range 3 {
-				require.Eventually(t, func() bool { return done.Load() > int64(1000*(i+1)) }, enough, time.Millisecond)
+				require.Eventually(t, func() bool { return done.Load() > int64(1000*(i+1)) }, testTimeout, time.Millisecond)
 				down.Lock()
 				require.NoError(t, s.Restart())
 				down.Unlock()
 			}
 			before := done.Load()
-			require.Eventually(t, func() bool { return done.Load() > before+1000 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return done.Load() > before+1000 }, testTimeout, time.Millisecond)
 			close(stop)
 			wg.Wait()
 			stats := p.Stats()
@@ -91,8 +91,9 @@ func TestARestartedRedisFailsNoRequestOfDo(t *testing.T) {
 	}
 }
 
-// memcached closes who has been idle for a second, and the pool keeps for longer.
-func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
+// memcached closes connections that are idle for a second. The pool keeps them for
+// longer.
+func TestPool_DetectsMemcachedIdleTimeout(t *testing.T) {
 	s := startMemcached(t, "-o", "idle_timeout=1")
 	p := newPool(t, client.PoolOptions{})
 	version := func(c *client.Client) error {
@@ -112,9 +113,9 @@ func TestMemcachedsIdleTimeoutIsNoticed(t *testing.T) {
 	require.LessOrEqual(t, p.Stats().Dials, uint64(2+p.Stats().Dead))
 }
 
-// nginx says in its last answer that it was the last, and then closes. Who does
-// not listen to that finds a connection that is dead.
-func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
+// nginx announces in its last answer that it closes the connection. A client that
+// ignores that header finds a dead connection.
+func TestPool_DetectsNginxKeepaliveRequests(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	dir, _ := nginxFiles(t)
 	c := root.Issue(t, "server", nil)
@@ -147,8 +148,8 @@ func TestNginxEndsAConnectionAfterThreeRequests(t *testing.T) {
 	})
 }
 
-// OpenSSL's tickets lie in the kernel from the handshake on.
-func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
+// The session tickets of OpenSSL are in the kernel's buffer from the handshake on.
+func TestPool_OpenSSLSessionTicketsDoNotDiscard(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
@@ -173,14 +174,14 @@ func TestOpenSSLsTicketsKeepAConnection(t *testing.T) {
 			reused := client.Reused()
 			require.NoError(t, client.Close())
 			return !reused
-		}, enough, time.Millisecond)
+		}, testTimeout, time.Millisecond)
 		require.EqualValues(t, 2, p.Stats().Dials)
 	})
 }
 
-// Every request has an id, and every answer is looked at: nothing is mixed up,
-// nothing is left.
-func TestManyGoroutinesOverFewConnections(t *testing.T) {
+// Every request has an id, and every answer is checked: no answer reaches another
+// request, and no connection is lost.
+func TestPool_ManyGoroutinesOverFewConnections(t *testing.T) {
 	goroutines, checkouts := 64, 500
 	if os.Getenv("CLIENT_LOAD") == "full" { // a minute or two
 		checkouts = 20_000

@@ -83,7 +83,7 @@ func (s *counted) from(t testing.TB, p *client.Pool, opts *client.Options) *clie
 	return c
 }
 
-// asks has an echo answer over a client.
+// asks makes an echo server answer over a client.
 func asks(t testing.TB, c *client.Client, question string) {
 	t.Helper()
 	_, err := c.Send([]byte(question), 0)
@@ -94,10 +94,10 @@ func asks(t testing.TB, c *client.Client, question string) {
 	require.Equal(t, question, string(p))
 }
 
-// local tells connections apart.
+// local identifies a connection.
 func local(c *client.Client) string { return c.LocalAddr().String() }
 
-func TestPoolGivesTheConnectionAgain(t *testing.T) {
+func TestPool_ReusesAConnection(t *testing.T) {
 	for _, network := range streamNetworks {
 		t.Run(network, func(t *testing.T) {
 			s, p := countedEcho(t, network), newPool(t, client.PoolOptions{})
@@ -121,7 +121,7 @@ func TestPoolGivesTheConnectionAgain(t *testing.T) {
 	}
 }
 
-func TestPoolGivesTheConnectionThatWasUsedLast(t *testing.T) {
+func TestPool_ReusesTheMostRecentlyUsed(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	var all [3]*client.Client
 	for i := range all {
@@ -139,8 +139,8 @@ func TestPoolGivesTheConnectionThatWasUsedLast(t *testing.T) {
 	}
 }
 
-// Who has given a connection back has nothing to do with it any more.
-func TestAClientThatWasGivenBackReachesNobody(t *testing.T) {
+// A released client has no access to its connection any more.
+func TestPool_ReleasedClientReachesNoConnection(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	old := s.from(t, p, nil)
 	asks(t, old, "before")
@@ -188,7 +188,7 @@ func TestAClientThatWasGivenBackReachesNobody(t *testing.T) {
 	require.Equal(t, 1, s.count())
 }
 
-func TestWhatIsNotGivenBack(t *testing.T) {
+func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 	short := &client.Options{Timeout: 20 * time.Millisecond}
 	for _, test := range []struct {
 		name  string
@@ -296,7 +296,7 @@ func broken(s client.KeyStats) uint64 { return s.Broken }
 func dirty(s client.KeyStats) uint64  { return s.Dirty }
 func dead(s client.KeyStats) uint64   { return s.Dead }
 
-func TestWhatDoesNoHarmIsGivenBack(t *testing.T) {
+func TestPool_HarmlessCallsKeepTheConnection(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s := countedServer(t, "tcp", func(net.Conn) { <-done })
@@ -329,7 +329,7 @@ func TestWhatDoesNoHarmIsGivenBack(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func TestCloseUnderACallClosesTheConnection(t *testing.T) {
+func TestPool_CloseDuringACallClosesTheConnection(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s := countedServer(t, "tcp", func(net.Conn) { <-done })
@@ -343,7 +343,7 @@ func TestCloseUnderACallClosesTheConnection(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Broken)
 }
 
-func TestWhoDiffersSharesNoConnection(t *testing.T) {
+func TestPoolKey_DifferentOptionsShareNoConnection(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	tlsEcho := listenTLS(t, "tcp", nil)
 	go func() {
@@ -440,8 +440,9 @@ func TestWhoDiffersSharesNoConnection(t *testing.T) {
 	})
 }
 
-// The time limits and deadlines are of who has the client, not of who dialled it.
-func TestLimitsAreThoseOfTheOneWhoHasTheClient(t *testing.T) {
+// Time limits and deadlines are those of the current client, not of the one that
+// dialled.
+func TestPool_TimeoutsAreThoseOfTheCurrentCaller(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s, p := countedServer(t, "tcp", func(net.Conn) { <-done }), newPool(t, client.PoolOptions{})
@@ -456,7 +457,7 @@ func TestLimitsAreThoseOfTheOneWhoHasTheClient(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func TestThePoolLooksBeforeItGives(t *testing.T) {
+func TestPool_ChecksIdleConnections(t *testing.T) {
 	for name, test := range map[string]struct {
 		do    func(t *testing.T, peer net.Conn)
 		cause func(client.KeyStats) uint64

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const soon = 20 * time.Second // that something happens at all
+const testTimeout = 20 * time.Second
 
 // A gated server takes every connection; a dial to it has to pass a gate.
 type gated struct {
@@ -39,7 +39,7 @@ func gatedPool(t *testing.T, network string, opts PoolOptions) *gated {
 	ln, err := net.Listen(network, address)
 	require.NoError(t, err)
 	g := &gated{Listener: ln, pool: NewPool(opts), dials: make(chan chan error, 100), peers: make(chan net.Conn, 100)}
-	g.opts = Options{Timeout: soon, Control: func(string, string, syscall.RawConn) error {
+	g.opts = Options{Timeout: testTimeout, Control: func(string, string, syscall.RawConn) error {
 		pass := make(chan error)
 		g.dials <- pass
 		return <-pass
@@ -71,19 +71,19 @@ type dialed struct {
 	err error
 }
 
-func (g *gated) dial(ctx context.Context, fresh bool) chan dialed {
+func (g *gated) dial(ctx context.Context, mode acquireMode) chan dialed {
 	ch := make(chan dialed, 1)
 	go func() {
-		c, err := g.pool.dial(ctx, g.Addr().Network(), g.Addr().String(), &g.opts, fresh)
+		c, err := g.pool.acquire(ctx, g.Addr().Network(), g.Addr().String(), &g.opts, mode)
 		ch <- dialed{c, err}
 	}()
 	return ch
 }
 
-// open dials, and lets the dial pass.
+// open dials and lets the dial pass.
 func (g *gated) open(t *testing.T) *Client {
 	t.Helper()
-	got := g.dial(context.Background(), false)
+	got := g.dial(context.Background(), reuseOrDial)
 	(<-g.dials) <- nil
 	d := <-got
 	require.NoError(t, d.err)
@@ -92,32 +92,32 @@ func (g *gated) open(t *testing.T) *Client {
 
 func (g *gated) becomes(t *testing.T, is func(PoolStats) bool) {
 	t.Helper()
-	require.Eventually(t, func() bool { return is(g.pool.Stats()) }, soon, 100*time.Microsecond)
+	require.Eventually(t, func() bool { return is(g.pool.Stats()) }, testTimeout, 100*time.Microsecond)
 }
 
-// waiting has one more wait.
-func (g *gated) waiting(t *testing.T, fresh bool) chan dialed {
+// waiting starts one more caller that waits.
+func (g *gated) waiting(t *testing.T, mode acquireMode) chan dialed {
 	t.Helper()
 	before := g.pool.Stats().Waits
-	ch := g.dial(context.Background(), fresh)
+	ch := g.dial(context.Background(), mode)
 	g.becomes(t, func(s PoolStats) bool { return s.Waits == before+1 })
 	return ch
 }
 
-// What is idle counts too: with one in use and one idle there is no room for another,
-// neither for MinIdle nor for who wants a new one, who gets the place of the idle one.
-func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
+// With one connection in use and one idle there is no room for a third, neither for
+// MinIdle nor for a caller that needs a new one: that caller replaces the idle one.
+func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{MaxConnsPerKey: 2, MinIdle: 2})
 	c := g.open(t)
 	(<-g.dials) <- nil
 	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
 	require.Zero(t, g.pool.Stats().Dialing)
-	c2 := g.dial(context.Background(), false)
+	c2 := g.dial(context.Background(), reuseOrDial)
 	d := <-c2
 	require.NoError(t, d.err)
 	require.False(t, d.c.Reused())
 	require.Zero(t, d.c.ReuseCount())
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Close())
 	d2 := <-got
 	require.NoError(t, d2.err)
@@ -126,7 +126,7 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 	require.Equal(t, 2, g.pool.Stats().Idle)
 	require.EqualValues(t, 2, g.pool.Stats().Dials)
 
-	fresh := g.dial(context.Background(), true)
+	fresh := g.dial(context.Background(), newOnly)
 	pass := <-g.dials
 	s := g.pool.Stats()
 	require.Equal(t, 1, s.Idle)
@@ -138,12 +138,12 @@ func TestMaxConnsCountsWhatIsIdle(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-// Who needs a new connection has its turn before those who asked later.
-func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
+// A caller that needs a new connection is served before later callers.
+func TestPool_NewOnlyWaiterIsServedInOrder(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
-	fresh := g.waiting(t, true)
-	later := g.waiting(t, false)
+	fresh := g.waiting(t, newOnly)
+	later := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Close())
 	(<-g.dials) <- nil
 	d := <-fresh
@@ -159,14 +159,14 @@ func TestWhoWantsANewConnectionDoesNotStarve(t *testing.T) {
 	require.EqualValues(t, 2, g.pool.Stats().Dials)
 }
 
-// The time that a connection was lent is no time in which nobody used it.
-func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
+// The time of a lease is not idle time.
+func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	require.NoError(t, g.open(t).Close())
-	d := <-g.dial(context.Background(), false)
+	d := <-g.dial(context.Background(), reuseOrDial)
 	require.NoError(t, d.err)
-	d.c.kept.since = bothClocks().add(-time.Hour)
-	got := g.waiting(t, false)
+	d.c.kept.idleSince = bothClocks().add(-time.Hour)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, d.c.Close())
 	d = <-got
 	require.NoError(t, d.err)
@@ -175,33 +175,33 @@ func TestWhatIsHandedOnWasNotIdle(t *testing.T) {
 	require.Zero(t, g.pool.Stats().Expired)
 }
 
-func TestAWaitThatIsResumedCountsOnce(t *testing.T) {
+func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
 	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
-	s := p.shelf(place{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
+	s := p.bucketLocked(connKey{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
-	w, behind := newWaiter(context.Background(), s.opts, false), newWaiter(context.Background(), s.opts, false)
-	p.queue(s, w, false)
-	p.queue(s, behind, false)
+	w, behind := newWaiter(context.Background(), s.opts, reuseOrDial), newWaiter(context.Background(), s.opts, reuseOrDial)
+	p.enqueueLocked(s, w, false)
+	p.enqueueLocked(s, behind, false)
 	require.EqualValues(t, 2, s.stats.Waits)
 	const long = time.Hour
-	w.asked = w.asked.Add(-long)
-	p.leave(s, w, handed{})
+	w.waitingSince = w.waitingSince.Add(-long)
+	p.finishLocked(s, w, acquireResult{})
 	<-w.ready
 	require.GreaterOrEqual(t, s.stats.WaitTime, long)
-	p.queue(s, w, true)
+	p.enqueueLocked(s, w, true)
 	require.EqualValues(t, 2, s.stats.Waits)
 	require.Same(t, w, s.waiters.Front().Value)
-	p.leave(s, w, handed{})
+	p.finishLocked(s, w, acquireResult{})
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
 
-// What somebody has dialled is not given to who asked before and whose own dial
-// hangs.
-func TestADialIsFirstForWhoBeganIt(t *testing.T) {
+// The connection that a caller has dialled does not go to an earlier caller whose own
+// dial hangs.
+func TestPool_DialGoesFirstToItsOwnCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
-	first := g.dial(context.Background(), false)
+	first := g.dial(context.Background(), reuseOrDial)
 	held := <-g.dials
-	second := g.dial(context.Background(), false)
+	second := g.dial(context.Background(), reuseOrDial)
 	(<-g.dials) <- nil
 	d := <-second
 	require.NoError(t, d.err)
@@ -214,16 +214,16 @@ func TestADialIsFirstForWhoBeganIt(t *testing.T) {
 	require.NoError(t, d2.c.Close())
 }
 
-// A dial that nobody waits for any more is no reason for others not to dial.
-func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
+// A detached dial does not keep others from dialling.
+func TestPool_DetachedDialDelaysNoOtherCaller(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 2})
 	c := g.open(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	goes := g.dial(ctx, false)
+	goes := g.dial(ctx, reuseOrDial)
 	held := <-g.dials
 	cancel()
 	require.ErrorIs(t, (<-goes).err, context.Canceled)
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, c.Discard())
 	(<-g.dials) <- nil
 	d := <-got
@@ -233,7 +233,7 @@ func TestADialWhoseCallerHasGoneHoldsNobodyUp(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
+func TestPool_DialOutlivesItsCallersDeadline(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -242,14 +242,14 @@ func TestTheContextsDeadlineDoesNotEndADial(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	(<-g.dials) <- nil
 	g.becomes(t, func(s PoolStats) bool { return s.Idle == 1 })
-	d := <-g.dial(context.Background(), false)
+	d := <-g.dial(context.Background(), reuseOrDial)
 	require.NoError(t, d.err)
 	require.NoError(t, d.c.Close())
 	require.EqualValues(t, 1, g.pool.Stats().Dials)
 }
 
-// A dial without a limit has one as soon as nobody waits for it.
-func TestADialThatNobodyWaitsForEnds(t *testing.T) {
+// A dial without a limit gets one when its caller has left.
+func TestPool_DetachedDialHasATimeLimit(t *testing.T) {
 	var lookups atomic.Int32 // the resolver may begin another when one has ended
 	defer func() {
 		require.Eventually(t, func() bool { return lookups.Load() == 0 }, 20*time.Second, time.Millisecond)
@@ -278,10 +278,10 @@ func TestADialThatNobodyWaitsForEnds(t *testing.T) {
 	require.NoError(t, err)
 	begin, now := time.Now(), bothClocks()
 	g.pool.mu.Lock() // as if it came back
-	s := g.pool.shelf(place{"", "tcp", address}, opts)
-	k := g.pool.keep(s, c, now)
+	s := g.pool.bucketLocked(connKey{"", "tcp", address}, opts)
+	k := g.pool.newConn(s, c, now)
 	k.uses = 1
-	require.Nil(t, g.pool.deliver(k, now))
+	require.Nil(t, g.pool.putConnLocked(k, now))
 	g.pool.mu.Unlock()
 	d := <-got
 	require.NoError(t, d.err)
@@ -290,16 +290,16 @@ func TestADialThatNobodyWaitsForEnds(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-func TestWhatThePoolClosesIsCounted(t *testing.T) {
+func TestPoolStats_CountsClosedConnections(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	c, c2, c3 := g.open(t), g.open(t), g.open(t)
 	require.NoError(t, c.Close())
 	g.pool.CloseIdle()
 	require.NoError(t, c2.Close())
-	late := g.dial(context.Background(), false) // takes c2
+	late := g.dial(context.Background(), reuseOrDial) // takes c2
 	require.NoError(t, (<-late).c.Close())
 	ctx, cancel := context.WithCancel(context.Background())
-	goes := g.dial(ctx, true)
+	goes := g.dial(ctx, newOnly)
 	held := <-g.dials
 	cancel()
 	require.ErrorIs(t, (<-goes).err, context.Canceled)
@@ -313,7 +313,7 @@ func TestWhatThePoolClosesIsCounted(t *testing.T) {
 	require.Zero(t, s.Idle+s.Active)
 }
 
-func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
+func TestPoolOptions_ExtremeLimits(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxLifetime: math.MaxInt64, LifetimeJitter: math.MaxInt64, IdleTimeout: math.MaxInt64})
 	require.NoError(t, g.open(t).Close())
 	require.Equal(t, 1, g.pool.Stats().Idle)
@@ -326,8 +326,8 @@ func TestLimitsThatAreTooLongOrTooShort(t *testing.T) {
 	require.Zero(t, o.MaxLifetime)
 }
 
-// MinIdle is not cut by a default that the caller has not chosen.
-func TestMinIdleRaisesTheDefaultOfMaxIdlePerKey(t *testing.T) {
+// A default that the caller has not chosen must not reduce MinIdle.
+func TestPoolOptions_MinIdleRaisesDefaultMaxIdlePerKey(t *testing.T) {
 	for _, test := range []struct {
 		opts                   PoolOptions
 		minIdle, maxIdlePerKey int
@@ -347,30 +347,31 @@ func TestMinIdleRaisesTheDefaultOfMaxIdlePerKey(t *testing.T) {
 	}
 }
 
-// A callback that panics where the pool closes by itself, as a TLS session cache may, is
-// for the next caller, and the other connections are closed.
-func TestAPanicInAnEndThatNobodyWaitsFor(t *testing.T) {
+// If a callback, such as a TLS session cache, panics while the pool closes in the
+// background, the next caller panics instead, and the other connections are closed.
+func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	g := gatedPool(t, "unix", PoolOptions{})
 	require.NoError(t, g.open(t).Close())
 	peer := <-g.peers
 	defer peer.Close()
 	g.pool.mu.Lock()
-	all := g.pool.takeIdle()
-	s := all[0].shelf
+	all := g.pool.takeAllIdleLocked()
+	s := all[0].bucket
 	s.closing++
 	g.pool.mu.Unlock()
-	broken := &kept{pool: g.pool, shelf: s} // without a socket, which panics
-	g.pool.closeUnseen(append([]*kept{broken}, all...)...)
+	broken := &pooledConn{pool: g.pool, bucket: s} // without a socket, which panics
+	g.pool.closeConnsRecover(append([]*pooledConn{broken}, all...)...)
 	_, err := peer.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 	require.Zero(t, s.closing)
-	require.Panics(t, func() { _, _ = g.pool.dial(t.Context(), g.Addr().Network(), g.Addr().String(), &g.opts, false) })
+	require.Panics(t, func() {
+		_, _ = g.pool.acquire(t.Context(), g.Addr().Network(), g.Addr().String(), &g.opts, reuseOrDial)
+	})
 	require.NoError(t, g.open(t).Close(), "once")
 }
 
-// A function of the options that panics does so in who called Dial; one that ends
-// its goroutine hangs nobody.
-func TestFunctionsThatDoNotReturn(t *testing.T) {
+// A callback that panics makes Dial panic. One that ends its goroutine makes Dial fail.
+func TestPool_CallbackPanicReachesDial(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	address := g.Addr().String()
 	opts := &Options{Control: func(string, string, syscall.RawConn) error { panic("out of order") }}
@@ -383,8 +384,8 @@ func TestFunctionsThatDoNotReturn(t *testing.T) {
 	require.Zero(t, s.Active+s.Dialing)
 }
 
-// An answer may be received before the call that asked has returned.
-func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
+// An answer may be received before the Send of its request has returned.
+func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{})
 	c := g.open(t)
 	peer := <-g.peers
@@ -395,7 +396,7 @@ func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
 		_, err := c.Send(make([]byte, long), 0)
 		sent <- err
 	}()
-	require.Eventually(t, func() bool { return c.note.has(isAsked) }, soon, 100*time.Microsecond)
+	require.Eventually(t, func() bool { return c.note.has(isAsked) }, testTimeout, 100*time.Microsecond)
 	_, err := peer.Write([]byte("!"))
 	require.NoError(t, err)
 	_, err = c.Recv(make([]byte, 1), 0)
@@ -410,9 +411,9 @@ func TestAnAnswerBeforeTheEndOfTheQuestion(t *testing.T) {
 	require.Equal(t, 1, g.pool.Stats().Idle)
 }
 
-// What is thrown away is closed before there is another in its place, also if that
-// takes its time, as it does here where the peer does not read.
-func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
+// A discarded connection is closed before another replaces it, even if closing takes
+// time, as it does here because the peer does not read.
+func TestPool_ClosesBeforeItReplaces(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	raw, err := c.SyscallConn()
@@ -423,7 +424,7 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 	for err = nil; err == nil; {
 		_, err = c.Send(make([]byte, 1<<20), DontWait)
 	}
-	got := g.waiting(t, false)
+	got := g.waiting(t, reuseOrDial)
 	begin := time.Now()
 	discarded := make(chan error, 1)
 	go func() { discarded <- c.Discard() }()
@@ -436,8 +437,8 @@ func TestAServerNeverSeesMoreThanMaxConns(t *testing.T) {
 	require.NoError(t, d.c.Close())
 }
 
-// What nobody uses any more counts until it is closed, too.
-func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
+// An idle connection counts until it is closed.
+func TestPool_ClosingConnectionsCount(t *testing.T) {
 	for name, opts := range map[string]PoolOptions{
 		"CloseIdle":     {MaxConnsPerKey: 1, ReuseUnanswered: true},
 		"over MaxIdle":  {MaxConnsPerKey: 1, ReuseUnanswered: true, MaxIdle: -1},
@@ -460,7 +461,7 @@ func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
 				g.pool.CloseIdle()
 			}()
 			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.OverLimit+s.Discarded == 1 })
-			got := g.dial(context.Background(), false)
+			got := g.dial(context.Background(), reuseOrDial)
 			if name == "a closed pool" {
 				require.ErrorIs(t, (<-got).err, net.ErrClosed)
 				<-closed
@@ -476,7 +477,7 @@ func TestWhatIsBeingClosedTakesItsPlace(t *testing.T) {
 	}
 }
 
-func TestWhatWasGivenBackCannotBeConnectedOrBound(t *testing.T) {
+func TestPool_ReleasedClientCannotConnectOrBind(t *testing.T) {
 	ln, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()

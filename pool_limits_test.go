@@ -15,17 +15,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gone waits until the peer of a connection has seen it end.
-func gone(t *testing.T, peer net.Conn) {
+// waitClosed waits until the peer of a connection has seen its end.
+func waitClosed(t *testing.T, peer net.Conn) {
 	t.Helper()
-	require.NoError(t, peer.SetReadDeadline(time.Now().Add(enough)))
+	require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
 	_, err := peer.Read(make([]byte, 1))
 	require.Error(t, err)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-// silent is a server that leaves its connections to the test.
-func silent(t *testing.T, network string) *counted {
+// silentServer is a server that leaves its connections to the test.
+func silentServer(t *testing.T, network string) *counted {
 	t.Helper()
 	done := make(chan struct{})
 	s := countedServer(t, network, func(net.Conn) { <-done })
@@ -33,7 +33,7 @@ func silent(t *testing.T, network string) *counted {
 	return s
 }
 
-func TestTheZeroPoolHasTheDefaults(t *testing.T) {
+func TestPool_ZeroValueHasDefaults(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var unused, p client.Pool
 	require.Zero(t, unused.Stats().Idle)
@@ -51,13 +51,13 @@ func TestTheZeroPoolHasTheDefaults(t *testing.T) {
 	require.ErrorIs(t, p.Close(), net.ErrClosed)
 }
 
-func TestMoreIdleThanAllowedAreClosedTheOldestFirst(t *testing.T) {
+func TestPool_ExcessIdleConnectionsCloseOldestFirst(t *testing.T) {
 	for name, opts := range map[string]client.PoolOptions{
 		"of one key": {MaxIdlePerKey: 2},
 		"in all":     {MaxIdle: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, p := silent(t, "tcp"), newPool(t, opts)
+			s, p := silentServer(t, "tcp"), newPool(t, opts)
 			var all [4]*client.Client
 			var peers [4]net.Conn
 			for i := range all {
@@ -71,29 +71,29 @@ func TestMoreIdleThanAllowedAreClosedTheOldestFirst(t *testing.T) {
 			for _, c := range all {
 				require.NoError(t, c.Close())
 			}
-			gone(t, peers[0])
-			gone(t, peers[1])
+			waitClosed(t, peers[0])
+			waitClosed(t, peers[1])
 			stats := p.Stats()
 			require.Equal(t, 2, stats.Idle)
 			require.EqualValues(t, 2, stats.OverLimit)
 			p.CloseIdle()
-			gone(t, peers[2])
-			gone(t, peers[3])
+			waitClosed(t, peers[2])
+			waitClosed(t, peers[3])
 			require.Zero(t, p.Stats().Idle)
 		})
 	}
 	t.Run("none", func(t *testing.T) {
 		for _, opts := range []client.PoolOptions{{MaxIdle: -1}, {MaxIdlePerKey: -1}} {
-			s, p := silent(t, "tcp"), newPool(t, opts)
+			s, p := silentServer(t, "tcp"), newPool(t, opts)
 			c := s.from(t, p, nil)
 			require.NoError(t, c.Close())
-			gone(t, <-s.new)
+			waitClosed(t, <-s.new)
 			require.Zero(t, p.Stats().Idle)
 		}
 	})
 }
 
-// waits lets so many goroutines wait in Dial, in their order.
+// waits starts n goroutines that wait in Dial, in order.
 func waits(t *testing.T, p *client.Pool, s *counted, opts *client.Options, ctxs ...context.Context) []chan result {
 	t.Helper()
 	var results []chan result
@@ -105,7 +105,7 @@ func waits(t *testing.T, p *client.Pool, s *counted, opts *client.Options, ctxs 
 			c, err := p.Dial(ctx, s.Addr().Network(), s.Addr().String(), opts)
 			ch <- result{c, err}
 		}()
-		require.Eventually(t, func() bool { return p.Stats().Waits == before+uint64(i)+1 }, enough, 100*time.Microsecond)
+		require.Eventually(t, func() bool { return p.Stats().Waits == before+uint64(i)+1 }, testTimeout, 100*time.Microsecond)
 	}
 	return results
 }
@@ -115,8 +115,8 @@ type result struct {
 	err error
 }
 
-func TestWaitersGetWhatComesBackInTheirOrder(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+func TestPool_WaitersAreServedInOrder(t *testing.T) {
+	s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx := context.Background()
 	results := waits(t, p, s, nil, ctx, ctx, ctx)
@@ -140,8 +140,8 @@ func TestWaitersGetWhatComesBackInTheirOrder(t *testing.T) {
 	require.EqualValues(t, 3, stats.Reuses)
 }
 
-// What is thrown away leaves room for a new one.
-func TestWaitersAreWokenByADiscardToo(t *testing.T) {
+// Discard makes room for a new connection.
+func TestPool_DiscardServesAWaiter(t *testing.T) {
 	for name, end := range map[string]func(*client.Client) error{
 		"Discard": (*client.Client).Discard,
 		"dirty": func(c *client.Client) error {
@@ -150,7 +150,7 @@ func TestWaitersAreWokenByADiscardToo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+			s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 			c := s.from(t, p, nil)
 			results := waits(t, p, s, nil, context.Background())
 			require.NoError(t, end(c))
@@ -163,8 +163,8 @@ func TestWaitersAreWokenByADiscardToo(t *testing.T) {
 	}
 }
 
-func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+func TestPool_WaitersEndAtContextAndTimeout(t *testing.T) {
+	s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	c := s.from(t, p, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	results := waits(t, p, s, &client.Options{Timeout: -1}, ctx, context.Background())
@@ -195,7 +195,7 @@ func TestWaitersObeyTheirContextAndTheirLimit(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
+func TestPool_MaxConnsPerKeyHoldsUnderLoad(t *testing.T) {
 	const most = 3
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
 	inUse := make(chan struct{}, most)
@@ -203,7 +203,7 @@ func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			for j := range 50 {
-				c, err := p.Dial(context.Background(), "tcp", s.Addr().String(), &client.Options{Timeout: enough})
+				c, err := p.Dial(context.Background(), "tcp", s.Addr().String(), &client.Options{Timeout: testTimeout})
 				if err != nil {
 					t.Error(err)
 					return
@@ -235,7 +235,7 @@ func TestNeverMoreThanMaxConnsAtATime(t *testing.T) {
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(1000))
 }
 
-func TestIdleConnectionsEndAtTheirTime(t *testing.T) {
+func TestPool_IdleConnectionsExpire(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	for name, opts := range map[string]client.PoolOptions{
 		"IdleTimeout": {IdleTimeout: limit},
@@ -243,7 +243,7 @@ func TestIdleConnectionsEndAtTheirTime(t *testing.T) {
 		"both":        {IdleTimeout: time.Hour, MaxLifetime: limit, LifetimeJitter: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, p := silent(t, "tcp"), newPool(t, opts)
+			s, p := silentServer(t, "tcp"), newPool(t, opts)
 			begin := time.Now()
 			c := s.from(t, p, nil)
 			peer := <-s.new
@@ -251,32 +251,32 @@ func TestIdleConnectionsEndAtTheirTime(t *testing.T) {
 				begin = time.Now()
 			}
 			require.NoError(t, c.Close())
-			gone(t, peer) // by itself: nobody asks for it
+			waitClosed(t, peer) // by itself: nobody asks for it
 			require.GreaterOrEqual(t, time.Since(begin), limit)
 			require.EqualValues(t, 1, p.Stats().Expired)
 			require.Zero(t, p.Stats().Idle)
 		})
 	}
 	t.Run("in use for longer than it lives", func(t *testing.T) {
-		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxLifetime: time.Millisecond, LifetimeJitter: -1})
+		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxLifetime: time.Millisecond, LifetimeJitter: -1})
 		c := s.from(t, p, nil)
 		time.Sleep(2 * time.Millisecond) // the time is the test
 		require.True(t, c.IsConnected())
 		require.NoError(t, c.Close())
-		gone(t, <-s.new)
+		waitClosed(t, <-s.new)
 		require.EqualValues(t, 1, p.Stats().Expired)
 	})
 	t.Run("used in time", func(t *testing.T) {
-		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{IdleTimeout: time.Hour})
+		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{IdleTimeout: time.Hour})
 		require.NoError(t, s.from(t, p, nil).Close())
 		require.NoError(t, s.from(t, p, nil).Close())
 		require.EqualValues(t, 1, p.Stats().Dials)
 	})
 }
 
-// Jitter that is cut to whole seconds is none where lives are shorter.
-func TestLivesOfLessThanASecondDifferToo(t *testing.T) {
-	s := silent(t, "tcp")
+// Jitter must not be rounded to whole seconds: shorter lifetimes would have none.
+func TestPool_JitterOfShortLifetimes(t *testing.T) {
+	s := silentServer(t, "tcp")
 	p := newPool(t, client.PoolOptions{MaxLifetime: 300 * time.Millisecond, LifetimeJitter: 250 * time.Millisecond, MaxIdlePerKey: 30})
 	const n = 20
 	begin := time.Now()
@@ -304,11 +304,11 @@ func TestLivesOfLessThanASecondDifferToo(t *testing.T) {
 	require.Greater(t, last-first, 50*time.Millisecond) // 20 of 250 ms: one in 10^12 times less
 }
 
-func TestMinIdleAreThereInAdvance(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 2, MaxConnsPerKey: 4})
+func TestPoolMinIdle_DialsInAdvance(t *testing.T) {
+	s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 2, MaxConnsPerKey: 4})
 	idle := func(n int) {
 		t.Helper()
-		require.Eventually(t, func() bool { return p.Stats().Idle == n && p.Stats().Dialing == 0 }, enough, time.Millisecond, "%+v", p.Stats())
+		require.Eventually(t, func() bool { return p.Stats().Idle == n && p.Stats().Dialing == 0 }, testTimeout, time.Millisecond, "%+v", p.Stats())
 	}
 	c := s.from(t, p, nil)
 	require.False(t, c.Reused())
@@ -324,9 +324,8 @@ func TestMinIdleAreThereInAdvance(t *testing.T) {
 	require.EqualValues(t, 4, p.Stats().Dials)
 }
 
-// What a pool dials by itself is what was asked for then, whatever has become of
-// the options.
-func TestOptionsMayBeChangedAfterDial(t *testing.T) {
+// What a pool dials in the background uses the options as they were at the Dial.
+func TestPool_OptionsMayChangeAfterDial(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	names := make(chan string, 10)
 	go func() {
@@ -351,7 +350,7 @@ func TestOptionsMayBeChangedAfterDial(t *testing.T) {
 		c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), opts)
 		require.NoError(t, err)
 		opts.TLS.ServerName = "example.com" // which nobody here can prove to be
-		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 		for range 2 - want {
 			require.Equal(t, "localhost", <-names)
 		}
@@ -362,9 +361,9 @@ func TestOptionsMayBeChangedAfterDial(t *testing.T) {
 	require.Len(t, p.Stats().Keys, 1)
 }
 
-// A server that speaks first has said hello by the time somebody wants the
-// connection, which nobody has had before.
-func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
+// A server that speaks first has sent its greeting by the time the connection is checked
+// out for the first time.
+func TestPool_GreetingIsForTheFirstClient(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = conn.Write([]byte("hello"))
 		_, _ = conn.Read(make([]byte, 1))
@@ -379,7 +378,7 @@ func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
 	}
 	c := s.from(t, p, nil)
 	hears(c)
-	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	next := s.from(t, p, nil)
 	require.False(t, next.Reused())
 	hears(next)
@@ -387,9 +386,9 @@ func TestAGreetingIsNotDirtOnAConnectionThatNobodyHasHad(t *testing.T) {
 	require.NoError(t, next.Close())
 }
 
-// The dial of somebody who has no more time is for the next who comes.
-func TestADialWhoseCallerHasGoneIsKept(t *testing.T) {
-	s := silent(t, "tcp")
+// The connection dialled for a caller whose context ended goes to the next caller.
+func TestPool_DialOfACanceledCallerIsKept(t *testing.T) {
+	s := silentServer(t, "tcp")
 	gate := make(chan struct{})
 	resolver := slowly(t, gate, map[string][]string{"name.test.": {"127.0.0.1"}})
 	p := newPool(t, client.PoolOptions{})
@@ -402,11 +401,11 @@ func TestADialWhoseCallerHasGoneIsKept(t *testing.T) {
 		_, err := p.Dial(ctx, "tcp", "name.test:"+port, opts)
 		result <- err
 	}()
-	require.Eventually(t, func() bool { return p.Stats().Dialing == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 1 }, testTimeout, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-result, context.Canceled)
 	close(gate)
-	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	c, err := p.Dial(context.Background(), "tcp", "name.test:"+port, opts)
 	require.NoError(t, err)
 	require.False(t, c.Reused(), "nobody has had it")
@@ -414,7 +413,7 @@ func TestADialWhoseCallerHasGoneIsKept(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// slowly is a resolver that answers when the gate is open.
+// slowly is a resolver that answers when the gate is closed as a channel.
 func slowly(t *testing.T, gate <-chan struct{}, known map[string][]string) *net.Resolver {
 	t.Helper()
 	quick := names(t, known)
@@ -428,9 +427,9 @@ func slowly(t *testing.T, gate <-chan struct{}, known map[string][]string) *net.
 	}}
 }
 
-// A connection that comes back is as good as the one that is being dialled.
-func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
-	s := silent(t, "tcp")
+// A caller whose own dial is under way takes a connection that another client releases.
+func TestPool_DiallingCallerTakesAReleasedConnection(t *testing.T) {
+	s := silentServer(t, "tcp")
 	gate := make(chan struct{})
 	p := newPool(t, client.PoolOptions{})
 	_, port, err := net.SplitHostPort(s.Addr().String())
@@ -449,7 +448,7 @@ func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
 	gate <- struct{}{}
 	c := (<-first).c
 	second := dial()
-	require.Eventually(t, func() bool { return p.Stats().Dialing == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 1 }, testTimeout, time.Millisecond)
 	require.NoError(t, c.Close())
 	r := <-second
 	require.NoError(t, r.err)
@@ -458,7 +457,7 @@ func TestWhoDialsTakesWhatComesBackMeanwhile(t *testing.T) {
 	require.Equal(t, 1, p.Stats().Dialing)
 }
 
-func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
+func TestPool_FailedDialIsItsCallersError(t *testing.T) {
 	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	nobody := refused(t, "tcp")
 	for range 3 {
@@ -477,8 +476,8 @@ func TestADialThatFailsIsTheErrorOfItsCaller(t *testing.T) {
 	require.ErrorAs(t, err, &bad)
 }
 
-func TestCloseOfAPoolWaitsForNobodyAndEndsWhoWaits(t *testing.T) {
-	s := silent(t, "tcp")
+func TestPool_CloseEndsWaitersAndDoesNotBlock(t *testing.T) {
+	s := silentServer(t, "tcp")
 	p := client.NewPool(client.PoolOptions{MaxConnsPerKey: 2})
 	used, idle := s.from(t, p, nil), s.from(t, p, nil)
 	usedPeer, idlePeer := <-s.new, <-s.new
@@ -503,13 +502,13 @@ func TestCloseOfAPoolWaitsForNobodyAndEndsWhoWaits(t *testing.T) {
 
 	require.True(t, used.IsConnected()) // and can be used to its end
 	require.NoError(t, used.Close())
-	gone(t, usedPeer)
+	waitClosed(t, usedPeer)
 	require.NoError(t, r.c.Close())
-	gone(t, idlePeer)
+	waitClosed(t, idlePeer)
 	require.Zero(t, p.Stats().Idle)
 }
 
-func TestCloseOfAPoolEndsItsDials(t *testing.T) {
+func TestPool_CloseEndsDials(t *testing.T) {
 	for _, limit := range []time.Duration{0, -1} {
 		hole := blackHole(t, "tcp", "127.0.0.1")
 		p := client.NewPool(client.PoolOptions{})
@@ -521,13 +520,13 @@ func TestCloseOfAPoolEndsItsDials(t *testing.T) {
 		inKernel(t)
 		require.NoError(t, p.Close())
 		require.ErrorIs(t, <-result, net.ErrClosed)
-		require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 	}
 }
 
-// puddle's Get and Close could wait for each other.
-func TestDialWithAnEndedContextWhileThePoolCloses(t *testing.T) {
-	s := silent(t, "tcp")
+// In puddle, Get and Close could wait for each other.
+func TestPool_DialWithCanceledContextDuringClose(t *testing.T) {
+	s := silentServer(t, "tcp")
 	for range 200 {
 		p := client.NewPool(client.PoolOptions{})
 		ctx, cancel := context.WithCancel(context.Background())
@@ -549,7 +548,7 @@ func TestDialWithAnEndedContextWhileThePoolCloses(t *testing.T) {
 	}
 }
 
-func TestAnotherClientsFailureDoesNotDiscardMine(t *testing.T) {
+func TestPool_FailureOfOtherClientsDiscardsNothing(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	mine := s.from(t, p, nil)
 	asks(t, mine, "hello")
@@ -567,12 +566,12 @@ func TestAnotherClientsFailureDoesNotDiscardMine(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// A server with fewer workers than MaxConnsPerKey does not come to a new connection while
-// the pool keeps an idle one: DialNew has that closed first, the oldest, also if there is
-// room. Without MaxConnsPerKey the others stay.
-func TestDialNewTakesThePlaceOfAnIdleConnection(t *testing.T) {
+// A server with fewer workers than MaxConnsPerKey does not accept a new connection while
+// the pool keeps an idle one. DialNew closes the oldest idle connection first, even if
+// there is room. Without MaxConnsPerKey the idle ones stay.
+func TestPoolDialNew_ReplacesAnIdleConnection(t *testing.T) {
 	for most, idle := range map[int]int{0: 2, 5: 1} {
-		s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
+		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: most})
 		var all [2]*client.Client
 		var peers [2]net.Conn
 		for i := range all {
@@ -588,7 +587,7 @@ func TestDialNewTakesThePlaceOfAnIdleConnection(t *testing.T) {
 		require.False(t, c.Reused())
 		require.Equal(t, idle, p.Stats().Idle)
 		if most > 0 {
-			gone(t, peers[0])
+			waitClosed(t, peers[0])
 		}
 		require.NoError(t, c.Close())
 		require.Equal(t, idle+1, p.Stats().Idle)

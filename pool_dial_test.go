@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// givesUp dials with little time, which is to be too little.
+// givesUp dials with a time limit that is too short.
 func givesUp(t *testing.T, p *client.Pool, network, address string, opts *client.Options) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
@@ -30,9 +30,9 @@ func givesUp(t *testing.T, p *client.Pool, network, address string, opts *client
 	}
 }
 
-// golang/go#76784: a server that does not answer, and callers that have little time: each
+// golang/go#76784: with a server that does not answer, each caller with a short limit
 // left a dial behind, with a thread and a descriptor, until the limit of the dial.
-func TestOfDialsThatWereGivenUpFewGoOn(t *testing.T) {
+func TestPool_DetachedDialsAreBounded(t *testing.T) {
 	const callers, each = 10, 10
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -51,10 +51,10 @@ func TestOfDialsThatWereGivenUpFewGoOn(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			require.Eventually(t, func() bool { return p.Stats().Dialing <= 4 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return p.Stats().Dialing <= 4 }, testTimeout, time.Millisecond)
 			require.LessOrEqual(t, openFiles(t), before+2*4) // the socket, and what wakes its thread
 			require.NoError(t, p.Close())
-			require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 		})
 	}
 	t.Run("in all", func(t *testing.T) {
@@ -69,12 +69,13 @@ func TestOfDialsThatWereGivenUpFewGoOn(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		require.Eventually(t, func() bool { return p.Stats().Dialing <= 32 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Stats().Dialing <= 32 }, testTimeout, time.Millisecond)
 		require.Equal(t, 32, p.Stats().Dialing)
 	})
 }
 
-// openFiles counts the descriptors of the process; where it cannot, there are none.
+// openFiles counts the descriptors of the process. Where that is not possible it returns
+// 0.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
@@ -84,9 +85,9 @@ func openFiles(t *testing.T) int {
 	return len(all)
 }
 
-// What hangs and does not hear of the end of the dial, as a lookup by the system's
-// library, is not begun anew by each caller either.
-func TestOfLookupsThatCannotBeEndedThereAreFew(t *testing.T) {
+// A lookup that ignores the end of its dial, such as one by the system's library, is not
+// started anew by each caller.
+func TestPool_LookupsThatIgnoreCancelAreBounded(t *testing.T) {
 	var lookups atomic.Int32
 	hang := make(chan struct{})
 	opts := &client.Options{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -101,13 +102,13 @@ func TestOfLookupsThatCannotBeEndedThereAreFew(t *testing.T) {
 	}
 	most := lookups.Load()
 	close(hang)
-	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 && lookups.Load() == 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 && lookups.Load() == 0 }, testTimeout, time.Millisecond)
 	require.LessOrEqual(t, most, int32(2*(4+2))) // each for A and for AAAA
 }
 
-func TestOfDialsInAFunctionThatDoesNotReturnThereAreFew(t *testing.T) {
+func TestPool_DialsInABlockedCallbackAreBounded(t *testing.T) {
 	const most = 4 + 32 // that nobody waits for, and that are to end
-	s := silent(t, "tcp")
+	s := silentServer(t, "tcp")
 	var calls atomic.Int32
 	hang := make(chan struct{})
 	opts := &client.Options{Control: func(string, string, syscall.RawConn) error {
@@ -127,13 +128,13 @@ func TestOfDialsInAFunctionThatDoesNotReturnThereAreFew(t *testing.T) {
 	wg.Wait()
 	got := calls.Load()
 	close(hang)
-	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 	require.LessOrEqual(t, got, int32(most+10))
 }
 
-// The only place is taken by a dial that nobody waits for, and that will not come to
-// anything before its limit. The server is well by now.
-func TestADialThatWasGivenUpMakesRoomForTheNextCaller(t *testing.T) {
+// A detached dial that will not succeed before its limit has the only place. The server
+// is available again, so the next caller's dial must be started.
+func TestPool_DetachedDialMakesRoomForNextCaller(t *testing.T) {
 	once := func() func() bool {
 		var done atomic.Bool
 		return func() bool { return !done.Swap(true) }
@@ -205,9 +206,9 @@ func TestADialThatWasGivenUpMakesRoomForTheNextCaller(t *testing.T) {
 	}
 }
 
-// A server that needs more time for a dial than any caller has is reached all the same,
-// also where the callers' dials take each other's place.
-func TestASlowServerIsReachedByCallersInAHurry(t *testing.T) {
+// A server that needs more time for a dial than any caller has is reached nevertheless,
+// even if the callers' dials replace each other.
+func TestPool_SlowServerIsReachedDespiteShortTimeouts(t *testing.T) {
 	const slow = 250 * time.Millisecond
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		time.Sleep(slow)
@@ -225,12 +226,12 @@ func TestASlowServerIsReachedByCallersInAHurry(t *testing.T) {
 			_ = c.Close()
 		}
 		return err == nil
-	}, enough, time.Millisecond)
+	}, testTimeout, time.Millisecond)
 }
 
-// The limit of a Dial holds whatever a function of the options does.
-func TestADialEndsAtItsLimitThoughAFunctionDoesNot(t *testing.T) {
-	s := silent(t, "tcp")
+// The limit of a Dial holds even while a callback blocks.
+func TestPool_DialEndsAtLimitDuringBlockedCallback(t *testing.T) {
+	s := silentServer(t, "tcp")
 	hang := make(chan struct{})
 	p := newPool(t, client.PoolOptions{})
 	const limit = 50 * time.Millisecond
@@ -241,14 +242,15 @@ func TestADialEndsAtItsLimitThoughAFunctionDoesNot(t *testing.T) {
 	})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.GreaterOrEqual(t, time.Since(begin), limit)
-	require.Less(t, time.Since(begin), enough/2)
+	require.Less(t, time.Since(begin), testTimeout/2)
 	close(hang)
-	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 }
 
-// A server with as many workers as MaxConnsPerKey, each of which has one connection to its
-// end, as php-fpm and prefork have it: one connection more, idle or not, waits for ever.
-func TestAServerWithAsManyWorkersAsMaxConns(t *testing.T) {
+// A server with as many workers as MaxConnsPerKey serves one connection per worker until
+// that ends, like php-fpm and prefork servers. One connection more, even an idle one,
+// would wait forever.
+func TestPool_DialNewWithAsManyWorkersAsMaxConns(t *testing.T) {
 	for _, most := range []int{1, 2} {
 		for name, dial := range map[string]func(p *client.Pool, address string, opts *client.Options) (*client.Client, error){
 			"Dial": func(p *client.Pool, address string, opts *client.Options) (*client.Client, error) {
@@ -276,7 +278,7 @@ func TestAServerWithAsManyWorkersAsMaxConns(t *testing.T) {
 				}
 				p := client.NewPool(client.PoolOptions{MaxConnsPerKey: most, MinIdle: most})
 				defer p.Close()
-				opts := &client.Options{Timeout: enough}
+				opts := &client.Options{Timeout: testTimeout}
 				var wg sync.WaitGroup
 				for range 2 * most {
 					wg.Go(func() {
@@ -299,18 +301,18 @@ func TestAServerWithAsManyWorkersAsMaxConns(t *testing.T) {
 	}
 }
 
-func TestMinIdleIsNoMoreThanThereIsRoomFor(t *testing.T) {
-	s, p := silent(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 5, MaxConnsPerKey: 3})
+func TestPoolMinIdle_IsBoundedByMaxConnsPerKey(t *testing.T) {
+	s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MinIdle: 5, MaxConnsPerKey: 3})
 	c := s.from(t, p, nil)
-	require.Eventually(t, func() bool { return p.Stats().Idle == 2 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 2 }, testTimeout, time.Millisecond)
 	require.Zero(t, p.Stats().Dialing)
 	require.NoError(t, c.Close())
 	require.Equal(t, 3, p.Stats().Idle)
 	require.EqualValues(t, 3, p.Stats().Dials)
 }
 
-// A server that was away gets its connections again, though nobody asks for one.
-func TestMinIdleIsRestoredWithoutACaller(t *testing.T) {
+// When a server is available again, its idle connections are dialled without a caller.
+func TestPoolMinIdle_IsRestoredWithoutACaller(t *testing.T) {
 	for name, first := range map[string]bool{"the server was there before": true, "the server comes later": false} {
 		t.Run(name, func(t *testing.T) {
 			ln := listen(t, "tcp")
@@ -343,7 +345,7 @@ func TestMinIdleIsRestoredWithoutACaller(t *testing.T) {
 			if first {
 				c, err := p.Dial(t.Context(), "tcp", address, nil)
 				require.NoError(t, err)
-				require.Eventually(t, func() bool { return p.Stats().Idle == 3 }, enough, time.Millisecond)
+				require.Eventually(t, func() bool { return p.Stats().Idle == 3 }, testTimeout, time.Millisecond)
 				stop()
 				require.NoError(t, c.Discard())
 			} else {
@@ -351,20 +353,20 @@ func TestMinIdleIsRestoredWithoutACaller(t *testing.T) {
 			}
 			_, err := p.Dial(t.Context(), "tcp", address, nil)
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
-			require.Eventually(t, func() bool { return p.Stats().DialErrors >= 3 }, enough, time.Millisecond, "it is tried again")
+			require.Eventually(t, func() bool { return p.Stats().DialErrors >= 3 }, testTimeout, time.Millisecond, "it is tried again")
 			require.Zero(t, p.Stats().Idle)
 			ln, err = net.Listen("tcp", address)
 			require.NoError(t, err)
 			stop = serve(ln)
 			defer stop()
-			require.Eventually(t, func() bool { return p.Stats().Idle == 3 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return p.Stats().Idle == 3 }, testTimeout, time.Millisecond)
 			require.NoError(t, p.Close())
 		})
 	}
 }
 
-// A server that stays away is asked ever less often.
-func TestMinIdleIsRestoredWithPatience(t *testing.T) {
+// A server that stays unavailable is dialled at growing intervals.
+func TestPoolMinIdle_BacksOffAfterFailedDials(t *testing.T) {
 	var dials atomic.Int32
 	p := newPool(t, client.PoolOptions{MinIdle: 10})
 	opts := &client.Options{Control: func(string, string, syscall.RawConn) error { dials.Add(1); return errors.New("no") }}
@@ -380,9 +382,9 @@ func TestMinIdleIsRestoredWithPatience(t *testing.T) {
 	require.LessOrEqual(t, dials.Load(), after+1, "one may have been under way")
 }
 
-// A server that accepts connections and closes them, as one whose backend is away, is not
-// dialled MinIdle times for each caller.
-func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
+// A server that accepts connections and closes them, such as a proxy whose backend is
+// down, is not dialled MinIdle times for each caller.
+func TestPoolMinIdle_BacksOffWhenUnusedConnectionsDie(t *testing.T) {
 	const least, callers = 5, 50
 	var works atomic.Bool
 	var closed atomic.Int32
@@ -401,10 +403,10 @@ func TestMinIdleIsRestoredWithPatienceWhereConnectionsDieUnused(t *testing.T) {
 		require.Eventually(t, func() bool { // so that what is idle is dead
 			stats := p.Stats()
 			return stats.Dialing == 0 && uint64(closed.Load()) >= stats.Dials-stats.DialErrors
-		}, enough, 100*time.Microsecond)
+		}, testTimeout, 100*time.Microsecond)
 	}
 	require.Less(t, s.count(), 2*callers, "%+v", p.Stats())
 	works.Store(true)
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
-	require.Eventually(t, func() bool { return p.Stats().Idle == least }, enough, time.Millisecond, "all at once")
+	require.Eventually(t, func() bool { return p.Stats().Idle == least }, testTimeout, time.Millisecond, "all at once")
 }

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Whatever callers do, a server never sees more connections than MaxConnsPerKey, not for
-// a moment: at each that it accepts it asks the kernel how many others are open.
-func TestAServerNeverSeesMoreThanMaxConnsOfAnyKind(t *testing.T) {
+// Whatever callers do, a server never sees more connections than MaxConnsPerKey, not
+// even for a moment: for each connection that it accepts, the test counts the open ones
+// in the kernel.
+func TestPool_MaxConnsPerKeyHoldsWithEveryLimit(t *testing.T) {
 	const most = 3
 	ln := listen(t, "tcp")
 	var mu sync.Mutex
@@ -64,7 +65,7 @@ func TestAServerNeverSeesMoreThanMaxConnsOfAnyKind(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			return p.Stats().Dialing == 0 && !slices.ContainsFunc(conns, established)
-		}, enough, time.Millisecond, "what is left over")
+		}, testTimeout, time.Millisecond, "what is left over")
 	}
 	_ = ln.Close()
 	wg.Wait()
@@ -76,9 +77,9 @@ func TestAServerNeverSeesMoreThanMaxConnsOfAnyKind(t *testing.T) {
 	require.Equal(t, most, seen, "as many as there may be")
 }
 
-// use is one of the things that a caller can do.
+// use does one of the things that a caller can do.
 func use(t *testing.T, p *client.Pool, address string) {
-	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	dial := p.Dial
 	switch rand.N(8) {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// staleEcho is an echo whose first connection, once it was used, ends the moment
-// it gets the next question: the pool cannot have seen that coming.
+// staleEcho is an echo server that closes its first connection when it receives the
+// second request: the pool cannot detect that in advance.
 func staleEcho(t *testing.T) *counted {
 	t.Helper()
 	first := make(chan struct{}, 1)
@@ -29,7 +29,7 @@ func staleEcho(t *testing.T) *counted {
 	})
 }
 
-func TestDoRunsOnceMoreOnANewConnectionIfThatIsSafe(t *testing.T) {
+func TestPoolDo_RetriesOnceOnANewConnectionIfSafe(t *testing.T) {
 	ask := func(c *client.Client) error {
 		if _, err := c.Send([]byte("ping"), 0); err != nil {
 			return err
@@ -72,7 +72,7 @@ func TestDoRunsOnceMoreOnANewConnectionIfThatIsSafe(t *testing.T) {
 	}
 }
 
-func TestDoNeverRepeatsWhatWasAnsweredInPart(t *testing.T) {
+func TestPoolDo_NoRetryAfterPartOfAnAnswer(t *testing.T) {
 	done := make(chan struct{})
 	defer close(done)
 	s := countedServer(t, "tcp", func(conn net.Conn) {
@@ -95,8 +95,9 @@ func TestDoNeverRepeatsWhatWasAnsweredInPart(t *testing.T) {
 	require.Equal(t, 2, runs)
 }
 
-// Not even if it could be: a server that fails each time gets no flood.
-func TestDoNeverRepeatsOnANewConnection(t *testing.T) {
+// Do does not retry even if it would be safe: a server that fails each time must not be
+// flooded.
+func TestPoolDo_NoRetryForANewConnection(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4)) })
 	p := newPool(t, client.PoolOptions{})
 	runs := 0
@@ -112,9 +113,9 @@ func TestDoNeverRepeatsOnANewConnection(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-// The new connection is a new one, also if there are others that are idle: they
-// may be as stale as the first.
-func TestDoDialsForTheSecondRun(t *testing.T) {
+// The second run gets a new connection even if others are idle: they may be as stale as
+// the first.
+func TestPoolDo_SecondRunGetsANewConnection(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.CopyN(conn, conn, 4)
 		_, _ = io.ReadFull(conn, make([]byte, 4))
@@ -140,7 +141,7 @@ func TestDoDialsForTheSecondRun(t *testing.T) {
 	require.Equal(t, 3, p.Stats().Idle)
 }
 
-func TestDoThatPanicsLeavesNothingBehind(t *testing.T) {
+func TestPoolDo_PanicLeaksNothing(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	require.Panics(t, func() {
 		_ = p.Do(t.Context(), "tcp", s.Addr().String(), nil, func(*client.Client) error { panic("no") })
@@ -152,8 +153,8 @@ func TestDoThatPanicsLeavesNothingBehind(t *testing.T) {
 	}))
 }
 
-// A late reply must reach nobody, however it comes about.
-func TestALateReplyReachesNobody(t *testing.T) {
+// A late reply must not reach another caller, whatever made it late.
+func TestPoolDo_LateReplyReachesNoOtherCaller(t *testing.T) {
 	release := make(chan struct{})
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		p := make([]byte, 4)
@@ -183,7 +184,7 @@ func TestALateReplyReachesNobody(t *testing.T) {
 			require.NoError(t, err)
 			use(c)
 			require.NoError(t, c.Close())
-			next := s.from(t, p, &client.Options{Timeout: enough})
+			next := s.from(t, p, &client.Options{Timeout: testTimeout})
 			_, err = next.Send([]byte("mine"), 0)
 			require.NoError(t, err)
 			release <- struct{}{}
@@ -196,7 +197,7 @@ func TestALateReplyReachesNobody(t *testing.T) {
 	}
 }
 
-func TestDialerGivesThePoolsConnections(t *testing.T) {
+func TestDialer_UsesItsPool(t *testing.T) {
 	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{})
 	d := &client.Dialer{Pool: p}
 	for range 3 {
@@ -211,7 +212,7 @@ func TestDialerGivesThePoolsConnections(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Dials)
 }
 
-func TestAClientOfNoPoolIsNoReused(t *testing.T) {
+func TestClient_WithoutPoolIsNotReused(t *testing.T) {
 	c, _ := stream(t, "tcp", nil)
 	require.False(t, c.Reused())
 	require.Zero(t, c.ReuseCount())

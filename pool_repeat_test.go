@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pings is a request with an answer of the same length.
+// pings sends a request and receives an answer of the same length.
 func pings(c *client.Client) error {
 	if _, err := c.Send([]byte("ping"), 0); err != nil {
 		return err
@@ -25,8 +25,8 @@ func pings(c *client.Client) error {
 	return err
 }
 
-// runsOf uses a connection once and then has Do run fn on it, which is to run so many
-// times. It gives Do's error.
+// runsOf uses a connection once and then lets Do run fn on it. fn must run the given
+// number of times. It returns Do's error.
 func runsOf(t *testing.T, s *counted, opts *client.Options, runs int, fn func(c *client.Client) error) error {
 	t.Helper()
 	p := newPool(t, client.PoolOptions{})
@@ -42,9 +42,9 @@ func runsOf(t *testing.T, s *counted, opts *client.Options, runs int, fn func(c 
 	return err
 }
 
-// go-sql-driver/mysql#657: what was sent is not to be carried out twice. That another
-// connection could not even be dialled says nothing about this one.
-func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
+// go-sql-driver/mysql#657: a request that was sent must not be carried out twice. A
+// failed dial of another connection says nothing about this one.
+func TestPoolDo_JudgesOnlyItsOwnConnection(t *testing.T) {
 	elsewhere := func(t *testing.T) error {
 		t.Helper()
 		_, err := client.Dial("tcp", refused(t, "tcp"), nil)
@@ -66,8 +66,8 @@ func TestDoGoesByWhatItsOwnConnectionHasSent(t *testing.T) {
 	}
 }
 
-// Each call that sends counts, and a part of a request is enough.
-func TestDoKnowsOfEveryWayToSend(t *testing.T) {
+// Every call that sends counts, and a part of a request is enough.
+func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 	file, err := os.Open(tempFile(t, "request", []byte("ping")))
 	require.NoError(t, err)
 	defer file.Close()
@@ -120,9 +120,9 @@ func TestDoKnowsOfEveryWayToSend(t *testing.T) {
 	}
 }
 
-// A connection that turns out dead before anything was sent is as if it had never been
-// given: no mark is asked for, and whatever fn makes of the error.
-func TestDoRepeatsWhatWasNeverSent(t *testing.T) {
+// A connection that is dead before anything was sent is replaced without a mark,
+// whatever fn does with the error.
+func TestPoolDo_RetriesUnsentRequests(t *testing.T) {
 	for name, tell := range map[string]func(error) error{
 		"the call's error": func(err error) error { return err },
 		"another error":    func(error) error { return errors.New("the shop is closed") },
@@ -143,9 +143,9 @@ func TestDoRepeatsWhatWasNeverSent(t *testing.T) {
 	}
 }
 
-// A server that is slow is not to be asked twice, nor is the caller to wait twice as
-// long.
-func TestDoTakesNoTimeoutForADeadConnection(t *testing.T) {
+// A slow server must not receive the request twice, and the caller must not wait twice
+// as long.
+func TestPoolDo_NoRetryAfterTimeout(t *testing.T) {
 	for name, wait := range map[string]func(c *client.Client) error{
 		"RecvTimeout": func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err },
 		"a read deadline": func(c *client.Client) error {
@@ -171,8 +171,8 @@ func TestDoTakesNoTimeoutForADeadConnection(t *testing.T) {
 	}
 }
 
-// What the caller itself has done to the connection is no failure of it.
-func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
+// What fn itself did to the connection is not a failure of the connection.
+func TestPoolDo_NoRetryAfterTheCallersOwnActs(t *testing.T) {
 	recv := func(c *client.Client) error { _, err := c.Recv(make([]byte, 4), 0); return err }
 	for name, fn := range map[string]func(c *client.Client) error{
 		"Close":   func(c *client.Client) error { require.NoError(t, c.Close()); return recv(c) },
@@ -207,8 +207,8 @@ func TestDoTakesNoActOfTheCallersForADeadConnection(t *testing.T) {
 	}
 }
 
-// Of a call that is under way when fn returns nobody knows what it has sent.
-func TestDoDoesNotRepeatUnderACall(t *testing.T) {
+// It is unknown what a call has sent that is under way when fn returns.
+func TestPoolDo_NoRetryDuringACall(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.CopyN(conn, conn, 4)
 		_, _ = io.ReadFull(conn, make([]byte, 1))
@@ -226,7 +226,7 @@ func TestDoDoesNotRepeatUnderACall(t *testing.T) {
 	require.ErrorIs(t, <-sent, net.ErrClosed)
 }
 
-func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
+func TestPoolDo_NoRetryAfterContextEnds(t *testing.T) {
 	s, p := staleEcho(t), newPool(t, client.PoolOptions{})
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, pings))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -241,9 +241,9 @@ func TestDoDoesNotRepeatForWhoHasGone(t *testing.T) {
 	require.Equal(t, 1, runs)
 }
 
-// Half a packet and half a record are a part of an answer, though no call has given a
-// byte of it.
-func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
+// Part of a packet or of a record is part of an answer, even though no call has returned
+// a byte of it.
+func TestPoolDo_NoRetryAfterPartOfAPacketOrRecord(t *testing.T) {
 	t.Run("of a packet", func(t *testing.T) {
 		s := countedServer(t, "tcp", func(conn net.Conn) {
 			_, _ = io.CopyN(conn, conn, 4)
@@ -278,8 +278,8 @@ func TestDoDoesNotRepeatWhatWasAnsweredInAPartThatNobodyGot(t *testing.T) {
 	})
 }
 
-// In a Do around another one only its own function permits to repeat.
-func TestTheMarkDoesNotLeaveDo(t *testing.T) {
+// With nested calls of Do, only the function of the outer one permits its retry.
+func TestPoolDo_RetryableMarkDoesNotLeaveDo(t *testing.T) {
 	for name, wrap := range map[string]func(error) error{
 		"as it is": func(err error) error { return err },
 		"wrapped":  func(err error) error { return fmt.Errorf("get: %w", err) },
@@ -306,8 +306,8 @@ func TestTheMarkDoesNotLeaveDo(t *testing.T) {
 	}
 }
 
-// Nobody may take the failure of the second run for one before which nothing was sent.
-func TestWhatWasRepeatedInVainIsNotSafeToRetry(t *testing.T) {
+// The failure of the second run must not look like one before which nothing was sent.
+func TestPoolDo_FailedRetryIsNotSafeToRetry(t *testing.T) {
 	for name, second := range map[string]func(s *counted){
 		"the server is down":    func(s *counted) { _ = s.Close() },
 		"nothing could be sent": func(*counted) {},
@@ -342,9 +342,8 @@ func TestWhatWasRepeatedInVainIsNotSafeToRetry(t *testing.T) {
 	}
 }
 
-// What MinIdle has dialled may have been idle for as long as any, though nobody has
-// used it.
-func TestDoRepeatsOnAConnectionThatWasDialledInAdvance(t *testing.T) {
+// A connection dialled for MinIdle may be stale, although no client has used it.
+func TestPoolDo_RetriesAfterAConnectionOfMinIdle(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		p := make([]byte, 4)
 		if n, _ := io.ReadFull(conn, p); n == 4 && string(p) == "last" {
@@ -356,7 +355,7 @@ func TestDoRepeatsOnAConnectionThatWasDialledInAdvance(t *testing.T) {
 	p := newPool(t, client.PoolOptions{MinIdle: 1})
 	c := s.from(t, p, nil)
 	defer func() { _ = c.Discard() }()
-	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	runs := 0
 	require.NoError(t, p.Do(t.Context(), "tcp", s.Addr().String(), nil, func(c *client.Client) error {
 		runs++

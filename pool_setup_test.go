@@ -22,13 +22,13 @@ import (
 // ends waits until the server has seen a connection end, whatever comes before that.
 func ends(t *testing.T, peer net.Conn) {
 	t.Helper()
-	_ = peer.SetReadDeadline(time.Now().Add(enough)) // the server may have closed it
+	_ = peer.SetReadDeadline(time.Now().Add(testTimeout)) // the server may have closed it
 	_, err := io.Copy(io.Discard, peer)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-// Setup has each connection before anybody else, and once, whoever it was dialled for.
-func TestSetupHasEachNewConnectionOnce(t *testing.T) {
+// Setup runs once for each connection, before any caller gets it.
+func TestPoolSetup_RunsOncePerConnection(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var setups atomic.Int32
 	p := newPool(t, client.PoolOptions{MinIdle: 1, Setup: func(ctx context.Context, c *client.Client) error {
@@ -36,14 +36,14 @@ func TestSetupHasEachNewConnectionOnce(t *testing.T) {
 		require.False(t, c.Reused())
 		limit, ok := ctx.Deadline()
 		require.True(t, ok)
-		require.LessOrEqual(t, time.Until(limit), enough)
+		require.LessOrEqual(t, time.Until(limit), testTimeout)
 		return pings(c)
 	}})
-	opts := &client.Options{ConnectTimeout: enough}
+	opts := &client.Options{ConnectTimeout: testTimeout}
 	c := s.from(t, p, opts)
 	require.Zero(t, c.ReuseCount())
 	require.False(t, c.Reused(), "it counts as new")
-	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	require.EqualValues(t, 2, setups.Load())
 	require.NoError(t, c.Close())
 	require.Equal(t, 2, p.Stats().Idle)
@@ -56,8 +56,9 @@ func TestSetupHasEachNewConnectionOnce(t *testing.T) {
 	require.EqualValues(t, setups.Load(), p.Stats().Dials)
 }
 
-// What Setup has sent without an answer, as a PROXY header, is nothing to its clients.
-func TestAfterSetupAConnectionIsClean(t *testing.T) {
+// What Setup has sent without an answer, such as a PROXY header, does not count for the
+// clients.
+func TestPoolSetup_ConnectionCountsAsNewAfterIt(t *testing.T) {
 	for name, setup := range map[string]func(c *client.Client) error{
 		"no answer":  func(c *client.Client) error { _, err := c.Send([]byte("PROXY\r\n"), 0); return err },
 		"a deadline": func(c *client.Client) error { return c.SetDeadline(time.Now().Add(time.Hour)) },
@@ -73,7 +74,7 @@ func TestAfterSetupAConnectionIsClean(t *testing.T) {
 		"a look at nothing": func(c *client.Client) error { _, _ = c.Recv(make([]byte, 1), client.DontWait); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := silent(t, "tcp")
+			s := silentServer(t, "tcp")
 			p := newPool(t, client.PoolOptions{Setup: func(_ context.Context, c *client.Client) error { return setup(c) }})
 			opts := &client.Options{Framing: lines}
 			for i := range 3 {
@@ -85,7 +86,7 @@ func TestAfterSetupAConnectionIsClean(t *testing.T) {
 		})
 	}
 	t.Run("nor has it a limit", func(t *testing.T) {
-		s := silent(t, "tcp")
+		s := silentServer(t, "tcp")
 		p := newPool(t, client.PoolOptions{Setup: func(context.Context, *client.Client) error { return nil }})
 		const limit = 30 * time.Millisecond
 		c := s.from(t, p, &client.Options{ConnectTimeout: limit, RecvTimeout: 3 * limit})
@@ -97,8 +98,8 @@ func TestAfterSetupAConnectionIsClean(t *testing.T) {
 	})
 }
 
-// STARTTLS belongs to Setup: the connection is kept, and is TLS for all who get it.
-func TestSetupTurnsConnectionsToTLS(t *testing.T) {
+// Setup may call StartTLS. The connection is reused and has TLS for all its clients.
+func TestPoolSetup_MayStartTLS(t *testing.T) {
 	m := newMailServer(t)
 	inside, _ := m.serve()
 	trust := m.trust(t)
@@ -127,7 +128,7 @@ func TestSetupTurnsConnectionsToTLS(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestASetupThatFailsFailsTheDial(t *testing.T) {
+func TestPoolSetup_FailureFailsTheDial(t *testing.T) {
 	no := errors.New("no such user")
 	send := func(c *client.Client, s string) { _, _ = c.Send([]byte(s), 0) }
 	for name, test := range map[string]struct {
@@ -156,8 +157,8 @@ func TestASetupThatFailsFailsTheDial(t *testing.T) {
 			}
 			return nil
 		}, nil, "has closed"},
-		"Close":      {func(c *client.Client) error { return c.Close() }, nil, "closed the client"},
-		"Discard":    {func(c *client.Client) error { return c.Discard() }, nil, "closed the client"},
+		"Close":      {func(c *client.Client) error { return c.Close() }, nil, "the client was closed"},
+		"Discard":    {func(c *client.Client) error { return c.Discard() }, nil, "the client was closed"},
 		"CloseWrite": {func(c *client.Client) error { return c.CloseWrite() }, nil, "had failed"},
 		"a call under way": {func(c *client.Client) error {
 			go func() { _, _ = c.Recv(make([]byte, 1), 0) }()
@@ -218,9 +219,8 @@ func TestASetupThatFailsFailsTheDial(t *testing.T) {
 	}
 }
 
-// What the server says of itself after a Setup that has heard nothing is for the first
-// who gets the connection.
-func TestAGreetingAfterSetupIsForTheFirst(t *testing.T) {
+// What the server sends after a Setup that has received nothing is for the first client.
+func TestPoolSetup_LaterGreetingIsForTheFirstClient(t *testing.T) {
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = io.ReadFull(conn, make([]byte, 7))
 		_, _ = conn.Write([]byte("hello"))
@@ -234,13 +234,13 @@ func TestAGreetingAfterSetupIsForTheFirst(t *testing.T) {
 		c := s.from(t, p, nil)
 		receives(t, c, []byte("hello"))
 		require.NoError(t, c.Discard())
-		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 	}
 }
 
-// The limit of the dial is Setup's too, whatever limits the calls in it have; the caller
-// who goes is not kept, and Close of the pool ends it.
-func TestSetupEndsWithTheDial(t *testing.T) {
+// The limit of the dial bounds Setup, whatever limits its calls have. The connection of
+// a caller that gave up is closed, and Close of the pool ends Setup.
+func TestPoolSetup_EndsWithTheDial(t *testing.T) {
 	hangs := func(_ context.Context, c *client.Client) error {
 		_, err := c.Recv(make([]byte, 1), 0)
 		return err
@@ -256,17 +256,17 @@ func TestSetupEndsWithTheDial(t *testing.T) {
 		"in a handshake,": func(_ context.Context, c *client.Client) error { return c.StartTLS(context.Background(), nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := silent(t, "tcp")
+			s := silentServer(t, "tcp")
 			const limit = 60 * time.Millisecond
 			p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: setup})
 			begin := time.Now()
-			_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Timeout: enough, ConnectTimeout: limit, TLS: nil})
+			_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Timeout: testTimeout, ConnectTimeout: limit, TLS: nil})
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			var timeout net.Error
 			require.ErrorAs(t, err, &timeout)
 			require.True(t, timeout.Timeout())
 			require.GreaterOrEqual(t, time.Since(begin), limit)
-			require.Less(t, time.Since(begin), enough/2)
+			require.Less(t, time.Since(begin), testTimeout/2)
 			ends(t, <-s.new)
 
 			ctx, cancel := context.WithCancel(t.Context())
@@ -278,13 +278,14 @@ func TestSetupEndsWithTheDial(t *testing.T) {
 			require.ErrorIs(t, <-got, context.Canceled)
 			require.NoError(t, p.Close())
 			ends(t, peer)
-			require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 		})
 	}
 }
 
-// A reference that Setup has kept reaches nothing, like that of a client given back.
-func TestAClientOfSetupReachesNobodyAfterIt(t *testing.T) {
+// A reference to the client of Setup reaches nothing afterwards, like that to a released
+// client.
+func TestPoolSetup_ItsClientIsClosedAfterwards(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var old *client.Client
 	var raw syscall.RawConn
@@ -310,8 +311,8 @@ func TestAClientOfSetupReachesNobodyAfterIt(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// A Setup that does not return loses neither place nor connection.
-func TestASetupThatDoesNotReturnLosesNothing(t *testing.T) {
+// A Setup that does not return loses neither its place nor its connection.
+func TestPoolSetup_PanicLeaksNothing(t *testing.T) {
 	for name, test := range map[string]struct{ leave func() }{
 		"panic":  {func() { panic("no") }},
 		"Goexit": {runtime.Goexit},
@@ -357,8 +358,8 @@ func TestASetupThatDoesNotReturnLosesNothing(t *testing.T) {
 	}
 }
 
-// Redis' own AUTH and SELECT: each connection is set up once, and used by many.
-func TestSetupLogsInToRedis(t *testing.T) {
+// AUTH and SELECT of redis: each connection is set up once and used several times.
+func TestPoolSetup_LogsInToRedis(t *testing.T) {
 	_, addrs := startRedis(t)
 	says := func(c *client.Client, request, want string) error {
 		if _, err := c.SendPacket([]byte(request)); err != nil {
@@ -395,8 +396,8 @@ func TestSetupLogsInToRedis(t *testing.T) {
 	}
 }
 
-// A context that Setup watches, and does not unwatch, ends no call of the clients after it.
-func TestSetup_AWatchEndsWithIt(t *testing.T) {
+// A context that Setup watches, and does not unwatch, ends no call of later clients.
+func TestPoolSetup_EndsItsWatches(t *testing.T) {
 	for name, of := range map[string]func(ctx context.Context) context.Context{
 		"of Setup's context": func(ctx context.Context) context.Context { return ctx },
 		"of another": func(ctx context.Context) context.Context {
@@ -414,7 +415,7 @@ func TestSetup_AWatchEndsWithIt(t *testing.T) {
 				return pings(c)
 			}})
 			for range 3 {
-				c := s.from(t, p, &client.Options{ConnectTimeout: enough})
+				c := s.from(t, p, &client.Options{ConnectTimeout: testTimeout})
 				<-watched.Done()
 				require.NoError(t, pings(c))
 				require.NoError(t, c.Close())
@@ -424,8 +425,8 @@ func TestSetup_AWatchEndsWithIt(t *testing.T) {
 	}
 }
 
-// A context that has ended has failed calls, or would have.
-func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
+// A context that has ended may have ended a call.
+func TestPoolSetup_FailsIfAWatchedContextEnded(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	p := newPool(t, client.PoolOptions{MaxConnsPerKey: 1, Setup: func(_ context.Context, c *client.Client) error {
 		over, cancel := context.WithCancel(context.Background())
@@ -434,13 +435,14 @@ func TestSetup_AWatchThatHasEndedFailsIt(t *testing.T) {
 		return nil
 	}})
 	_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil)
-	require.ErrorContains(t, err, "watched had ended")
+	require.ErrorContains(t, err, "a watched context had ended")
 	ends(t, <-s.new)
 	require.Zero(t, p.Stats().Dialing+p.Stats().Active+p.Stats().Idle)
 }
 
-// At the limit the dial's error is a timeout, whatever Setup makes of the error of its call.
-func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
+// At the limit the error of the dial is a timeout, whatever Setup does with the error of
+// its call.
+func TestPoolSetup_ErrorAtTheLimitIsATimeout(t *testing.T) {
 	for name, prepare := range map[string]func(ctx context.Context, c *client.Client){
 		"the dial's limit": func(context.Context, *client.Client) {},
 		"a deadline that Setup sets": func(ctx context.Context, c *client.Client) {
@@ -449,7 +451,7 @@ func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := silent(t, "tcp")
+			s := silentServer(t, "tcp")
 			p := newPool(t, client.PoolOptions{Setup: func(ctx context.Context, c *client.Client) error {
 				prepare(ctx, c)
 				if _, err := c.Recv(make([]byte, 1), 0); err != nil {
@@ -468,9 +470,10 @@ func TestSetup_ItsErrorAtTheLimitIsATimeout(t *testing.T) {
 	}
 }
 
-// The answer to a question of Setup that is still to come would be the first client's. Only
-// a Setup that has received nothing, and sent no packet, may have sent what has no answer.
-func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
+// The first client would receive an answer that is outstanding when Setup returns. Only
+// a Setup that has received nothing and sent no packet may have sent something without
+// an answer.
+func TestPoolSetup_FailsIfAnAnswerIsOutstanding(t *testing.T) {
 	const answer = "ok\r\n"
 	calls := map[string]func(c *client.Client) error{
 		"Send":       func(c *client.Client) error { _, err := c.Send([]byte("auth\r\n"), 0); return err },
@@ -505,7 +508,7 @@ func TestSetup_AnAnswerToComeFailsIt(t *testing.T) {
 				}})
 				c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), &client.Options{Framing: lines})
 				if fails && !unanswered {
-					require.ErrorContains(t, err, "still to come")
+					require.ErrorContains(t, err, "had not arrived")
 					return
 				}
 				require.NoError(t, err)

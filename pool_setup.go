@@ -9,9 +9,9 @@ import (
 	"github.com/blocksock/client/internal/sock"
 )
 
-// setUp has PoolOptions.Setup make of a new connection what the pool's clients expect.
-// If it fails, or does not return, the connection is closed.
-func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until sock.Instant) (err error) {
+// setUp runs PoolOptions.Setup on a new connection. If Setup fails or does not return,
+// the connection is closed.
+func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, until sock.Instant) (err error) {
 	limited := ctx
 	if until != sock.Never {
 		var cancel context.CancelFunc
@@ -28,7 +28,7 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	c.state.Store(connected)
 	done := false
 	defer func() {
-		if !done { // also if Setup has panicked
+		if !done { // Setup has failed or panicked
 			c.gate.shut()
 			c.endWatches()
 			k.close()
@@ -37,12 +37,12 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	c.Watch(limited)
 	err = k.pool.opts.Setup(limited, c)
 	first, inUse := c.gate.shut()
-	stopped := c.endWatches() // else the end of a context would stop the connection's later users
-	k.tls = c.tls.Load()      // StartTLS may have made it
+	stopped := c.endWatches() // a context that ends later must not end calls of later clients
+	k.tls = c.tls.Load()      // Setup may have called StartTLS
 	switch {
 	case ctx.Err() != nil:
 		return contextual(ctx, sock.ErrStopped)
-	case limited.Err() != nil || until.Left() <= 0: // a deadline of Setup's own may be sooner than the context's timer
+	case limited.Err() != nil || until.Left() <= 0: // a deadline set by Setup can pass before the timer of limited fires
 		return os.ErrDeadlineExceeded
 	case err != nil:
 		return err
@@ -55,19 +55,19 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 	case c.note.has(isBroken):
 		return errSetupBroken
 	}
-	k.begun = c.note.has(isAnswered)
+	k.setupAnswered = c.note.has(isAnswered)
 	if c.packets.buffered() > 0 {
 		return errSetupUnread
 	}
-	if !k.pool.opts.ReuseUnanswered && (c.packets.unanswered() || k.begun && c.note.has(isAsked)) {
-		return errSetupUnanswered // a peer that has said nothing may have been sent a header, as PROXY's
+	if !k.pool.opts.ReuseUnanswered && (c.packets.unanswered() || k.setupAnswered && c.note.has(isAsked)) {
+		return errSetupUnanswered // without an answer it may have sent a header, such as the PROXY protocol's
 	}
 	k.sock.ResetDeadlines()
-	switch k.pending(true) {
+	switch k.probe(true) {
 	case sock.Closed:
 		return errSetupGone
 	case sock.Readable:
-		if k.begun { // else it is a greeting, for the first who comes
+		if k.setupAnswered { // otherwise they are a greeting, for the first client
 			return errSetupUnread
 		}
 	}
@@ -76,12 +76,12 @@ func (k *kept) setUp(ctx context.Context, dialled *Client, opts *Options, until 
 }
 
 var (
-	errSetupClosed     = errors.New("it closed the client: return an error instead")
-	errSetupInUse      = errors.New("it returned while another goroutine had a call of the client under way")
-	errSetupBroken     = errors.New("it returned no error, and a call on the client had failed")
-	errSetupStopped    = errors.New("it returned no error, and a context that it watched had ended: call unwatch, or return an error")
-	errSetupUnread     = errors.New("it left a part of an answer unread: receive all of it")
-	errSetupUnanswered = errors.New("it left an answer unread that is still to come: receive it, or set PoolOptions.ReuseUnanswered if there is none")
+	errSetupClosed     = errors.New("the client was closed: return an error instead")
+	errSetupInUse      = errors.New("a call on the client was still under way: wait for it before returning")
+	errSetupBroken     = errors.New("a call on the client had failed, but the result was nil: return the error")
+	errSetupStopped    = errors.New("a watched context had ended, but the result was nil: call unwatch or return an error")
+	errSetupUnread     = errors.New("part of an answer was left unread: receive all of it")
+	errSetupUnanswered = errors.New("the answer to a request had not arrived: receive it, or set PoolOptions.ReuseUnanswered if there is none")
 	errSetupGone       = errors.New("the peer has closed the connection")
 )
 

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every field of Options and of TLSOptions is a part of a pool's key, but for those
-// that are about the use of a connection. Who adds one decides.
-func TestEveryOptionIsAPartOfThePoolsKey(t *testing.T) {
+// Every field of Options and of TLSOptions is part of a pool's key, except those about
+// the use of a connection. A new field must be listed here or compared in sameKey.
+func TestPoolKey_IncludesEveryConnectionOption(t *testing.T) {
 	use := map[string]bool{
 		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true, "FallbackDelay": true,
 		"PoolKey": true, // a part of the place

@@ -1,0 +1,112 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A checkout:
+//
+//	acquire ──▶ idle connection ──────────────▶ validate ──▶ attach ──▶ *Client
+//	   ▲  │ none is idle                       ▲   │
+//	   │  └──▶ queue of waiters ──▶ wait ──────┘   │ dead, dirty or expired: closed
+//	   └───────────────────────────────────────────┘
+//
+// A waiter gets the connection that another client releases, or the one that it has
+// dialled itself. See serveWaitersLocked for who gets what.
+
+// An acquireMode says which connections a caller accepts.
+type acquireMode int
+
+const (
+	reuseOrDial acquireMode = iota // an idle connection or a new one
+	newOnly                        // a new one
+	replaceIdle                    // a new one; with MaxConnsPerKey an idle one is closed first
+)
+
+// An acquireResult is what a waiter gets: a connection, an error, or what a callback
+// panicked with.
+type acquireResult struct {
+	conn     *pooledConn
+	err      error
+	panicked any
+}
+
+// acquire returns a client on a connection of the pool.
+func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
+	if ctx.Err() != nil {
+		return nil, acquireError(network, address, contextual(ctx, sock.ErrStopped))
+	}
+	packets, err := opts.packets(network)
+	if err != nil {
+		return nil, acquireError(network, address, err)
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, acquireError(network, address, errPoolClosed)
+	}
+	if p.buckets == nil {
+		p.init(PoolOptions{})
+	}
+	b := p.bucketLocked(connKey{opts.PoolKey, network, address}, opts)
+	c := p.spareHandleLocked()
+	var w *waiter // made only if no connection is idle: it allocates
+	for again := false; ; again = true {
+		var k *pooledConn
+		if mode == reuseOrDial {
+			k = p.popIdleLocked(b)
+		}
+		if k != nil {
+			b.leaseLocked(k)
+			p.keepMinIdleLocked(b)
+		} else {
+			if w == nil {
+				w = newWaiter(ctx, opts, mode)
+			}
+			p.enqueueLocked(b, w, again)
+		}
+		p.mu.Unlock()
+		if k == nil {
+			if k, err = w.wait(p, b); err != nil {
+				return nil, acquireError(network, address, err)
+			}
+		}
+		now := bothClocks()
+		reason := k.validate(now)
+		if reason == reasonNone {
+			c.packets = packets
+			k.attach(c, opts, now)
+			return c, nil
+		}
+		p.mu.Lock()
+		b.unleaseLocked(k, reason)
+		if reason == reasonDead && k.uses == 0 {
+			p.diedUnusedLocked(b, now.mono)
+		}
+	}
+}
+
+// spareHandleLocked returns an unused Client. A Client is never used again after its
+// release: a goroutine that still has it must not reach the connection of another caller.
+func (p *Pool) spareHandleLocked() *Client {
+	const batch = 17 // allocated together, so that not every checkout allocates
+	if len(p.spareHandles) == 0 {
+		p.spareHandles = make([]Client, batch)
+	}
+	c := &p.spareHandles[0]
+	p.spareHandles = p.spareHandles[1:]
+	return c
+}
+
+// acquireError wraps an error as that of a dial, unless it is one already.
+func acquireError(network, address string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == opDial {
+		return err
+	}
+	return &net.OpError{Op: opDial, Net: network, Addr: target{network, address}, Err: err}
+}

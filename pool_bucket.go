@@ -1,0 +1,120 @@
+package client
+
+import (
+	"container/list"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A bucket holds the state of one key. The pool's mutex guards it.
+type bucket struct {
+	key  connKey
+	opts *Options // of the first dial; together with key they are the pool's key
+	next *bucket  // another bucket with the same connKey and other options
+
+	idle     idleList
+	active   int       // leased connections
+	dialing  int       // dials that have not ended, canceled ones included
+	canceled int       // canceled dials that have not ended
+	closing  int       // connections being closed that no other count includes
+	waiters  list.List // of *waiter, in FIFO order
+	stats    KeyStats
+	lastUsed sock.Instant // by a caller
+
+	dialPanic any            // what a callback panicked with when no caller waited; nil: none
+	detached  []*pendingDial // dials that no caller waits for
+	roomAfter time.Duration  // age at which a detached dial makes room; see minRoomAfter
+
+	// MinIdle.
+	refillBackoff time.Duration // between dials that fail
+	refillAt      sock.Instant  // when to dial again after a failure
+	diedUnused    bool          // a connection died before its first use, and no client has had an answer since
+	replenisher   *time.Timer   // runs replenishLocked without a caller
+	replenishAt   sock.Instant  // when replenisher fires; zero: not set
+}
+
+// bucketLocked finds or makes the bucket of a key.
+func (p *Pool) bucketLocked(key connKey, opts *Options) *bucket {
+	if p.lastBucket == nil || p.lastBucket.key != key {
+		p.lastBucket = p.buckets[key]
+	}
+	for b := p.lastBucket; b != nil; b = b.next {
+		if b.opts.sameKey(opts) {
+			return b
+		}
+	}
+	if p.numBuckets >= p.sweepAt {
+		p.sweepLocked(sock.Now())
+	}
+	b := &bucket{key: key, opts: opts.clone(), idle: idleList{list: inBucket}, next: p.buckets[key]}
+	p.buckets[key], p.lastBucket = b, b
+	p.numBuckets++
+	return b
+}
+
+// sweepLocked removes buckets that have been unused for a minute. Without it a pool that
+// is given ever new addresses would grow without bound.
+func (p *Pool) sweepLocked(now sock.Instant) {
+	const fewest = 64 // buckets worth sweeping
+	p.numBuckets, p.lastBucket = 0, nil
+	for key, b := range p.buckets {
+		var left *bucket
+		for next := b; next != nil; {
+			b, next = next, next.next
+			if b.isUnusedLocked() && b.replenishAt == sock.Never && b.lastUsed.Add(time.Minute) < now {
+				p.removedStats.add(&b.stats)
+				continue
+			}
+			b.next, left = left, b
+			p.numBuckets++
+		}
+		if left == nil {
+			delete(p.buckets, key)
+		} else {
+			p.buckets[key] = left
+		}
+	}
+	p.sweepAt = max(2*p.numBuckets, fewest)
+}
+
+// bucketsLocked ranges over all buckets.
+func (p *Pool) bucketsLocked(yield func(*bucket) bool) {
+	for _, first := range p.buckets {
+		for b := first; b != nil; b = b.next {
+			if !yield(b) {
+				return
+			}
+		}
+	}
+}
+
+func (b *bucket) isUnusedLocked() bool {
+	return b.openLocked() == 0 && b.waiters.Len() == 0
+}
+
+// openLocked counts the connections that the server may see.
+func (b *bucket) openLocked() int { return b.active + b.dialing + b.idle.n + b.closing }
+
+// hasRoomLocked reports whether MaxConnsPerKey permits one more connection, beside the
+// open ones and extra others.
+func (p *Pool) hasRoomLocked(b *bucket, extra int) bool {
+	return p.opts.MaxConnsPerKey <= 0 || b.openLocked()+extra < p.opts.MaxConnsPerKey
+}
+
+// leaseLocked counts a connection as leased.
+func (b *bucket) leaseLocked(k *pooledConn) {
+	b.active++
+	if k.uses > 0 {
+		b.stats.Reuses++
+	}
+}
+
+// unleaseLocked undoes leaseLocked for a connection that was closed instead.
+func (b *bucket) unleaseLocked(k *pooledConn, reason closeReason) {
+	b.active--
+	if k.uses > 0 {
+		b.stats.Reuses--
+	}
+	b.stats.countClosed(reason)
+}

@@ -1,0 +1,151 @@
+package client
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A pooledConn is a connection that belongs to a pool, idle or leased.
+type pooledConn struct {
+	pool   *Pool
+	bucket *bucket
+
+	sock       *sock.Socket
+	tls        *tlsStream
+	typ        Type
+	network    string
+	addressing *addressing
+
+	uses          int    // how often it was leased
+	setupAnswered bool   // Setup has received something: later data is no greeting
+	answered      bool   // its last client has received something
+	leasedAt      moment // the last lease
+	idleSince     moment // zero: it was never idle
+	expiresAt     moment // by MaxLifetime; zero: never
+
+	links [2]links // in the bucket's idle list and the pool's
+}
+
+// newConn makes a pooledConn of a client that was dialled.
+func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
+	k := &pooledConn{
+		pool: p, bucket: b,
+		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, addressing: c.addressing,
+	}
+	if lifetime := p.opts.MaxLifetime; lifetime > 0 {
+		if jitter := p.opts.LifetimeJitter; jitter > 0 {
+			lifetime -= rand.N(jitter)
+		}
+		k.expiresAt = now.add(lifetime)
+	}
+	return k
+}
+
+// attach leases the connection to c.
+func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
+	c.sock, c.typ, c.network, c.addressing = k.sock, k.typ, k.network, k.addressing
+	c.limits = opts.limits()
+	if k.tls != nil {
+		c.tls.Store(k.tls)
+	}
+	c.state.Store(connected)
+	c.kept, c.old, c.reuses = k, k.wasPooled(), k.uses
+	k.leasedAt = now
+	k.uses++
+}
+
+// wasPooled reports whether the connection existed before its caller asked for one.
+func (k *pooledConn) wasPooled() bool { return k.uses > 0 || k.idleSince != moment{} }
+
+// validate checks a connection that its caller is about to get, and closes it if it
+// cannot be used. It closes it before the connection stops counting: the server must
+// never see more than MaxConnsPerKey.
+func (k *pooledConn) validate(now moment) (reason closeReason) {
+	done := false
+	defer func() {
+		if done {
+			return
+		}
+		// A callback has panicked or ended the goroutine.
+		_ = k.sock.Close()
+		k.pool.mu.Lock()
+		defer k.pool.mu.Unlock()
+		k.bucket.unleaseLocked(k, reasonBroken)
+		k.pool.replenishLocked(k.bucket)
+	}()
+	if reason = k.check(now); reason != reasonNone {
+		k.close()
+	}
+	done = true
+	return reason
+}
+
+// check says why an idle connection cannot be used, if it cannot.
+func (k *pooledConn) check(now moment) closeReason {
+	if !k.wasPooled() {
+		return reasonNone // it was dialled for this caller
+	}
+	if k.expiry().isOver(now) {
+		return reasonExpired
+	}
+	found := k.probe(false)
+	if found == sock.Readable && k.uses == 0 && !k.setupAnswered {
+		return reasonNone // the server's greeting, for the first client
+	}
+	return reasonOf(found)
+}
+
+// probe looks for unread data and the end of the connection; see tlsStream.pending for
+// afresh.
+func (k *pooledConn) probe(afresh bool) sock.ProbeResult {
+	if k.tls != nil {
+		return k.tls.pending(afresh)
+	}
+	return k.sock.Probe()
+}
+
+// expiry is when an idle connection expires; zero: never.
+func (k *pooledConn) expiry() moment {
+	limit := k.pool.opts.IdleTimeout
+	if limit < 0 || k.idleSince == (moment{}) {
+		return k.expiresAt
+	}
+	return earlier(k.expiresAt, k.idleSince.add(limit))
+}
+
+// close closes the connection and waits until the descriptor is closed: another one may
+// be dialled only then. Calls under way hold the descriptor. They return at once, except
+// for a callback that has the descriptor (SyscallConn): close does not wait longer than
+// a second for it.
+func (k *pooledConn) close() {
+	const limit = time.Second
+	defer func() { _ = k.sock.CloseWait(limit) }() // no caller could use the error
+	if k.tls != nil {
+		k.tls.bye()
+	}
+}
+
+// A closeReason says why the pool closes a connection.
+type closeReason int
+
+const (
+	reasonNone closeReason = iota // it stays open
+	reasonDead
+	reasonDirty
+	reasonExpired
+	reasonBroken
+	reasonDiscarded
+)
+
+// reasonOf judges what a probe found.
+func reasonOf(found sock.ProbeResult) closeReason {
+	switch found {
+	case sock.Idle:
+		return reasonNone
+	case sock.Readable:
+		return reasonDirty
+	}
+	return reasonDead
+}

@@ -1,0 +1,109 @@
+package client
+
+import (
+	"net"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A release:
+//
+//	Close ──▶ release ──▶ checkReleased ──▶ putConnLocked ──▶ first waiter that accepts it
+//	Discard      │              │                   └───────▶ idle lists
+//	             └──────────────┴──▶ close
+//
+// The connection counts as in use until it is closed or put back.
+
+// release ends the lease of c. Discard closes the connection.
+func (k *pooledConn) release(c *Client, discard bool) error {
+	first, inUse := c.gate.shut()
+	if c.endWatches() {
+		c.note.broken() // an ended context has ended the client's calls
+	}
+	switch {
+	case !first:
+		return net.ErrClosed
+	case k.uses == 0: // Setup has called Close
+		k.close()
+		return nil
+	}
+	reason := reasonBroken // if a callback of TLS panics during the check
+	defer func() { k.pool.finishRelease(k, reason) }()
+	switch {
+	case !discard:
+		reason = k.checkReleased(c, inUse)
+	case !c.note.has(isBroken):
+		reason = reasonDiscarded
+	}
+	return nil
+}
+
+// checkReleased says why a released connection cannot be used again, if it cannot.
+func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
+	switch {
+	case inUse || c.note.has(isBroken) || c.note.has(isAltered):
+		return reasonBroken
+	case c.packets.buffered() > 0:
+		return reasonDirty
+	case !k.pool.opts.ReuseUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
+		return reasonDirty
+	}
+	k.answered = c.note.has(isAnswered)
+	k.sock.ResetDeadlines()
+	return reasonOf(k.probe(true))
+}
+
+// finishRelease puts a connection back, or closes it.
+func (p *Pool) finishRelease(k *pooledConn, reason closeReason) {
+	// One clock instead of the two that time.Now reads. If the machine was suspended
+	// during the lease, that time counts as idle time.
+	now := k.leasedAt.add(time.Duration(sock.Now() - k.leasedAt.mono))
+	if reason == reasonNone && k.expiresAt.isOver(now) {
+		reason = reasonExpired
+	}
+	if reason == reasonNone {
+		p.endLease(k, reason, now)
+		return
+	}
+	defer p.endLease(k, reason, now) // also if a callback in close panics
+	k.close()                        // before the lease ends: the server must never see one more
+}
+
+// endLease ends the lease of a connection that is closed, or that can be used again.
+func (p *Pool) endLease(k *pooledConn, reason closeReason, now moment) {
+	k.idleSince = now
+	b := k.bucket
+	var excess *pooledConn
+	p.mu.Lock()
+	b.active--
+	b.lastUsed = now.mono
+	switch {
+	case reason != reasonNone:
+		b.stats.countClosed(reason)
+	case p.closed:
+		b.stats.Discarded++
+		b.closing++
+		excess = k
+	default:
+		if b.diedUnused && k.answered {
+			b.diedUnused, b.refillBackoff, b.refillAt = false, 0, sock.Never
+		}
+		excess = p.putConnLocked(k, now)
+	}
+	p.replenishLocked(b)
+	p.mu.Unlock()
+	if excess != nil {
+		p.closeConns(excess)
+	}
+}
+
+// putConnLocked gives a connection to the first waiter that accepts it, or makes it
+// idle. It returns the connection that exceeds the limits then, for closeConns, or nil.
+func (p *Pool) putConnLocked(k *pooledConn, now moment) (excess *pooledConn) {
+	if k = p.serveWaitersLocked(k.bucket, k); k == nil {
+		return nil
+	}
+	k.idleSince = now
+	return p.pushIdleLocked(k)
+}

@@ -1,0 +1,173 @@
+package client
+
+import (
+	"container/list"
+	"context"
+	"os"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
+
+// A waiter is a caller of acquire that has no connection yet. The pool's mutex guards
+// all fields but ready.
+type waiter struct {
+	ctx   context.Context
+	opts  *Options
+	mode  acquireMode
+	limit sock.Instant // from Options; ctx may end earlier
+
+	queued       *list.Element // nil: it is not in the queue
+	dial         *pendingDial  // the dial that it has begun, while that is under way
+	counted      bool          // KeyStats.Waits includes it
+	waitingSince time.Time     // since when nothing is on the way to it; zero: something is
+	ready        chan acquireResult
+}
+
+func newWaiter(ctx context.Context, opts *Options, mode acquireMode) *waiter {
+	return &waiter{
+		ctx: ctx, opts: opts, mode: mode,
+		limit: sock.In(opts.limits().connect), ready: make(chan acquireResult, 1),
+	}
+}
+
+// accepts reports whether the waiter can have a connection.
+func (w *waiter) accepts(k *pooledConn) bool { return w.mode == reuseOrDial || k.uses == 0 }
+
+// enqueueLocked puts a waiter into the queue, and serves it if possible. A waiter that
+// was given an unusable connection goes to the front again.
+func (p *Pool) enqueueLocked(b *bucket, w *waiter, again bool) {
+	if p.closed {
+		w.ready <- acquireResult{err: errPoolClosed}
+		return
+	}
+	b.lastUsed = sock.Now()
+	if again {
+		w.queued = b.waiters.PushFront(w)
+	} else {
+		w.queued = b.waiters.PushBack(w)
+	}
+	p.serveWaitersLocked(b, nil)
+	if w.queued == nil || w.dial != nil {
+		return
+	}
+	w.waitingSince = time.Now()
+	if !w.counted {
+		w.counted = true
+		b.stats.Waits++
+	}
+}
+
+// serveWaitersLocked serves the waiters in FIFO order. Each gets, in this order of
+// preference: k, if not nil; an idle connection; a dial, if there is room. A waiter that
+// accepts only a new connection and finds no room, or is to replace an idle one, has a
+// connection closed that it does not accept. The result is k if no waiter took it.
+//
+// It is called whenever a connection or room becomes available. There must be no time at
+// which there is room, a waiter, and nothing on the way to it.
+func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
+	if p.closed {
+		return k
+	}
+	blocked := 0
+	for e := b.waiters.Front(); e != nil; {
+		w := e.Value.(*waiter)
+		e = e.Next()
+		replaces := w.mode == replaceIdle && p.opts.MaxConnsPerKey > 0 && b.idle.n > 0
+		switch {
+		case k != nil && w.accepts(k):
+			p.leaseToLocked(b, w, k)
+			k = nil
+		case b.idle.n > 0 && w.mode == reuseOrDial:
+			p.leaseToLocked(b, w, p.popIdleLocked(b))
+		case w.dial != nil, b.canceled >= maxCanceled:
+		case b.dialPanic != nil:
+			p.finishLocked(b, w, acquireResult{panicked: b.dialPanic})
+			b.dialPanic = nil
+		case !replaces && (k != nil && p.hasRoomLocked(b, 1) || k == nil && p.hasRoomLocked(b, 0)):
+			p.startDialLocked(b, w, nil)
+		case b.idle.n > 0:
+			victim := b.idle.oldest
+			p.removeIdleLocked(victim)
+			b.stats.OverLimit++
+			p.startDialLocked(b, w, victim)
+		case k != nil:
+			b.stats.OverLimit++
+			p.startDialLocked(b, w, k)
+			k = nil
+		default:
+			if blocked++; !p.makeRoomLocked(b, blocked) {
+				return nil // there is nothing for the waiters behind it either
+			}
+		}
+	}
+	return k
+}
+
+// leaseToLocked gives a connection to a waiter.
+func (p *Pool) leaseToLocked(b *bucket, w *waiter, k *pooledConn) {
+	b.leaseLocked(k)
+	p.finishLocked(b, w, acquireResult{conn: k})
+}
+
+// finishLocked takes a waiter out of the queue and gives it its result. A dial of its
+// own that is under way goes on detached.
+func (p *Pool) finishLocked(b *bucket, w *waiter, result acquireResult) {
+	b.waiters.Remove(w.queued)
+	w.queued = nil
+	w.endWaitLocked(b)
+	if d := w.dial; d != nil {
+		w.dial = nil
+		p.detachDialLocked(d)
+	}
+	w.ready <- result
+}
+
+// endWaitLocked adds the time until something was on the way to KeyStats.WaitTime.
+func (w *waiter) endWaitLocked(b *bucket) {
+	if !w.waitingSince.IsZero() {
+		b.stats.WaitTime += time.Since(w.waitingSince)
+		w.waitingSince = time.Time{}
+	}
+}
+
+// ownDialGrace is how long a waiter whose limit is over waits for the error of its own
+// dial: that has the same limit, and its error says more.
+const ownDialGrace = 100 * time.Millisecond
+
+// wait waits for the waiter's result, its limit, or the end of its context.
+func (w *waiter) wait(p *Pool, b *bucket) (*pooledConn, error) {
+	var timer *time.Timer
+	var limit <-chan time.Time
+	if left := w.limit.Timeout(); left >= 0 {
+		timer = time.NewTimer(left)
+		defer timer.Stop()
+		limit = timer.C
+	}
+	for final := false; ; {
+		var err error
+		select {
+		case r := <-w.ready:
+			if r.panicked != nil {
+				panic(r.panicked)
+			}
+			return r.conn, r.err
+		case <-limit:
+			err = os.ErrDeadlineExceeded
+		case <-w.ctx.Done():
+			err = contextual(w.ctx, sock.ErrStopped)
+			final = true
+		}
+		p.mu.Lock()
+		switch {
+		case w.queued == nil: // the result is in ready
+		case w.dial != nil && !final:
+			final = true
+			timer.Reset(ownDialGrace)
+		default:
+			p.finishLocked(b, w, acquireResult{err: err})
+			p.replenishLocked(b)
+		}
+		p.mu.Unlock()
+	}
+}
