@@ -133,9 +133,9 @@ type addressing struct {
 	ends atomic.Pointer[ends]
 	host string // the one connected to, as the caller called it
 
-	resolver *net.Resolver
-	security *tlsConfig                         // what Connect has to make, if anything
-	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
+	resolver  *net.Resolver
+	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
+	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
 
 	bind    sync.Mutex // belongs to who gives the socket an address
 	bound   bool
@@ -184,7 +184,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts, a)
-	c.security, c.frames = p.tls, p.frames
+	c.tlsConfig, c.frames = p.tls, p.frames
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
