@@ -92,6 +92,7 @@ func (o *Options) checkNetwork(n network) error {
 		{"Broadcast", o.Broadcast, udp && n.v4 != 0, "udp over IPv4", true},
 		{"Multicast", o.Multicast != nil, udp, "udp", true},
 		{"ICMPErrors", o.ICMPErrors, udp, "udp", linux},
+		{"GRO", o.GRO, udp, "udp", true},
 	} {
 		switch {
 		case option.set && !option.inNetwork:

@@ -319,7 +319,7 @@ func (s *stream) isUp() bool {
 func (s *stream) readable(inSocket bool) bool {
 	t := s.tls.Load()
 	if t == nil && s.frames == nil {
-		return inSocket
+		return inSocket || s.sock.Buffered()
 	}
 	lock, ok := s.sock.TryLockRecv()
 	if !ok {

@@ -45,6 +45,7 @@ func (s *Socket) DiscardQueued() {
 		return
 	}
 	for range room/least + 1 {
+		s.discardGRO() // the kernel queues coalesced datagrams as one
 		if _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno != 0 && errno != unix.EINTR {
 			return
 		}

@@ -150,7 +150,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 // limit could expire before the kernel was asked.
 func (s *Socket) parksFirst(flags int, until Instant) bool {
 	const shortLimit = 10 * time.Millisecond
-	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
+	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 || s.Buffered() {
 		return false
 	}
 	now := Now()

@@ -20,6 +20,7 @@ type Socket struct {
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
 	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
+	dgrams datagrams
 
 	refs     Refcount
 	fdClosed atomic.Bool // close(2) has returned, see CloseWait
