@@ -144,7 +144,7 @@ type addressing struct {
 	host string // the one connected to, as the caller called it
 
 	resolver *net.Resolver
-	security *security                          // what Connect has to make, if anything
+	security *tlsConfig                         // what Connect has to make, if anything
 	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
 
 	bind    sync.Mutex // belongs to who gives the socket an address
@@ -182,8 +182,8 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	opts = orDefaults(opts)
 	n := networks[typ.String()]
 	p, err := opts.dialConfig(n)
-	if err == nil && p.via != nil {
-		err = &OptionError{Option: "Proxy", Reason: "only Dial goes through one"}
+	if err == nil && p.proxy != nil {
+		err = &OptionError{Option: "Proxy", Reason: "only Dial can use a proxy"}
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/blocksock/client/internal/proxy"
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +19,9 @@ import (
 type dialConfig struct {
 	opts  *Options
 	net   network
-	local *sock.Addr // nil: the system's choice
-	via   *via       // nil: no proxy
-	tls   *security  // nil: no TLS
+	local *sock.Addr    // nil: the system's choice
+	proxy *proxy.Config // nil: no proxy
+	tls   *tlsConfig    // nil: no TLS
 
 	packets *packets // nil: no framing
 }
@@ -39,10 +40,10 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		return nil, err
 	}
 	d := &dialConfig{opts: o, net: n}
-	if d.via, err = o.proxy(n); err != nil {
+	if d.proxy, err = o.proxyConfig(n); err != nil {
 		return nil, err
 	}
-	if d.via != nil {
+	if d.proxy != nil {
 		n = networks["tcp"] // LocalAddr is for the connection to the proxy
 	}
 	if o.LocalAddr != "" {
@@ -56,7 +57,7 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		return nil, err
 	}
 	if o.TLS != nil {
-		d.tls, err = o.TLS.security()
+		d.tls, err = o.TLS.load()
 	}
 	return d, err
 }

@@ -137,13 +137,13 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if err != nil {
 		return nil, where, err
 	}
-	if p.tls, err = p.tls.expecting(host); err != nil {
+	if p.tls, err = p.tls.forHost(host); err != nil {
 		return nil, where, err
 	}
 	var c *Client
 	var addr net.Addr
-	if p.via != nil {
-		c, addr, err = p.via.dial(ctx, where, p, until)
+	if p.proxy != nil {
+		c, addr, err = dialProxy(ctx, where, p, until)
 	} else {
 		c, addr, err = dialDirect(ctx, where, p, until)
 	}
@@ -278,7 +278,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	sec, err := c.security.expecting(host)
+	sec, err := c.security.forHost(host)
 	if err != nil {
 		return where, err
 	}

@@ -167,5 +167,5 @@ func ExampleRevocationError() {
 	if errors.As(err, &revoked) {
 		fmt.Println(revoked.Revoked, revoked.Reason)
 	}
-	// Output: false the server has stapled no OCSP answer, and RequireStaple is set
+	// Output: false the server has stapled no OCSP response, and RequireStaple is set
 }

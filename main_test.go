@@ -15,14 +15,14 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/leak"
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain is also the other process of the tests that need one: the test
-// binary starts itself again with helperProcess in its environment.
+// TestMain is also the main function of helper processes: the test binary starts itself
+// again with helperProcess in its environment.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv(maxThreads)); err == nil {
 		client.SetMaxThreads(n) // 0: the whole suite, with calls that park
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	part, argument, _ := strings.Cut(os.Getenv(helperProcess), " ")
 	switch part {
 	case "":
-		leak.Main(m, func() error {
+		testleak.Main(m, func() error {
 			if n := sock.Finalized.Load(); n != 0 {
 				return fmt.Errorf("%d sockets were closed by the garbage collector", n)
 			}
@@ -71,21 +71,22 @@ func fail(err error) {
 	}
 }
 
-// helperCommand starts the test binary in another part, under the given command if any.
+// helperCommand returns a command that runs the test binary as a helper process, as an
+// argument of the command under, if any.
 func helperCommand(t testing.TB, part string, under ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	line := append(under, self)
 	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = append(os.Environ(), helperProcess+"="+part, maxThreads+"=") // the default
+	cmd.Env = append(os.Environ(), helperProcess+"="+part, maxThreads+"=") // empty: the default
 	cmd.Stderr = os.Stderr
 	return cmd
 }
 
-// otherProcess serves a network, in a process of its own so that its work is
-// not counted as ours: "echo" sends back what it is sent, "sink" only reads.
-// It gives the address.
+// otherProcess serves a network in a helper process, so that its system calls and
+// allocations are not counted with ours. "echo" sends back what it receives, "sink" only
+// receives. It returns the address.
 func otherProcess(t testing.TB, part, network string) string {
 	t.Helper()
 	cmd := helperCommand(t, part+" "+network+" "+loopbackOf(t, network))
@@ -98,12 +99,12 @@ func otherProcess(t testing.TB, part, network string) string {
 		_ = in.Close()
 		_ = cmd.Wait()
 	})
-	address, err := bufio.NewReader(out).ReadString('\n') // now it listens
+	address, err := bufio.NewReader(out).ReadString('\n') // the process prints it when it listens
 	require.NoError(t, err)
 	return strings.TrimSpace(address)
 }
 
-// serve runs until its input ends, which it does with the process that started it.
+// serve runs until its standard input ends, which is when the parent process ends.
 func serve(argument string, conversation func(net.Conn)) error {
 	network, address, _ := strings.Cut(argument, " ")
 	ln, err := net.Listen(network, address)
@@ -149,7 +150,7 @@ func sink(conn net.Conn) {
 	}
 }
 
-// sendAndWait waits for an answer that does not come.
+// sendAndWait waits for an answer that never comes.
 func sendAndWait(path string) error {
 	c, err := client.Dial("unixgram", path, &client.Options{Timeout: testTimeout})
 	if err != nil {
@@ -162,7 +163,7 @@ func sendAndWait(path string) error {
 	return err
 }
 
-// roundTrips sends 64 bytes n times and reads them back exactly.
+// roundTrips sends 64 bytes and receives them, n times.
 func roundTrips(path string, n int) error {
 	c, err := client.Dial("unix", path, nil)
 	if err != nil {
@@ -186,7 +187,7 @@ func roundTrip(c *client.Client, buf []byte) error {
 	return err
 }
 
-// copyFile is the part of TestACopyOfAFileIsSendfile that is watched.
+// copyFile is the helper process of TestACopyOfAFileIsSendfile.
 func copyFile(path string) error {
 	f, err := os.Open(os.Args[0])
 	if err != nil {
@@ -202,8 +203,8 @@ func copyFile(path string) error {
 	return err
 }
 
-// closeWithoutSignals closes a client that receives, in a program that ignores the signal
-// by which that is ended.
+// closeWithoutSignals closes a client that waits in Recv, in a program that ignores the
+// signal that ends the wait.
 func closeWithoutSignals(address string) error {
 	signal.Ignore(unix.SIGURG)
 	for _, end := range []func(c *client.Client) error{
@@ -216,7 +217,7 @@ func closeWithoutSignals(address string) error {
 		}
 		result := make(chan error, 1)
 		go func() { _, err := c.Recv(make([]byte, 1), 0); result <- err }()
-		time.Sleep(20 * time.Millisecond) // else it may not have begun
+		time.Sleep(20 * time.Millisecond) // Recv has to wait already
 		if err := end(c); err != nil {
 			return err
 		}

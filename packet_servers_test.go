@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,8 +44,8 @@ func TestRedisPipelineIsReadLineByLine(t *testing.T) {
 var postgresMessages = client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1}
 
 func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
-	server, err := daemon.Postgres()
-	s := daemon.Serve(t, server, err)
+	server, err := testserver.Postgres()
+	s := testserver.Serve(t, server, err)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})
 	startup := []byte("\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00")
 	sends(t, c, append(binary.BigEndian.AppendUint32(nil, uint32(4+len(startup))), startup...)) // the one without a type
@@ -97,14 +97,14 @@ func untilReady(t *testing.T, c *client.Client, each func(m []byte)) (kinds []by
 	return kinds
 }
 
-func startMosquitto(t *testing.T) *daemon.Server {
+func startMosquitto(t *testing.T) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "mosquitto", "mosquitto") //nolint:misspell // its name
 	config := filepath.Join(t.TempDir(), "config")
 	return startServer(t, path, func(port string) []string {
 		require.NoError(t, os.WriteFile(config, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\nuser root\n"), 0o600))
 		return []string{"-c", config}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		c, err := client.Dial("tcp", s.Addr, &client.Options{Framing: mqttPackets})
 		if err != nil {
 			return err

@@ -676,7 +676,7 @@ func TestStartTLSRefusesWhatWasReceivedAhead(t *testing.T) {
 	c, peer := framed(t, "tcp", lines)
 	writes(t, peer, "220 go ahead\r\n250 injected\r\n")
 	wantPacket(t, c, "220 go ahead\r\n")
-	require.ErrorContains(t, c.StartTLS(context.Background(), &client.TLSOptions{ServerName: "x"}), "the peer sent bytes before TLS")
+	require.ErrorContains(t, c.StartTLS(context.Background(), &client.TLSOptions{ServerName: "x"}), "the peer has sent unencrypted bytes")
 	wantPacket(t, c, "250 injected\r\n")
 }
 

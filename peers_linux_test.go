@@ -10,8 +10,8 @@ import (
 // waitingCalls are the system calls that a call of the library sleeps in.
 var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true, unix.SYS_PPOLL: true}
 
-// signalThreads sends each thread the signal that the runtime preempts with:
-// it is handled, so it interrupts what can be interrupted, and otherwise ignored.
+// signalThreads sends each thread the signal that the Go runtime preempts with. Its
+// handler does nothing else, but the signal interrupts system calls.
 func signalThreads() {
 	tasks, _ := os.ReadDir("/proc/self/task")
 	for _, task := range tasks {

@@ -21,19 +21,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the tests talk to: peers from package net, on loopback and on free ports.
+// The peers of the tests: listeners and packet connections of package net on loopback.
 
 var (
 	streamNetworks   = []string{"tcp", "tcp6", "unix"}
 	datagramNetworks = []string{"udp", "udp6", "unixgram"}
-	tlsNetworks      = []string{"tls", "tls12"} // what stream makes of TCP with TLS 1.3 and 1.2; no names for Dial
+	tlsNetworks      = []string{"tls", "tls12"} // for stream: TCP with TLS 1.3, with TLS 1.2; Dial does not know them
 	allNetworks      = append(append([]string{}, streamNetworks...), datagramNetworks...)
 )
 
 // testTimeout is an upper bound that no machine is too slow for.
 const testTimeout = 10 * time.Second
 
-// loopbackOf is where a network's peers are: a host, or a path that is free.
+const enough = testTimeout // until the tests of pools say testTimeout
+
+// loopbackOf returns a loopback address for a network: a host with port 0, or a path that
+// does not exist.
 func loopbackOf(t testing.TB, network string) string {
 	t.Helper()
 	switch {
@@ -61,7 +64,7 @@ func listen(t testing.TB, network string) net.Listener {
 	return ln
 }
 
-// accepted dials a listener and gives both ends.
+// accepted dials a listener and returns both ends.
 func accepted(t testing.TB, ln net.Listener, opts *client.Options) (*client.Client, net.Conn) {
 	t.Helper()
 	c, err := client.Dial(ln.Addr().Network(), ln.Addr().String(), opts)
@@ -96,7 +99,7 @@ func packetPeer(t testing.TB, network string) net.PacketConn {
 	return peer
 }
 
-// datagrams gives a client that is connected to a peer.
+// datagrams returns a client that is connected to a peer, and the peer.
 func datagrams(t testing.TB, network string, opts *client.Options) (*client.Client, net.PacketConn) {
 	t.Helper()
 	peer := packetPeer(t, network)
@@ -106,7 +109,7 @@ func datagrams(t testing.TB, network string, opts *client.Options) (*client.Clie
 	return c, peer
 }
 
-// connectedTo gives a client of any network, with a peer that is silent.
+// connectedTo returns a client of any network whose peer sends nothing.
 func connectedTo(t testing.TB, network string, opts *client.Options) *client.Client {
 	t.Helper()
 	if strings.HasPrefix(network, "udp") || network == "unixgram" {
@@ -117,7 +120,7 @@ func connectedTo(t testing.TB, network string, opts *client.Options) *client.Cli
 	return c
 }
 
-// bound gives a stream socket that has an address and does not listen.
+// bound returns a stream socket that is bound and does not listen.
 func bound(t testing.TB, network, host string) (fd int, address string) {
 	t.Helper()
 	domain, where := unix.AF_INET, unix.Sockaddr(nil)
@@ -148,15 +151,15 @@ func bound(t testing.TB, network, host string) (fd int, address string) {
 	return fd, address
 }
 
-// refused is an address where nobody listens, nor will during the test: a port that
-// is merely free may be somebody's the next moment.
+// refused returns an address that refuses connections during the whole test: its port is
+// bound, so no other program can listen on it.
 func refused(t testing.TB, network string) string {
 	t.Helper()
 	_, address := bound(t, network, "127.0.0.1")
 	return address
 }
 
-// unused is an address that was free a moment ago.
+// unused returns an address that was free a moment ago.
 func unused(t testing.TB) string {
 	t.Helper()
 	ln := listen(t, "tcp")
@@ -164,8 +167,8 @@ func unused(t testing.TB) string {
 	return ln.Addr().String()
 }
 
-// blackHole is the address of a listener that answers no more: its backlog is
-// full, so the kernel drops a SYN, and has a unix connect wait.
+// blackHole returns the address of a listener that does not answer: its backlog is full,
+// so the kernel drops each SYN, and a unix connect waits.
 func blackHole(t testing.TB, network, host string) string {
 	t.Helper()
 	fd, address := bound(t, network, host)
@@ -182,8 +185,8 @@ func blackHole(t testing.TB, network, host string) string {
 	return ""
 }
 
-// names is a resolver that asks a DNS server of the test's own, which knows the
-// given names and no others, and about which a nil map knows only silence.
+// names returns a resolver with a DNS server of its own, which knows the given names only.
+// With a nil map the server does not answer.
 func names(t testing.TB, known map[string][]string) *net.Resolver {
 	t.Helper()
 	server := packetPeer(t, "udp")
@@ -238,9 +241,9 @@ func answer(question []byte, known map[string][]string) []byte {
 	return reply
 }
 
-// inKernel waits until a call of the library waits: parked, or in a thread of this process
-// that sleeps in one of the system calls that the library waits in. Elsewhere than on Linux
-// nobody can see that, and a test that wants it is not certain to test what it says.
+// inKernel waits until a call of the library waits: parked, or in one of the system calls
+// that the library sleeps in. On systems other than Linux the state of a thread is not
+// visible, so inKernel sleeps, and the call may not wait yet.
 func inKernel(t testing.TB) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -255,11 +258,10 @@ func inKernel(t testing.TB) {
 	t.Fatal("no call waits")
 }
 
-// parked counts the calls that wait without a thread.
+// parked is the number of calls that wait without a thread.
 func parked() int { return int(sock.Parked.Load()) }
 
-// underSignals runs f while every thread of the process gets a signal each
-// millisecond.
+// underSignals runs f while every thread of the process gets a signal each millisecond.
 func underSignals(t *testing.T, f func(t *testing.T)) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testcert"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -115,9 +116,9 @@ func TestPool_DetectsMemcachedIdleTimeout(t *testing.T) {
 // nginx announces in its last answer that it closes the connection. A client that
 // ignores that header finds a dead connection.
 func TestPool_DetectsNginxKeepaliveRequests(t *testing.T) {
-	root := newRoot(t, "root")
+	root := testcert.NewRoot(t, "root")
 	dir, _ := nginxFiles(t)
-	c := root.issue(t, "server", nil)
+	c := root.Issue(t, "server", nil)
 	s := startNginx(t, c, dir, "keepalive_requests 3;")
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		p := newPool(t, client.PoolOptions{})
@@ -149,8 +150,8 @@ func TestPool_DetectsNginxKeepaliveRequests(t *testing.T) {
 
 // The session tickets of OpenSSL are in the kernel's buffer from the handshake on.
 func TestPool_OpenSSLSessionTicketsDoNotDiscard(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		p := newPool(t, client.PoolOptions{})
 		opts := &client.Options{TLS: trusting(t, c)}
 		for i := range 5 {

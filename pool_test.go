@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -356,10 +357,10 @@ func TestPoolKey_DifferentOptionsShareNoConnection(t *testing.T) {
 	}()
 	trust := tlsEcho.trust(t)
 	other := *trust
-	other.CAFile = tempFile(t, "same.pem", tlsEcho.cert.root.certPEM())
-	own := newRoot(t, "me").issue(t, "me", nil)
-	certFile, keyFile, _ := own.files(t)
-	crl := tempFile(t, "crl", tlsEcho.cert.root.revoke(t, nil))
+	other.CAFile = tempFile(t, "same.pem", tlsEcho.cert.Root.CertPEM())
+	own := testcert.NewRoot(t, "me").Issue(t, "me", nil)
+	certFile, keyFile, _ := own.Files(t)
+	crl := tempFile(t, "crl", tlsEcho.cert.Root.Revoke(t, nil))
 	with := func(change func(o *client.TLSOptions)) *client.Options {
 		o := *trust
 		change(&o)

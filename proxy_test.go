@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -139,7 +139,7 @@ func (p *fakeProxy) serve(t *testing.T, conversation func(net.Conn)) (address st
 
 var socksGranted = []byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 80}
 
-func TestAProxyReachesItsTargetAndNothingAfterItsReplyIsLost(t *testing.T) {
+func TestProxy_ReachesTargetAndLosesNothingAfterReply(t *testing.T) {
 	for _, target := range []string{"name.test:80", "192.0.2.1:443", "[2001:db8::1]:8080"} {
 		for _, user := range []*url.Userinfo{nil, url.UserPassword("me", "pass:w\u00f6rd@")} {
 			for _, bytewise := range []bool{false, true} {
@@ -193,7 +193,7 @@ func TestAProxyReachesItsTargetAndNothingAfterItsReplyIsLost(t *testing.T) {
 
 // Each refusal is an error at once, with the proxy's reason, and never a limit
 // that is waited out.
-func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
+func TestProxy_RefusalIsAnErrorAtOnce(t *testing.T) {
 	type test struct {
 		proxy  fakeProxy
 		scheme string
@@ -206,10 +206,10 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 		"version":   {fakeProxy{greeting: []byte{4, 0}}, "socks5", "", "unexpected protocol version 4"},
 		"reserved":  {fakeProxy{reply: []byte{5, 0, 1, 1, 0, 0, 0, 0, 0, 0}}, "socks5", "", "non-zero reserved"},
 		"address":   {fakeProxy{reply: []byte{5, 0, 0, 9, 0, 0, 0, 0, 0, 0}}, "socks5", "", "unknown address type 9"},
-		"endless":   {fakeProxy{reply: bytes.Repeat([]byte("a"), 70<<10)}, "http", "", "has no end within 65536 bytes"},
+		"endless":   {fakeProxy{reply: bytes.Repeat([]byte("a"), 70<<10)}, "http", "", "is longer than 65536 bytes"},
 		"not HTTP":  {fakeProxy{reply: []byte("SSH-2.0-x\r\n\r\n")}, "http", "", "malformed"},
-		"unasked":   {fakeProxy{greeting: []byte{5, 2}, reply: socksGranted}, "socks5", "", "method 2, which was not offered"},
-		"unasked 1": {fakeProxy{greeting: []byte{5, 1}, reply: socksGranted, bytewise: true}, "socks5", "me:secret@", "method 1, which was not offered"},
+		"unasked":   {fakeProxy{greeting: []byte{5, 2}, reply: socksGranted}, "socks5", "", "method 2 was chosen, which was not offered"},
+		"unasked 1": {fakeProxy{greeting: []byte{5, 1}, reply: socksGranted, bytewise: true}, "socks5", "me:secret@", "method 1 was chosen, which was not offered"},
 		"099":       {fakeProxy{reply: []byte("HTTP/1.1 099 What\r\n\r\n")}, "http", "", "malformed"},
 		"flood":     {fakeProxy{reply: bytes.Repeat([]byte("HTTP/1.1 100 Continue\r\n\r\n"), 1000)}, "http", "", "interim"},
 		"controls":  {fakeProxy{reply: []byte("HTTP/1.1 500 a\x1b[31mb" + strings.Repeat("c", 5000) + "\r\n\r\n")}, "http", "", "500 a[31mbccc"},
@@ -251,7 +251,7 @@ func TestARefusalOfAProxyIsAnErrorAtOnceWithItsReason(t *testing.T) {
 
 // A program can tell refusals apart by their code: RFC 1928's reply or HTTP's status. Some
 // SOCKS5 proxies send a refusal of three bytes, without an address, and close.
-func TestAProxysRefusalHasItsCode(t *testing.T) {
+func TestProxy_RefusalHasReplyOrStatus(t *testing.T) {
 	type test struct {
 		name   string
 		scheme string // with the user
@@ -307,7 +307,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 	// The header of another version may end elsewhere.
 	for _, version := range []string{"HTTP/2.0", "HTTP/3.0", "HTTP/1.2", "HTTP/0.9", "HTTP/9.9"} {
 		for _, status := range []string{" 200 OK", " 403 Forbidden", " 103 Early Hints"} {
-			tests = append(tests, test{version + status, "http://", []string{version + status + "\r\n\r\n"}, 0, 0, "its reply is " + version})
+			tests = append(tests, test{version + status, "http://", []string{version + status + "\r\n\r\n"}, 0, 0, "the reply is " + version})
 		}
 	}
 	for _, line := range []string{"HTTP/1.10 200 OK", "HTTP/2 200 OK", "http/1.1 200 OK", "ICY 200 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 OK", "200 OK", "HTTP/1.1 +20 OK", "HTTP/1.1 000 OK", "HTTP/1.1 600 OK", "HTTP/1.1 999 OK"} {
@@ -342,7 +342,7 @@ func TestAProxysRefusalHasItsCode(t *testing.T) {
 // that fails then must not hide the refusal, which has arrived. The request to the HTTP
 // proxy is so long that its write is under way when the reset comes. With SOCKS5 that is up
 // to the kernel, so the case is repeated.
-func TestARefusalBeforeAResetIsRead(t *testing.T) {
+func TestProxy_RefusalBeforeResetIsReceived(t *testing.T) {
 	for _, test := range []struct {
 		scheme, sent string
 		reply        client.SOCKSReply
@@ -369,7 +369,7 @@ func TestARefusalBeforeAResetIsRead(t *testing.T) {
 	}
 }
 
-func TestAProxyThatClosesOrStallsAnywhereIsAFailedDial(t *testing.T) {
+func TestProxy_ClosingOrStallingAnywhereFailsDial(t *testing.T) {
 	scripts := map[string][]byte{
 		"http":   []byte("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
 		"socks5": append([]byte{5, 0}, socksGranted...),
@@ -409,7 +409,7 @@ func TestAProxyThatClosesOrStallsAnywhereIsAFailedDial(t *testing.T) {
 	}
 }
 
-func TestAContextEndsWhatAProxyTakesTooLongFor(t *testing.T) {
+func TestProxy_ContextEndsHandshake(t *testing.T) {
 	for _, scheme := range []string{"http", "socks5"} {
 		asked := make(chan struct{})
 		release := make(chan struct{})
@@ -435,7 +435,7 @@ func TestAContextEndsWhatAProxyTakesTooLongFor(t *testing.T) {
 }
 
 // recv(2) first and the limit after it would never come to the limit.
-func TestAProxyThatNeverStopsTalkingDoesNotExtendTheLimit(t *testing.T) {
+func TestProxy_EndlessReplyDoesNotExtendLimit(t *testing.T) {
 	release := make(chan struct{})
 	address, stopped := new(fakeProxy).serve(t, func(conn net.Conn) {
 		_, _ = conn.Read(make([]byte, 1000))
@@ -461,7 +461,7 @@ func TestAProxyThatNeverStopsTalkingDoesNotExtendTheLimit(t *testing.T) {
 }
 
 // Never a direct connection, whatever is wrong with the proxy's name.
-func TestAProxyThatCannotBeIsRefusedBeforeConnecting(t *testing.T) {
+func TestProxy_InvalidURLOrTargetFailsBeforeConnecting(t *testing.T) {
 	ln := listen(t, "tcp")
 	made := func(string, string, syscall.RawConn) error {
 		t.Error("a socket was made")
@@ -509,7 +509,7 @@ func TestAProxyThatCannotBeIsRefusedBeforeConnecting(t *testing.T) {
 	require.ErrorAs(t, err, &option)
 }
 
-func TestOptionsAreForTheConnectionToTheProxy(t *testing.T) {
+func TestProxy_OptionsApplyToConnectionToProxy(t *testing.T) {
 	p := &fakeProxy{reply: socksGranted}
 	address, _ := p.serve(t, p.socks5)
 	var tried attempts
@@ -539,7 +539,7 @@ func TestOptionsAreForTheConnectionToTheProxy(t *testing.T) {
 	require.ErrorAs(t, err, &pe)
 }
 
-func TestRealProxies(t *testing.T) {
+func TestProxy_RealServers(t *testing.T) {
 	echoing := listen(t, "tcp")
 	go func() {
 		for {
@@ -588,7 +588,7 @@ func TestRealProxies(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+			s := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *testserver.Server) error {
 				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err

@@ -15,52 +15,51 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
-// These tests talk to servers that others wrote. They start them themselves; a
-// program that is not installed is a test skipped, unless CLIENT_REQUIRE_SERVERS
-// is 1.
+// These tests start real servers. If a program is not installed its tests are skipped,
+// or fail if CLIENT_REQUIRE_SERVERS is 1.
 
-// requireProgram gives the path of a program, or ends the test with the name of
-// the Debian package that has it.
+// requireProgram returns the path of a program, or ends the test with the name of its
+// Debian package.
 func requireProgram(t testing.TB, name, debian string) string {
 	t.Helper()
-	path, err := daemon.Find(name, debian)
-	daemon.Require(t, err)
+	path, err := testserver.Find(name, debian)
+	testserver.Require(t, err)
 	return path
 }
 
-// startServer starts a program on a free port and in a directory of its own, and
-// returns when ready has no error: the server answers, and it is this one and
-// not whoever took the port first. The test's end stops it.
-func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *daemon.Server) error) *daemon.Server {
+// startServer starts a program on a free port with a directory of its own. It returns when
+// ready returns nil: this server answers, and not another one that took the port first.
+// The end of the test stops it.
+func startServer(t testing.TB, path string, args func(port string) []string, ready func(s *testserver.Server) error) *testserver.Server {
 	t.Helper()
-	s, err := daemon.Start(daemon.Spec{Path: path, Args: func(s *daemon.Server) []string { return args(s.Port) }, Ready: ready})
-	return daemon.Serve(t, s, err)
+	s, err := testserver.Start(testserver.Spec{Path: path, Args: func(s *testserver.Server) []string { return args(s.Port) }, Ready: ready})
+	return testserver.Serve(t, s, err)
 }
 
-// startRedis starts a redis that serves over tcp and over a unix socket, and
-// gives its address on each network.
-func startRedis(t *testing.T) (s *daemon.Server, addrs map[string]string) {
+// startRedis starts a redis server on TCP and on a unix socket, and returns its address on
+// each network.
+func startRedis(t *testing.T) (s *testserver.Server, addrs map[string]string) {
 	t.Helper()
-	s, err := daemon.Redis()
-	daemon.Serve(t, s, err)
+	s, err := testserver.Redis()
+	testserver.Serve(t, s, err)
 	return s, map[string]string{"tcp": s.Addr, "unix": s.Socket()}
 }
 
-// startMemcached starts a memcached that serves over tcp and over udp.
-func startMemcached(t *testing.T, settings ...string) *daemon.Server {
+// startMemcached starts a memcached server on TCP and UDP.
+func startMemcached(t *testing.T, settings ...string) *testserver.Server {
 	t.Helper()
-	s, err := daemon.Memcached(settings...)
-	return daemon.Serve(t, s, err)
+	s, err := testserver.Memcached(settings...)
+	return testserver.Serve(t, s, err)
 }
 
-// startDnsmasq starts a DNS server that knows one name, which nobody else knows.
-func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *daemon.Server {
+// startDnsmasq starts a DNS server that knows one name.
+func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "dnsmasq", "dnsmasq-base")
 	known := "--address=/" + strings.TrimSuffix(name.String(), ".") + "/" + netip.AddrFrom4(ip).String()
@@ -69,8 +68,8 @@ func startDnsmasq(t *testing.T, name dnsmessage.Name, ip [4]byte) *daemon.Server
 			"--no-daemon", "--log-facility=-", "--conf-file=" + os.DevNull, "--no-resolv", "--no-hosts",
 			"--listen-address=127.0.0.1", "--bind-interfaces", "--port=" + port, known,
 		}
-	}, func(s *daemon.Server) error {
-		return daemon.Answers("udp", s.Addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
+	}, func(s *testserver.Server) error {
+		return testserver.Answers("udp", s.Addr, string(dnsQuestion(t, 1, name)), string(ip[:]))
 	})
 }
 
@@ -82,7 +81,7 @@ func dialServer(t *testing.T, network, address string, opts *client.Options) *cl
 	return c
 }
 
-// sends sends a request that has to go out whole.
+// sends sends a whole request.
 func sends(t *testing.T, c *client.Client, request []byte) {
 	t.Helper()
 	n, err := c.Send(request, 0)
@@ -90,7 +89,7 @@ func sends(t *testing.T, c *client.Client, request []byte) {
 	require.Equal(t, len(request), n)
 }
 
-// receives takes as many bytes as want has from a stream, which have to be these.
+// receives receives len(want) bytes from a stream and compares them with want.
 func receives(t *testing.T, c *client.Client, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -101,10 +100,10 @@ func receives(t *testing.T, c *client.Client, want []byte) {
 		require.Equal(t, string(want), string(got))
 		return
 	}
-	require.True(t, bytes.Equal(want, got), "%d bytes are not those that were sent", n) // without printing them
+	require.True(t, bytes.Equal(want, got), "%d bytes are not those that were sent", n) // does not print them
 }
 
-// receivesNoMore checks that the answer had not one byte that was not asked for.
+// receivesNoMore checks that the server has sent no further byte.
 func receivesNoMore(t *testing.T, c *client.Client) {
 	t.Helper()
 	n, err := c.Recv(make([]byte, 1), client.DontWait)
@@ -113,19 +112,19 @@ func receivesNoMore(t *testing.T, c *client.Client) {
 	require.True(t, c.IsConnected())
 }
 
-// randomBytes gives n bytes of all values, line ends and zeros among them.
+// randomBytes returns n random bytes, line ends and zeros among them.
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // it never fails
 	return b
 }
 
-func TestRedisGivesBackAMebibyteOverTCP(t *testing.T) {
+func TestRedis_GivesBackAMebibyteOverTCP(t *testing.T) {
 	_, addrs := startRedis(t)
 	redisGivesBackAMebibyte(t, dialServer(t, "tcp", addrs["tcp"], nil))
 }
 
-func TestRedisGivesBackAMebibyteOverUnix(t *testing.T) {
+func TestRedis_GivesBackAMebibyteOverUnix(t *testing.T) {
 	_, addrs := startRedis(t)
 	redisGivesBackAMebibyte(t, dialServer(t, "unix", addrs["unix"], nil))
 }
@@ -147,9 +146,9 @@ func redisGivesBackAMebibyte(t *testing.T, c *client.Client) {
 	receivesNoMore(t, c)
 }
 
-func TestRedisThatIsKilledEndsRecvOverTCP(t *testing.T) { redisIsKilled(t, "tcp") }
+func TestRedis_KillEndsRecvOverTCP(t *testing.T) { redisIsKilled(t, "tcp") }
 
-func TestRedisThatIsKilledEndsRecvOverUnix(t *testing.T) { redisIsKilled(t, "unix") }
+func TestRedis_KillEndsRecvOverUnix(t *testing.T) { redisIsKilled(t, "unix") }
 
 func redisIsKilled(t *testing.T, network string) {
 	s, addrs := startRedis(t)
@@ -179,7 +178,7 @@ func redisIsKilled(t *testing.T, network string) {
 	require.False(t, c.IsConnected())
 }
 
-func TestMemcachedGivesBackAValueOverTCP(t *testing.T) {
+func TestMemcached_GivesBackAValueOverTCP(t *testing.T) {
 	s := startMemcached(t)
 	c := dialServer(t, "tcp", s.Addr, nil)
 	value := randomBytes(512 << 10) // an item of 1 MiB is more than it takes by default
@@ -192,10 +191,10 @@ func TestMemcachedGivesBackAValueOverTCP(t *testing.T) {
 	receivesNoMore(t, c)
 }
 
-func TestMemcachedGivesBackAValueOverUDP(t *testing.T) {
+func TestMemcached_GivesBackAValueOverUDP(t *testing.T) {
 	s := startMemcached(t)
 	c := dialServer(t, "udp", s.Addr, nil)
-	value := randomBytes(10 << 10) // a request is one datagram, its answer several
+	value := randomBytes(10 << 10) // a request is one datagram, a reply several
 	sends(t, c, fmt.Appendf(nil, "%sset key 7 0 %d\r\n%s\r\n", memcachedFrame(0xbeef), len(value), value))
 	require.Equal(t, "STORED\r\n", string(memcachedReply(t, c, 0xbeef)))
 
@@ -205,20 +204,19 @@ func TestMemcachedGivesBackAValueOverUDP(t *testing.T) {
 	receivesNoMore(t, c)
 }
 
-// memcachedFrame is the header of a request over udp (memcached's protocol.txt,
-// "UDP protocol"): id, sequence number, number of datagrams, and nothing yet.
+// memcachedFrame is the header of a request over UDP (memcached's protocol.txt, "UDP
+// protocol"): request ID, sequence number, number of datagrams, reserved.
 func memcachedFrame(id uint16) string {
 	h := binary.BigEndian.AppendUint16(nil, id)
 	return string(append(h, 0, 0, 0, 1, 0, 0))
 }
 
-// memcachedReply puts the datagrams of a reply together, by their sequence
-// numbers and not as they come.
+// memcachedReply joins the datagrams of a reply in the order of their sequence numbers.
 func memcachedReply(t *testing.T, c *client.Client, id uint16) []byte {
 	t.Helper()
 	var parts [][]byte
 	for received := 0; parts == nil || received < len(parts); received++ {
-		// A peek at the header tells how long the datagram is.
+		// A peek of the header returns the size of the datagram.
 		var h [8]byte
 		n, err := c.Recv(h[:], client.Peek)
 		var cut *client.TruncatedError
@@ -246,7 +244,7 @@ func memcachedReply(t *testing.T, c *client.Client, id uint16) []byte {
 	return bytes.Join(parts, nil)
 }
 
-func TestDnsmasqAnswersOverConnectedUDP(t *testing.T) {
+func TestDnsmasq_AnswersOverConnectedUDP(t *testing.T) {
 	name, ip := dnsName(), [4]byte{192, 0, 2, 1}
 	s := startDnsmasq(t, name, ip)
 	c := dialServer(t, "udp", s.Addr, nil)
@@ -260,7 +258,7 @@ func TestDnsmasqAnswersOverConnectedUDP(t *testing.T) {
 	receivesNoMore(t, c)
 }
 
-func TestDnsmasqTwiceAnswersOneUnconnectedUDPSocket(t *testing.T) {
+func TestDnsmasq_TwoServersAnswerOneUnconnectedUDPSocket(t *testing.T) {
 	name := dnsName()
 	ips := [][4]byte{{192, 0, 2, 1}, {192, 0, 2, 2}}
 	servers := make([]netip.AddrPort, len(ips))
@@ -312,7 +310,7 @@ func TestDnsmasqTwiceAnswersOneUnconnectedUDPSocket(t *testing.T) {
 	require.Nil(t, c.RemoteAddr())
 }
 
-// dnsName makes a name that only those know who were told.
+// dnsName returns a random name.
 func dnsName() dnsmessage.Name {
 	return dnsmessage.MustNewName(strings.ToLower(rand.Text()) + ".test.")
 }
@@ -327,7 +325,7 @@ func dnsQuestion(t *testing.T, id uint16, name dnsmessage.Name) []byte {
 	return question
 }
 
-// dnsAnswer gives the one address in a reply, which has to be that to question id.
+// dnsAnswer returns the only address in the reply to question id.
 func dnsAnswer(t *testing.T, reply []byte, id uint16, name dnsmessage.Name) [4]byte {
 	t.Helper()
 	var m dnsmessage.Message

@@ -12,118 +12,116 @@ import (
 	"runtime"
 
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/tlsverify"
 	"golang.org/x/sys/unix"
 )
 
-// TLSOptions are how a client does TLS. The zero value verifies the server's
-// certificate, its chain against the system's roots and its name against the
-// host dialled, and speaks TLS 1.2 and 1.3.
+// TLSOptions configure TLS. The zero value verifies the server's certificate: its chain
+// against the system's roots, its name against the host that was dialled. It negotiates
+// TLS 1.2 or 1.3.
 //
-// Files are read by each Dial and StartTLS, and by NewTCP and its kin, before
-// anything is connected: one that is replaced counts from the next on, one that
-// is missing, empty or malformed is an *OptionError with the file's name. A PEM
-// file (RFC 7468) may have a byte order mark, indented lines, the line ends of any
-// system, and text between its blocks. No block is ignored: a malformed one, and one
-// that the field has no use for, such as a revocation list in CAFile, is an error.
+// Dial, StartTLS, NewTCP, NewTCP6 and NewUnix read the files before they connect. A file
+// that is replaced is used from the next call on. A file that is missing, empty or malformed
+// is an *OptionError with the name of the file. A PEM file (RFC 7468) may have a byte order
+// mark, indented lines, line ends of any system, and text between the blocks. No block is
+// ignored: a malformed block is an error, and so is one of a kind that the field cannot use,
+// such as a revocation list in CAFile.
 type TLSOptions struct {
-	// ServerName is the name or IP address that the server's certificate has to
-	// be for, and the name that is sent to the server (SNI, RFC 6066; an address
-	// is not sent). Default: Config's, or else the host as it was dialled. A unix
-	// socket has none, so one has to be given.
+	// ServerName is the host name or IP address that the server's certificate must be for.
+	// A host name is also sent to the server (SNI, RFC 6066). Default: Config.ServerName,
+	// or else the host that was dialled. It must be set for unix sockets.
 	ServerName string
 
-	// CAFile and CAPath name the certificates that a chain may end in, instead of
-	// the system's: a file with one or more in PEM, and a directory of such
-	// files. Of a directory the files count that end in .pem, .crt or .cer or are
-	// named as openssl-rehash(1) does. openssl's TRUSTED CERTIFICATE is refused: it
-	// has trust settings, which are not supported. Default: Config's RootCAs, or else the system's.
+	// CAFile is a PEM file of certificates that a chain may end in, and CAPath is a
+	// directory of such files. Files of the directory are read that are named *.pem, *.crt
+	// or *.cer, or by openssl-rehash(1). TRUSTED CERTIFICATE blocks of openssl are an
+	// error: they have trust settings, which are not supported.
+	// Default: Config.RootCAs, or else the system's roots.
 	CAFile string
 	CAPath string
 
-	// CertFile and KeyFile are the client's own certificate, with the chain to
-	// its CA, and the private key, in PEM. Both may name one file that has all of
-	// it. KeyFile must have one key. The client sends the certificate to a server that
-	// requests one of its issuer's. Passphrase opens a key that is encrypted, as PKCS #8
-	// (RFC 5958; AES or 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256)
-	// or in the older way of OpenSSL (RFC 1421). Default: Config's Certificates.
+	// CertFile has the client's certificate and the chain up to its authority, and KeyFile
+	// has the private key, both in PEM. Both may name the same file. KeyFile must have
+	// exactly one key. The client sends the certificate if the server requests one and
+	// accepts its issuer. Passphrase decrypts a key in encrypted PKCS #8 (RFC 5958; AES or
+	// 3DES, with scrypt or PBKDF2 by HMAC with SHA-1 or SHA-256) or in the older format of
+	// OpenSSL (RFC 1421). Default: Config.Certificates.
 	CertFile   string
 	KeyFile    string
 	Passphrase string
 
-	// AllowSelfSigned accepts, besides what has a chain to a root, a certificate
-	// that is signed by its own key. Name and dates have to be right as ever.
-	// Whoever can redirect the connection can make such a certificate: this
-	// protects from listening in, and from nothing else. CAFile with the
-	// certificate itself protects from both.
+	// AllowSelfSigned also accepts a certificate that is signed with its own key. Its name
+	// and its validity are verified as usual. An attacker who can redirect the connection
+	// can make such a certificate: this protects against eavesdropping only. To protect
+	// against both, name the certificate itself in CAFile.
 	AllowSelfSigned bool
 
-	// VerifyDepth is the largest number of certificates between the server's and
-	// the root. Zero is no limit but that of crypto/x509, negative is none at all.
+	// VerifyDepth is the largest number of certificates between the server's and the root.
+	// Default: no limit but that of crypto/x509. Negative: no certificate in between.
 	VerifyDepth int
 
-	// CRLFile has revocation lists, in PEM or one in DER (RFC 5280, 5; version 1 or
-	// 2). There has to be one, in date, from the issuer of the server's certificate;
-	// the certificates above it are looked up too if there is a list of their issuer.
-	// A server's certificate that is trusted for itself, being in CAFile or
-	// self-signed, needs no list, but one that has it is believed if the issuer's
-	// certificate is in CAFile too or comes along.
+	// CRLFile has certificate revocation lists (RFC 5280, section 5; version 1 or 2), any
+	// number in PEM or one in DER. A current list of the issuer of the server's certificate
+	// is required. The other certificates of the chain are checked if there is a list of
+	// their issuer. A server's certificate that is trusted for itself (it is in CAFile, or
+	// self-signed) needs no list. It is checked against one if the certificate of the
+	// list's issuer is in CAFile or was sent by the server.
 	//
-	// A list must be complete. Delta lists and lists for some kinds of certificates or
-	// some reasons are refused, whether or not their extension is marked critical. A
-	// list for one distribution point counts as complete for the certificates that name
-	// its URI for all reasons and for lists of their own issuer. A certificate in a list that
-	// is out of date is revoked; a certificate that is not in it may be. A certificate that is
-	// only held (certificateHold) is revoked if the newest current list has it.
+	// A list must be complete. Delta lists, and lists for some kinds of certificates or some
+	// reasons, are an error, whether or not their extension is marked critical. A list for
+	// one distribution point is complete for the certificates that name its URI for all
+	// reasons and with the same issuer. A list that is out of date still revokes the
+	// certificates in it, and proves nothing about others. A certificate on hold
+	// (certificateHold) is revoked if it is in the newest current list.
 	CRLFile string
 
-	// RequireStaple insists on an OCSP answer from the server (RFC 6066, 8). One
-	// that the server sends by itself has to be good in any case, and one has to
-	// come if the certificate says so (RFC 7633). The answer must have
-	// the hashes of the issuer's name and key and be signed by the issuer or by its
-	// responder (RFC 6960, 3.2). The responder's clock may be up to 5 minutes ahead. The
-	// answer is valid until its nextUpdate, or for a week if it has none.
+	// RequireStaple requires a stapled OCSP response (RFC 6066, section 8). Without it a
+	// response is required only by a certificate with the TLS feature extension (RFC 7633),
+	// and one that the server sends is always checked. The response must have the hashes of
+	// the issuer's name and key. It must be signed by the issuer or by the issuer's
+	// responder (RFC 6960, section 3.2), whose clock may be up to 5 minutes ahead. It is
+	// valid until its nextUpdate, or for a week if it has none.
 	RequireStaple bool
 
-	// InsecureSkipVerify accepts any certificate for any name. It is the only way
-	// to turn verification off, and turns off all of it.
+	// InsecureSkipVerify accepts any certificate for any name. No other option turns
+	// verification off, and this one turns off all of it.
 	InsecureSkipVerify bool
 
-	// NextProtos are the protocols to offer (ALPN, RFC 7301), most wanted first.
-	// Default: Config's. On what http.Transport.DialTLSContext gives, the transport
-	// sees what was agreed on connections of crypto/tls's own type alone: leave "h2"
-	// out, or offer nothing else and have UnencryptedHTTP2 as the only one of
-	// Transport.Protocols, which then speaks HTTP/2 from the first byte.
+	// NextProtos are the protocols to offer (ALPN, RFC 7301), in order of preference.
+	// Default: Config.NextProtos. An http.Transport sees the negotiated protocol of
+	// DialTLSContext only on connections of type *tls.Conn. Leave out "h2" there. Or offer
+	// only "h2" and make UnencryptedHTTP2 the only one of Transport.Protocols, which then
+	// uses HTTP/2 from the first byte.
 	NextProtos []string
 
-	// MinVersion and MaxVersion are the versions to speak, tls.VersionTLS12 and
-	// so on. Default: Config's, or else 1.2 and the newest that crypto/tls has.
+	// MinVersion and MaxVersion are the lowest and the highest version, such as
+	// tls.VersionTLS12. Default: Config's, or else 1.2 and the highest of crypto/tls.
 	MinVersion uint16
 	MaxVersion uint16
 
-	// Config is the base for all else: cipher suites, curves, KeyLogWriter,
-	// callbacks, and session resumption by a ClientSessionCache, which all dials
-	// may share: a session is resumed only with the client certificate and the
-	// rules that it was begun with, and not at all if GetClientCertificate says
-	// which certificate that is. Fields above that are set take the place of
-	// Config's. It is copied and never changed.
+	// Config is the base for everything else: cipher suites, curves, KeyLogWriter,
+	// callbacks, and a ClientSessionCache, which all dials may share. A session is resumed
+	// only with the client certificate and the settings that it was begun with, and never if
+	// GetClientCertificate chooses the certificate. Fields above that are set replace those
+	// of Config, which is copied and never changed.
 	//
-	// Its InsecureSkipVerify has to be false and its Renegotiation never. Its
-	// VerifyPeerCertificate and VerifyConnection come on top of the verification
-	// here, and after it. Records are always of the full size:
-	// DynamicRecordSizingDisabled is set. If a callback panics or ends its goroutine, so does
-	// the method that called it. A Dial then leaves no connection behind. Later calls on an
-	// existing connection fail, and Close frees it.
+	// Its InsecureSkipVerify must be false and its Renegotiation must be RenegotiateNever.
+	// VerifyPeerCertificate and VerifyConnection are called after the verification
+	// described here has succeeded. DynamicRecordSizingDisabled is always set. If a callback
+	// panics or ends its goroutine, so does the method that called it. Dial then closes the
+	// connection. On an existing connection later calls fail, and Close releases it.
 	Config *tls.Config
 }
 
-// A TLSError is a TLS handshake that failed. Err is the reason: a
-// *tls.CertificateVerificationError, with the x509 error or *RevocationError in
-// it, for a certificate that is not accepted; tls.RecordHeaderError for a peer
-// that speaks something else; a *net.OpError with the peer's alert; io.ErrUnexpectedEOF,
-// unix.ECONNRESET or os.ErrDeadlineExceeded for a peer that goes away or does
-// not answer.
+// A TLSError is the error of a failed TLS handshake. Err is the reason:
+//   - *tls.CertificateVerificationError, around an x509 error or a *RevocationError: the
+//     certificate is not accepted;
+//   - tls.RecordHeaderError: the peer does not speak TLS;
+//   - *net.OpError: the peer has sent an alert;
+//   - io.ErrUnexpectedEOF or unix.ECONNRESET: the peer has closed the connection;
+//   - os.ErrDeadlineExceeded: the handshake was not complete at the limit.
 type TLSError struct {
-	ServerName string // the name that the peer had to prove
+	ServerName string // the name that was to be verified
 	Err        error
 }
 
@@ -133,13 +131,36 @@ func (e *TLSError) Error() string {
 
 func (e *TLSError) Unwrap() error { return e.Err }
 
-// Timeout reports whether the limit was over before the handshake was.
+// Timeout reports whether the limit was reached before the handshake was complete.
 func (e *TLSError) Timeout() bool { return isTimeout(e.Err) }
 
 // Temporary is the same as Timeout.
 func (e *TLSError) Temporary() bool { return e.Timeout() }
 
-// advice is what to do about an error, where that is not plain from its text.
+var _ net.Error = (*TLSError)(nil)
+
+// A RevocationError is the reason why a certificate is not accepted that its issuer has
+// revoked, or whose revocation had to be checked and could not be.
+type RevocationError struct {
+	Certificate *x509.Certificate
+	Revoked     bool // false: not known
+	Reason      string
+}
+
+func (e *RevocationError) Error() string { return (*tlsverify.RevocationError)(e).Error() }
+
+// publicError replaces internal/tlsverify's error about revocation with the one that users
+// know. It is always the cause of a *tls.CertificateVerificationError.
+func publicError(err error) error {
+	var failed *tls.CertificateVerificationError
+	var revocation *tlsverify.RevocationError
+	if errors.As(err, &failed) && errors.As(failed.Err, &revocation) {
+		failed.Err = (*RevocationError)(revocation)
+	}
+	return err
+}
+
+// advice returns what to do about an error, if the text does not say it.
 func advice(err error) string {
 	var (
 		verification *tls.CertificateVerificationError
@@ -150,18 +171,18 @@ func advice(err error) string {
 	)
 	switch {
 	case errors.As(err, &unknown):
-		if errors.As(err, &verification) && len(verification.UnverifiedCertificates) > 0 && signsItself(verification.UnverifiedCertificates[0]) {
-			return " (it is self-signed: CAFile can name the certificate itself, AllowSelfSigned accepts any such)"
+		if errors.As(err, &verification) && len(verification.UnverifiedCertificates) > 0 && tlsverify.IsSelfSigned(verification.UnverifiedCertificates[0]) {
+			return " (the certificate is self-signed: name it in CAFile, or set AllowSelfSigned to accept every self-signed one)"
 		}
-		return " (CAFile and CAPath name the authorities to trust)"
+		return " (set CAFile or CAPath to the authorities to trust)"
 	case errors.As(err, &name):
-		return " (ServerName is the name to expect)"
+		return " (set ServerName to the name to expect)"
 	case errors.As(err, &header):
-		return " (the peer does not speak TLS here, or not yet: see StartTLS)"
-	case errors.As(err, &alert) && alert.Op == "remote error": // as crypto/tls calls an alert
-		return " (the peer refused: look at versions, cipher suites, ServerName and client certificate)"
+		return " (the peer does not speak TLS on this port, or only after a command: see StartTLS)"
+	case errors.As(err, &alert) && alert.Op == "remote error": // the Op of crypto/tls for an alert
+		return " (the peer refused: check versions, cipher suites, ServerName and client certificate)"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return " (the handshake was not over at the limit)"
+		return " (the handshake was not complete at the limit)"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return " (the peer closed during the handshake)"
 	}
@@ -169,23 +190,21 @@ func advice(err error) string {
 }
 
 var (
-	errTLSAlready = fmt.Errorf("the stream has TLS: %w", unix.EALREADY)
-	errInUse      = fmt.Errorf("another call is under way: %w", unix.EBUSY)
-	errTalkative  = errors.New("the peer sent bytes before TLS, which nobody has received: they are not part of what TLS protects")
+	errTLSAlready = fmt.Errorf("the connection uses TLS already: %w", unix.EALREADY)
+	errInUse      = fmt.Errorf("another call is in progress: %w", unix.EBUSY)
+	errPlaintext  = errors.New("the peer has sent unencrypted bytes that were not received: receive them before StartTLS")
 )
 
-// StartTLS makes TLS of a stream that is connected, as STARTTLS in SMTP, IMAP
-// and their kin has it: after the peer's agreement has been received, and with
-// no other call under way. A nil t is the defaults; the name to verify is then
-// the host that was connected to. Options.ConnectTimeout, the deadlines, ctx and
-// Close end it.
+// StartTLS begins TLS on a connected stream, as STARTTLS of SMTP and IMAP does: call it
+// after the peer's agreement was received and while no other call is in progress. A nil t
+// means the defaults. The name to verify is by default the host that was connected to.
+// Options.ConnectTimeout, the deadlines, ctx and Close end the call.
 //
-// Bytes that the peer has sent and nobody has received are an error, and the
-// client is left as it is: taken for a part of the encrypted conversation they
-// would be an attacker's way into it. So is a client that has TLS already
-// (unix.EALREADY), is in use by another call (unix.EBUSY), has no stream
-// (unix.EOPNOTSUPP) or no peer (unix.ENOTCONN), and an *OptionError. After every
-// other error, a *TLSError, the client is closed.
+// Bytes that the peer has sent and that were not received are an error, and the client stays
+// as it is: an attacker could have injected them as a part of the encrypted stream. The
+// client also stays as it is if it uses TLS already (unix.EALREADY), another call is in
+// progress (unix.EBUSY), it is no stream (unix.EOPNOTSUPP) or not connected (unix.ENOTCONN),
+// and after an *OptionError. After a *TLSError the client is closed.
 func (c *Client) StartTLS(ctx context.Context, t *TLSOptions) error {
 	err := c.startTLS(ctx, t)
 	if err != nil {
@@ -195,8 +214,8 @@ func (c *Client) StartTLS(ctx context.Context, t *TLSOptions) error {
 	return err
 }
 
-// closeIfHalfSecured closes a client whose handshake has failed: from its first
-// byte on there is nothing else the connection is good for.
+// closeIfHalfSecured closes a client whose handshake has failed. After the first byte of a
+// handshake the connection cannot be used for anything else.
 func (c *Client) closeIfHalfSecured(err error) {
 	var failed *TLSError
 	if errors.As(err, &failed) {
@@ -215,16 +234,16 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 		return err
 	}
 	defer c.end()
-	c.note.altered() // for a pool: nobody who asks for a plain one gets it
+	c.note.altered() // a pool must not reuse it as a plain connection
 	if t == nil {
 		t = &TLSOptions{}
 	}
 	until := deadline(ctx, c.limits.connect)
-	sec, err := t.security()
+	sec, err := t.load()
 	if err != nil {
 		return err
 	}
-	if sec, err = sec.expecting(c.host); err != nil {
+	if sec, err = sec.forHost(c.host); err != nil {
 		return err
 	}
 	rd, wr, err := c.bothTurns(until)
@@ -237,21 +256,21 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case c.tls.Load() != nil:
 		return errTLSAlready
 	case c.packets.buffered() > 0:
-		return errTalkative
+		return errPlaintext
 	case rd.Expired() || wr.Expired():
 		return os.ErrDeadlineExceeded
 	}
 	switch n, err := rd.Recv(make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); {
 	case n > 0:
-		return errTalkative
+		return errPlaintext
 	case !errors.Is(err, unix.EAGAIN):
-		return &TLSError{ServerName: sec.config.ServerName, Err: noEOF(err)}
+		return &TLSError{ServerName: sec.base.ServerName, Err: noEOF(err)}
 	}
 	return c.handshake(ctx, sec, rd, wr)
 }
 
-// secure is startTLS for a connection that is new and has nothing to lose yet.
-func (c *Client) secure(ctx context.Context, sec *security, until sock.Instant) error {
+// secure makes the handshake on a new connection.
+func (c *Client) secure(ctx context.Context, sec *tlsConfig, until sock.Instant) error {
 	rd, wr, err := c.bothTurns(until)
 	if err != nil {
 		return err
@@ -274,8 +293,8 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
 }
 
 // handshake puts TLS between the client and its socket.
-func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLock) error {
-	// Not Close, which is the caller's to say.
+func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLock) error {
+	// Not Close: that is up to the caller.
 	unwatch := context.AfterFunc(ctx, c.sock.Stop)
 	over := false
 	defer func() {
@@ -284,7 +303,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 			_ = c.sock.Close()
 		}
 	}()
-	config, verified := sec.forOne()
+	config, verified := sec.forConn()
 	t, err := newTLSStream(ctx, c, config, rd, wr)
 	over = true
 	if unwatch() {
@@ -293,7 +312,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 		err = sock.ErrStopped
 	}
 	if err != nil {
-		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, noEOF(err))}
+		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, publicError(noEOF(err)))}
 	}
 	t.chains = verified()
 	c.tls.Store(t)
@@ -305,7 +324,7 @@ func (c *Client) handshake(ctx context.Context, sec *security, rd, wr sock.IOLoc
 	return nil
 }
 
-// noEOF is the error of a handshake in whose midst the stream ended.
+// noEOF returns the error of a handshake during which the stream ended.
 func noEOF(err error) error {
 	if errors.Is(err, errCut) || errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -313,9 +332,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// ConnectionState is what the handshake has settled: version, cipher suite,
-// protocol, certificates. It is the zero value for a client without TLS. See
-// tls.Conn.
+// ConnectionState returns what the handshake has negotiated: version, cipher suite,
+// protocol, certificates. For a client without TLS it is the zero value. See tls.Conn.
 func (c *Client) ConnectionState() tls.ConnectionState {
 	t := c.tls.Load()
 	if t == nil {
@@ -326,15 +344,15 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 	return state
 }
 
-// A tlsConn is a client with TLS as drivers know it, from a Dialer: as crypto/tls's Conn
-// is none, it is no syscall.Conn. go-redis, for one, peeks at the descriptor of an idle
-// connection that has one. A session ticket is to it an answer that nobody has asked for,
-// and it throws the connection away, or reads, without a limit, what it is about.
+// A tlsConn is a client with TLS as a Dialer returns it. Like *tls.Conn it is no
+// syscall.Conn. Some drivers, go-redis for one, peek at the descriptor of an idle connection
+// that is one. They take a session ticket for unexpected data, and close the connection or
+// read without a limit.
 //
-// Its Read returns io.EOF where that of crypto/tls does: also if the peer closes the
-// connection between two records without close_notify. Many servers do that, and drivers
-// and net/http rely on io.EOF there. The stream may have been truncated (RFC 8446, 6.1),
-// which Recv and Read of a Client report as io.ErrUnexpectedEOF.
+// Read returns io.EOF where that of *tls.Conn does: also if the peer closes the connection
+// between two records without close_notify. Many servers do that, and drivers and net/http
+// rely on io.EOF there. The stream may have been truncated (RFC 8446, 6.1), which Recv and
+// Read of a Client report as io.ErrUnexpectedEOF.
 type tlsConn struct {
 	*Client
 	concealed
@@ -342,17 +360,17 @@ type tlsConn struct {
 
 func (c tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
-	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // it comes bare
+	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // Read does not wrap it
 		err = io.EOF
 	}
 	return n, err
 }
 
-// A concealed has a method of the same name as one of Client's. Beside each other they
-// hide each other (Go specification, Selectors), and tlsConn has neither.
+// A concealed has a method with the name of one of Client's. Two embedded methods of the same
+// name and depth hide each other (Go specification, Selectors), so tlsConn has neither.
 type concealed struct{}
 
-// SyscallConn is in the way.
+// SyscallConn hides that of Client.
 func (concealed) SyscallConn() {}
 
 var (

@@ -19,6 +19,7 @@ import (
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -142,11 +143,11 @@ func serveEcho(t *testing.T, s *tlsServer) (closed <-chan struct{}) {
 // the caller, after the connection is closed and all locks are released. crypto/tls calls a
 // KeyLogWriter with a mutex locked that all connections share, and package net calls
 // Resolver.Dial in goroutines of its own.
-func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
-	root := newRoot(t, "root")
-	mine := root.issue(t, "me", nil)
+func TestTLSCallback_NotReturningFromDialLeavesNothing(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	mine := root.Issue(t, "me", nil)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
+		s := listenWith(t, "tcp", root.Issue(t, "server", nil), func(c *tls.Config) {
 			c.MaxVersion, c.ClientAuth = version, tls.RequireAnyClientCert
 		})
 		closed := serveEcho(t, s)
@@ -162,11 +163,11 @@ func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 				c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { cb.run(); return nil }
 			}, false},
 			{"GetClientCertificate", func(c *tls.Config, _ *client.Options, cb *callback) {
-				pair := mine.pair()
+				pair := mine.Pair()
 				c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { cb.run(); return &pair, nil }
 			}, false},
 			{"the key of a certificate", func(c *tls.Config, _ *client.Options, cb *callback) {
-				c.Certificates[0].PrivateKey = keyWithCallback{cb, mine.key}
+				c.Certificates[0].PrivateKey = keyWithCallback{cb, mine.Key}
 			}, false},
 			{"KeyLogWriter", func(c *tls.Config, _ *client.Options, cb *callback) { c.KeyLogWriter = writerWithCallback{cb} }, false},
 			{"Time", func(c *tls.Config, _ *client.Options, cb *callback) {
@@ -192,7 +193,7 @@ func TestACallbackThatDoesNotReturnFromADialLeavesNothingBehind(t *testing.T) {
 			t.Run(tls.VersionName(version)+" "+test.name, func(t *testing.T) {
 				eachCallback(t, func(t *testing.T, cb *callback) {
 					opts := &client.Options{TLS: s.trust(t), Timeout: testTimeout}
-					opts.TLS.Config = &tls.Config{Certificates: []tls.Certificate{mine.pair()}}
+					opts.TLS.Config = &tls.Config{Certificates: []tls.Certificate{mine.Pair()}}
 					test.set(opts.TLS.Config, opts, cb)
 					address := s.Addr().String()
 					if opts.Resolver != nil {
@@ -288,7 +289,7 @@ func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
 // in any method that receives, including Select and Close. If one does not return the state
 // of crypto/tls is undefined: later calls fail and do not hang, and Close frees the
 // descriptor, also the Close that was interrupted.
-func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
+func TestTLSCallback_StreamFailsAfterNotReturningFromReceive(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		set  func(c *tls.Config, cb *callback)
@@ -350,7 +351,7 @@ func TestAStreamFailsAfterACallbackThatDoesNotReturnFromAReceive(t *testing.T) {
 }
 
 // A cipher in CBC mode calls Config.Rand for each record that is sent.
-func TestAStreamFailsAfterARandThatDoesNotReturn(t *testing.T) {
+func TestTLSCallback_StreamFailsAfterRandThatDoesNotReturn(t *testing.T) {
 	for how, call := range map[string]func(c *client.Client){
 		"Send":       func(c *client.Client) { _, _ = c.Send([]byte("x"), 0) },
 		"Write":      func(c *client.Client) { _, _ = c.Write([]byte("x")) },
@@ -432,7 +433,7 @@ func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 
 // After a Send over TLS that timed out within a record a goroutine waits to send the rest. It
 // uses the socket, but must not keep an unreachable client from being closed.
-func TestAnUnreachableTLSClientIsClosedAfterATimedOutSend(t *testing.T) {
+func TestTLSClient_UnreachableIsClosedAfterTimedOutSend(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	stalled := make(chan net.Conn, 10)
 	go func() {

@@ -6,60 +6,53 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/blocksock/client/internal/tlsverify"
 )
 
-// A security is TLSOptions made ready: checked, with all files read.
-type security struct {
-	config   *tls.Config // the base of each connection's
-	verifier verifier
-	off      bool // InsecureSkipVerify
+// A tlsConfig is TLSOptions after they were checked and all files were read.
+type tlsConfig struct {
+	base     *tls.Config // each connection has a copy
+	verifier *tlsverify.Verifier
+	skip     bool // InsecureSkipVerify
 }
 
-func (o *TLSOptions) security() (*security, error) {
-	config := o.Config.Clone()
-	if config == nil {
-		config = &tls.Config{}
+func (o *TLSOptions) load() (*tlsConfig, error) {
+	base := o.Config.Clone()
+	if base == nil {
+		base = &tls.Config{}
 	}
 	switch {
-	case config.InsecureSkipVerify:
-		return nil, badTLS("Config", errors.New("has InsecureSkipVerify, which is to be said in TLSOptions"))
-	case config.Renegotiation != tls.RenegotiateNever:
-		return nil, badTLS("Config", errors.New("has Renegotiation: a handshake in the midst of a receive could not be held to its limit"))
+	case base.InsecureSkipVerify:
+		return nil, badTLS("Config", errors.New("InsecureSkipVerify is set in Config: set TLSOptions.InsecureSkipVerify instead"))
+	case base.Renegotiation != tls.RenegotiateNever:
+		return nil, badTLS("Config", errors.New("Renegotiation is not supported, because no limit would bound a handshake within a receive: set it to tls.RenegotiateNever"))
 	}
 	if o.ServerName != "" {
-		config.ServerName = o.ServerName
+		base.ServerName = o.ServerName
 	}
 	if o.NextProtos != nil {
-		config.NextProtos = slices.Clone(o.NextProtos)
+		base.NextProtos = slices.Clone(o.NextProtos)
 	}
-	config.DynamicRecordSizingDisabled = true // a send counts by whole records
-	if err := o.versions(config); err != nil {
+	base.DynamicRecordSizingDisabled = true // Send counts in records of the full size
+	if err := o.versions(base); err != nil {
 		return nil, err
 	}
-	anchors, err := o.roots(config)
+	files := tlsverify.Config{
+		CAFile: o.CAFile, CAPath: o.CAPath, RootCAs: base.RootCAs,
+		CertFile: o.CertFile, KeyFile: o.KeyFile, Passphrase: o.Passphrase,
+		CRLFile: o.CRLFile, RequireStaple: o.RequireStaple,
+		AllowSelfSigned: o.AllowSelfSigned, VerifyDepth: o.VerifyDepth, InsecureSkipVerify: o.InsecureSkipVerify,
+	}
+	verifier, err := files.Load()
 	if err != nil {
-		return nil, err
+		var field *tlsverify.FieldError
+		errors.As(err, &field)
+		return nil, badTLS(field.Field, field.Err)
 	}
-	if err := o.certificate(config); err != nil {
-		return nil, err
-	}
-	s := &security{config: config, off: o.InsecureSkipVerify, verifier: verifier{
-		selfSigned: o.AllowSelfSigned,
-		depth:      o.VerifyDepth,
-		staple:     o.RequireStaple,
-		anchors:    anchors,
-	}}
-	if o.CRLFile != "" {
-		lists, err := revocationLists(o.CRLFile)
-		if err != nil {
-			return nil, badTLS("CRLFile", err)
-		}
-		s.verifier.lists = lists
-	}
-	return s, nil
+	return &tlsConfig{base: base, verifier: verifier, skip: o.InsecureSkipVerify}, nil
 }
 
 func badTLS(field string, err error) error {
@@ -76,11 +69,11 @@ func (o *TLSOptions) versions(config *tls.Config) error {
 			continue
 		}
 		if v.value < tls.VersionTLS10 || v.value > tls.VersionTLS13 {
-			return badTLS(v.field, fmt.Errorf("%#04x is not a version that crypto/tls speaks, tls.VersionTLS10 to tls.VersionTLS13", v.value))
+			return badTLS(v.field, fmt.Errorf("%#04x is not a version of crypto/tls: set one from tls.VersionTLS10 to tls.VersionTLS13", v.value))
 		}
 		*v.in = v.value
 	}
-	// Zero is 1.2 to crypto/tls, or 1.3 if the name is to be encrypted (ECH).
+	// For crypto/tls zero is 1.2, or 1.3 if the server's name is encrypted (ECH).
 	if least := max(config.MinVersion, tls.VersionTLS12); config.MaxVersion != 0 && config.MaxVersion < cmp.Or(config.MinVersion, least) {
 		return badTLS("MaxVersion", fmt.Errorf("%s is below MinVersion, which is %s",
 			tls.VersionName(config.MaxVersion), tls.VersionName(cmp.Or(config.MinVersion, least))))
@@ -88,25 +81,35 @@ func (o *TLSOptions) versions(config *tls.Config) error {
 	return nil
 }
 
-// expecting gives a security the name that a server has to prove, unless the
-// options have one. host is what was dialled.
-func (s *security) expecting(host string) (*security, error) {
-	if s == nil || s.config.ServerName != "" {
-		return s, nil
+// forHost returns the config for connections to a host, as it was dialled: the name to verify
+// is that host, unless the options have another one.
+func (t *tlsConfig) forHost(host string) (*tlsConfig, error) {
+	if t == nil || t.base.ServerName != "" {
+		return t, nil
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.WithZone("").String() // a zone is this machine's word
+		host = ip.WithZone("").String() // only this machine knows the zone
 	}
-	if host == "" && !s.off {
-		return nil, badTLS("ServerName", errors.New("is missing, and the address has no host that could take its place"))
+	if host == "" && !t.skip {
+		return nil, badTLS("ServerName", errors.New("is missing: set it, because the address has no host to verify"))
 	}
-	named := *s
-	named.config = s.config.Clone()
-	named.config.ServerName = host
+	named := *t
+	named.base = t.base.Clone()
+	named.base.ServerName = host
 	return &named, nil
 }
 
-// host is the host of an address, empty where the network knows none.
+// forConn returns the config of one connection, and a function that returns the chains which
+// the handshake has accepted.
+func (t *tlsConfig) forConn() (config *tls.Config, accepted func() [][]*x509.Certificate) {
+	config = t.base.Clone()
+	if config.KeyLogWriter != nil {
+		config.KeyLogWriter = &keyLog{to: config.KeyLogWriter}
+	}
+	return config, t.verifier.Protect(config)
+}
+
+// host returns the host of an address. It is empty for networks without hosts.
 func (n network) host(address string) (string, error) {
 	if n.local != 0 {
 		return "", nil
@@ -114,29 +117,3 @@ func (n network) host(address string) (string, error) {
 	host, _, err := n.splitHostPort(address)
 	return host, err
 }
-
-// roots reads CAFile and CAPath, and gives what they have.
-func (o *TLSOptions) roots(config *tls.Config) (anchors []*x509.Certificate, err error) {
-	if o.CAFile == "" && o.CAPath == "" {
-		return nil, nil
-	}
-	if o.CAFile != "" {
-		if anchors, err = certificates(o.CAFile); err != nil {
-			return nil, badTLS("CAFile", err)
-		}
-	}
-	if o.CAPath != "" {
-		more, err := directory(o.CAPath)
-		if err != nil {
-			return nil, badTLS("CAPath", err)
-		}
-		anchors = append(anchors, more...)
-	}
-	config.RootCAs = x509.NewCertPool()
-	for _, c := range anchors {
-		config.RootCAs.AddCert(c)
-	}
-	return anchors, nil
-}
-
-var _ net.Error = (*TLSError)(nil)

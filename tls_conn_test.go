@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -41,7 +42,7 @@ func endings(t *testing.T, version uint16, say string, end func(peer *tls.Conn, 
 // Some peers close the connection between two records without close_notify. crypto/tls
 // returns io.EOF then, and drivers and net/http rely on it. So must a Dialer's connection,
 // with a pool or without. Recv, and Read of a Client, report io.ErrUnexpectedEOF.
-func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
+func TestTLSConn_EndsAsThatOfCryptoTLS(t *testing.T) {
 	part := func(n int) func(*tls.Conn, *net.TCPConn) {
 		return func(_ *tls.Conn, raw *net.TCPConn) {
 			_, _ = raw.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3}[:n])
@@ -91,7 +92,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 							require.Equal(t, test.driver, again)
 						}
 					}
-					readAll(tls.Dial("tcp", address, &tls.Config{RootCAs: pool(s.cert.root), ServerName: "localhost"}))
+					readAll(tls.Dial("tcp", address, &tls.Config{RootCAs: testcert.Pool(s.cert.Root), ServerName: "localhost"}))
 					readAll((&client.Dialer{Options: opts}).Dial("tcp", address))
 					readAll((&client.Dialer{Options: opts, Pool: newPool(t, client.PoolOptions{})}).Dial("tcp", address))
 
@@ -122,7 +123,7 @@ func TestADialersConnectionEndsAsThatOfCryptoTLS(t *testing.T) {
 }
 
 // A timeout in a Read is not the end of the stream.
-func TestADialersReadThatTimesOutIsNotEOF(t *testing.T) {
+func TestTLSConn_ReadTimeoutIsNotEOF(t *testing.T) {
 	s := endings(t, tls.VersionTLS13, "", func(*tls.Conn, *net.TCPConn) {})
 	conn, err := (&client.Dialer{Options: &client.Options{TLS: s.trust(t)}}).Dial("tcp", s.Addr().String())
 	require.NoError(t, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +46,7 @@ func fixedSize(t *testing.T, version uint16) *tlsServer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	return listenWith(t, "tcp", newRoot(t, "root").issueFor(t, "server", key, nil), func(c *tls.Config) {
+	return listenWith(t, "tcp", testcert.NewRoot(t, "root").IssueFor(t, "server", key, nil), func(c *tls.Config) {
 		c.MaxVersion, c.SessionTicketsDisabled = version, true
 	})
 }
@@ -89,7 +90,7 @@ func (s *tlsServer) sizeOfHandshake(t *testing.T) int {
 	return <-size
 }
 
-func TestAHandshakeThatEndsAnywhereIsAFailedDial(t *testing.T) {
+func TestTLSHandshake_EndAnywhereFailsDial(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)
 		trust := s.trust(t)
@@ -118,7 +119,7 @@ func TestAHandshakeThatEndsAnywhereIsAFailedDial(t *testing.T) {
 
 // The original connected when its limit came before the end of the handshake, and
 // sent the request to whoever was there.
-func TestAHandshakeThatStallsAnywhereIsAFailedDialAtTheLimit(t *testing.T) {
+func TestTLSHandshake_StallAnywhereFailsDialAtLimit(t *testing.T) {
 	const limit = 30 * time.Millisecond
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)
@@ -136,7 +137,7 @@ func TestAHandshakeThatStallsAnywhereIsAFailedDialAtTheLimit(t *testing.T) {
 			var timeout net.Error
 			require.ErrorAs(t, err, &timeout)
 			require.True(t, timeout.Timeout())
-			require.ErrorContains(t, err, "was not over at the limit")
+			require.ErrorContains(t, err, "was not complete at the limit")
 			require.Empty(t, received())
 		}
 	})
@@ -156,7 +157,7 @@ func (c dripConn) Write(p []byte) (int, error) {
 }
 
 // Never is the next byte so late that a limit for each receive would notice.
-func TestAHandshakeThatDripsHasOneLimit(t *testing.T) {
+func TestTLSHandshake_SlowBytesDoNotExtendLimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	s := fixedSize(t, tls.VersionTLS13)
 	received := make(chan string, 1)
@@ -176,7 +177,7 @@ func TestAHandshakeThatDripsHasOneLimit(t *testing.T) {
 	require.Empty(t, <-received)
 }
 
-func TestContextAndItsDeadlineEndAHandshake(t *testing.T) {
+func TestTLSHandshake_ContextAndDeadlineEndIt(t *testing.T) {
 	s := fixedSize(t, tls.VersionTLS13)
 	trust := s.trust(t)
 	t.Run("cancel", func(t *testing.T) {
@@ -206,7 +207,7 @@ func TestContextAndItsDeadlineEndAHandshake(t *testing.T) {
 	})
 }
 
-func TestConnectMakesTLSToo(t *testing.T) {
+func TestTLSHandshake_ConnectMakesIt(t *testing.T) {
 	s := listenTLS(t, "tcp4", nil)
 	connect := func(opts *client.Options) (*client.Client, error) {
 		c, err := client.NewTCP(opts)
@@ -259,9 +260,9 @@ func TestConnectMakesTLSToo(t *testing.T) {
 	})
 }
 
-func TestHandshakesThatCannotSucceed(t *testing.T) {
-	root := newRoot(t, "root")
-	server := root.issue(t, "server", nil)
+func TestTLSHandshake_FailuresNameTheReason(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	server := root.Issue(t, "server", nil)
 	for _, test := range []struct {
 		name   string
 		server func(*tls.Config)
@@ -271,7 +272,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 		{
 			name:   "version too low",
 			server: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
-			text:   "protocol version not supported (the peer refused: look at versions",
+			text:   "protocol version not supported (the peer refused: check versions",
 		},
 		{
 			name:   "version too high",
@@ -287,7 +288,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 			client: func(o *client.TLSOptions) {
 				o.Config = &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}
 			},
-			text: "handshake failure (the peer refused: look at versions, cipher suites",
+			text: "handshake failure (the peer refused: check versions, cipher suites",
 		},
 		{
 			name:   "no common curve",
@@ -325,7 +326,7 @@ func TestHandshakesThatCannotSucceed(t *testing.T) {
 
 // TLS 1.3 ends for the client before the server has seen its certificate: a
 // refusal is what the first receive meets.
-func TestAClientCertificateThatIsMissingFailsTheFirstRecvInTLS13(t *testing.T) {
+func TestTLSHandshake_MissingClientCertificateFailsFirstRecvInTLS13(t *testing.T) {
 	s := listenTLS(t, "tcp", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
 	go func() {
 		conn, err := s.Accept()
@@ -346,7 +347,7 @@ func TestAClientCertificateThatIsMissingFailsTheFirstRecvInTLS13(t *testing.T) {
 	require.False(t, c.IsConnected())
 }
 
-func TestWhoDoesNotSpeakTLSIsNamed(t *testing.T) {
+func TestTLSHandshake_PeerWithoutTLSIsNamed(t *testing.T) {
 	for _, test := range []struct{ name, says string }{
 		{"SMTP", "220 localhost ESMTP\r\n"},
 		{"HTTP", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"},
@@ -375,7 +376,7 @@ func TestWhoDoesNotSpeakTLSIsNamed(t *testing.T) {
 			require.Equal(t, "localhost", failed.ServerName)
 			var header tls.RecordHeaderError
 			if errors.As(err, &header) {
-				require.ErrorContains(t, err, "the peer does not speak TLS here, or not yet: see StartTLS")
+				require.ErrorContains(t, err, "the peer does not speak TLS on this port, or only after a command: see StartTLS")
 			}
 			require.NotContains(t, fmt.Sprintf("%q", <-received), "secret")
 		})

@@ -28,12 +28,12 @@ import (
 )
 
 // A zone means something on this machine alone; no certificate has one.
-func TestTheNameToVerifyHasNoZone(t *testing.T) {
-	s, err := new(TLSOptions).security()
+func TestTLSConfig_NameToVerifyHasNoZone(t *testing.T) {
+	s, err := new(TLSOptions).load()
 	require.NoError(t, err)
-	s, err = s.expecting("fe80::1%lo")
+	s, err = s.forHost("fe80::1%lo")
 	require.NoError(t, err)
-	require.Equal(t, "fe80::1", s.config.ServerName)
+	require.Equal(t, "fe80::1", s.base.ServerName)
 }
 
 // securedWith gives both ends of a TLS connection that verifies nothing.

@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testcert"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +19,8 @@ import (
 // In TLS 1.3 either side may change its keys at any time, and ask the other to:
 // what a receive then has to send must neither be lost nor come too late.
 func TestOpenSSLChangesItsKeys(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	chain, key, _ := c.files(t)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	chain, key, _ := c.Files(t)
 	path := requireProgram(t, "openssl", "openssl")
 	keyboard := filepath.Join(t.TempDir(), "keyboard")
 	require.NoError(t, unix.Mkfifo(keyboard, 0o600))
@@ -37,7 +38,7 @@ func TestOpenSSLChangesItsKeys(t *testing.T) {
 	s := startServer(t, requireProgram(t, "sh", "dash"), func(port string) []string {
 		return []string{"-c", `exec "$0" "$@" < ` + keyboard, path, "s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-key", key, "-tls1_3"}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		if !strings.Contains(s.Output(), "\nACCEPT\n") {
 			return errors.New("it does not accept yet")
 		}

@@ -31,7 +31,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testcert"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -41,16 +42,16 @@ import (
 // certificate, since each test makes a root of its own.
 
 // trusting are options that accept what one root has signed.
-func trusting(t testing.TB, c *cert) *client.TLSOptions {
+func trusting(t testing.TB, c *testcert.Cert) *client.TLSOptions {
 	t.Helper()
-	return &client.TLSOptions{CAFile: tempFile(t, "ca.pem", c.root.certPEM())}
+	return &client.TLSOptions{CAFile: tempFile(t, "ca.pem", c.Root.CertPEM())}
 }
 
 // showing are the same options with a certificate of the client's own.
-func showing(t testing.TB, trust *client.TLSOptions, c *cert) *client.TLSOptions {
+func showing(t testing.TB, trust *client.TLSOptions, c *testcert.Cert) *client.TLSOptions {
 	t.Helper()
 	o := *trust
-	o.CertFile, o.KeyFile, _ = c.files(t)
+	o.CertFile, o.KeyFile, _ = c.Files(t)
 	return &o
 }
 
@@ -106,7 +107,7 @@ func endsProperly(t *testing.T, c *client.Client) {
 // killedUnder kills a server while Recv waits for more than had, which has
 // arrived. No close_notify was sent, so this is not an end that io.EOF means:
 // whoever cuts the connection could cut the answer.
-func killedUnder(t *testing.T, s *daemon.Server, c *client.Client, had string) {
+func killedUnder(t *testing.T, s *testserver.Server, c *client.Client, had string) {
 	t.Helper()
 	type result struct {
 		said string
@@ -158,21 +159,21 @@ func openssl(t testing.TB, args ...string) {
 // startOpenSSL starts s_server so that it sends each line back with its bytes in
 // reverse, and ends the connection when told to CLOSE. It serves one client at a
 // time.
-func startOpenSSL(t *testing.T, c *cert, args ...string) *daemon.Server {
+func startOpenSSL(t *testing.T, c *testcert.Cert, args ...string) *testserver.Server {
 	t.Helper()
 	return startSServer(t, c, append([]string{"-rev"}, args...)...)
 }
 
-func startSServer(t *testing.T, c *cert, args ...string) *daemon.Server {
+func startSServer(t *testing.T, c *testcert.Cert, args ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "openssl", "openssl")
-	chain, key, ca := c.files(t)
+	chain, key, ca := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return append([]string{
 			"s_server", "-accept", "127.0.0.1:" + port,
 			"-cert", chain, "-cert_chain", chain, "-key", key, "-CAfile", ca,
 		}, args...)
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		if !strings.Contains(s.Output(), "\nACCEPT\n") { // it listens
 			return errors.New("it does not accept yet")
 		}
@@ -198,15 +199,15 @@ func opensslOnly(version uint16) []string {
 }
 
 // underOpenSSL runs a test with a server of each version.
-func underOpenSSL(t *testing.T, c *cert, args []string, f func(t *testing.T, s *daemon.Server, version uint16)) {
+func underOpenSSL(t *testing.T, c *testcert.Cert, args []string, f func(t *testing.T, s *testserver.Server, version uint16)) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		f(t, startOpenSSL(t, c, append(opensslOnly(version), args...)...), version)
 	})
 }
 
 func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		state := c.ConnectionState()
 		require.Equal(t, version, state.Version)
@@ -236,7 +237,7 @@ func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
 // A server of TLS 1.3 sends tickets after the handshake: something to receive
 // for the kernel, and nothing for who asks what there is.
 func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for name, receive := range map[string]func(t *testing.T, c *client.Client){
 		"DontWait": func(t *testing.T, c *client.Client) {
 			receivesNoMore(t, c)
@@ -266,7 +267,7 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+			underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 				c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 				if version == tls.VersionTLS13 {
 					arrived(t, c)
@@ -280,8 +281,8 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 }
 
 func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		sends(t, c, []byte("hello\n"))
 		p := make([]byte, 6)
@@ -306,8 +307,8 @@ func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 }
 
 func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
 		p := make([]byte, 100)
 		for range 3 {
@@ -326,8 +327,8 @@ func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 }
 
 func TestOpenSSLResumesTheSession(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 		for i := range 4 {
@@ -349,8 +350,8 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 // What a session remembers to have been verified does not count: the roots of
 // the dial that resumes it do.
 func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		opts.Config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
@@ -358,17 +359,17 @@ func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
 		require.NoError(t, c.Close())
 
 		others := *opts
-		others.CAFile = tempFile(t, "ca.pem", newRoot(t, "another").certPEM())
+		others.CAFile = tempFile(t, "ca.pem", testcert.NewRoot(t, "another").CertPEM())
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: &others})
 		require.True(t, isUnknownAuthority(err), "%v", err)
 	})
 }
 
 func TestOpenSSLWantsAClientCertificate(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	required := []string{"-Verify", "1", "-verify_return_error"}
-	underOpenSSL(t, c, required, func(t *testing.T, s *daemon.Server, version uint16) {
+	underOpenSSL(t, c, required, func(t *testing.T, s *testserver.Server, version uint16) {
 		trust := trusting(t, c)
 		for name, test := range map[string]struct {
 			opts     *client.TLSOptions
@@ -376,10 +377,10 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 		}{
 			"none": {trust, "handshake failure", "certificate required"},
 			// One that the server does not ask for is not shown to it.
-			"another root's":  {showing(t, trust, newRoot(t, "another").issue(t, "client", nil)), "handshake failure", "certificate required"},
-			"a false root's":  {showing(t, trust, newRoot(t, "root").issue(t, "client", nil)), "unknown certificate authority", "unknown certificate authority"},
-			"one of the past": {showing(t, trust, root.issue(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), "expired certificate", "expired certificate"},
-			"the right one":   {showing(t, trust, root.issue(t, "client", nil)), "", ""},
+			"another root's":  {showing(t, trust, testcert.NewRoot(t, "another").Issue(t, "client", nil)), "handshake failure", "certificate required"},
+			"a false root's":  {showing(t, trust, testcert.NewRoot(t, "root").Issue(t, "client", nil)), "unknown certificate authority", "unknown certificate authority"},
+			"one of the past": {showing(t, trust, root.Issue(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), "expired certificate", "expired certificate"},
+			"the right one":   {showing(t, trust, root.Issue(t, "client", nil)), "", ""},
 		} {
 			t.Run(name, func(t *testing.T) {
 				c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: test.opts})
@@ -408,8 +409,8 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 }
 
 func TestOpenSSLChoosesTheProtocol(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *testserver.Server, _ uint16) {
 		for _, test := range []struct {
 			offered []string
 			chosen  string
@@ -435,8 +436,8 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 }
 
 func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, version uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
 		opts.MinVersion, opts.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		if version == tls.VersionTLS12 {
@@ -451,8 +452,8 @@ func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 }
 
 func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts}) // by its address, which the certificate lacks
 		require.True(t, isHostname(err), "%v", err)
@@ -468,8 +469,8 @@ func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 }
 
 func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
-	underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
+	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := &client.Options{TLS: trusting(t, c)}
 		c := dialServer(t, "tcp", s.Addr, opts)
 		sends(t, c, []byte("hello\nCLOSE\n"))
@@ -502,10 +503,10 @@ func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 }
 
 func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for _, had := range []string{"", "olleh\n"} {
 		t.Run(fmt.Sprintf("after %d bytes", len(had)), func(t *testing.T) {
-			underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 				c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trusting(t, c)})
 				reverses(t, c, "first", "tsrif") // so that it serves, and not just the kernel's backlog
 				if had != "" {
@@ -520,7 +521,7 @@ func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 
 // A page of s_server's ends when the connection does.
 func TestAPageOfOpenSSLIsWholeWhenTLSEnds(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startSServer(t, c, append(opensslOnly(version), "-www")...)
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -550,8 +551,8 @@ func opensslKeys(t *testing.T) map[string]crypto.Signer {
 func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 	const passphrase = "correct horse: b\u00e4ttery $taple"
 	secret := tempFile(t, "passphrase", []byte(passphrase+"\n"+passphrase+"\n")) // one to read with and one to write with
-	root := newRoot(t, "root")
-	s := startOpenSSL(t, root.issue(t, "server", nil), "-Verify", "1", "-verify_return_error")
+	root := testcert.NewRoot(t, "root")
+	s := startOpenSSL(t, root.Issue(t, "server", nil), "-Verify", "1", "-verify_return_error")
 	trust := trusting(t, root)
 	loads := func(t *testing.T, chain, key string) {
 		t.Helper()
@@ -577,8 +578,8 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 
 	const modern, legacy = "-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "\nProc-Type: 4,ENCRYPTED\n"
 	for kind, key := range opensslKeys(t) {
-		c := root.issueFor(t, "client", key, nil)
-		chain, plain, _ := c.files(t)
+		c := root.IssueFor(t, "client", key, nil)
+		chain, plain, _ := c.Files(t)
 		ways := map[string]string{"pkcs8 -topk8": modern, "pkcs8 -topk8 -scrypt": modern, "pkey -aes256": modern}
 		switch kind {
 		case "ec":
@@ -625,8 +626,8 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 
 // What can not be read is said so, before anything is dialled.
 func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
-	root := newRoot(t, "root")
-	chain, plain, _ := root.issue(t, "client", nil).files(t)
+	root := testcert.NewRoot(t, "root")
+	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	for _, way := range []string{"-v1 PBE-SHA1-3DES", "-v2 aria-256-cbc", "-v2 aes-256-cbc -v2prf hmacWithSHA512"} {
 		encrypted := filepath.Join(t.TempDir(), "encrypted.pem")
 		openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-out", encrypted, "-passout", "pass:secret"}, strings.Fields(way)...)...)
@@ -644,8 +645,8 @@ func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
 // The older encryption has no checksum: of wrong passphrases one in 256 gives
 // what looks like a key until it is parsed.
 func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *testing.T) {
-	root := newRoot(t, "root")
-	chain, plain, _ := root.issue(t, "client", nil).files(t)
+	root := testcert.NewRoot(t, "root")
+	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	encrypted := filepath.Join(t.TempDir(), "encrypted.pem")
 	openssl(t, "ec", "-aes256", "-in", plain, "-out", encrypted, "-passout", "pass:secret")
 	data, err := os.ReadFile(encrypted)
@@ -670,18 +671,18 @@ func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *te
 }
 
 func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
-	root, another := newRoot(t, "root"), newRoot(t, "another")
-	s := startOpenSSL(t, root.issue(t, "between", authority).issue(t, "server", nil))
+	root, another := testcert.NewRoot(t, "root"), testcert.NewRoot(t, "another")
+	s := startOpenSSL(t, root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil))
 
 	dir := t.TempDir()
 	write := func(name string, data []byte) {
 		t.Helper()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	write("root.pem", root.certPEM())
-	write("another.crt", another.certPEM())
+	write("root.pem", root.CertPEM())
+	write("another.crt", another.CertPEM())
 	// Its links have names like those to certificates, with r0 for 0.
-	write("root.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: root.revoke(t, nil)}))
+	write("root.crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: root.Revoke(t, nil)}))
 	openssl(t, "rehash", dir)
 
 	// The links alone, as copies, in a directory where nothing else leads to the root.
@@ -694,7 +695,7 @@ func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 			require.NoError(t, err)
 			whose := "another"
-			if bytes.Equal(data, root.certPEM()) {
+			if bytes.Equal(data, root.CertPEM()) {
 				whose = "root"
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(hashed[whose], e.Name()), data, 0o600))
@@ -713,7 +714,7 @@ func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
 
 // opensslIndex is the list that openssl-ca(1) keeps of what an authority has
 // issued, and that its OCSP answers and revocation lists come from.
-func opensslIndex(t *testing.T, revoked bool, c *cert) string {
+func opensslIndex(t *testing.T, revoked bool, c *testcert.Cert) string {
 	t.Helper()
 	const day = "060102150405Z"
 	state, since := "V", ""
@@ -732,11 +733,11 @@ func opensslIndex(t *testing.T, revoked bool, c *cert) string {
 
 // opensslAnswers has openssl-ocsp(1) answer about a certificate, as its issuer
 // or as somebody whom that has appointed, and gives the answer's file.
-func opensslAnswers(t *testing.T, index string, c, issuer, signer *cert) string {
+func opensslAnswers(t *testing.T, index string, c, issuer, signer *testcert.Cert) string {
 	t.Helper()
 	about := tempFile(t, "about.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
-	authority := tempFile(t, "issuer.pem", issuer.certPEM())
-	by, key, _ := signer.files(t)
+	authority := tempFile(t, "issuer.pem", issuer.CertPEM())
+	by, key, _ := signer.Files(t)
 	dir := t.TempDir()
 	question, answer := filepath.Join(dir, "question"), filepath.Join(dir, "answer")
 	openssl(t, "ocsp", "-issuer", authority, "-cert", about, "-no_nonce", "-reqout", question)
@@ -745,10 +746,10 @@ func opensslAnswers(t *testing.T, index string, c, issuer, signer *cert) string 
 }
 
 func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
-	root := newRoot(t, "root")
-	appointed := root.issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
-	c, other := root.issue(t, "server", nil), root.issue(t, "other", nil)
-	refused := func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) *client.RevocationError {
+	root := testcert.NewRoot(t, "root")
+	appointed := root.Issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
+	c, other := root.Issue(t, "server", nil), root.Issue(t, "other", nil)
+	refused := func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) *client.RevocationError {
 		t.Helper()
 		_, err := client.Dial("tcp", s.Addr, &client.Options{TLS: opts})
 		var revocation *client.RevocationError
@@ -758,16 +759,16 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		require.ErrorAs(t, err, &verification)
 		return revocation
 	}
-	staple := func(index string, signer *cert) []string {
+	staple := func(index string, signer *testcert.Cert) []string {
 		return []string{"-status_file", opensslAnswers(t, index, c, root, signer)}
 	}
 	insisting := trusting(t, c)
 	insisting.RequireStaple = true
 	either := []*client.TLSOptions{insisting, trusting(t, c)}
 
-	for name, signer := range map[string]*cert{"the issuer": root, "who is appointed": appointed} {
+	for name, signer := range map[string]*testcert.Cert{"the issuer": root, "who is appointed": appointed} {
 		t.Run("good, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 					require.NotEmpty(t, c.ConnectionState().OCSPResponse)
@@ -777,7 +778,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 			})
 		})
 		t.Run("revoked, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *daemon.Server, _ uint16) {
+			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					require.True(t, refused(t, s, opts).Revoked)
 				}
@@ -785,21 +786,21 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		})
 	}
 	t.Run("good, by another of the issuer's customers", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("unknown", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("none", func(t *testing.T) {
-		underOpenSSL(t, c, nil, func(t *testing.T, s *daemon.Server, _ uint16) {
+		underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 			require.False(t, refused(t, s, insisting).Revoked)
 			reverses(t, dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)}), "hello", "olleh")
 		})
@@ -807,12 +808,12 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 }
 
 func TestARevocationListOfOpenSSL(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	s := startOpenSSL(t, c)
-	list := func(t *testing.T, revoked bool, issuer, about *cert) string {
+	list := func(t *testing.T, revoked bool, issuer, about *testcert.Cert) string {
 		t.Helper()
-		chain, key, _ := issuer.files(t)
+		chain, key, _ := issuer.Files(t)
 		dir := t.TempDir()
 		number := filepath.Join(dir, "number")
 		require.NoError(t, os.WriteFile(number, []byte("1000\n"), 0o600)) // with one, the list is of version 2
@@ -837,12 +838,12 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 	})
 	t.Run("another one is revoked", func(t *testing.T) {
 		opts := trusting(t, c)
-		opts.CRLFile = list(t, true, root, root.issue(t, "other", nil))
+		opts.CRLFile = list(t, true, root, root.Issue(t, "other", nil))
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 		reverses(t, c, "hello", "olleh")
 		require.NoError(t, c.Close())
 	})
-	for name, issuer := range map[string]*cert{"revoked": root, "another's list": newRoot(t, "another")} {
+	for name, issuer := range map[string]*testcert.Cert{"revoked": root, "another's list": testcert.NewRoot(t, "another")} {
 		t.Run(name, func(t *testing.T) {
 			opts := trusting(t, c)
 			opts.CRLFile = list(t, true, issuer, c)
@@ -856,10 +857,10 @@ func TestARevocationListOfOpenSSL(t *testing.T) {
 }
 
 // startNginx starts an nginx that serves the files of a directory over https.
-func startNginx(t *testing.T, c *cert, files string, settings ...string) *daemon.Server {
+func startNginx(t *testing.T, c *testcert.Cert, files string, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "nginx", "nginx-light")
-	chain, key, _ := c.files(t)
+	chain, key, _ := c.Files(t)
 	dir := t.TempDir()
 	trust := trusting(t, c)
 	return startServer(t, path, func(port string) []string {
@@ -887,7 +888,7 @@ func startNginx(t *testing.T, c *cert, files string, settings ...string) *daemon
 				}
 			}
 		`)}
-	}, func(s *daemon.Server) error {
+	}, func(s *testserver.Server) error {
 		return tlsServerSays(s.Addr, trust, "HEAD /small HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n")
 	})
 }
@@ -939,8 +940,8 @@ func nginxFiles(t *testing.T) (dir string, sums map[string][sha256.Size]byte) {
 }
 
 func TestNginxKeepsTheConnectionAlive(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "between", authority).issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -955,7 +956,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 		require.EqualValues(t, 1, dials.Load())
 	})
 	t.Run("another root", func(t *testing.T) {
-		web, _ := nginxClient(t, &client.Options{TLS: trusting(t, newRoot(t, "another"))})
+		web, _ := nginxClient(t, &client.Options{TLS: trusting(t, testcert.NewRoot(t, "another"))})
 		_, err := web.Get("https://" + s.Addr + "/small")
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
@@ -972,7 +973,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 }
 
 func TestNginxServesManyAtOnce(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	web, dials := nginxClient(t, &client.Options{Timeout: testTimeout, TLS: trusting(t, c)})
@@ -999,7 +1000,7 @@ func TestNginxServesManyAtOnce(t *testing.T) {
 }
 
 func TestNginxBehindAProxy(t *testing.T) {
-	c := newRoot(t, "root").issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
 	for _, test := range []struct {
@@ -1015,7 +1016,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 	} {
 		t.Run(test.program, func(t *testing.T) {
 			path := requireProgram(t, test.program, test.debian)
-			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *daemon.Server) error {
+			proxy := startServer(t, path, func(port string) []string { return test.args(t, port) }, func(s *testserver.Server) error {
 				c, err := client.Dial("tcp", s.Addr, nil)
 				if err != nil {
 					return err
@@ -1036,7 +1037,7 @@ func TestNginxBehindAProxy(t *testing.T) {
 			require.Equal(t, "server", direct.ConnectionState().PeerCertificates[0].Subject.CommonName)
 
 			other := via
-			other.TLS = trusting(t, newRoot(t, "another"))
+			other.TLS = trusting(t, testcert.NewRoot(t, "another"))
 			_, err := client.Dial("tcp", s.Addr, &other)
 			var failed *client.TLSError
 			require.ErrorAs(t, err, &failed)
@@ -1047,14 +1048,14 @@ func TestNginxBehindAProxy(t *testing.T) {
 
 // startStunnel starts a stunnel in front of another server. settings are lines
 // of its configuration.
-func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *daemon.Server) error) *daemon.Server {
+func startStunnel(t *testing.T, c *testcert.Cert, behind, settings string, ready func(s *testserver.Server) error) *testserver.Server {
 	t.Helper()
 	program := "stunnel4"
 	if _, err := exec.LookPath(program); err != nil {
 		program = "stunnel" // as it is called where there is no older one
 	}
 	path := requireProgram(t, program, "stunnel4")
-	chain, key, _ := c.files(t)
+	chain, key, _ := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return []string{config(t, `
 			foreground = yes
@@ -1071,10 +1072,10 @@ func startStunnel(t *testing.T, c *cert, behind, settings string, ready func(s *
 
 func TestRedisBehindStunnel(t *testing.T) {
 	_, addrs := startRedis(t)
-	c := newRoot(t, "root").issue(t, "between", authority).issue(t, "server", nil)
+	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *daemon.Server) error {
+		s := startStunnel(t, c, addrs["tcp"], "sslVersion = "+opensslName(version), func(s *testserver.Server) error {
 			return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n")
 		})
 		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: trust})
@@ -1097,27 +1098,27 @@ func TestRedisBehindStunnel(t *testing.T) {
 }
 
 // startRedisTLS starts a redis that serves over TLS alone.
-func startRedisTLS(t *testing.T, c *cert, trust *client.TLSOptions, settings ...string) *daemon.Server {
+func startRedisTLS(t *testing.T, c *testcert.Cert, trust *client.TLSOptions, settings ...string) *testserver.Server {
 	t.Helper()
 	path := requireProgram(t, "redis-server", "redis-server")
-	chain, key, ca := c.files(t)
+	chain, key, ca := c.Files(t)
 	return startServer(t, path, func(port string) []string {
 		return append([]string{
 			"--bind", "127.0.0.1", "--port", "0", "--tls-port", port,
 			"--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca,
 			"--save", "", "--appendonly", "no", "--daemonize", "no",
 		}, settings...)
-	}, func(s *daemon.Server) error { return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n") })
+	}, func(s *testserver.Server) error { return tlsServerSays(s.Addr, trust, "PING\r\n", "+PONG\r\n") })
 }
 
 // underRedisTLS runs a test with a redis that wants a certificate of its clients
 // and one that does not, over each version.
-func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *client.TLSOptions)) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "between", authority).issue(t, "server", nil)
+func underRedisTLS(t *testing.T, f func(t *testing.T, s *testserver.Server, opts *client.TLSOptions)) {
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	for clients, opts := range map[string]*client.TLSOptions{
 		"no":  trusting(t, c),
-		"yes": showing(t, trusting(t, c), root.issue(t, "client", nil)),
+		"yes": showing(t, trusting(t, c), root.Issue(t, "client", nil)),
 	} {
 		t.Run("tls-auth-clients "+clients, func(t *testing.T) {
 			eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -1128,7 +1129,7 @@ func underRedisTLS(t *testing.T, f func(t *testing.T, s *daemon.Server, opts *cl
 }
 
 func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		for range 3 {
 			redisGivesBackAMebibyte(t, c)
@@ -1137,7 +1138,7 @@ func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAPipeline(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		var commands []byte
 		var answers [][]byte
@@ -1163,7 +1164,7 @@ func TestRedisTLSAnswersAPipeline(t *testing.T) {
 }
 
 func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, RecvTimeout: limit, TLS: opts})
 		other := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
@@ -1188,7 +1189,7 @@ func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 }
 
 func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
-	underRedisTLS(t, func(t *testing.T, s *daemon.Server, opts *client.TLSOptions) {
+	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: opts})
 		sends(t, c, []byte("PING\r\nBLPOP nothing 0\r\n"))
 		receives(t, c, []byte("+PO"))
@@ -1197,11 +1198,11 @@ func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 }
 
 func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	trust := trusting(t, c)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		s := startRedisTLS(t, c, showing(t, trust, root.issue(t, "client", nil)), "--tls-auth-clients", "yes", "--tls-protocols", opensslName(version))
+		s := startRedisTLS(t, c, showing(t, trust, root.Issue(t, "client", nil)), "--tls-auth-clients", "yes", "--tls-protocols", opensslName(version))
 		c, err := client.Dial("tcp", s.Addr, &client.Options{TLS: trust})
 		if version == tls.VersionTLS12 {
 			alerted(t, err, "handshake failure")
@@ -1218,11 +1219,11 @@ func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
 // stunnel speaks PostgreSQL's way to TLS: eight bytes ask for it, one answers.
 func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	_, addrs := startRedis(t)
-	root := newRoot(t, "root")
-	c := root.issue(t, "server", nil)
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
 	const asks = "\x00\x00\x00\x08\x04\xd2\x16\x2f" // SSLRequest
-	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *daemon.Server) error {
-		return daemon.Answers("tcp", s.Addr, asks, "S")
+	s := startStunnel(t, c, addrs["tcp"], "protocol = pgsql", func(s *testserver.Server) error {
+		return testserver.Answers("tcp", s.Addr, asks, "S")
 	})
 	connect := func(t *testing.T) *client.Client {
 		t.Helper()
@@ -1242,7 +1243,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 	})
 	t.Run("another root", func(t *testing.T) {
 		c := connect(t)
-		err := c.StartTLS(t.Context(), trusting(t, newRoot(t, "another")))
+		err := c.StartTLS(t.Context(), trusting(t, testcert.NewRoot(t, "another")))
 		var failed *client.TLSError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, "127.0.0.1", failed.ServerName)
@@ -1277,9 +1278,9 @@ func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
 			wg.Go(func() { defer conn.Close(); smtpInTheClear(conn) })
 		}
 	})
-	root := newRoot(t, "root")
-	s := startStunnel(t, root.issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *daemon.Server) error {
-		return daemon.Answers("tcp", s.Addr, "", "stunnel")
+	root := testcert.NewRoot(t, "root")
+	s := startStunnel(t, root.Issue(t, "server", nil), behind.Addr().String(), "protocol = smtp", func(s *testserver.Server) error {
+		return testserver.Answers("tcp", s.Addr, "", "stunnel")
 	})
 	t.Cleanup(func() { // before stunnel is killed, which startServer sees to
 		s.Kill()

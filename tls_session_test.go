@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ocsp"
 )
@@ -33,24 +34,24 @@ func cached(config *tls.Config) *tls.Config {
 }
 
 // To the server, who resumes a session is whom it was begun with.
-func TestASessionIsNotResumedWithAnotherCertificate(t *testing.T) {
+func TestTLSSession_IsNotResumedWithAnotherCertificate(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
-		root := newRoot(t, "root")
-		alice, bob := root.issue(t, "alice", nil), root.issue(t, "bob", nil)
-		s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
-			c.MaxVersion, c.ClientAuth, c.ClientCAs = version, tls.VerifyClientCertIfGiven, pool(root)
+		root := testcert.NewRoot(t, "root")
+		alice, bob := root.Issue(t, "alice", nil), root.Issue(t, "bob", nil)
+		s := listenWith(t, "tcp", root.Issue(t, "server", nil), func(c *tls.Config) {
+			c.MaxVersion, c.ClientAuth, c.ClientCAs = version, tls.VerifyClientCertIfGiven, testcert.Pool(root)
 		})
 		config := cached(nil) // of all
-		as := func(who *cert) *client.TLSOptions {
+		as := func(who *testcert.Cert) *client.TLSOptions {
 			opts := s.trust(t)
 			opts.Config = config
 			if who != nil {
-				opts.CertFile, opts.KeyFile, _ = who.files(t)
+				opts.CertFile, opts.KeyFile, _ = who.Files(t)
 			}
 			return opts
 		}
 		for _, again := range []bool{false, true} {
-			for _, who := range []*cert{alice, bob, nil} {
+			for _, who := range []*testcert.Cert{alice, bob, nil} {
 				resumed, shown := s.resumes(t, as(who))
 				require.Equal(t, again, resumed)
 				if who == nil {
@@ -63,9 +64,9 @@ func TestASessionIsNotResumedWithAnotherCertificate(t *testing.T) {
 		t.Run("one that nobody can foresee", func(t *testing.T) {
 			opts := s.trust(t)
 			opts.Config = config.Clone()
-			next := []*cert{alice, bob, alice}
+			next := []*testcert.Cert{alice, bob, alice}
 			opts.Config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				pair := next[0].pair()
+				pair := next[0].Pair()
 				return &pair, nil
 			}
 			for ; len(next) > 0; next = next[1:] {
@@ -78,18 +79,18 @@ func TestASessionIsNotResumedWithAnotherCertificate(t *testing.T) {
 }
 
 // A session that cannot be used any more costs a whole handshake, not a dial.
-func TestASessionEndsWithWhatMadeItsServerAcceptable(t *testing.T) {
+func TestTLSSession_EndsWithValidityOfCertificateAndStaple(t *testing.T) {
 	for name, selfSignedToo := range map[string]bool{"": false, "self-signed allowed": true} {
 		t.Run(name, func(t *testing.T) {
 			eachTLSVersion(t, func(t *testing.T, version uint16) {
-				root := newRoot(t, "root")
-				server := root.issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(20 * time.Minute) })
+				root := testcert.NewRoot(t, "root")
+				server := root.Issue(t, "server", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(20 * time.Minute) })
 				now := time.Now()
 				good := func(r *ocsp.Response) { r.ThisUpdate, r.NextUpdate = now.Add(-time.Minute), now.Add(10*time.Minute) }
 				s := listenWith(t, "tcp", server, func(c *tls.Config) {
 					c.MaxVersion = version
 					c.Time = func() time.Time { return now }
-					c.Certificates[0].OCSPStaple = answers(t, root, server, good)
+					c.Certificates[0].OCSPStaple = testcert.Staple(t, root, server, good)
 				})
 				opts := s.trust(t)
 				opts.AllowSelfSigned = selfSignedToo
@@ -102,11 +103,11 @@ func TestASessionEndsWithWhatMadeItsServerAcceptable(t *testing.T) {
 				expect(false)
 				expect(true)
 				now = now.Add(11 * time.Minute) // the staple's end
-				s.config.Certificates[0].OCSPStaple = answers(t, root, server, good)
+				s.config.Certificates[0].OCSPStaple = testcert.Staple(t, root, server, good)
 				expect(false)
 				expect(true)
 				now = now.Add(10 * time.Minute) // the certificate's
-				s.config.Certificates = []tls.Certificate{root.issue(t, "server", nil).pair()}
+				s.config.Certificates = []tls.Certificate{root.Issue(t, "server", nil).Pair()}
 				expect(false)
 				expect(true)
 			})
@@ -114,7 +115,7 @@ func TestASessionEndsWithWhatMadeItsServerAcceptable(t *testing.T) {
 	}
 }
 
-func TestASessionWhoseServerIsRefusedIsForgotten(t *testing.T) {
+func TestTLSSession_IsForgottenWhenServerIsRefused(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		opts := s.trust(t)
@@ -124,7 +125,7 @@ func TestASessionWhoseServerIsRefusedIsForgotten(t *testing.T) {
 			require.Equal(t, want, resumed)
 		}
 		listed := *opts
-		listed.CRLFile = tempFile(t, "list", s.cert.root.revoke(t, nil, s.cert))
+		listed.CRLFile = tempFile(t, "list", s.cert.Root.Revoke(t, nil, s.cert))
 		_, err := s.outcome(t, &listed)
 		require.Truef(t, isRevocation(true)(err), "%v", err)
 		resumed, _ := s.resumes(t, opts)
@@ -133,7 +134,7 @@ func TestASessionWhoseServerIsRefusedIsForgotten(t *testing.T) {
 }
 
 // What one has accepted without looking is no session of one who looks.
-func TestSessionsOfOtherRulesAreNotResumed(t *testing.T) {
+func TestTLSSession_IsNotResumedWithOtherSettings(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		trust := s.trust(t)

@@ -136,7 +136,7 @@ func TestStartTLSRefusesBytesFromBefore(t *testing.T) {
 	c := m.agrees(t, nil, "localhost")
 	arrived(t, c)
 	err := c.StartTLS(t.Context(), m.trust(t))
-	require.ErrorContains(t, err, "the peer sent bytes before TLS")
+	require.ErrorContains(t, err, "the peer has sent unencrypted bytes")
 	require.Equal(t, tls.ConnectionState{}, c.ConnectionState())
 	require.Equal(t, "250 injected\r\n", readLine(t, c)) // nothing is lost either
 	require.NoError(t, c.Close())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 )
@@ -18,19 +19,19 @@ import (
 // A tlsServer is what the TLS tests dial: a listener and its certificate.
 type tlsServer struct {
 	net.Listener
-	cert   *cert
+	cert   *testcert.Cert
 	config *tls.Config
 }
 
 // listenTLS makes a server with a certificate for this machine that a new root has signed.
 func listenTLS(t testing.TB, network string, change func(*tls.Config)) *tlsServer {
 	t.Helper()
-	return listenWith(t, network, newRoot(t, "root").issue(t, "server", nil), change)
+	return listenWith(t, network, testcert.NewRoot(t, "root").Issue(t, "server", nil), change)
 }
 
-func listenWith(t testing.TB, network string, c *cert, change func(*tls.Config)) *tlsServer {
+func listenWith(t testing.TB, network string, c *testcert.Cert, change func(*tls.Config)) *tlsServer {
 	t.Helper()
-	config := &tls.Config{Certificates: []tls.Certificate{c.pair()}}
+	config := &tls.Config{Certificates: []tls.Certificate{c.Pair()}}
 	if change != nil {
 		change(config)
 	}
@@ -40,7 +41,7 @@ func listenWith(t testing.TB, network string, c *cert, change func(*tls.Config))
 // trust are options that accept the server, under the name localhost.
 func (s *tlsServer) trust(t testing.TB) *client.TLSOptions {
 	t.Helper()
-	return &client.TLSOptions{ServerName: "localhost", CAFile: tempFile(t, "ca.pem", s.cert.root.certPEM())}
+	return &client.TLSOptions{ServerName: "localhost", CAFile: tempFile(t, "ca.pem", s.cert.Root.CertPEM())}
 }
 
 func (s *tlsServer) dial(opts *client.Options) (*client.Client, error) {
@@ -80,7 +81,7 @@ func secured(t testing.TB, opts client.Options) (*client.Client, *tls.Conn) {
 	return listenTLS(t, "tcp", nil).handshakes(t, opts)
 }
 
-func TestTLSRoundTrip(t *testing.T) {
+func TestTLS_RoundTrip(t *testing.T) {
 	for _, network := range streamNetworks {
 		t.Run(network, func(t *testing.T) {
 			c, peer := listenTLS(t, network, nil).handshakes(t, client.Options{})
@@ -114,8 +115,8 @@ func TestNetConnContractOverTLS(t *testing.T) {
 }
 
 // TLS is with the target, whatever carries it there.
-func TestTLSRunsInsideAProxy(t *testing.T) {
-	s := listenWith(t, "tcp", newRoot(t, "root").issue(t, "server", func(c *x509.Certificate) { c.DNSNames = []string{"name.test"} }), nil)
+func TestTLS_RunsThroughProxy(t *testing.T) {
+	s := listenWith(t, "tcp", testcert.NewRoot(t, "root").Issue(t, "server", func(c *x509.Certificate) { c.DNSNames = []string{"name.test"} }), nil)
 	trust := &client.TLSOptions{CAFile: s.trust(t).CAFile}
 	for scheme, reply := range map[string][]byte{"socks5": socksGranted, "http": []byte("HTTP/1.1 200 OK\r\n\r\n")} {
 		t.Run(scheme, func(t *testing.T) {
@@ -156,3 +157,6 @@ func TestTLSRunsInsideAProxy(t *testing.T) {
 		})
 	}
 }
+
+// tempFile writes a file that is removed with the test.
+var tempFile = testcert.TempFile

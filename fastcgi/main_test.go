@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 )
 
 const enough = 20 * time.Second
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) { testleak.Main(m) }
 
 // asked is a request as an application that is only a test gets it.
 type asked struct {

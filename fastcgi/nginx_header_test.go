@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,7 +75,7 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 	s := httptest.NewServer(h)
 	defer h.Close()
 	defer s.Close()
-	nginx := strings.TrimPrefix(nginxBefore(t, &phpFPM{&daemon.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
+	nginx := strings.TrimPrefix(nginxBefore(t, &phpFPM{&testserver.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
 	for head, want := range tests {
 		path := "/a.php?" + url.QueryEscape(head)
 		status, header, body := rawGet(t, nginx, path)

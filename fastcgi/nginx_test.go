@@ -7,19 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 )
 
 // nginxBefore is an nginx in front of the same php-fpm, with connections that stay
 // open: where behaviour can be argued, it decides.
 func nginxBefore(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
 	t.Helper()
-	path, err := daemon.Find("nginx", "nginx-light")
-	var s *daemon.Server
+	path, err := testserver.Find("nginx", "nginx-light")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path: path,
-			Prepare: func(s *daemon.Server) error {
+			Prepare: func(s *testserver.Server) error {
 				if len(locations) == 0 {
 					locations = []string{"location / { fastcgi_pass php; }"}
 				}
@@ -55,16 +55,16 @@ http {
 `), 0o600)
 			},
 			// One process, so that to kill it is to stop it.
-			Args: func(s *daemon.Server) []string {
+			Args: func(s *testserver.Server) []string {
 				return []string{"-p", s.Dir, "-e", "stderr", "-c", filepath.Join(s.Dir, "conf")}
 			},
-			Ready: func(s *daemon.Server) error {
+			Ready: func(s *testserver.Server) error {
 				if _, err := os.Stat(filepath.Join(s.Dir, "pid")); err != nil {
 					return errors.New("it does not run yet")
 				}
-				return daemon.Answers("tcp", s.Addr, "", "")
+				return testserver.Answers("tcp", s.Addr, "", "")
 			},
 		})
 	}
-	return "http://" + daemon.Serve(t, s, err).Addr
+	return "http://" + testserver.Serve(t, s, err).Addr
 }

@@ -25,20 +25,20 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
 // A phpFPM is a php-fpm of the test's own.
 type phpFPM struct {
-	*daemon.Server
+	*testserver.Server
 	network string
 }
 
 func startPHP(t testing.TB, network string, settings ...string) *phpFPM {
 	t.Helper()
-	s, err := daemon.PHP(network, settings...)
-	p := &phpFPM{daemon.Serve(t, s, err), network}
+	s, err := testserver.PHP(network, settings...)
+	p := &phpFPM{testserver.Serve(t, s, err), network}
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(p.Dir, "log"))
@@ -399,16 +399,16 @@ func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
 }
 
 func TestFCGIWrapRunsAProgram(t *testing.T) {
-	name, err := daemon.Find("fcgiwrap", "fcgiwrap")
-	var s *daemon.Server
+	name, err := testserver.Find("fcgiwrap", "fcgiwrap")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path:  name,
-			Args:  func(s *daemon.Server) []string { return []string{"-f", "-s", "unix:" + s.Socket(), "-c", "2"} },
-			Ready: func(s *daemon.Server) error { return daemon.Answers("unix", s.Socket(), "", "") },
+			Args:  func(s *testserver.Server) []string { return []string{"-f", "-s", "unix:" + s.Socket(), "-c", "2"} },
+			Ready: func(s *testserver.Server) error { return testserver.Answers("unix", s.Socket(), "", "") },
 		})
 	}
-	p := &phpFPM{daemon.Serve(t, s, err), "unix"}
+	p := &phpFPM{testserver.Serve(t, s, err), "unix"}
 	script := filepath.Join(p.Dir, "hello.cgi")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf 'Status: 203 Maybe\\r\\nX-A: b\\r\\n\\r\\n'\necho careful >&2\ncat\nexit 4\n"), 0o700)) //nolint:gosec // it is a program
 	cl := p.client(t)

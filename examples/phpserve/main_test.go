@@ -13,11 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) { testleak.Main(m) }
 
 // eachSite runs f on the small site as php-fpm answers for it, and the program in Go.
 func eachSite(t *testing.T, f func(t *testing.T, url string)) {

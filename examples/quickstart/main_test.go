@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }
 
 func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {

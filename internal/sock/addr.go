@@ -9,24 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Addr is where a socket is or sends to: IP and port, or a unix name, in
-// which a leading "@" means the abstract namespace. The zero Addr is no address.
+// An Addr is a socket address: an IP address and port, or a unix name, in which a leading
+// "@" means the abstract namespace. The zero Addr is no address.
 type Addr struct {
 	IP   netip.AddrPort
 	Path string
 }
 
-// IsZero reports whether a is no address.
+// IsZero reports whether a is the zero Addr.
 func (a Addr) IsZero() bool { return a == Addr{} }
 
-// zoneIndex gives the interface that the zone of an IPv6 address names. It is looked
-// up each time: an interface can be renamed, or removed and made again, and the same
-// name is another interface in another network namespace.
+// zoneIndex returns the interface index of an IPv6 zone. It is looked up each time. An
+// interface can be renamed, or removed and created again, and the same name is another
+// interface in another network namespace.
 func (s *Socket) zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
 	}
-	if '0' <= zone[0] && zone[0] <= '9' { // ParseUint allocates for what is no number
+	if '0' <= zone[0] && zone[0] <= '9' { // ParseUint allocates its error
 		if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 			return uint32(n), nil
 		}
@@ -38,7 +38,7 @@ func (s *Socket) zoneIndex(zone string) (uint32, error) {
 	return uint32(index), nil
 }
 
-// ZoneIndex is zoneIndex for who has no name to set.
+// ZoneIndex returns the interface index of an IPv6 zone.
 func (s *Socket) ZoneIndex(zone string) (int, error) {
 	if err := s.incref(); err != nil {
 		return 0, err
@@ -48,7 +48,8 @@ func (s *Socket) ZoneIndex(zone string) (int, error) {
 	return int(index), err
 }
 
-// zoneName is the reverse of zoneIndex. An interface that is gone has only its number.
+// zoneName is the reverse of zoneIndex. For an interface that does not exist it is the
+// index in decimal.
 func (s *Socket) zoneName(index uint32) string {
 	if index == 0 {
 		return ""
@@ -59,8 +60,8 @@ func (s *Socket) zoneName(index uint32) string {
 	return strconv.FormatUint(uint64(index), 10)
 }
 
-// IsInterfaceName reports whether an interface can have the name: the kernel cuts a
-// longer one, and one with a zero byte, and takes what is left for another.
+// IsInterfaceName reports whether name is valid for an interface. The kernel truncates a
+// longer one, or one with a zero byte, and uses the rest.
 func IsInterfaceName(name string) bool {
 	return name != "" && len(name) < unix.IFNAMSIZ && strings.IndexByte(name, 0) < 0
 }

@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BindNoPort binds a TCP socket to an IP address and has the kernel choose the port when
-// it connects (IP_BIND_ADDRESS_NO_PORT, ip(7)): a port chosen by bind(2) is taken for
-// all peers, one chosen by connect(2) only for that one. A kernel that has no such
-// option chooses it now.
+// BindNoPort binds a TCP socket to an IP address and lets connect(2) choose the port
+// (IP_BIND_ADDRESS_NO_PORT, ip(7)). A port chosen by bind(2) is in use for all peers, one
+// chosen by connect(2) for one peer only. A kernel without the option chooses the port
+// now.
 func (s *Socket) BindNoPort(a Addr) error {
-	_ = s.SetInt(unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // of IPv6 sockets too
+	_ = s.SetInt(unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // for IPv6 sockets too
 	return s.Bind(a, nil)
 }
 
-// BindPort binds a TCP socket to an address with a port that nobody uses; connections
-// that are over, and only wait for late segments (TIME_WAIT), do not count. With shared
-// it may also be in use by sockets that have had AllowReuse.
+// BindPort binds a TCP socket to an address whose port is not in use. Closed connections
+// in TIME_WAIT do not count. With shared, sockets that called SetReuseAddr may use the
+// port too.
 //
-// SO_REUSEADDR by itself is not that rule: it lets two sockets that have it bind to
-// the same port whatever they do with it, short of listening. So it is set only if
-// the port cannot be had otherwise and no connection is alive on it.
+// SO_REUSEADDR alone does not give this rule: two sockets that set it can bind to the same
+// port in any state but LISTEN. So BindPort sets it only if bind(2) fails without it and
+// no live connection uses the port.
 func (s *Socket) BindPort(a Addr, shared bool) error {
 	if !shared {
 		err := s.Bind(a, nil)
@@ -44,15 +44,15 @@ func (s *Socket) BindPort(a Addr, shared bool) error {
 	if off := s.SetReuseAddr(false); err == nil {
 		err = off
 	}
-	if err == nil && !shared && inUse(a.IP) { // by one that has connected since
+	if err == nil && !shared && inUse(a.IP) { // a socket has connected since the check
 		err = os.NewSyscallError("bind", unix.EADDRINUSE)
 	}
 	return err
 }
 
-// AllowReuse lets other sockets that allow the same bind to the address of this one
-// (SO_REUSEADDR). A connected socket has to, for the sake of its TIME_WAIT; one
-// that is only bound is then no longer safe from them.
+// SetReuseAddr allows other sockets that do the same to bind to this socket's address
+// (SO_REUSEADDR). A connected socket has to, because of its TIME_WAIT. A socket that is
+// only bound must not.
 func (s *Socket) SetReuseAddr(on bool) error {
 	value := 0
 	if on {
@@ -61,14 +61,14 @@ func (s *Socket) SetReuseAddr(on bool) error {
 	return s.SetInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, value)
 }
 
-// inUse reports whether a TCP connection or a listener has a local address that
-// conflicts with a. What cannot be found out counts as in use.
+// inUse reports whether a TCP connection or listener uses an address that conflicts with
+// a. If that cannot be determined, the answer is true.
 func inUse(a netip.AddrPort) bool {
 	for _, path := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		f, err := os.Open(path)
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) && strings.HasSuffix(path, "6") {
-				continue // a kernel without IPv6
+				continue // the kernel has no IPv6
 			}
 			return true
 		}
@@ -97,7 +97,7 @@ func tcpTableHas(table io.Reader, a netip.AddrPort) (bool, error) {
 		switch st, _ := strconv.ParseUint(fields[state], 16, 8); st {
 		case unix.BPF_TCP_TIME_WAIT:
 		case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_FIN_WAIT2, unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK:
-			if fields[inode] != "0" { // some program has it still
+			if fields[inode] != "0" { // a process still has it open
 				return true, nil
 			}
 		default:
@@ -107,7 +107,7 @@ func tcpTableHas(table io.Reader, a netip.AddrPort) (bool, error) {
 	return false, lines.Err()
 }
 
-// parseTableAddr reads "0100007F:0050": 32-bit words in this machine's order, and a port.
+// parseTableAddr parses "0100007F:0050": 32-bit words in host byte order, and a port.
 func parseTableAddr(s string) (netip.Addr, uint16, bool) {
 	words, digits, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(words)
@@ -122,9 +122,8 @@ func parseTableAddr(s string) (netip.Addr, uint16, bool) {
 	return addr, uint16(port), ok && err == nil
 }
 
-// conflicts reports whether two sockets of one port with these addresses would be in
-// each other's way. used is an IPv6 socket's if it is no IPv4 address, and that
-// may speak IPv4 too.
+// conflicts reports whether two sockets on the same port conflict by their addresses. If
+// used is not an IPv4 address, it belongs to an IPv6 socket, which may use IPv4 too.
 func conflicts(used, wanted netip.Addr) bool {
 	switch u := used.Unmap(); {
 	case u == netip.IPv6Unspecified():

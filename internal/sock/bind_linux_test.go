@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tableAddr writes an address as /proc/net/tcp has it.
+// tableAddr formats an address as in /proc/net/tcp.
 func tableAddr(s string) string {
 	a := netip.MustParseAddrPort(s)
 	out := ""

@@ -5,33 +5,33 @@ import (
 	"time"
 )
 
-// An Instant is a point on the process's monotonic clock, in nanoseconds.
-// The zero Instant is never: a limit that does not exist.
+// An Instant is a point on the process's monotonic clock, in nanoseconds. The zero
+// Instant is Never. It is not a time.Time, because it is loaded and stored atomically.
 type Instant int64
 
-// Never is the limit of a call that may wait for ever.
+// Never is the absence of a limit or deadline.
 const Never Instant = 0
 
-// Uninterruptible is Never for a wait that no deadline and no Stop ends either: only Close does.
+// Uninterruptible is the limit of a call that no deadline and no Stop ends, only Close.
 const Uninterruptible Instant = -1
 
 const forever = time.Duration(math.MaxInt64)
 
-// epoch carries a monotonic reading, so that time.Since needs no wall clock.
+// epoch has a monotonic reading, so time.Since(epoch) does not read the wall clock.
 var epoch = time.Now()
 
-// Now is at least 1, so that it is never mistaken for Never.
+// Now is the current Instant. It is at least 1, so it is never Never.
 func Now() Instant { return Instant(time.Since(epoch)) + 1 }
 
-// Clocks reads two clocks at once: the monotonic one, as Now, and that of the time
-// of day, as nanoseconds since 1970.
+// Clocks reads both clocks at once: now is Now, date is the wall clock in nanoseconds
+// since 1970.
 func Clocks() (now, date Instant) {
 	t := time.Now()
 	return Instant(t.Sub(epoch)) + 1, Instant(t.UnixNano())
 }
 
-// In gives the instant d from now. A negative d is no limit, as everywhere in
-// this library, and one too far away to be represented is none either.
+// In returns the Instant d from now. It is Never if d is negative, as everywhere in this
+// library, or too long to be represented.
 func In(d time.Duration) Instant {
 	if d < 0 {
 		return Never
@@ -39,25 +39,24 @@ func In(d time.Duration) Instant {
 	return Now().Add(d)
 }
 
-// At converts a deadline as net.Conn takes it: the zero time is no deadline, and
-// neither is one too far away to be represented. One that is already over is the
-// first instant there was.
+// At converts a deadline of net.Conn. It is Never for the zero time and for a time too
+// far away to be represented. A past time is the first Instant.
 func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
-	if t != t.Round(0) { // it has a monotonic reading (package time), as epoch has
+	if t != t.Round(0) { // it has a monotonic reading, as epoch has; see package time
 		return Instant(1).Add(t.Sub(epoch))
 	}
-	left := time.Until(t) // before Now: what lies between may make i late, and not early
+	left := time.Until(t) // before Now, so that the result may be late but not early
 	if left <= 0 {
 		return 1
 	}
 	return Now().Add(left)
 }
 
-// Add gives the instant d later than i. One too far away to be represented is Never,
-// and one before the clock began is its first.
+// Add returns i+d: Never if that is too far away to be represented, the first Instant if
+// it is before the clock began.
 func (i Instant) Add(d time.Duration) Instant {
 	if d > 0 && i > math.MaxInt64-Instant(d) {
 		return Never
@@ -65,7 +64,7 @@ func (i Instant) Add(d time.Duration) Instant {
 	return max(i+Instant(d), 1)
 }
 
-// Left is the time until i: forever for Never, zero or less once i is over.
+// Left is the time until i: forever for Never, zero or negative once i is over.
 func (i Instant) Left() time.Duration {
 	if i == Never || i == Uninterruptible {
 		return forever // and no look at the clock
@@ -81,7 +80,7 @@ func (i Instant) LeftAt(now Instant) time.Duration {
 	return time.Duration(i - now)
 }
 
-// Timeout is the time until i as In takes it: negative for Never, never else.
+// Timeout is the time until i as In takes it: negative for Never only.
 func (i Instant) Timeout() time.Duration {
 	if i == Never {
 		return -1
@@ -89,7 +88,7 @@ func (i Instant) Timeout() time.Duration {
 	return max(i.Left(), 0)
 }
 
-// Partial is the instant when the first of n equal parts of the time until i is over.
+// Partial returns the end of the first of n equal parts of the time until i.
 func (i Instant) Partial(n int) Instant {
 	if i == Never {
 		return Never
@@ -97,7 +96,7 @@ func (i Instant) Partial(n int) Instant {
 	return In(max(i.Left(), 0) / time.Duration(n))
 }
 
-// Earlier is the nearer of two limits, either of which may be Never.
+// Earlier returns the earlier of two limits, either of which may be Never.
 func Earlier(a, b Instant) Instant {
 	switch {
 	case a == Never:

@@ -10,20 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A direction is one direction of a socket: whose turn it is, until when a call may
-// wait, and how to reach the thread that does.
+// A direction is one direction of a socket: its I/O lock, its deadline, and what wakes
+// the call that waits under the lock.
 type direction struct {
-	ioLock       chan struct{} // holds a token while somebody has the turn
-	deadline     atomic.Int64  // an Instant
-	polling      atomic.Bool   // the one with the turn is about to poll, or polls
-	fdWaker      fdWaker
-	threadWaker  threadWaker // the one with the turn, where it sleeps inside recvfrom(2)
-	netpollWaker atomic.Pointer[netpollWaker]
-	syscalls     atomic.Uint32 // system calls that have begun or ended: odd during one, see loss
+	ioLock   chan struct{} // holds a token while the lock is held
+	deadline atomic.Int64  // an Instant
+	syscalls atomic.Uint32 // begins and ends of sending system calls: odd during one, see loadStreamErr
 
-	// These belong to the holder of the I/O lock.
-	period     uint32 // the last one of waitPolicy's in which it waited
-	parkedLast bool   // the last receive was there only after a wait
+	// The call that holds the lock waits in one of three places.
+	polling      atomic.Bool // it waits in ppoll(2) or in the runtime's poller, or is about to
+	fdWaker      fdWaker     // ppoll(2)
+	threadWaker  threadWaker // recvfrom(2)
+	netpollWaker atomic.Pointer[netpollWaker]
+
+	// Protected by the lock. See waitPolicy.
+	period     uint32 // the last period in which a call waited
+	parkedLast bool   // the last receive returned data only after a wait
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
@@ -41,13 +43,13 @@ func (d *direction) limit(limit Instant) Instant {
 	return Earlier(limit, d.loadDeadline())
 }
 
-// expired reports whether a call that has got somewhere has to end all the same.
-// One that does not wait ends by itself.
+// expired reports whether a call that has made progress has to return all the same. A
+// call with MSG_DONTWAIT returns by itself.
 func (d *direction) expired(flags int, until Instant) bool {
 	return flags&unix.MSG_DONTWAIT == 0 && d.limit(until).Left() <= 0
 }
 
-// deadlineExceeded reports whether the deadline, if there is one, is over.
+// deadlineExceeded reports whether there is a deadline and it is over.
 func (d *direction) deadlineExceeded() bool {
 	limit := d.loadDeadline()
 	return limit != Never && limit.Left() <= 0
@@ -58,10 +60,13 @@ func (d *direction) setDeadline(i Instant) {
 	d.notify()
 }
 
-// notify makes everybody who waits on this side look again. The waiter says
-// that it waits before it reads what may change, and we change before we ask
-// whether it waits: one of the two sees the other, and a deadline that is set
-// on every call costs no system call while nobody waits.
+// notify makes every call that waits on this direction check its limit and the socket's
+// state again. No wake-up is lost, because each side writes before it reads:
+//
+//	waiting call: polling = true, read deadline and state, wait
+//	notify:       write deadline or state, read polling, wake
+//
+// While no call waits, setting a deadline costs no system call.
 func (d *direction) notify() {
 	if d.polling.Load() {
 		d.fdWaker.wake()
@@ -78,6 +83,7 @@ func (d *direction) notify() {
 	}
 }
 
+// changes returns a channel that notify closes, for a call that waits for the lock.
 func (d *direction) changes() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,9 +93,9 @@ func (d *direction) changes() <-chan struct{} {
 	return d.changed
 }
 
-// lock takes a use of the descriptor and the turn on one side, or says why
-// not: net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is
-// over. waited reports that the turn was another's, and time has passed since.
+// lock takes a reference to the descriptor and the I/O lock of one direction. It returns
+// net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is over. waited
+// reports that another call held the lock, so time has passed.
 func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 	ok, err := s.tryLock(d)
 	if err != nil {
@@ -107,7 +113,7 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 	return !ok, nil
 }
 
-// tryLock is enter for a call that must not wait, not even for its turn.
+// tryLock is lock for a call that must not wait for the lock.
 func (s *Socket) tryLock(d *direction) (ok bool, err error) {
 	if !s.life.use() {
 		return false, net.ErrClosed
@@ -121,8 +127,8 @@ func (s *Socket) tryLock(d *direction) (ok bool, err error) {
 	}
 }
 
-// lockNonblock is tryEnter for a call that the caller forbids to wait: somebody
-// else's turn is EAGAIN to it, and a deadline that is over stops it too.
+// lockNonblock is lock for a call with MSG_DONTWAIT: EAGAIN if another call holds the
+// lock. The deadline applies.
 func (s *Socket) lockNonblock(d *direction, call string) error {
 	ok, err := s.tryLock(d)
 	switch {
@@ -137,12 +143,13 @@ func (s *Socket) lockNonblock(d *direction, call string) error {
 	return nil
 }
 
+// unlock releases the I/O lock and the reference.
 func (s *Socket) unlock(d *direction) {
 	<-d.ioLock
 	s.decref()
 }
 
-// lockSlow waits for the turn while another goroutine has it, and takes a use.
+// lockSlow waits for the I/O lock while another call holds it, and takes a reference.
 func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
 	if !s.life.use() {
 		return net.ErrClosed

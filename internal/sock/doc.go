@@ -1,38 +1,44 @@
-// Package sock is a socket's descriptor and the only place that makes socket
-// system calls. It knows addresses, limits and waiting; it knows nothing of
-// names, TLS, packets or pools.
+// Package sock owns a socket's file descriptor. It is the only package that makes
+// socket system calls and the only one that waits for a socket. It knows addresses,
+// limits and waiting. It knows nothing of host names, TLS, packets or pools.
 //
 // # How a call waits
 //
-// A call that cannot go on waits in one of three ways, the first two of them in the
-// kernel, on its own thread.
+//	Recv, no deadline ever set ──▶ recvfrom(2), bounded by SO_RCVTIMEO
+//	                                  │ timer, signal
+//	                                  ▼
+//	any other call ──EAGAIN──▶ ppoll(2) on the socket and a wake-up descriptor
+//	                                  │ longestHold, or SetMaxThreads exceeded
+//	                                  ▼
+//	                           Go runtime's poller, without a thread
 //
-//   - Recv on a socket that nobody ever set a deadline on waits inside
-//     recvfrom(2) itself, bounded by SO_RCVTIMEO: one system call for a reply.
-//     Close and the first deadline end it by a signal to its thread; see sleeper.
-//   - Everything else tries the call with MSG_DONTWAIT and then waits in
-//     ppoll(2) on the socket and a waker, which another goroutine can use to
-//     change the deadline or to close. What the first way leaves open, because
-//     a signal came or the kernel's timer was coarse, ends here too.
-//   - When more than SetMaxThreads calls wait, and when a wait has lasted for
-//     longestHold, it parks: the goroutine waits in the Go runtime's poller, without a
-//     thread; see parker. A Poll and a race of addresses, which no poller takes, look at
-//     intervals instead.
+// The first two block the calling thread in the kernel.
 //
-// Sending never waits inside send(2). On a unix stream the kernel would apply
-// SO_SNDTIMEO to each 32 KiB of the message anew, so a peer that reads a little
-// now and then could hold a call for many times its limit.
+//   - Recv on a socket that never had a deadline waits inside recvfrom(2). A reply
+//     then costs one system call. Close and the first deadline end the wait by a
+//     signal to the thread; see threadWaker.
+//   - Every other call tries with MSG_DONTWAIT and then waits in ppoll(2). Another
+//     goroutine changes the deadline or closes the socket by waking the poll; see
+//     fdWaker. A Recv whose recvfrom(2) ended early, by a signal or because the
+//     kernel's timer is coarse, continues here.
+//   - A call waits in the Go runtime's poller when more than SetMaxThreads calls wait,
+//     or when its wait has lasted for longestHold; see netpollWaker. A Poll and a dial
+//     of several addresses cannot use that poller. They poll at intervals instead.
 //
-// # How a socket ends
+// Send never waits inside send(2). On a unix stream the kernel applies SO_SNDTIMEO to
+// each 32 KiB of the message separately, so a peer that reads slowly could extend the
+// call to many times its limit.
 //
-// Close has every call end and acts on nothing but the descriptor: close(2), by the last
-// call that leaves, decides what the peer sees. No call does shutdown(2) but the one
-// that is for it. The error that ends a stream is kept, since the kernel tells it once;
-// see loss.
+// # How a socket is closed
 //
-// # Turns
+// Close makes every call return. It does not act on the connection: the peer sees what
+// close(2) does, which the last call to return makes. Only Shutdown calls shutdown(2).
+// The kernel reports the error that ended a stream once, so the socket keeps it; see
+// recordErr.
 //
-// One goroutine at a time receives and one sends: an exact read and a whole
-// write may take several system calls, and another's must not fall between.
-// Those who wait for their turn obey the same limits as those who have it.
+// # I/O locks
+//
+// One goroutine at a time receives, and one sends. An exact read and a whole write may
+// take several system calls, and those of another goroutine must not come between.
+// A call that waits for the lock obeys the same limits as the call that holds it.
 package sock

@@ -14,8 +14,8 @@ func newWakeFDs() (r, w int, err error) {
 	return fd, fd, nil
 }
 
-// eventfd(2) takes and gives 8 bytes in the host's order. In either order this
-// is not zero, and that is all that makes it readable.
+// wakeToken is what eventfd(2) adds: 8 bytes in the host's byte order. It is not zero in
+// either order, which makes the descriptor readable.
 var wakeToken = [8]byte{1}
 
 func signalFD(fd int) {

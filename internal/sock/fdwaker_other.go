@@ -11,7 +11,7 @@ import (
 
 func newWakeFDs() (r, w int, err error) {
 	var p [2]int
-	// pipe(2) without CLOEXEC: the lock keeps a fork out until the flag is set.
+	// pipe(2) does not set CLOEXEC. The lock prevents a fork until the flag is set.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if err := unix.Pipe(p[:]); err != nil {

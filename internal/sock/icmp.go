@@ -6,29 +6,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An ICMPError is what somebody on the way has said of a datagram.
+// An ICMPError is what a router or host reported about a datagram.
 type ICMPError struct {
 	Errno      unix.Errno
-	Type, Code uint8          // of ICMP, or of ICMPv6; zero if it is this machine that says so
-	To         netip.AddrPort // whom the datagram was for
-	By         netip.Addr     // who says so
-	MTU        int            // what would have passed, if it was too long
+	Type, Code uint8          // of ICMP or ICMPv6; zero if this machine reported it
+	To         netip.AddrPort // the destination of the datagram
+	By         netip.Addr     // the sender of the report
+	MTU        int            // the largest size that passes, if the datagram was too long
 }
 
 func (e *ICMPError) Error() string { return e.Errno.Error() }
 
-// maxForeignErrors is how often an error of a send, on a socket that queues ICMP errors, is
-// taken for that of another datagram, and the send made again. The kernel gives a send the
-// error of whatever datagram was last, and a receive that takes one from the queue has it
-// give the next (sock_dequeue_err_skb): there can be as many as are queued, but hardly so
-// many in a row. An error that is the send's own, because there is no route, stays.
+// maxForeignErrors is how many errors of a send, on a socket that queues ICMP errors, are
+// taken for errors of other datagrams, so that the send is made again. The kernel returns
+// the last queued error to a send, whatever datagram it is about. A receive that consumes
+// a queued error arms the next one (sock_dequeue_err_skb). So there can be as many as are
+// queued, but hardly this many in a row. An error of the send itself, as when there is no
+// route, remains.
 func maxForeignErrors(errno unix.Errno) int {
 	switch errno {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
 		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES:
 		return 100
 	case unix.EMSGSIZE:
-		return 10 // each that is the send's own takes room in the queue too
+		return 10 // the send's own errors are queued too
 	}
 	return 0
 }

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetICMPErrors has receives tell of what became of datagrams (IP_RECVERR, ip(7)).
-// It is for before the socket is used.
+// SetICMPErrors makes receives return ICMPErrors (IP_RECVERR, ip(7)). It is called before
+// the socket is used.
 func (s *Socket) SetICMPErrors() error {
 	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
 	if s.domain == unix.AF_INET6 {
@@ -18,8 +18,8 @@ func (s *Socket) SetICMPErrors() error {
 	return s.SetInt(level, option, 1)
 }
 
-// icmpErrorLocked takes an error from the socket's queue of them, or gives nil. The caller
-// has the receiver's turn.
+// icmpErrorLocked consumes an error from the socket's error queue, or returns nil. The
+// caller holds the receive lock.
 func (s *Socket) icmpErrorLocked() error {
 	if !s.icmp {
 		return nil
@@ -31,17 +31,17 @@ func (s *Socket) icmpErrorLocked() error {
 			continue
 		}
 		if err != nil {
-			return nil // there is none
+			return nil // the queue is empty
 		}
-		if e := parseICMP(control[:n]); e != nil { // nil: not ICMP's, or told to the send whose it is
+		if e := parseICMP(control[:n]); e != nil { // nil: not from ICMP, or already returned by its send
 			e.To = s.addrPortOf(to)
 			return e
 		}
 	}
 }
 
-// parseICMP reads the control messages of MSG_ERRQUEUE: struct sock_extended_err,
-// and behind it the address of who has sent it.
+// parseICMP parses the control messages of MSG_ERRQUEUE: struct sock_extended_err and the
+// address of its sender.
 func parseICMP(control []byte) *ICMPError {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -54,7 +54,7 @@ func parseICMP(control []byte) *ICMPError {
 			continue
 		}
 		if m.Data[4] == unix.SO_EE_ORIGIN_LOCAL {
-			continue // a send has been told
+			continue // the send has returned it
 		}
 		e := &ICMPError{Errno: unix.Errno(binary.NativeEndian.Uint32(m.Data)), Type: m.Data[5], Code: m.Data[6]}
 		if e.Errno == unix.EMSGSIZE {

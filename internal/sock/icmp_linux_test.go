@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlMessage is a control message of MSG_ERRQUEUE.
+// controlMessage builds a control message of MSG_ERRQUEUE.
 func controlMessage(level, typ int32, data []byte) []byte {
 	m := make([]byte, unix.CmsgSpace(len(data)))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&m[0])) // its length is of the machine's word size
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&m[0])) // its length has the machine's word size
 	h.SetLen(unix.CmsgLen(len(data)))
 	h.Level, h.Type = level, typ
 	copy(m[unix.CmsgLen(0):], data)

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An ifreq is struct ifreq of netdevice(7), where its union is a number.
+// An ifreq is struct ifreq of netdevice(7) with a number as its union.
 type ifreq struct {
 	name  [unix.IFNAMSIZ]byte
 	index int32
 	_     [20]byte
 }
 
-// InterfaceIndex gives the number of an interface in the socket's own network
-// namespace, which need not be that of the calling thread (SIOCGIFINDEX). One ioctl
-// costs less than net.InterfaceByName, which has the kernel list all interfaces.
+// InterfaceIndex returns the index of an interface in the socket's network namespace,
+// which may differ from that of the calling thread (SIOCGIFINDEX). One ioctl costs less
+// than net.InterfaceByName, which lists all interfaces.
 func (s *Socket) InterfaceIndex(name string) (int, error) {
 	if !IsInterfaceName(name) {
 		return 0, os.NewSyscallError("ioctl", unix.ENODEV)
@@ -31,16 +31,16 @@ func (s *Socket) InterfaceIndex(name string) (int, error) {
 	return int(r.index), nil
 }
 
-// interfaceNames are strings for the names that the kernel gives as bytes, so that a
-// datagram from a link-local address allocates nothing. They say nothing about which
-// interfaces there are.
+// interfaceNames caches strings for the names that the kernel returns as bytes, so that a
+// datagram from a link-local address allocates nothing. It does not tell which interfaces
+// exist.
 var interfaceNames struct {
 	sync.Mutex
 	of [64]string
 }
 
-// interfaceName is the reverse of InterfaceIndex; empty where there is no such
-// interface (SIOCGIFNAME).
+// interfaceName is the reverse of InterfaceIndex (SIOCGIFNAME). It is empty if there is no
+// such interface.
 func (s *Socket) interfaceName(index uint32) string {
 	r := ifreq{index: int32(index)}
 	if s.ioctl(unix.SIOCGIFNAME, &r) != 0 {

@@ -4,7 +4,7 @@ package sock
 
 import "net"
 
-// InterfaceIndex gives the number of an interface.
+// InterfaceIndex returns the index of an interface.
 func (s *Socket) InterfaceIndex(name string) (int, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {

@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxIO bounds what one system call is asked to move on a stream. It does not come back while the
-// peer keeps up, not even with MSG_DONTWAIT, and a limit is looked at in between.
+// maxIO bounds what one system call transfers on a stream. Without a bound the call does
+// not return while the peer keeps up, not even with MSG_DONTWAIT. Limits are checked
+// between system calls.
 const maxIO = 1 << 20
 
-// maxPeek is what one peek is asked for, which has to be all: some systems refuse 2 GiB
-// and more.
+// maxPeek bounds one peek, which has to be a single system call: some systems refuse
+// 2 GiB and more.
 const maxPeek = 1 << 30
 
-// Recv receives into p; flags are MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_OOB.
-// The call ends after timeout (a negative one is none) or at the deadline.
+// Recv receives into p. flags are MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT and MSG_OOB. The
+// call ends after timeout or at the deadline. A negative timeout is no limit.
 //
-// On a stream n is less than asked for only with an error: io.EOF,
+// On a stream, n is less than asked for only with an error: io.EOF,
 // io.ErrUnexpectedEOF for a MSG_WAITALL that got a part, os.ErrDeadlineExceeded,
-// net.ErrClosed or the kernel's. For a datagram n is its true size, even if p
-// is shorter and took only the beginning. from, if not nil, is set to the
-// sender of a datagram.
+// net.ErrClosed or the kernel's. For a datagram, n is its full size, even if p was
+// shorter and received only the beginning. If from is not nil, Recv sets it to the
+// sender of the datagram.
 func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (int, error) {
 	l, err := s.LockRecv(flags, timeout)
 	if err != nil {
@@ -44,8 +45,8 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (i
 	return n, err
 }
 
-// Read is Recv for the net.Conn contract: its only limit is the deadline, and a
-// deadline set meanwhile ends it too.
+// Read is Recv for net.Conn: its only limit is the deadline, including one that is set
+// while it waits.
 func (s *Socket) Read(p []byte) (int, error) {
 	l, err := s.LockRead()
 	if err != nil {
@@ -58,12 +59,14 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return l.recv(p, 0, nil)
 }
 
+// recvLocked receives as Recv does. The caller holds the receive lock. waitInKernel
+// lets the first receive wait inside recvfrom(2).
 func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, error) {
 	outOfBand := flags&unix.MSG_OOB != 0
 	all := s.stream && !outOfBand && flags&unix.MSG_WAITALL != 0
 	if s.domain == unix.AF_UNIX {
-		// With it a receive that has a part takes the socket's error and does not tell
-		// (unix_stream_read_generic).
+		// With MSG_WAITALL, a receive that has a part clears the socket's error without
+		// returning it (unix_stream_read_generic).
 		flags &^= unix.MSG_WAITALL
 	}
 	if s.stream && len(p) == 0 {
@@ -105,14 +108,14 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		n, errno := s.recvOnce(room, flags, waitInKernel, from)
 		looked = true
 		waited := waitInKernel
-		waitInKernel = false // what the kernel's own wait left open ends in ppoll
+		waitInKernel = false // the rest of the limit is waited for in ppoll(2)
 		if s.icmp && errno != 0 && errno != unix.EINTR {
 			if err := s.icmpErrorLocked(); err != nil {
 				return 0, err
 			}
 			if maxForeignErrors(errno) > 0 {
-				// It was taken from the queue before the kernel had set it (__udp4_lib_err
-				// queues first): it has been told.
+				// The kernel queues an ICMP error before it sets the socket's error
+				// (__udp4_lib_err). An earlier receive has returned the queued one.
 				continue
 			}
 		}
@@ -134,23 +137,23 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 		default:
 			got += n
 			if state&readClosed != 0 && flags&(unix.MSG_PEEK|unix.MSG_OOB) == 0 {
-				s.unread.Add(int64(-n)) // not if it began before: it may not have been counted
+				s.unread.Add(int64(-n)) // a receive that began before readClosed was set is not counted
 			}
 			if !all || got == len(p) {
 				return got, nil
 			}
-			if s.rd.expired(flags, until) { // a peer that sends as fast as we receive
+			if s.rd.expired(flags, until) { // the peer may send as fast as we receive
 				return got, os.ErrDeadlineExceeded
 			}
-			waitInKernel = waited && s.fitsKernelWait(until) // the part may have come of a look
+			waitInKernel = waited && s.fitsKernelWait(until) // a part may have come without waiting
 			retry, looked = 0, false
 		}
 	}
 }
 
-// parksFirst reports whether a receive had better wait before it asks the kernel: it parks,
-// the one before it had to, and so the kernel would say EAGAIN. A short limit might be over
-// without a look.
+// parksFirst reports whether a receive parks before it asks the kernel. It does so if the
+// receive before it had to wait, because the kernel would probably return EAGAIN. A short
+// limit could expire before the kernel was asked.
 func (s *Socket) parksFirst(flags int, until Instant) bool {
 	const shortLimit = 10 * time.Millisecond
 	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
@@ -161,7 +164,7 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 }
 
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is true.
-// EAGAIN is for a call that may not wait there, or not any longer; it goes on in waitReady.
+// EAGAIN means that the call continues in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
 		defer waits.giveThread()
@@ -173,10 +176,10 @@ func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSocka
 	return s.sysRecv(p, flags, false, from)
 }
 
-// recvErr is failure for a receive, whose error it keeps.
+// recvErr is the error of a receive. It records an error that ended the stream.
 func (s *Socket) recvErr(errno unix.Errno) error {
 	s.recordErr(errno)
-	if errno == unix.ENOTCONN { // MPTCP's word for a connection that has failed before
+	if errno == unix.ENOTCONN { // MPTCP returns it after a connection has failed
 		if lost := s.loadStreamErr(); lost != 0 {
 			errno = lost
 		}
@@ -184,7 +187,7 @@ func (s *Socket) recvErr(errno unix.Errno) error {
 	return s.syscallErr("recvfrom", errno)
 }
 
-// eofErr is the error for a stream that has ended after got bytes of a call.
+// eofErr is the error of a receive that met the end of the stream after got bytes.
 func (s *Socket) eofErr(got int) error {
 	switch errno := s.loadStreamErr(); {
 	case errno != 0 || s.life.isOver():
@@ -198,10 +201,10 @@ func (s *Socket) eofErr(got int) error {
 	return io.EOF
 }
 
-// peekAllLocked waits until len(p) bytes are queued and copies them without taking
-// them. TCP does that inside recv(2) as long as no signal comes; unix streams
-// return what is there (unix_stream_read_generic stops at the queue's end). What
-// is missing then cannot be polled for, since the socket is readable already.
+// peekAllLocked waits until len(p) bytes are queued and copies them without consuming
+// them. TCP waits inside recv(2) for all of them, unless a signal comes. A unix stream
+// returns what is queued (unix_stream_read_generic stops at the end of the queue).
+// poll(2) cannot wait for the rest, because the socket is readable already.
 func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel bool) (int, error) {
 	var retry backoff
 	ended := false
@@ -233,7 +236,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 		case n == len(p):
 			return n, nil
 		case n == 0 || ended:
-			s.takeSocketErr() // which a peek of a part leaves
+			s.takeSocketErr() // a peek that returns a part leaves the error
 			return n, s.eofErr(n)
 		}
 		var err error
@@ -244,8 +247,8 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 			err = s.waitReady(&s.rd, unix.POLLIN, until, &retry)
 		default:
 			err = s.sleepBackoff(&s.rd, until, &retry)
-			// Once the peer has closed, or this side has, all there ever will be is
-			// queued: one more look decides.
+			// After the peer or this side has closed, nothing more arrives. One more
+			// peek returns everything.
 			ended = !s.peerOpen()
 		}
 		if err != nil {
@@ -254,10 +257,10 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 	}
 }
 
-// Send sends all of p, or returns the number of bytes the kernel took and why
-// there were not more; flags are MSG_DONTWAIT and MSG_OOB. The call ends after
-// timeout (a negative one is none) or at the deadline. An empty p sends an
-// empty datagram, and on a stream nothing.
+// Send sends all of p, or returns how many bytes the kernel accepted and an error.
+// flags are MSG_DONTWAIT and MSG_OOB. The call ends after timeout or at the deadline. A
+// negative timeout is no limit. An empty p sends an empty datagram, and on a stream
+// nothing.
 func (s *Socket) Send(p []byte, flags int, timeout time.Duration) (int, error) {
 	return s.send(p, flags, timeout, nil)
 }
@@ -271,7 +274,7 @@ func (s *Socket) SendTo(p []byte, to Addr, timeout time.Duration) (int, error) {
 	return s.send(p, 0, timeout, &n)
 }
 
-// Write is Send for the net.Conn contract: its only limit is the deadline.
+// Write is Send for net.Conn: its only limit is the deadline.
 func (s *Socket) Write(p []byte) (int, error) { return s.send(p, 0, -1, nil) }
 
 func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *rawSockaddr) (int, error) {
@@ -286,20 +289,21 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *rawSockadd
 	return s.sendLocked(p, flags, l.until, to)
 }
 
+// sendLocked sends as Send does. The caller holds the send lock.
 func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr) (int, error) {
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
 	var retry backoff
 	sent := 0
-	foreign := 0   // errors that may have been about other datagrams
-	short := false // the last call has sent a part
+	foreign := 0   // errors that may belong to other datagrams
+	short := false // the last system call accepted a part
 	for {
 		if s.mustReturn(until) {
 			return sent, s.closedErr()
 		}
 		if s.state.Load()&writeClosed != 0 {
-			return sent, s.syscallErr("sendto", unix.EPIPE) // the kernel's error is for who receives
+			return sent, s.syscallErr("sendto", unix.EPIPE) // send(2) would take the error that a receive has to return
 		}
 		piece := p[sent:]
 		if s.stream {
@@ -313,18 +317,16 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 		case s.icmp && foreign < maxForeignErrors(errno):
 			foreign++
 		case errno == unix.EAGAIN:
-			// A unix datagram socket that is connected to nobody is always
-			// writable, also if the queue of whom it sends to is full: pauses
-			// take the place of readiness then.
+			// An unconnected unix datagram socket is always writable, even if the queue
+			// of the receiver is full. The backoff replaces readiness then.
 			short = false
 			if err := s.waitReady(&s.wr, unix.POLLOUT, until, &retry); err != nil {
 				return sent, err
 			}
 		case errno != 0:
 			if short && s.domain == unix.AF_UNIX {
-				// The peer has closed with something unread in the midst of the last call,
-				// which has taken the socket's error and told the count
-				// (unix_stream_sendmsg).
+				// The peer closed with unread data during the last system call, which
+				// cleared the socket's error and returned the count (unix_stream_sendmsg).
 				s.recordErr(unix.ECONNRESET)
 			}
 			return sent, s.syscallErr("sendto", errno)
@@ -334,7 +336,7 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 			if sent == len(p) {
 				return sent, nil
 			}
-			if s.wr.expired(flags, until) { // a peer that receives as fast as we send
+			if s.wr.expired(flags, until) { // the peer may receive as fast as we send
 				return sent, os.ErrDeadlineExceeded
 			}
 			retry = 0
@@ -342,9 +344,10 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 	}
 }
 
-// sendOnce is sysSend, with the error of a stream kept before the call counts as ended.
+// sendOnce is sysSend that records a stream's error before the system call counts as
+// ended; see loadStreamErr.
 func (s *Socket) sendOnce(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
-	s.takeDeferredConnect() // TCP Fast Open: the SYN goes out with this
+	s.takeDeferredConnect() // TCP Fast Open: this system call sends the SYN
 	s.wr.syscalls.Add(1)
 	n, errno = s.sysSend(p, flags, to)
 	if errno != 0 {
@@ -352,7 +355,7 @@ func (s *Socket) sendOnce(p []byte, flags int, to *rawSockaddr) (n int, errno un
 	}
 	s.wr.syscalls.Add(1)
 	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
-		errno = unix.EAGAIN // the handshake is under way
+		errno = unix.EAGAIN // the handshake is not over
 	}
 	return n, errno
 }

@@ -7,43 +7,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A IOLock is one direction of a socket in the hands of one caller, for as many
-// calls as it takes and with one limit for all of them. It is how a layer that
-// has a state of its own, TLS or packets, uses the socket: whoever has the turn
-// has the state. Leave gives the turn back.
+// An IOLock is the held I/O lock of one direction of a socket, with one limit for all
+// calls made under it. A layer with state of its own, TLS or packets, protects that
+// state by it: one lock, taken once, for any number of calls.
+//
+//	l, err := s.LockRecv(flags, timeout)
+//	if err != nil { … }
+//	defer l.Unlock()
+//	n, err := l.Recv(p, flags)
 type IOLock struct {
 	s            *Socket
 	d            *direction
 	until        Instant
 	flags        int  // MSG_DONTWAIT, or none
-	waitInKernel bool // the first receive may wait inside recv(2)
+	waitInKernel bool // the first receive may wait inside recvfrom(2)
 }
 
-// ErrUpgraded is the error of Recv, Read, Send, SendTo and Write once a layer has
-// taken the socket over.
+// ErrUpgraded is the error of Recv, Read, Send, SendTo and Write after Upgrade.
 var ErrUpgraded = errors.New("the stream became another layer's while the call waited for its turn")
 
-// Take leaves the socket to those who use Turns. The caller has both turns: a
-// call that waits for one of them meets ErrTaken when it gets it.
+// Upgrade gives the socket to a layer that uses IOLocks. The caller holds both locks.
+// A call that waits for one of them gets ErrUpgraded.
 func (s *Socket) Upgrade() { s.upgraded.Store(true) }
 
-// LockRecv takes the turn to receive, as Recv with these flags and this timeout.
+// LockRecv takes the receive lock with the flags and the timeout of Recv.
 func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 	l := IOLock{s: s, d: &s.rd, until: In(timeout), flags: flags & unix.MSG_DONTWAIT}
 	if l.flags != 0 {
 		return l, s.lockNonblock(l.d, "recvfrom")
 	}
 	waited, err := s.lock(l.d, l.until)
-	// The kernel's wait has a fixed length: it is for those who have all of it.
-	// An error that is queued, and that a send has met first, does not end it.
 	if err == nil && s.asConn.Load() {
 		s.asConn.Store(false)
 	}
+	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
+	// ICMP error that a send was told of does not end recvfrom(2).
 	l.waitInKernel = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return l, err
 }
 
-// LockRead takes the turn to receive, as Read.
+// LockRead takes the receive lock with the only limit of Read, the deadline.
 func (s *Socket) LockRead() (IOLock, error) {
 	_, err := s.lock(&s.rd, Never)
 	if err == nil && !s.asConn.Load() {
@@ -52,7 +55,7 @@ func (s *Socket) LockRead() (IOLock, error) {
 	return IOLock{s: s, d: &s.rd}, err
 }
 
-// LockSend takes the turn to send, as Send with these flags and this timeout.
+// LockSend takes the send lock with the flags and the timeout of Send.
 func (s *Socket) LockSend(flags int, timeout time.Duration) (IOLock, error) {
 	l := IOLock{s: s, d: &s.wr, until: In(timeout), flags: flags & unix.MSG_DONTWAIT}
 	if l.flags != 0 {
@@ -62,11 +65,11 @@ func (s *Socket) LockSend(flags int, timeout time.Duration) (IOLock, error) {
 	return l, err
 }
 
-// TryLockRecv takes the turn to receive if nobody has it, for what needs no
-// wait and asks no deadline.
+// TryLockRecv takes the receive lock if it is free. Calls under it do not wait, and the
+// deadline does not apply.
 func (s *Socket) TryLockRecv() (IOLock, bool) { return s.tryIOLock(&s.rd) }
 
-// TryLockSend is TryLockRecv for the turn to send.
+// TryLockSend is TryLockRecv for the send lock.
 func (s *Socket) TryLockSend() (IOLock, bool) { return s.tryIOLock(&s.wr) }
 
 func (s *Socket) tryIOLock(d *direction) (IOLock, bool) {
@@ -74,10 +77,10 @@ func (s *Socket) tryIOLock(d *direction) (IOLock, bool) {
 	return IOLock{s: s, d: d, flags: unix.MSG_DONTWAIT}, ok && err == nil
 }
 
-// SetUninterruptible has the turn's calls wait for as long as it takes: only Close ends them.
+// SetUninterruptible removes all limits of the calls under the lock: only Close ends them.
 func (l *IOLock) SetUninterruptible() { l.until, l.flags = Uninterruptible, 0 }
 
-// TryLockBoth takes both turns if nobody has either, for calls that end at until.
+// TryLockBoth takes both locks if both are free, for calls with the limit until.
 func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 	if rd, ok = s.tryIOLock(&s.rd); !ok {
 		return rd, wr, false
@@ -91,48 +94,48 @@ func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 	return rd, wr, true
 }
 
-// Recv receives as Socket.Recv does, in the turn.
+// Recv receives as Socket.Recv does.
 func (l *IOLock) Recv(p []byte, flags int) (int, error) { return l.recv(p, flags|l.flags, nil) }
 
 func (l *IOLock) recv(p []byte, flags int, from *rawSockaddr) (int, error) {
 	waitInKernel := l.waitInKernel
-	l.waitInKernel = false // time has passed when the next one begins
+	l.waitInKernel = false // a later receive has less than the timeout left
 	return l.s.recvLocked(p, flags, l.until, waitInKernel, from)
 }
 
-// Send sends as Socket.Send does, in the turn.
+// Send sends as Socket.Send does.
 func (l *IOLock) Send(p []byte, flags int) (int, error) {
 	return l.s.sendLocked(p, flags|l.flags, l.until, nil)
 }
 
-// Expired reports whether the limit or the deadline is over, for a layer whose
-// calls need not wait each time.
+// Expired reports whether the limit or the deadline is over. It is for a layer whose
+// calls often return without waiting.
 func (l *IOLock) Expired() bool { return l.d.expired(l.flags, l.until) }
 
-// DeadlineExceeded reports whether the deadline alone is over.
+// DeadlineExceeded reports whether the deadline is over, whatever the limit is.
 func (l *IOLock) DeadlineExceeded() bool { return l.d.deadlineExceeded() }
 
-// Unlock gives the turn back.
+// Unlock releases the lock.
 func (l *IOLock) Unlock() { l.s.unlock(l.d) }
 
-// A ProbeResult is what Pending sees.
+// A ProbeResult is the state of a connection as seen by Probe.
 type ProbeResult int
 
-// The three sights.
+// The results of Probe.
 const (
-	Idle     ProbeResult = iota // nothing, and the peer is there as far as the kernel knows
-	Readable                    // something to receive
-	Closed                      // the stream's end, or an error
+	Idle     ProbeResult = iota // no data, and no end or error as far as the kernel knows
+	Readable                    // data to receive, or an empty datagram
+	Closed                      // the end of the stream, or an error
 )
 
-// Probe looks what the next receive would get, and takes nothing away but an
-// error. It never waits and allocates nothing.
+// Probe reports what the next receive would find. It consumes nothing but a pending
+// error, never waits and allocates nothing.
 func (s *Socket) Probe() ProbeResult {
 	if !s.life.use() {
 		return Closed
 	}
 	result := s.probe()
-	_ = s.decref() // not deferred, which a pool would pay for twice each checkout
+	_ = s.decref() // a defer costs time, and a pool probes on each checkout
 	return result
 }
 
@@ -145,17 +148,17 @@ func (s *Socket) probe() ProbeResult {
 		case errno != 0, n == 0 && s.stream:
 			s.recordErr(errno)
 			return Closed
-		default: // also an empty datagram
+		default:
 			return Readable
 		}
 	}
 }
 
-// ResetDeadlines forgets what callers have set: deadlines, and that there were any. Nobody
-// may be using the socket.
+// ResetDeadlines removes the deadlines, and the fact that any were set. No other call
+// may be running.
 func (s *Socket) ResetDeadlines() {
 	if !s.polled.Load() {
-		return // there never was any
+		return // no deadline was ever set
 	}
 	s.rd.deadline.Store(int64(Never))
 	s.wr.deadline.Store(int64(Never))

@@ -2,19 +2,20 @@ package sock
 
 import "sync/atomic"
 
-// DefaultMaxThreads is how many calls may hold a thread at first. A process ends when it has
-// more than 10,000 threads (debug.SetMaxThreads), and others have their share of them.
+// DefaultMaxThreads is the default of SetMaxThreads. The Go runtime ends a process that
+// has more than 10,000 threads (debug.SetMaxThreads), and other code needs threads too.
 const DefaultMaxThreads = 256
 
-// A call that waits holds a thread, since that is what costs the least where few calls wait
-// and not for long. When more than maxThreads wait, and when a wait has lasted, it parks: its
-// goroutine waits in the Go runtime's poller, as those of package net do.
+// maxThreads bounds the calls that wait on their thread. Waiting on a thread is the
+// cheapest way while few calls wait and not for long. When more calls wait, or a wait has
+// lasted for longestHold, the call parks: its goroutine waits in the Go runtime's poller,
+// as in package net.
 var maxThreads atomic.Int64
 
 func init() { maxThreads.Store(DefaultMaxThreads) }
 
-// SetMaxThreads sets how many calls may hold a thread while they wait, and gives what that
-// was. A negative n only asks.
+// SetMaxThreads sets how many calls may hold a thread while they wait, and returns the
+// previous number. Default: DefaultMaxThreads. A negative n changes nothing.
 func SetMaxThreads(n int) (previous int) {
 	if n < 0 {
 		return int(maxThreads.Load())

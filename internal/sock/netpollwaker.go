@@ -9,25 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Parked counts the calls that are parked, for tests.
+// Parked counts the calls that wait without a thread, for tests.
 var Parked atomic.Int64
 
-// A netpollWaker parks the goroutine that has the turn on one side of a socket, in the poller of
-// the Go runtime. It must not refer to the socket, whose finalizer would never run.
+// A netpollWaker parks the goroutine that holds the I/O lock of one direction in the Go
+// runtime's poller, and wakes it by a deadline in the past. It must not refer to the
+// socket, whose finalizer would never run.
+//
+//	parked call: prepare, check for a reason to return, park
+//	other call:  create the reason, wake
 type netpollWaker struct {
-	file    *os.File // has the descriptor, and closes it
+	file    *os.File // owns the descriptor
 	raw     syscall.RawConn
 	forRead bool
-	wakes   atomic.Uint32 // of wake
+	wakes   atomic.Uint32 // calls of wake
 
-	// Of who parks.
-	armed   Instant // the file's deadline, as set when wakes was armedAt
+	// Of the parked call.
+	armed   Instant // the file's deadline, set when wakes was armedAt
 	armedAt uint32
 	events  int16
-	seen    uint32
-	looked  bool
-	parked  bool                  // it was not ready at once
-	done    func(fd uintptr) bool // what raw calls, made once
+	seen    uint32                // wakes at prepare
+	looked  bool                  // isDone has polled
+	parked  bool                  // the socket was not ready then
+	done    func(fd uintptr) bool // isDone, allocated once
 }
 
 func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollWaker {
@@ -37,11 +41,11 @@ func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollW
 	return k
 }
 
-// prepare is for before the look that decides whether to park.
+// prepare forgets earlier wakes. The caller then checks for a reason not to park.
 func (k *netpollWaker) prepare() { k.seen = k.wakes.Load() }
 
-// wake has the goroutine come back, or not park if it is about to. It may be called with
-// nobody parked: the deadline that it leaves is replaced by the next to park.
+// wake makes the parked goroutine return. One that is about to park does not park. If
+// none does, the next call of park replaces the deadline that wake sets.
 func (k *netpollWaker) wake() {
 	k.wakes.Add(1)
 	k.setDeadline(time.Unix(1, 0))
@@ -55,8 +59,8 @@ func (k *netpollWaker) setDeadline(t time.Time) {
 	}
 }
 
-// park waits for events, POLLIN or POLLOUT, for a time at most. It reports whether they may
-// have come: false after that time and after wake.
+// park waits for events, POLLIN or POLLOUT, for at most d from now. It reports whether the
+// socket may be ready: false after d and after wake.
 func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	k.events, k.looked = events, false
 	k.arm(now, d)
@@ -74,8 +78,8 @@ func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	return err == nil && k.wakes.Load() == k.seen
 }
 
-// arm has the file's deadline come no later than d from now. One that comes before is left,
-// because to set it costs as much as a system call: the caller looks again when it comes.
+// arm sets the file's deadline to d from now, or leaves one that is earlier: to set it costs
+// as much as a system call, and a call that wakes up too early parks again.
 func (k *netpollWaker) arm(now Instant, d time.Duration) {
 	limit := Never
 	if d != forever {
@@ -88,14 +92,14 @@ func (k *netpollWaker) arm(now Instant, d time.Duration) {
 	if limit != Never {
 		deadline = time.Now().Add(d)
 	}
-	// This comes before isDone looks at wakes. So a wake that isDone does not see sets its
-	// deadline after this one.
+	// This comes before isDone reads wakes. A wake that isDone does not see sets its
+	// deadline later than this one.
 	k.setDeadline(deadline)
 	k.armed, k.armedAt = limit, k.seen
 }
 
-// isDone is called before the goroutine parks, when the poller has forgotten what it has told
-// before, and each time it wakes.
+// isDone is called before the goroutine parks, when the poller has forgotten earlier
+// events, and each time it wakes up.
 func (k *netpollWaker) isDone(fd uintptr) bool {
 	if k.looked || k.wakes.Load() != k.seen {
 		return true
@@ -107,15 +111,15 @@ func (k *netpollWaker) isDone(fd uintptr) bool {
 	return !k.parked
 }
 
-// attachNetpoll makes a socket's parkers, and with them has its descriptor belong to an os.File.
-// There are none where the poller does not take the descriptor.
+// attachNetpoll creates the socket's netpollWakers and gives its descriptor to an
+// os.File. It reports false where the poller does not take the descriptor.
 func (s *Socket) attachNetpoll() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
 		return s.rd.netpollWaker.Load() != nil
 	}
-	// os.NewFile has the poller watch a descriptor that does not block at that moment.
+	// os.NewFile adds a descriptor to the poller only if it is non-blocking then.
 	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
 	if err != nil {
 		return false
@@ -128,7 +132,7 @@ func (s *Socket) attachNetpoll() bool {
 	}
 	s.file = os.NewFile(uintptr(s.fd), "socket")
 	raw, err := s.file.SyscallConn()
-	if err != nil || s.file.SetDeadline(time.Time{}) != nil { // os.ErrNoDeadline: it is not watched
+	if err != nil || s.file.SetDeadline(time.Time{}) != nil { // os.ErrNoDeadline: not in the poller
 		return false
 	}
 	s.rd.netpollWaker.Store(newNetpollWaker(s.file, raw, true))

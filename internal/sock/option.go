@@ -12,15 +12,16 @@ func (s *Socket) SetInt(level, option, value int) error {
 	return s.setsockopt(func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
 }
 
-// SetLinger has close(2) wait for what is unsent for so many seconds, or throw it
-// away and reset the connection if they are none (SO_LINGER, socket(7)).
+// SetLinger makes close(2) wait up to seconds for unsent data to be sent. 0 discards it
+// and resets the connection (SO_LINGER, socket(7)).
 func (s *Socket) SetLinger(seconds int) error {
 	return s.setsockopt(func() error {
 		return unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
 	})
 }
 
-// SetMulticastInterface sets by which interface the socket sends to groups: the index of one.
+// SetMulticastInterface sets the interface, by its index, that multicast datagrams are
+// sent from.
 func (s *Socket) SetMulticastInterface(iface int) error {
 	return s.setsockopt(func() error {
 		if s.domain == unix.AF_INET6 {
@@ -30,8 +31,7 @@ func (s *Socket) SetMulticastInterface(iface int) error {
 	})
 }
 
-// JoinGroup has the socket receive what is sent to a group by way of an interface; 0 is
-// the system's choice.
+// JoinGroup joins a multicast group on an interface. Index 0 lets the system choose.
 func (s *Socket) JoinGroup(group netip.Addr, iface int) error {
 	return s.setsockopt(func() error {
 		if s.domain == unix.AF_INET6 {

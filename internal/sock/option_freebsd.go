@@ -2,5 +2,6 @@ package sock
 
 import "golang.org/x/sys/unix"
 
-// KeepIdle is the option of setsockopt(2) that systems name differently.
+// KeepIdle is the option for the keep-alive idle time, which has another name on each
+// system.
 const KeepIdle = unix.TCP_KEEPIDLE

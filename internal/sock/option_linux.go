@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The options of setsockopt(2) that systems name differently.
+// The options of setsockopt(2) that other systems lack or name differently.
 const (
 	KeepIdle = unix.TCP_KEEPIDLE
 
@@ -18,14 +18,14 @@ const (
 	BusyPoll    = unix.SO_BUSY_POLL
 	MPTCP       = unix.IPPROTO_MPTCP
 
-	// The most that the kernel takes (include/net/tcp.h).
+	// The kernel's limits (include/net/tcp.h).
 	MaxKeepAlive = 32767 // seconds
 	MaxKeepCount = 127
 )
 
-// SetJoinedGroupsOnly has a UDP socket receive what is sent to the groups that it has joined, and
-// not to those that any other socket of this machine has (IP_MULTICAST_ALL, ip(7)).
-// IPv6 has that since Linux 4.20.
+// SetJoinedGroupsOnly limits a UDP socket to the multicast groups that it has joined. By
+// default Linux also delivers those that any other socket of the machine has joined
+// (IP_MULTICAST_ALL, ip(7)). IPv6 has the option since Linux 4.20.
 func (s *Socket) SetJoinedGroupsOnly() error {
 	level, option := unix.IPPROTO_IP, unix.IP_MULTICAST_ALL
 	if s.domain == unix.AF_INET6 {
@@ -43,7 +43,7 @@ func (s *Socket) BindToDevice(name string) error {
 	return s.setsockopt(func() error { return unix.BindToDevice(s.fd, name) })
 }
 
-// TCPInfo is TCP_INFO of tcp(7). What an older kernel does not know is zero.
+// TCPInfo returns TCP_INFO (tcp(7)). A field that the kernel does not know is zero.
 func (s *Socket) TCPInfo() (*unix.TCPInfo, error) {
 	if err := s.incref(); err != nil {
 		return nil, err

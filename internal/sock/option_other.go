@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options that only Linux has.
+// The options that only Linux has.
 const (
 	UserTimeout = 0
 	FastOpen    = 0
@@ -22,13 +22,14 @@ const (
 	MaxKeepCount = math.MaxInt32
 )
 
-// BindToDevice is for Linux.
+// BindToDevice is supported on Linux only.
 func (*Socket) BindToDevice(string) error { return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT) }
 
-// SetJoinedGroupsOnly is for Linux: here a socket receives from the groups that it has joined.
+// SetJoinedGroupsOnly does nothing: on these systems a socket receives only from the
+// groups that it has joined.
 func (*Socket) SetJoinedGroupsOnly() error { return nil }
 
-// SetICMPErrors is for Linux.
+// SetICMPErrors is supported on Linux only.
 func (*Socket) SetICMPErrors() error { return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT) }
 
 func (*Socket) icmpErrorLocked() error { return nil }

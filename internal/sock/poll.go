@@ -19,7 +19,7 @@ type Poll struct {
 	fdWaker     fdWaker // where it holds no thread
 }
 
-// wake has Wait look for sockets that were closed.
+// wake makes Wait check for sockets that were closed.
 func (p *Poll) wake() {
 	p.fdWaker.wake()
 	p.threadWaker.wake()
@@ -51,8 +51,8 @@ func (p *Poll) Add(s *Socket, events int16) error {
 	return nil
 }
 
-// Wait waits until a socket is ready or closed, or until the limit is over, which
-// is os.ErrDeadlineExceeded. A limit that is over already is no reason not to look.
+// Wait waits until a socket is ready or closed. It returns os.ErrDeadlineExceeded when until
+// has passed. It polls once even if until has passed already.
 func (p *Poll) Wait(until Instant) error {
 	began := Now()
 	for {
@@ -95,8 +95,8 @@ func (p *Poll) closed() bool {
 	return false
 }
 
-// Ready is what the last Wait has found out about a socket: poll(2)'s events, and
-// net.ErrClosed if it has been closed.
+// Ready returns what the last Wait found out about a socket: the events of poll(2), or
+// net.ErrClosed if the socket was closed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
 	if s.life.isOver() {
 		return 0, s.closedErr()

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a look at a connection costs beside the one system call that it is, on a
-// socket with nothing to receive, in turns.
+// The cost of Probe in multiples of its one system call, on a socket with nothing to
+// receive, in turns.
 func BenchmarkProbe_BesideTheBareSystemCall(b *testing.B) {
 	s, _ := pair(b, unix.SOCK_STREAM)
 	const batch = 1000
@@ -22,7 +22,7 @@ func BenchmarkProbe_BesideTheBareSystemCall(b *testing.B) {
 		begin := time.Now()
 		for range batch {
 			if s.Probe() != Idle {
-				b.Fatal("there is something")
+				b.Fatal("data is queued")
 			}
 		}
 		ours := time.Since(begin)

@@ -8,11 +8,11 @@ import (
 	"unsafe"
 )
 
-// The race detector does not see what the kernel does. Sending happens before
-// receiving, and the standard library tells it so in syscall.Read and
-// syscall.Write; its variable is not ours to touch, but a read of nothing and a
-// failing write are. Without them, a program that hands work over through a
-// socket with net at its other end would be reported for races it has not.
+// The race detector does not see what the kernel does. Sending happens before receiving,
+// and syscall.Read and syscall.Write tell it so by a variable of package syscall. This
+// package cannot use that variable, but it can make a read from /dev/null and a failing
+// write. Without them, the detector reports a race in a program that hands over data
+// through a socket to package net.
 var devNull = func() int {
 	fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {

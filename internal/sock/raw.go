@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A RawConn is the descriptor as syscall.RawConn lends it.
+// A RawConn gives access to the descriptor as syscall.RawConn does.
 type RawConn struct{ s *Socket }
 
-// Raw gives the socket's descriptor to code that knows what to do with one.
+// Raw returns the socket's RawConn.
 func (s *Socket) Raw() RawConn { return RawConn{s} }
 
-// Control calls f with the descriptor, which stays open meanwhile.
+// Control calls f with the descriptor, which stays open until f returns.
 func (c RawConn) Control(f func(fd uintptr)) error {
 	if err := c.s.incref(); err != nil {
 		return err
@@ -24,14 +24,14 @@ func (c RawConn) Control(f func(fd uintptr)) error {
 	return nil
 }
 
-// Read calls f until it returns true, and waits for the socket to be readable
-// in between. It obeys the read deadline.
+// Read calls f until it returns true, and waits for the socket to be readable between the
+// calls. The read deadline applies.
 func (c RawConn) Read(f func(fd uintptr) (done bool)) error {
 	return c.s.rawIO(&c.s.rd, unix.POLLIN, f)
 }
 
-// Write calls f until it returns true, and waits for the socket to be writable
-// in between. It obeys the write deadline.
+// Write calls f until it returns true, and waits for the socket to be writable between
+// the calls. The write deadline applies.
 func (c RawConn) Write(f func(fd uintptr) (done bool)) error {
 	return c.s.rawIO(&c.s.wr, unix.POLLOUT, f)
 }
@@ -49,7 +49,7 @@ func (s *Socket) rawIO(d *direction, events int16, f func(fd uintptr) bool) erro
 			return err
 		}
 	}
-	var retry backoff // a callback may want more than readiness
+	var retry backoff // f may return false although the socket is ready
 	call := func() bool {
 		defer s.watchErr()()
 		return f(uintptr(s.fd))
@@ -62,10 +62,9 @@ func (s *Socket) rawIO(d *direction, events int16, f func(fd uintptr) bool) erro
 	return nil
 }
 
-// makeNonblocking makes the descriptor non-blocking for good. Whoever writes a RawConn
-// callback expects that read(2) in it returns EAGAIN rather than hang (a driver
-// that looks whether its connection is still alive, say), and our own calls
-// wait in ppoll just as well.
+// makeNonblocking makes the descriptor non-blocking for good. A RawConn callback expects
+// read(2) to return EAGAIN rather than block, as in a driver that checks whether its
+// connection is alive. The socket's own calls wait in ppoll(2) then.
 func (s *Socket) makeNonblocking() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,10 +79,11 @@ func (s *Socket) makeNonblocking() error {
 	return nil
 }
 
-// setNonblock has the descriptor not block, or block again if that is its way.
+// setNonblock makes the descriptor non-blocking, or blocking again unless
+// makeNonblocking was called.
 func (s *Socket) setNonblock(on bool) error {
 	if alwaysPolled {
-		return nil // it never blocks
+		return nil // the descriptor is always non-blocking
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

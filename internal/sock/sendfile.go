@@ -8,22 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSendFile bounds one sendfile(2): nothing but Close ends it before its time,
-// and a disk or a peer may be slow.
+// maxSendFile bounds one sendfile(2). A disk or a peer may be slow, and limits are checked
+// between system calls.
 const maxSendFile = 1 << 20
 
-// ErrNoSendFile is SendFile's error, with nothing sent, where the kernel cannot
-// send from such a file to such a socket.
-var ErrNoSendFile = errors.New("sendfile: not for this file or socket")
+// ErrNoSendFile is the error of SendFile, with nothing sent, if the kernel does not
+// support sending from such a file to such a socket.
+var ErrNoSendFile = errors.New("sendfile: not supported for this file and socket; read the file and send it")
 
-// SendFile sends count bytes of a file, from offset on, without passing them
-// through this process; see sendfile(2). The file's own offset stays where it is.
-// lend calls its argument with the file's descriptor, each time for one system
-// call. A file that ends early is io.ErrUnexpectedEOF.
+// SendFile sends count bytes of a file from offset without copying them through this
+// process; see sendfile(2). The file's own offset does not change. withFile calls its
+// argument with the file's descriptor, once for each system call. If the file ends
+// early, the error is io.ErrUnexpectedEOF.
 func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count int64) (sent int64, err error) {
 	s := l.s
-	// sendfile(2) has no MSG_DONTWAIT. A receive that begins meanwhile meets EAGAIN
-	// and waits in poll(2).
+	// sendfile(2) has no MSG_DONTWAIT. A receive that begins meanwhile gets EAGAIN and
+	// waits in ppoll(2).
 	if err := s.setNonblock(true); err != nil {
 		return 0, err
 	}
@@ -37,7 +37,7 @@ func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count i
 			return sent, s.closedErr()
 		}
 		if s.state.Load()&writeClosed != 0 {
-			return sent, s.syscallErr("sendfile", unix.EPIPE) // as for transmit
+			return sent, s.syscallErr("sendfile", unix.EPIPE) // as in sendLocked
 		}
 		var n int
 		var errno unix.Errno
@@ -47,7 +47,7 @@ func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count i
 		}); err != nil {
 			return sent, err
 		}
-		sent += int64(n) // some systems give a count and an error
+		sent += int64(n) // some systems return a count and an error
 		switch {
 		case n > 0:
 			if sent < count && l.Expired() {

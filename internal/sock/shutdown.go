@@ -8,25 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The states of a stream that calls have to look at; zero is the usual one.
+// The states of a stream that calls check, as bits. A connected stream usually has none.
+//
+//	connectDeferred ──first send or receive──▶ handshaking ──finishHandshake──▶ (none)
+//	(none) ──Shutdown(SHUT_RD)──▶ readClosing ──▶ readClosing|readClosed
+//	(none) ──Shutdown(SHUT_WR)──▶ writeClosed
 const (
-	connectDeferred = 1 << iota // connect(2) has sent nothing: TCP_FASTOPEN_CONNECT waits for the first send
-	handshaking                 // the handshake has begun since, and may not be over
-	readClosing                 // receives do not wait any more, and what is queued is about to be counted
-	readClosed                  // by Shutdown
-	writeClosed                 // by Shutdown
-	eofReported                 // a receive has told the orderly end
+	connectDeferred = 1 << iota // connect(2) sent nothing: TCP_FASTOPEN_CONNECT waits for the first send
+	handshaking                 // the deferred handshake has begun and may not be over
+	readClosing                 // receives no longer wait, and the queued bytes are not counted yet
+	readClosed                  // the queued bytes are in Socket.unread
+	writeClosed                 // sends return EPIPE
+	eofReported                 // a receive has returned io.EOF
 )
 
-// prepareRecvStates are the states in which a receive has something to do first.
+// prepareRecvStates are the states in which a receive calls prepareRecv first.
 const prepareRecvStates = connectDeferred | readClosing | readClosed
 
-// Shutdown wraps shutdown(2) for a stream. What was queued when SHUT_RD was asked for can
-// still be received; then comes io.EOF, whatever arrives. Linux itself goes on receiving
-// TCP after SHUT_RD (tcp_rcv_established does not look).
+// Shutdown wraps shutdown(2) for a stream. After SHUT_RD, receives return the bytes that
+// were queued at that time and then io.EOF, whatever arrives. Linux itself goes on
+// receiving TCP after SHUT_RD (tcp_rcv_established does not check).
 //
-// A connect that TCP Fast Open has put off is made first, and until bounds that:
-// shutdown(2) of a socket that has sent its SYN and has no answer takes the SYN back.
+// Shutdown first makes a connect that TCP Fast Open has deferred, with the limit until:
+// shutdown(2) on a socket whose SYN is not answered yet aborts the connect.
 func (s *Socket) Shutdown(how int, until Instant) error {
 	if err := s.incref(); err != nil {
 		return err
@@ -47,11 +51,12 @@ func (s *Socket) Shutdown(how int, until Instant) error {
 	return os.NewSyscallError("shutdown", err)
 }
 
-// closeRead counts what is queued in the turn to receive. A receive that has it is ended by
-// shutdown(2) and readClosing; what it takes until then had arrived before.
+// closeRead counts the queued bytes under the receive lock. shutdown(2) and readClosing
+// end a receive that holds the lock. What that receive consumes until then had arrived
+// before.
 func (s *Socket) closeRead(until Instant) error {
 	if s.state.Or(readClosing)&(readClosing|readClosed) != 0 {
-		return nil // it was closed before
+		return nil // Shutdown(SHUT_RD) was called before
 	}
 	if err := unix.Shutdown(s.fd, unix.SHUT_RD); err != nil {
 		s.state.And(^uint32(readClosing))
@@ -60,7 +65,7 @@ func (s *Socket) closeRead(until Instant) error {
 	ok, _ := s.tryLock(&s.rd)
 	if ok || s.lockSlow(&s.rd, until) == nil {
 		defer s.unlock(&s.rd)
-	} // or a callback that has the descriptor keeps it
+	} // a RawConn callback may hold the lock for longer: count without it
 	queued, err := s.sysQueuedLocked()
 	if err != nil {
 		return os.NewSyscallError("ioctl", err)
@@ -70,8 +75,8 @@ func (s *Socket) closeRead(until Instant) error {
 	return nil
 }
 
-// prepareRecv is for a receive on a stream in an unusual state. It gives the part of the
-// caller's room that may be filled; none is the end.
+// prepareRecv prepares a receive on a stream in one of prepareRecvStates. It returns the
+// part of room that may be filled. An empty one is the end of the stream.
 func (s *Socket) prepareRecv(room []byte) ([]byte, error) {
 	if err := s.startHandshake(); err != nil {
 		return nil, err
@@ -82,8 +87,8 @@ func (s *Socket) prepareRecv(room []byte) ([]byte, error) {
 	return room, nil
 }
 
-// startHandshake begins the handshake that TCP Fast Open has put off, without any data: who waits
-// for the peer to speak first would wait for ever.
+// startHandshake begins the handshake that TCP Fast Open has deferred, without data. A
+// caller that waits for the peer to send first would otherwise wait forever.
 func (s *Socket) startHandshake() error {
 	if !s.takeDeferredConnect() {
 		return nil
@@ -97,7 +102,7 @@ func (s *Socket) startHandshake() error {
 	}
 }
 
-// takeDeferredConnect reports whether the caller has to have the SYN go out, by a send.
+// takeDeferredConnect reports whether the caller has to send the SYN, by sending.
 func (s *Socket) takeDeferredConnect() bool {
 	if s.state.Load()&connectDeferred == 0 {
 		return false
@@ -106,7 +111,7 @@ func (s *Socket) takeDeferredConnect() bool {
 	return s.state.And(^uint32(connectDeferred))&connectDeferred != 0
 }
 
-// finishHandshake waits until the handshake is over, and tells how it ended.
+// finishHandshake waits until the deferred handshake is over, and returns its error.
 func (s *Socket) finishHandshake(until Instant) error {
 	if err := s.startHandshake(); err != nil {
 		return err
@@ -117,8 +122,8 @@ func (s *Socket) finishHandshake(until Instant) error {
 	}
 	defer p.Release()
 	for began := Now(); s.sysHandshaking(); {
-		// A send that is waiting may fill the buffer as soon as there is a connection, and
-		// then nothing shows it to poll(2).
+		// A waiting send may fill the buffer as soon as the connection is established.
+		// poll(2) does not report POLLOUT then, so check at intervals.
 		err := p.Wait(Earlier(until, In(pollInterval(began))))
 		switch {
 		case s.life.isOver():
@@ -136,8 +141,8 @@ func (s *Socket) finishHandshake(until Instant) error {
 	return nil
 }
 
-// pollInterval is how long a wait that began at a time may rest before it looks again: so long
-// that looking costs little, and so short that it is not late by much of what it has taken.
+// pollInterval is the time until the next check of a wait that began at began: an eighth
+// of what the wait has lasted, so that checking costs little and is not late by much.
 func pollInterval(began Instant) time.Duration {
 	const longest = 50 * time.Millisecond
 	return min(max(time.Duration(Now()-began)/8, minBackoff), longest)

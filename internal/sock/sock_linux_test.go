@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pair gives a connected unix stream and the raw descriptor of its other end.
+// pair returns a connected unix socket and the raw descriptor of its other end.
 func pair(t testing.TB, typ int) (*Socket, int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
@@ -32,8 +32,8 @@ func rcvTimeout(t *testing.T, s *Socket) time.Duration {
 	return time.Duration(tv.Nano())
 }
 
-// The kernel's timers are late by up to an eighth: it must not have all of the limit. And
-// it always has one, since without SO_RCVTIMEO no signal ends recvfrom(2).
+// The kernel's timers are late by up to an eighth, so recvfrom(2) must not wait for the
+// whole timeout. SO_RCVTIMEO is always set, because without it no signal ends recvfrom(2).
 func TestRecv_KernelWaitsForAPartOfTheTimeout(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	require.False(t, s.waitsInKernel(kernelWaitFrom-1), "too short for ticks")
@@ -48,8 +48,8 @@ func TestRecv_KernelWaitsForAPartOfTheTimeout(t *testing.T) {
 	require.False(t, s.waitsInKernel(time.Second))
 }
 
-// SO_RCVTIMEO is set once for a limit, but not taken for granted after the
-// descriptor was in other hands.
+// SO_RCVTIMEO is set once for a timeout, and again after a RawConn callback, which may
+// have changed it.
 func TestRecv_TimeoutHoldsAfterAnotherSetsSO_RCVTIMEO(t *testing.T) {
 	s, _ := pair(t, unix.SOCK_STREAM)
 	const limit = 200 * time.Millisecond
@@ -71,9 +71,9 @@ func cpuTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// poll(2) says ready as long as an error queue holds something or an urgent
-// byte lies in the way, and recv(2) says there is nothing: without a pause the
-// thread would spin until its limit.
+// poll(2) reports a socket as ready while its error queue has an entry or an urgent byte
+// is first in the stream, but recv(2) returns EAGAIN. Without a backoff the thread would
+// spin until the limit.
 func TestRecv_DoesNotSpinOnASocketThatIsReadyWithoutData(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	for name, make := range map[string]func(t *testing.T) func() error{
@@ -96,10 +96,10 @@ func TestRecv_DoesNotSpinOnASocketThatIsReadyWithoutData(t *testing.T) {
 			nobody := closed.Local()
 			require.NoError(t, closed.Close())
 			require.NoError(t, s.Connect(nobody, Never, nil))
-			_, err = s.Send([]byte("x"), 0, time.Second)
+			_, err = s.Send([]byte("x"), 0, testTimeout)
 			require.NoError(t, err)
-			_, err = s.Recv(make([]byte, 1), 0, time.Second, nil)
-			require.ErrorIs(t, err, unix.ECONNREFUSED) // and the queue keeps it
+			_, err = s.Recv(make([]byte, 1), 0, testTimeout, nil)
+			require.ErrorIs(t, err, unix.ECONNREFUSED) // the error queue still has it
 			s.polled.Store(true)
 			return func() error {
 				_, err := s.Recv(make([]byte, 1), 0, limit, nil)
@@ -125,8 +125,8 @@ func TestRecv_DoesNotSpinOnASocketThatIsReadyWithoutData(t *testing.T) {
 	}
 }
 
-// Errors that nobody reads are no closed peer, neither to Up nor to a peek that
-// waits for the rest.
+// An error queue with unread entries is no closed peer, neither for PeerOpen nor for a
+// peek that waits for more bytes.
 func TestPeerOpen_ErrorQueueIsNotAClosedPeer(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
@@ -144,24 +144,24 @@ func TestPeerOpen_ErrorQueueIsNotAClosedPeer(t *testing.T) {
 	peer, _, err := unix.Accept(ln)
 	require.NoError(t, err)
 	defer unix.Close(peer)
-	_, err = s.Send([]byte("x"), 0, time.Second)
+	_, err = s.Send([]byte("x"), 0, testTimeout)
 	require.NoError(t, err)
 	fds := []unix.PollFd{{Fd: int32(s.fd)}}
 	require.Eventually(t, func() bool {
 		_, errno := sleepPoll(fds, 0)
 		return errno == 0 && fds[0].Revents&unix.POLLERR != 0
-	}, time.Second, time.Millisecond, "a time stamp is queued")
+	}, testTimeout, time.Millisecond, "a time stamp is queued")
 	require.True(t, s.PeerOpen())
 
 	require.NoError(t, unix.Send(peer, []byte("abc"), 0))
 	time.AfterFunc(20*time.Millisecond, func() { _ = unix.Send(peer, []byte("def"), 0) })
 	got := make([]byte, 6)
-	_, err = s.Recv(got, unix.MSG_PEEK|unix.MSG_WAITALL, 5*time.Second, nil)
+	_, err = s.Recv(got, unix.MSG_PEEK|unix.MSG_WAITALL, testTimeout, nil)
 	require.NoError(t, err)
 	require.Equal(t, "abcdef", string(got))
 }
 
-// connect(2) of TCP Fast Open says 0 and has sent nothing yet.
+// With TCP Fast Open, connect(2) returns 0 without having sent anything.
 func TestConnect_FastOpenSocketIsConnected(t *testing.T) {
 	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
@@ -175,18 +175,18 @@ func TestConnect_FastOpenSocketIsConnected(t *testing.T) {
 	defer s.Close()
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
-	require.NoError(t, s.Connect(addrOf(at), In(2*time.Second), nil))
+	require.NoError(t, s.Connect(addrOf(at), In(testTimeout), nil))
 	_, peer := s.Addrs()
 	require.Equal(t, addrOf(at), peer)
-	_, err = s.Send([]byte("x"), 0, time.Second)
+	_, err = s.Send([]byte("x"), 0, testTimeout)
 	require.NoError(t, err)
 	fd, _, err := unix.Accept(ln)
 	require.NoError(t, err)
 	require.NoError(t, unix.Close(fd))
 }
 
-// With no descriptor left there is no waker: a call that has a socket goes on,
-// and its limit is still its limit.
+// If the process has no descriptor left, an fdWaker cannot be created. A call on an
+// existing socket still works, and its limit holds.
 func TestRecv_WaitsWithoutASpareDescriptor(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	closing, _ := pair(t, unix.SOCK_STREAM)
@@ -227,8 +227,7 @@ func TestFDWaker_IsNotInherited(t *testing.T) {
 	require.NotZero(t, flags&unix.FD_CLOEXEC)
 }
 
-// What is left when as many datagrams were read as the queue can have held is
-// the peer's, and stays.
+// Datagrams beyond those that the queue can have held come from the peer, and stay.
 func TestDiscardQueued_EmptiesAFullQueue(t *testing.T) {
 	s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
@@ -237,8 +236,8 @@ func TestDiscardQueued_EmptiesAFullQueue(t *testing.T) {
 	from, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer from.Close()
-	for range 2000 { // more than there is room for
-		_, err := from.SendTo(nil, s.Local(), time.Second)
+	for range 2000 { // more than the queue holds
+		_, err := from.SendTo(nil, s.Local(), testTimeout)
 		require.NoError(t, err)
 	}
 	s.DiscardQueued()
@@ -254,7 +253,7 @@ func TestRecv_PeekReturnsWhatIsQueuedAtTheTimeout(t *testing.T) {
 	n, err := s.Recv(got, unix.MSG_PEEK|unix.MSG_WAITALL, 20*time.Millisecond, nil)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Equal(t, want, got[:n])
-	n, err = s.Recv(got, 0, time.Second, nil)
+	n, err = s.Recv(got, 0, testTimeout, nil)
 	require.NoError(t, err)
 	require.Equal(t, want, got[:n])
 }

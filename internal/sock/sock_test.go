@@ -13,24 +13,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
+
+// testTimeout is an upper bound that no machine is too slow for.
+const testTimeout = 10 * time.Second
 
 // TestMain runs the tests with calls that park if CLIENT_TEST_MAX_THREADS is 0.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv("CLIENT_TEST_MAX_THREADS")); err == nil {
 		SetMaxThreads(n)
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }
 
 func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 	require.Equal(t, Never, In(-1))
 	require.Equal(t, Never, In(math.MaxInt64), "too far away to be represented")
 	require.Equal(t, Never, At(time.Time{}))
-	require.Equal(t, Never, At(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), "too far away, and not the past")
+	require.Equal(t, Never, At(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), "too far away, but not the past")
 	require.Equal(t, Never, At(time.Unix(math.MaxInt64>>2, 0)))
 	require.Equal(t, Never, At(time.Now().Add(math.MaxInt64)))
 	for _, past := range []time.Time{time.Unix(math.MinInt64>>2, 0), time.Time{}.Add(1), time.Now().Add(math.MinInt64)} {
@@ -38,7 +41,7 @@ func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 		require.LessOrEqual(t, At(past).Left(), time.Duration(0), past)
 	}
 	require.Positive(t, At(time.Now().Add(290*365*24*time.Hour)).Left())
-	require.Positive(t, At(time.Unix(1, 0)), "long over, and still not Never")
+	require.Positive(t, At(time.Unix(1, 0)), "long over, but not Never")
 	require.Negative(t, At(time.Unix(1, 0)).Left())
 	require.Equal(t, forever, Never.Left())
 	require.InDelta(t, time.Hour, In(time.Hour).Left(), float64(time.Minute))
@@ -47,11 +50,11 @@ func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 	require.Equal(t, Never, Never.Partial(3))
 	require.InDelta(t, 20*time.Minute, In(time.Hour).Partial(3).Left(), float64(time.Minute))
 	over := At(time.Unix(1, 0)).Partial(2)
-	require.NotEqual(t, Never, over, "a part of nothing is nothing, not everything")
+	require.NotEqual(t, Never, over, "a part of no time is no time, not Never")
 	require.LessOrEqual(t, over.Left(), time.Duration(0))
 	require.Equal(t, Instant(5), Instant(3).Add(2))
 	require.Equal(t, Instant(1), Instant(3).Add(-2))
-	require.Equal(t, Instant(1), Instant(3).Add(-3), "and not Never")
+	require.Equal(t, Instant(1), Instant(3).Add(-3), "but not Never")
 	require.Equal(t, Instant(1), Instant(3).Add(math.MinInt64))
 	require.Equal(t, Never, Instant(3).Add(math.MaxInt64))
 	require.Equal(t, Instant(3), Earlier(3, Never))
@@ -109,7 +112,7 @@ func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
 func TestFDWaker_KeepsAWakeThatComesFirst(t *testing.T) {
 	var k fdWaker
 	defer k.close()
-	k.wake() // before there is a descriptor
+	k.wake() // before the descriptor exists
 	fd, err := k.pollFD()
 	require.NoError(t, err)
 	readable := func() bool {
@@ -126,7 +129,7 @@ func TestFDWaker_KeepsAWakeThatComesFirst(t *testing.T) {
 		k.wake()
 		require.True(t, readable())
 		k.drain()
-		require.False(t, readable(), "two wakes are one")
+		require.False(t, readable(), "one drain clears two wakes")
 	}
 }
 
@@ -138,7 +141,7 @@ func TestFDWaker_WakeAfterCloseTouchesNoOtherFile(t *testing.T) {
 	victim, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(victim)
-	require.Equal(t, fd, victim, "the number is somebody else's now")
+	require.Equal(t, fd, victim, "the descriptor's number is in use again")
 	k.wake()
 	k.drain()
 	k.close()
@@ -182,7 +185,7 @@ func TestZone_IsAnInterface(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, index)
 	require.Equal(t, lo, s.zoneName(index))
-	require.Equal(t, "4242", s.zoneName(4242), "an interface that is gone")
+	require.Equal(t, "4242", s.zoneName(4242), "an interface that does not exist")
 	require.Empty(t, s.zoneName(0))
 	index, err = s.zoneIndex("4242")
 	require.NoError(t, err)
@@ -206,8 +209,8 @@ func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 	broken := errors.New("no socket")
 	dropped := 0
 	var opened []*Socket
-	wrong := testAddrs()[unix.AF_INET6][0] // of a family that the sockets have not
-	s, winner, tried := DialParallel([]Addr{testAddrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(10*time.Second), nil,
+	wrong := testAddrs()[unix.AF_INET6][0] // not of the sockets' family
+	s, winner, results := DialParallel([]Addr{testAddrs()[unix.AF_INET][0], wrong, good}, nil, time.Hour, In(testTimeout), nil,
 		func(a Addr) (*Socket, error) {
 			if a != wrong && a != good {
 				return nil, broken
@@ -217,7 +220,7 @@ func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 			return s, err
 		},
 		func(s *Socket) { dropped++; _ = s.Close() })
-	require.Nil(t, tried)
+	require.Nil(t, results)
 	require.Equal(t, good, winner)
 	require.Equal(t, 1, dropped)
 	require.Same(t, opened[1], s)
@@ -232,15 +235,15 @@ func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
 	var stop Stopper
 	defer stop.Close()
 	stop.Stop()
-	s, _, tried := DialParallel(testAddrs()[unix.AF_INET], nil, 0, Never, &stop,
+	s, _, results := DialParallel(testAddrs()[unix.AF_INET], nil, 0, Never, &stop,
 		func(Addr) (*Socket, error) { t.Error("opened"); return nil, unix.EMFILE },
 		func(*Socket) { t.Error("dropped") })
 	require.Nil(t, s)
-	require.Len(t, tried, 2)
-	for i, one := range tried {
-		require.Equal(t, testAddrs()[unix.AF_INET][i], one.Addr)
-		require.ErrorIs(t, one.Err, ErrStopped)
-		require.ErrorContains(t, one.Err, "not tried")
+	require.Len(t, results, 2)
+	for i, result := range results {
+		require.Equal(t, testAddrs()[unix.AF_INET][i], result.Addr)
+		require.ErrorIs(t, result.Err, ErrStopped)
+		require.ErrorContains(t, result.Err, "not tried")
 	}
 	require.False(t, (*Stopper)(nil).Stopped())
 }
@@ -253,7 +256,7 @@ func TestConnect_ExpiredLimitIsATimeout(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	op := &net.OpError{Op: "connect", Err: err}
 	require.True(t, op.Timeout())
-	require.True(t, op.Temporary()) //nolint:staticcheck // what crypto/tls asks for
+	require.True(t, op.Temporary()) //nolint:staticcheck // crypto/tls calls it
 }
 
 func TestClose_EveryMethodReturnsErrClosed(t *testing.T) {
@@ -290,7 +293,7 @@ func TestClose_EveryMethodReturnsErrClosed(t *testing.T) {
 	require.True(t, s.Local().IsZero())
 }
 
-// Close before the connect has said how to stop it must stop it all the same.
+// A Close that comes before the connect waits must end it too.
 func TestConnect_SocketClosedMeanwhile(t *testing.T) {
 	for range 200 {
 		s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -319,7 +322,7 @@ func FuzzSockaddr(f *testing.F) {
 			require.Greater(t, len(raw), MaxPath)
 			return
 		}
-		_ = n.addr(nil) // whatever it is, reading it back panics on nothing
+		_ = n.addr(nil) // must not panic
 	})
 }
 

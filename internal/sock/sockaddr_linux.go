@@ -7,22 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxPath is the longest name of a unix socket in bytes: all of sun_path, which
-// needs no zero to end it when it is full (unix(7), BUGS). The "@" of an
-// abstract name counts.
+// MaxPath is the length limit of a unix socket's name in bytes: all of sun_path, which
+// needs no terminating zero when it is full (unix(7), BUGS). The "@" of an abstract name
+// counts.
 const MaxPath = len(unix.RawSockaddrUnix{}.Path)
 
-// HasAbstractNames reports whether the system has unix names outside the file system.
+// HasAbstractNames reports whether the system has abstract unix names.
 const HasAbstractNames = true
 
-// A rawSockaddr is an address as the kernel reads and writes it. It lives on the stack
-// of the call that needs it: sending to an address allocates nothing.
+// A rawSockaddr is an address in the kernel's form. It lives on the stack of the call
+// that needs it, so sending to an address allocates nothing.
 type rawSockaddr struct {
 	raw unix.RawSockaddrAny
 	len uint32
 }
 
-// set writes an address for the socket s.
+// set stores an address for the socket s.
 func (n *rawSockaddr) set(s *Socket, a Addr) error {
 	switch s.domain {
 	case unix.AF_INET:
@@ -55,9 +55,9 @@ func (n *rawSockaddr) set(s *Socket, a Addr) error {
 		copy(pathBytes(sa), a.Path)
 		n.len = uint32(unsafe.Offsetof(sa.Path)) + uint32(len(a.Path))
 		switch {
-		case a.Path == "": // the family alone asks bind(2) for a name of the kernel's choice
+		case a.Path == "": // the family alone makes bind(2) choose a name
 		case a.Path[0] == '@':
-			sa.Path[0] = 0 // an abstract name is all of its bytes, with no zero to end it
+			sa.Path[0] = 0 // an abstract name has no terminating zero
 		case len(a.Path) < MaxPath:
 			n.len++
 		}
@@ -65,10 +65,10 @@ func (n *rawSockaddr) set(s *Socket, a Addr) error {
 	return nil
 }
 
-// addr reads an address that the socket s was given.
+// addr returns the address that the kernel stored for the socket s.
 func (n *rawSockaddr) addr(s *Socket) Addr {
 	if n.len < uint32(unsafe.Sizeof(n.raw.Addr.Family)) {
-		return Addr{} // the peer of a datagram that has no name
+		return Addr{} // the sender of a datagram has no name
 	}
 	switch n.raw.Addr.Family {
 	case unix.AF_INET:
@@ -80,19 +80,19 @@ func (n *rawSockaddr) addr(s *Socket) Addr {
 		return Addr{IP: netip.AddrPortFrom(ip, hton(sa.Port))}
 	case unix.AF_UNIX:
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(&n.raw))
-		// The kernel counts a zero that it has no room for.
+		// The kernel's length includes a terminating zero even if it does not fit.
 		length := int(n.len) - int(unsafe.Offsetof(sa.Path))
 		return Addr{Path: pathOf(pathBytes(sa)[:min(max(length, 0), MaxPath)])}
 	}
 	return Addr{}
 }
 
-// pathBytes is sun_path, whose elements are signed on some architectures only.
+// pathBytes is sun_path as bytes. Its elements are signed on some architectures.
 func pathBytes(sa *unix.RawSockaddrUnix) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&sa.Path)), len(sa.Path))
 }
 
-// pathOf reads a name out of sun_path, cut to the length the kernel gave.
+// pathOf reads a name from sun_path, cut to the length from the kernel.
 func pathOf(p []byte) string {
 	if len(p) == 0 {
 		return ""
@@ -108,7 +108,7 @@ func pathOf(p []byte) string {
 	return string(p)
 }
 
-// hton turns a port from the host's order into the network's, and back.
+// hton converts a port between host and network byte order.
 func hton(port uint16) uint16 {
 	b := [2]byte{byte(port >> 8), byte(port)}
 	return *(*uint16)(unsafe.Pointer(&b))

@@ -12,12 +12,12 @@ func TestSockaddr_AbstractNameKeepsAllItsBytes(t *testing.T) {
 	for _, path := range []string{"@x", "@with\x00zero", "@" + string(make([]byte, MaxPath-1))} {
 		var n rawSockaddr
 		require.NoError(t, n.set(&Socket{domain: unix.AF_UNIX}, Addr{Path: path}))
-		require.EqualValues(t, 2+len(path), n.len, "no byte more")
+		require.EqualValues(t, 2+len(path), n.len, "no terminating zero")
 		require.Equal(t, path, n.addr(nil).Path)
 	}
 	var n rawSockaddr
 	require.NoError(t, n.set(&Socket{domain: unix.AF_UNIX}, Addr{}))
-	require.EqualValues(t, 2, n.len, "the family alone")
+	require.EqualValues(t, 2, n.len, "only the family")
 	require.True(t, n.addr(nil).IsZero())
 	require.True(t, new(rawSockaddr).addr(nil).IsZero())
 	n = rawSockaddr{len: unix.SizeofSockaddrAny}

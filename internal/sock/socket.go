@@ -13,65 +13,63 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Socket is a descriptor and what it takes to wait on it and to close it
-// while others do. Its methods may be called from several goroutines.
+// A Socket is a socket's file descriptor, with the state that waiting and closing need.
+// Its methods may be called from several goroutines.
 type Socket struct {
 	fd     int
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
-	icmp   bool // its errors of others' are queued: SetICMPErrors
+	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
 	dgrams datagrams
 
 	life     life
-	fdClosed atomic.Bool // close(2) has returned
+	fdClosed atomic.Bool // close(2) has returned, see CloseWait
 	rd, wr   direction
 
-	// polled is set for good once a deadline was set or the descriptor was
-	// handed out in non-blocking mode: from then on nothing waits inside recv(2).
+	// polled is true once a deadline was set or the descriptor became non-blocking for
+	// good. From then on no call waits inside recvfrom(2).
 	polled     atomic.Bool
-	asConn     atomic.Bool  // the last receive was a Read: a driver uses it as a net.Conn
-	rcvTimeout atomic.Int64 // the time.Duration that SO_RCVTIMEO was set for, or unknown
+	asConn     atomic.Bool  // the last receive was a Read, so a driver uses the socket as a net.Conn
+	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
 
-	upgraded atomic.Bool // set for good by Take
+	upgraded atomic.Bool // set for good by Upgrade
 
-	streamErr atomic.Uint32 // the unix.Errno that has ended the stream; see loss
-	state     atomic.Uint32 // deferred, opening, readClosing, …
-	unread    atomic.Int64  // bytes that were queued when reading was closed
-
-	// Of who has the turn to receive, in a crowd.
+	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
+	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …
+	unread    atomic.Int64  // bytes still to be received after Shutdown(SHUT_RD)
 
 	mu          sync.Mutex
-	file        *os.File // what has the descriptor once a call has parked; belongs to mode
-	nonblocking bool     // the descriptor is non-blocking for good; belongs to mode
-	polls       []*Poll  // that wait for this socket among others; belongs to mode
-	stops       int      // calls of Stop without a Resume; belongs to mode
+	file        *os.File // owns the descriptor once a call has parked
+	nonblocking bool     // the descriptor is non-blocking for good
+	polls       []*Poll  // the Polls that wait for this socket
+	stops       int      // calls of Stop without a Resume
 
-	localAddr, peerAddr Addr   // as they were when the connect succeeded; written before it returns
-	onClose             func() // what is left to do after close(2); written by who holds a use
+	localAddr, peerAddr Addr   // set by a successful connect, before it returns
+	onClose             func() // called after close(2); set by a call that holds a reference
 }
 
-// unknownTimeout is what SO_RCVTIMEO is set for when somebody else may have set it.
+// unknownTimeout says that other code may have set SO_RCVTIMEO.
 const unknownTimeout = math.MinInt64
 
-// Open makes a socket of the domain (unix.AF_INET, …), type (unix.SOCK_STREAM or
-// unix.SOCK_DGRAM) and protocol (0 is the usual one). No child process inherits it
-// and no write to it raises SIGPIPE.
+// Open creates a socket. domain is unix.AF_INET, AF_INET6 or AF_UNIX, typ is
+// unix.SOCK_STREAM or SOCK_DGRAM, protocol 0 is the default one. The descriptor is
+// close-on-exec, and writing to it does not raise SIGPIPE.
 func Open(domain, typ, protocol int) (*Socket, error) {
 	fd, err := sysSocket(domain, typ, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
-	// For those who forget to close, as package net has it (net/fd_posix.go) and as
-	// drivers have come to rely on. Who is in a call has the socket until its end.
+	// An unreachable socket is closed, as in package net (net/fd_posix.go): drivers rely
+	// on it. A socket is reachable while a call on it runs.
 	runtime.SetFinalizer(s, (*Socket).finalize)
 	s.rd.init()
 	s.wr.init()
 	s.polled.Store(alwaysPolled)
 	s.invalidateTimeout()
 	if domain == unix.AF_INET6 {
-		// Systems differ in the default; with the option set, an IPv6 socket
-		// is an IPv6 socket on all of them (RFC 3493, 5.3).
+		// The default differs between systems. With the option set, an IPv6 socket
+		// uses IPv6 only on all of them (RFC 3493, 5.3).
 		if err := s.SetInt(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			_ = s.Close()
 			return nil, err
@@ -80,8 +78,8 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	return s, nil
 }
 
-// Finalized counts the sockets that the garbage collector had to close, for tests: this
-// library is to close its own.
+// Finalized counts the sockets that the garbage collector closed. It is for tests: this
+// library has to close its own sockets.
 var Finalized atomic.Int64
 
 func (s *Socket) finalize() {
@@ -90,17 +88,17 @@ func (s *Socket) finalize() {
 	}
 }
 
-// Finalize closes a socket whose owner is unreachable, as the finalizer does for a socket
-// that is unreachable itself. It is for an owner whose goroutine still uses the socket.
+// Finalize closes a socket whose owner is unreachable, as the finalizer closes an
+// unreachable socket. It is for an owner whose goroutine still refers to the socket.
 func (s *Socket) Finalize() { s.finalize() }
 
 // Closed reports whether Close was called.
 func (s *Socket) Closed() bool { return s.life.ended() }
 
-// Close ends every call on the socket and every later one with net.ErrClosed.
-// It does not wait for them: the last one out closes the descriptor. It does
-// nothing to the connection, which another process may share (dup(2), fork(2)):
-// what the peer sees is up to close(2) and SO_LINGER.
+// Close makes every call on the socket, and every later one, return net.ErrClosed. It
+// does not wait for them: the last call to return closes the descriptor. It does not
+// act on the connection, which another process may share (dup(2), fork(2)): what the
+// peer sees depends on close(2) and SO_LINGER.
 func (s *Socket) Close() error {
 	first, others := s.life.end()
 	if !first {
@@ -113,8 +111,8 @@ func (s *Socket) Close() error {
 	return s.decref()
 }
 
-// CloseWait is Close that waits, for a time at most, until the calls under way have left
-// and close(2) has returned.
+// CloseWait is Close that waits until the running calls have returned and close(2) has
+// too, for at most timeout.
 func (s *Socket) CloseWait(timeout time.Duration) error {
 	err := s.Close()
 	for p, end := backoff(0), In(timeout); !s.fdClosed.Load() && end.Left() > 0; {
@@ -123,7 +121,7 @@ func (s *Socket) CloseWait(timeout time.Duration) error {
 	return err
 }
 
-// Stop ends every call on the socket, and every later one until Resume, with
+// Stop makes every call on the socket, and every later one until Resume, return
 // ErrStopped. The socket stays open until Close.
 func (s *Socket) Stop() {
 	s.mu.Lock()
@@ -133,10 +131,10 @@ func (s *Socket) Stop() {
 	s.wakeAll()
 }
 
-// Stopped reports whether calls end with ErrStopped.
+// Stopped reports whether calls return ErrStopped.
 func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
 
-// Resume takes one Stop back.
+// Resume undoes one Stop.
 func (s *Socket) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +143,7 @@ func (s *Socket) Resume() {
 	}
 }
 
-// wakeAll has all that wait on the socket look again.
+// wakeAll makes every waiting call check again whether the socket is closed or stopped.
 func (s *Socket) wakeAll() {
 	s.rd.notify()
 	s.wr.notify()
@@ -156,6 +154,8 @@ func (s *Socket) wakeAll() {
 	}
 }
 
+// decref releases a reference. Releasing the last one of a closed socket closes the
+// descriptor.
 func (s *Socket) decref() error {
 	if !s.life.release() {
 		return nil
@@ -171,7 +171,8 @@ func (s *Socket) decref() error {
 	return os.NewSyscallError("close", err)
 }
 
-// sysClose wraps close(2), which gives the number back whatever it returns, EINTR included.
+// sysClose wraps close(2), which releases the descriptor's number whatever it returns,
+// EINTR included.
 func (s *Socket) sysClose() error {
 	if s.file == nil {
 		return unix.Close(s.fd)
@@ -183,7 +184,7 @@ func (s *Socket) sysClose() error {
 	return err
 }
 
-// incref takes a use for a call that is over in a moment; the caller releases it.
+// incref takes a reference to the descriptor, which stays open until decref.
 func (s *Socket) incref() error {
 	if !s.life.use() {
 		return net.ErrClosed
@@ -191,10 +192,10 @@ func (s *Socket) incref() error {
 	return nil
 }
 
-// SetReadDeadline bounds the receiving calls, also the one under way.
+// SetReadDeadline sets the deadline of receiving calls, including a running one.
 func (s *Socket) SetReadDeadline(i Instant) error { return s.setDeadline(&s.rd, i) }
 
-// SetWriteDeadline bounds the sending calls, also the one under way.
+// SetWriteDeadline sets the deadline of sending calls, including a running one.
 func (s *Socket) SetWriteDeadline(i Instant) error { return s.setDeadline(&s.wr, i) }
 
 func (s *Socket) setDeadline(d *direction, i Instant) error {
@@ -209,9 +210,9 @@ func (s *Socket) setDeadline(d *direction, i Instant) error {
 	return nil
 }
 
-// PeerOpen reports whether the peer of a stream can still answer: false once it has
-// closed its side or reset the connection. It asks poll(2), which, unlike a
-// peek, leaves both the bytes and a pending error for the next receive.
+// PeerOpen reports whether the peer of a stream can still answer: false after it closed
+// its side or reset the connection. It uses poll(2), which, unlike MSG_PEEK, leaves a
+// pending error to the next receive.
 func (s *Socket) PeerOpen() bool {
 	if s.incref() != nil {
 		return false
@@ -224,22 +225,22 @@ func (s *Socket) peerOpen() bool {
 	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: pollPeerClosed}}
 	for {
 		if _, errno := pollNow(fds[:]); errno != unix.EINTR {
-			// Not POLLERR: a queue of errors that nobody reads is no closed peer.
+			// Not POLLERR: an error queue with unread entries is no closed peer.
 			return errno == 0 && fds[0].Revents&(pollPeerClosed|unix.POLLHUP|unix.POLLNVAL) == 0
 		}
 	}
 }
 
-// invalidateTimeout is for when the descriptor was in other hands.
+// invalidateTimeout is called after other code had the descriptor.
 func (s *Socket) invalidateTimeout() { s.rcvTimeout.Store(unknownTimeout) }
 
-// mustReturn reports whether a call with a limit has to end, because of Close or Stop. One
-// that nothing but Close ends goes on.
+// mustReturn reports whether a call with this limit has to return because of Close or
+// Stop. Only Close ends an uninterruptible one.
 func (s *Socket) mustReturn(until Instant) bool {
 	return s.life.isOver() && (until != Uninterruptible || s.life.ended())
 }
 
-// closedErr is the error of calls on a socket that was closed or stopped.
+// closedErr is the error of calls on a closed or stopped socket.
 func (s *Socket) closedErr() error {
 	if s.life.ended() {
 		return net.ErrClosed
@@ -247,8 +248,8 @@ func (s *Socket) closedErr() error {
 	return ErrStopped
 }
 
-// syscallErr is what a system call's error means to the caller: whatever it was,
-// on a socket that has been closed or stopped meanwhile it is that.
+// syscallErr wraps the error of a system call. On a socket that is closed or stopped it
+// is closedErr, whatever the system call returned.
 func (s *Socket) syscallErr(call string, errno unix.Errno) error {
 	if s.life.isOver() {
 		return s.closedErr()
@@ -256,8 +257,7 @@ func (s *Socket) syscallErr(call string, errno unix.Errno) error {
 	return os.NewSyscallError(call, errno)
 }
 
-// errnoOf is the number of a system call's error, which x/sys/unix gives as an
-// error that never holds anything else.
+// errnoOf is the errno in an error of x/sys/unix, which never contains anything else.
 func errnoOf(err error) unix.Errno {
 	var errno unix.Errno
 	if err != nil && !errors.As(err, &errno) {

@@ -7,17 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel tells a socket's error once (SO_ERROR, socket(7)): to the call that
-// comes first, which may be a send, a peek or a receive. After that a receive gets 0,
-// as at an orderly end. So whoever meets the error of a stream keeps it here, and a
-// receive that gets 0 tells it again. Bytes that arrived before the failure are given
-// first, by the kernel.
+// The kernel returns a socket's error once (SO_ERROR, socket(7)), to the first call: a
+// send, a peek or a receive. A later receive returns 0, as at an orderly end. So every
+// call records the error of a stream, and a receive that gets 0 returns the recorded
+// one. Bytes that arrived before the failure come first, from the kernel.
 //
-// EPIPE of a send is not kept: a peer that ended the stream in order, and then had no
-// more use for what was sent, is told so (tcp_reset in the state CLOSE_WAIT), and its
-// end stays an orderly one.
+//	send ─▶ ECONNRESET ─▶ recordErr ─▶ streamErr
+//	recv ─▶ data ─▶ … ─▶ 0 ─▶ loadStreamErr ─▶ ECONNRESET; io.EOF if there is none
+//
+// EPIPE of a send is not recorded. A peer that ended the stream in order, and then
+// rejected what was sent, causes it (tcp_reset in the state CLOSE_WAIT). The end of that
+// stream stays an orderly one.
 
-// endsStream reports whether an error is one that ends a stream.
+// endsStream reports whether an error ends a stream.
 func endsStream(errno unix.Errno) bool {
 	switch errno {
 	case unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ETIMEDOUT,
@@ -27,15 +29,16 @@ func endsStream(errno unix.Errno) bool {
 	return false
 }
 
-// recordErr keeps the error of a system call if it has ended the stream: not if the stream had
-// ended in order before, nor if it goes on (a router's error, by IP_RECVERR of ip(7)).
+// recordErr records the error of a system call if it ended the stream. It does not if
+// the stream had ended in order before, nor if the connection is still up, as after an
+// error that a router reports with IP_RECVERR (ip(7)).
 func (s *Socket) recordErr(errno unix.Errno) {
 	if s.stream && endsStream(errno) && s.state.Load()&eofReported == 0 && !s.sysStillConnected() {
 		s.streamErr.CompareAndSwap(0, uint32(errno))
 	}
 }
 
-// takeSocketErr gives the error that the kernel has for the next call, and keeps it.
+// takeSocketErr returns the pending error of the socket and records it.
 func (s *Socket) takeSocketErr() unix.Errno {
 	n, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil || n == 0 {
@@ -52,8 +55,9 @@ func (s *Socket) errPending() bool {
 	return errno == 0 && n > 0 && fds[0].Revents&unix.POLLERR != 0
 }
 
-// watchErr is for a function that is given the descriptor: if the kernel has an error
-// before and not after, the function has met it. Which one it was it does not say.
+// watchErr is called before a callback gets the descriptor, and after afterwards. If the
+// kernel had an error before and has none after, the callback consumed it. Which one it
+// was is unknown.
 func (s *Socket) watchErr() (after func()) {
 	if !s.stream || s.streamErr.Load() != 0 || !s.errPending() {
 		return func() {}
@@ -65,13 +69,13 @@ func (s *Socket) watchErr() (after func()) {
 	}
 }
 
-// loadStreamErr gives the error that has ended the stream, for a receive that got 0; zero is an
-// orderly end. A send in another thread may have been told of the error and not have
-// kept it yet: its system call, which does not wait, is let finish first.
+// loadStreamErr is the error that ended the stream, for a receive that got 0. Zero means
+// an orderly end. A send on another thread may have received the error without having
+// recorded it yet, so loadStreamErr lets its system call finish, which does not wait.
 func (s *Socket) loadStreamErr() unix.Errno {
 	if calls := s.wr.syscalls.Load(); calls%2 != 0 {
 		const spins = 100
-		limit := In(time.Second) // sendfile(2) may wait for a disk, and that one for ever
+		limit := In(time.Second) // sendfile(2) may wait for a disk without end
 		for i := 0; s.wr.syscalls.Load() == calls && !s.life.isOver() && limit.Left() > 0; i++ {
 			if i < spins {
 				runtime.Gosched()

@@ -2,6 +2,6 @@ package sock
 
 import "golang.org/x/sys/unix"
 
-// poll(2) of this system reports POLLHUP once the peer has closed its side, but
-// looks at the socket only if it is asked for some event.
+// pollPeerClosed is what poll(2) reports when the peer has closed its side. On this system
+// it is POLLHUP, and poll(2) checks the socket only if some event is requested.
 const pollPeerClosed = unix.POLLHUP

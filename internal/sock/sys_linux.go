@@ -13,13 +13,12 @@ const (
 	pollPeerClosed = unix.POLLRDHUP
 )
 
-// shortCall is how many bytes a call that cannot wait may move without telling
-// the Go scheduler. Up to here that costs more than the copy does. See tellsScheduler for
-// when it is told all the same.
+// shortCall is how many bytes a non-blocking call transfers without telling the Go
+// scheduler. Up to this size telling it costs more than the copy. See tellsScheduler.
 const shortCall = 4 << 10
 
-// sysPeek looks whether there is a byte, which nobody gets to see. It is apart from
-// sysRecv for the sake of its cost.
+// sysPeek reports whether a byte is queued, and discards its copy. It is separate from
+// sysRecv because a pool calls it on each checkout.
 func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 	if s.Buffered() {
 		return 1, 0
@@ -30,15 +29,15 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 	return int(r), errno
 }
 
-// sysRecv wraps recvfrom(2). For a datagram n is its true size, which may be
-// more than p holds. It sleeps only if wait is true, and then returns EINTR for a reason
-// not to sleep there.
+// sysRecv wraps recvfrom(2). For a datagram n is its full size, which may be more than
+// len(p). It sleeps only if waitInKernel is true, and then returns EINTR if there is a
+// reason not to sleep there.
 func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (n int, errno unix.Errno) {
 	if s.dgrams.gro != nil {
 		return s.recvGRO(p, flags, waitInKernel, from)
 	}
 	if !s.stream {
-		flags |= unix.MSG_TRUNC // on a stream this would throw bytes away: tcp(7)
+		flags |= unix.MSG_TRUNC // on a stream it would discard bytes: tcp(7)
 	}
 	var addr, addrLen unsafe.Pointer
 	if from != nil {
@@ -97,8 +96,8 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno uni
 	return int(r), 0
 }
 
-// sysSocket wraps socket(2). A stream socket starts out non-blocking, for the
-// sake of connect(2), which has no flag for that.
+// sysSocket wraps socket(2). A stream socket is non-blocking at first, because connect(2)
+// has no flag for that.
 func sysSocket(domain, typ, protocol int) (int, error) {
 	if typ == unix.SOCK_STREAM {
 		typ |= unix.SOCK_NONBLOCK
@@ -132,8 +131,8 @@ func (s *Socket) sysPeer(n *rawSockaddr) unix.Errno {
 	return errno
 }
 
-// setBlocking ends what the connect needed: from here on the descriptor blocks,
-// so that a receive can wait inside recv(2).
+// setBlocking makes a connected stream socket blocking, so that a receive can wait inside
+// recvfrom(2).
 func (s *Socket) setBlocking() error {
 	if !s.stream {
 		return nil
@@ -141,9 +140,9 @@ func (s *Socket) setBlocking() error {
 	return s.setNonblock(false)
 }
 
-// disconnect dissolves a connect that failed, so that the same socket can be
-// used for another: connect(2), AF_UNSPEC. A datagram socket has nothing to
-// dissolve, and would lose the port that the kernel picked for it.
+// disconnect undoes a failed connect, so that the socket can connect to another address:
+// connect(2), AF_UNSPEC. On a datagram socket there is nothing to undo, and it would lose
+// the port that the kernel chose.
 func (s *Socket) disconnect() {
 	if !s.stream {
 		return
@@ -151,20 +150,23 @@ func (s *Socket) disconnect() {
 	_ = s.sysConnect(&rawSockaddr{raw: unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}, len: unix.SizeofSockaddrInet4})
 }
 
-// kernelWaitFrom is the shortest limit that SO_RCVTIMEO is used for, which the kernel
-// counts in ticks.
 const (
-	kernelWaitFrom = 100 * time.Millisecond
-	longestTick    = 10 * time.Millisecond
+	kernelWaitFrom = 100 * time.Millisecond // the shortest timeout that SO_RCVTIMEO is used for
+	longestTick    = 10 * time.Millisecond  // the unit of SO_RCVTIMEO, at CONFIG_HZ=100
 )
 
-// kernelWait is what SO_RCVTIMEO is set to for a limit; a negative one is none.
+// kernelWait is the value of SO_RCVTIMEO for a timeout. A negative timeout is no limit.
 //
-// The kernel's timers are late by a tick or an eighth of their length, whichever
-// is more (timer wheel, kernel/time/timer.c). So it is three quarters of the limit,
-// and ppoll(2), which is exact, waits out the last one: a call that gets its answer pays
-// nothing for it, one that does not is on time. There always is one, since without
-// SO_RCVTIMEO a signal restarts the call (signal(7), SA_RESTART) and nobody could end it.
+// The kernel's timers are late by a tick or an eighth of their length, whichever is more
+// (timer wheel, kernel/time/timer.c). So recvfrom(2) waits for three quarters of the
+// timeout, and ppoll(2), which is exact, for the rest. A call that gets its answer pays
+// nothing for that, and one that does not is on time.
+//
+//	0                                  3/4             1
+//	├─ recvfrom(2), late by ≤ 1/8 ──────┼── ppoll(2) ───┤ os.ErrDeadlineExceeded
+//
+// SO_RCVTIMEO is always set: without it a signal restarts recvfrom(2) (signal(7),
+// SA_RESTART), and no other goroutine could end it.
 func kernelWait(timeout time.Duration) time.Duration {
 	if timeout < 0 {
 		return longestSleep
@@ -172,8 +174,8 @@ func kernelWait(timeout time.Duration) time.Duration {
 	return min(timeout/4*3, longestSleep)
 }
 
-// waitsInKernel prepares a receive that waits inside recvfrom(2) for a part of
-// timeout, and reports false if it has to poll instead.
+// waitsInKernel prepares a receive that waits inside recvfrom(2) for a part of timeout.
+// It reports false if the receive has to wait in ppoll(2).
 func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	if s.polled.Load() || timeout >= 0 && timeout < kernelWaitFrom {
 		return false
@@ -190,25 +192,25 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 	return true
 }
 
-// clearTimeout takes SO_RCVTIMEO back, which is the socket's and not the descriptor's: another
-// process may go on with a duplicate.
+// clearTimeout resets SO_RCVTIMEO. It belongs to the socket and not to the descriptor, so
+// another process with a duplicate would inherit it.
 func (s *Socket) clearTimeout() {
 	if s.rcvTimeout.Load() > 0 {
 		_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, new(unix.Timeval))
 	}
 }
 
-// fitsKernelWait reports whether the kernel's wait, which has a fixed length, would still
-// end before until: it is late by at most an eighth and a tick, see kernelWait.
+// fitsKernelWait reports whether a wait inside recvfrom(2), which has a fixed length,
+// ends before until. It is late by at most an eighth and a tick; see kernelWait.
 func (s *Socket) fitsKernelWait(until Instant) bool {
-	wait := time.Duration(s.rcvTimeout.Load()) // or unknown, if the descriptor was lent meanwhile
+	wait := time.Duration(s.rcvTimeout.Load()) // unknownTimeout, which is negative, after a RawConn callback
 	if s.polled.Load() {
-		return false // a deadline was set meanwhile
+		return false // a deadline was set since
 	}
 	return wait >= 0 && until.Left() > wait+wait/8+longestTick
 }
 
-// processCPU is how much CPU time the process has used.
+// processCPU is the CPU time that the process has used.
 func processCPU() time.Duration {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) != nil {
@@ -217,14 +219,14 @@ func processCPU() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// sysQueuedLocked is how many bytes of a stream can be received without waiting. The caller has
-// the turn to receive.
+// sysQueuedLocked is how many bytes of a stream are queued to be received. The caller
+// holds the receive lock.
 func (s *Socket) sysQueuedLocked() (int, error) {
 	n, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
 	if err != nil || s.domain == unix.AF_UNIX {
 		return n, err
 	}
-	// Of TCP it counts up to an urgent byte (tcp_inq), unless that is received with the rest.
+	// For TCP, SIOCINQ counts up to an urgent byte (tcp_inq), unless SO_OOBINLINE is set.
 	inline, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE)
 	if err != nil || inline != 0 {
 		return n, err
@@ -242,7 +244,7 @@ func (s *Socket) sysQueuedLocked() (int, error) {
 	return all, err
 }
 
-// The states of TCP as TCP_INFO has them (net/tcp_states.h).
+// TCP states in TCP_INFO (net/tcp_states.h).
 const (
 	tcpSynSent = 2
 	tcpClose   = 7
@@ -259,13 +261,13 @@ func (s *Socket) tcpState() (state uint8, ok bool) {
 	return info.State, true
 }
 
-// sysStillConnected reports whether a connection is one still, after an error.
+// sysStillConnected reports whether a TCP connection is still up after an error.
 func (s *Socket) sysStillConnected() bool {
 	state, ok := s.tcpState()
 	return ok && state != tcpClose
 }
 
-// sysHandshaking reports whether a handshake is under way.
+// sysHandshaking reports whether the TCP handshake is not over.
 func (s *Socket) sysHandshaking() bool {
 	state, ok := s.tcpState()
 	return ok && state == tcpSynSent

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Here every descriptor is non-blocking and every wait is poll(2): the contract
-// is the same, a reply costs three system calls instead of one.
+// alwaysPolled says that every descriptor is non-blocking and every wait is poll(2). The
+// behaviour is that of Linux, but a reply costs three system calls instead of one.
 const alwaysPolled = true
 
-// longestSleep is how long a thread sleeps that no descriptor wakes: nobody can send one
-// thread a signal here.
+// longestSleep bounds the sleep of a thread that no descriptor wakes: these systems cannot
+// send a signal to one thread of a Go program.
 const longestSleep = 10 * time.Millisecond
 
 func (*threadWaker) interrupt() {}
@@ -26,19 +26,18 @@ func (*threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, er
 	return sleepPoll(fds, d)
 }
 
-// sysQueuedLocked is for what shutdown(2) leaves to be received, which is nothing here.
+// sysQueuedLocked is 0: shutdown(2) leaves nothing to be received.
 func (*Socket) sysQueuedLocked() (int, error) { return 0, nil }
 
-// MaxPath is the longest name of a unix socket in bytes: sun_path less the
-// zero that ends it (unix(4)).
+// MaxPath is the length limit of a unix socket's name in bytes: sun_path without its
+// terminating zero (unix(4)).
 const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// HasAbstractNames reports whether the system has unix names outside the file system.
+// HasAbstractNames reports whether the system has abstract unix names.
 const HasAbstractNames = false
 
-// sleepPoll is the one function in which a thread of this process goes to sleep
-// in the kernel for a socket's sake. poll(2) counts milliseconds: a limit is
-// rounded up, so that it is never early.
+// sleepPoll is the only function in which a thread waits in the kernel for a socket.
+// poll(2) takes milliseconds. The limit is rounded up, so the call is never early.
 func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	ms := -1
 	if d != forever {
@@ -53,7 +52,7 @@ func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno)
 func pollNow(fds []unix.PollFd) (ready int, errno unix.Errno) { return sleepPoll(fds, 0) }
 
 func sysSocket(domain, typ, protocol int) (int, error) {
-	// The lock keeps a fork out until the descriptor is marked.
+	// The lock prevents a fork until the descriptor is close-on-exec.
 	syscall.ForkLock.RLock()
 	fd, err := unix.Socket(domain, typ, protocol)
 	if err == nil {
@@ -74,11 +73,11 @@ func sysSocket(domain, typ, protocol int) (int, error) {
 	return fd, nil
 }
 
-// overflow takes what a datagram has beyond the caller's buffer, so that its
-// true size is known: these systems only say that something was cut off.
+// overflow receives the part of a datagram that does not fit the caller's buffer, so that
+// its full size is known. These systems report only that it was truncated.
 var overflow = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// sysPeek looks whether there is a byte, which nobody gets to see.
+// sysPeek reports whether a byte is queued, and discards its copy.
 func (s *Socket) sysPeek() (int, unix.Errno) {
 	n, _, err := unix.Recvfrom(s.fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return n, errnoOf(err)
@@ -115,7 +114,7 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (int, unix.Errno)
 	n = max(n, 0)
 	raceAfterSend(p[:n])
 	if !s.stream && errors.Is(err, unix.ENOBUFS) {
-		return 0, unix.EAGAIN // what these systems call a queue that is full
+		return 0, unix.EAGAIN // these systems return ENOBUFS for a full queue
 	}
 	return n, errnoOf(err)
 }
@@ -144,7 +143,7 @@ func (s *Socket) waitsInKernel(time.Duration) bool { return false }
 
 func (s *Socket) fitsKernelWait(Instant) bool { return false }
 
-// A rawSockaddr is an address as x/sys/unix takes it.
+// A rawSockaddr is an address in the form of x/sys/unix.
 type rawSockaddr struct{ sa unix.Sockaddr }
 
 func (n *rawSockaddr) set(s *Socket, a Addr) error {
@@ -188,7 +187,7 @@ func (n *rawSockaddr) addr(s *Socket) Addr {
 	return Addr{}
 }
 
-// processCPU is how much CPU time the process has used.
+// processCPU is the CPU time that the process has used.
 func processCPU() time.Duration {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
@@ -199,6 +198,6 @@ func processCPU() time.Duration {
 
 func (*Socket) sysStillConnected() bool { return false }
 
-func (*Socket) sysHandshaking() bool { return false } // no connect is put off here
+func (*Socket) sysHandshaking() bool { return false } // no connect is deferred
 
-func (*Socket) clearTimeout() {} // there is no SO_RCVTIMEO to take back
+func (*Socket) clearTimeout() {} // SO_RCVTIMEO is never set

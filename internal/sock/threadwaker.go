@@ -2,22 +2,22 @@ package sock
 
 import "sync/atomic"
 
-// A threadWaker is a thread that sleeps in a system call which no waker ends: recvfrom(2),
-// or ppoll(2) on sockets of others. It is woken by a signal.
+// A threadWaker wakes a thread that is blocked in a system call which no descriptor ends:
+// recvfrom(2), or ppoll(2) on several sockets. It sends the thread a signal.
 //
-//	sleeper: ready, look whether there is a reason not to sleep, sleep
-//	waker:   make the reason, wake
+//	blocked call: prepare, check for a reason to return, sleep
+//	other call:   create the reason, wake
 //
 // Whichever comes second sees the other.
 type threadWaker struct {
-	tid   atomic.Int32 // that sleeps, or is about to; 0: none
-	woken atomic.Bool  // it is to come back
+	tid   atomic.Int32 // the thread that sleeps or is about to; 0 if there is none
+	woken atomic.Bool  // wake was called since prepare
 }
 
-// prepare is for before the look that decides whether to sleep.
+// prepare forgets earlier wakes. The caller then checks for a reason not to sleep.
 func (w *threadWaker) prepare() { w.woken.Store(false) }
 
-// wake has the thread come back, or not sleep if it is about to.
+// wake makes the sleeping thread return. A thread that is about to sleep does not sleep.
 func (w *threadWaker) wake() {
 	w.woken.Store(true)
 	if w.tid.Load() != 0 {

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// longestSleep is how long a thread sleeps that only a signal wakes. A program that
-// ignores SIGURG (os/signal.Ignore) has its calls ended that much late.
+// longestSleep bounds the sleep of a thread that only a signal wakes. In a program that
+// ignores SIGURG (os/signal.Ignore), Close and a deadline end a call up to this much late.
 const longestSleep = longestHold
 
-// interrupt sends the thread SIGURG, which the Go runtime uses itself to preempt
-// goroutines and expects at any time (runtime, sigPreempt). A system call that sleeps with
-// a limit then returns EINTR (signal(7)). A signal that comes between the look and the
-// system call is lost, so it is sent until the thread is back.
+// interrupt sends the thread SIGURG, which the Go runtime uses to preempt goroutines and
+// expects at any time (runtime, sigPreempt). A system call that sleeps with a time limit
+// then returns EINTR (signal(7)). A signal between the check and the system call is
+// lost, so interrupt sends it until the thread has returned.
 func (w *threadWaker) interrupt() {
 	pid := os.Getpid()
 	signal := func() {
@@ -31,13 +31,13 @@ func (w *threadWaker) interrupt() {
 	}()
 }
 
-// sleep is the one function in which a thread of this process goes to sleep in the kernel
-// for a socket's sake. A nil z is for a call that a descriptor in fds wakes.
+// sleep is the only function in which a thread waits in the kernel for a socket. A nil w
+// is for a call that a descriptor in fds wakes.
 //
-// It must stay on one thread from gettid(2) to the system call. A function that must not
-// split its stack has no points at which the goroutine could be preempted (cmd/compile), and
-// in Syscall6 the scheduler leaves it on its thread. If that changes one day, the signals go
-// to another thread, and longestSleep bounds how late the call ends.
+// The goroutine must stay on one thread from gettid(2) to the system call. A nosplit
+// function has no preemption points (cmd/compile), and Syscall6 does not change the
+// thread. If that changes, the signals go to another thread, and longestSleep bounds how
+// late the call ends.
 //
 //go:nosplit
 func (w *threadWaker) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int, a, b unsafe.Pointer) (int, unix.Errno) {
@@ -65,11 +65,11 @@ func (w *threadWaker) sleep(trap uintptr, fd int, p unsafe.Pointer, n, flags int
 	return int(r), 0
 }
 
-// sleepPoll wraps ppoll(2). It rounds no limit: the kernel is given nanoseconds.
+// sleepPoll wraps ppoll(2), with a limit in nanoseconds.
 func (w *threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	var limit *unix.Timespec
 	if d != forever {
-		const longest = 24 * time.Hour // fits a 32-bit timespec; whoever wants more polls again
+		const longest = 24 * time.Hour // fits a 32-bit timespec; the caller polls again
 		ts := unix.NsecToTimespec(int64(min(d, longest)))
 		limit = &ts
 	}
@@ -80,7 +80,7 @@ func (w *threadWaker) sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, 
 	return w.sleep(unix.SYS_PPOLL, 0, first, len(fds), 0, unsafe.Pointer(limit), nil)
 }
 
-// sleepPoll is for a poll that a descriptor in fds wakes.
+// sleepPoll is for a poll that only a descriptor in fds wakes.
 func sleepPoll(fds []unix.PollFd, d time.Duration) (ready int, errno unix.Errno) {
 	return (*threadWaker)(nil).sleepPoll(fds, d)
 }

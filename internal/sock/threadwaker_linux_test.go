@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A signal that comes between the look and the system call is lost: it is sent until the
-// thread is back. Here the thread would sleep for an hour.
+// A signal between the check and the system call is lost, so it is sent until the thread
+// has returned. A lost wake would let the thread sleep for an hour.
 func TestThreadWaker_WakesAThreadAtAnyMoment(t *testing.T) {
 	s, peer := pair(t, unix.SOCK_STREAM)
 	tv := unix.NsecToTimeval(int64(time.Hour))
@@ -37,14 +37,14 @@ func TestThreadWaker_WakesAThreadAtAnyMoment(t *testing.T) {
 				z := new(threadWaker)
 				back := make(chan unix.Errno, 1)
 				go func() { back <- sleep(z) }()
-				for end := Now().Add(rand.N(50 * time.Microsecond)); end.Left() > 0; { //nolint:revive // a moment too short to sleep
+				for end := Now().Add(rand.N(50 * time.Microsecond)); end.Left() > 0; { //nolint:revive // too short to sleep
 				}
 				z.wake()
 				select {
 				case errno := <-back:
 					require.Equal(t, unix.EINTR, errno)
 					require.Zero(t, z.tid.Load())
-				case <-time.After(10 * time.Second):
+				case <-time.After(testTimeout):
 					require.NoError(t, unix.Send(peer, []byte("x"), 0))
 					<-back
 					t.Fatal("the thread sleeps on")
@@ -54,7 +54,7 @@ func TestThreadWaker_WakesAThreadAtAnyMoment(t *testing.T) {
 	}
 }
 
-// Nobody is woken who was not called: a call made earlier is no reason not to sleep now.
+// A wake before prepare does not wake a thread that sleeps afterwards.
 func TestThreadWaker_EarlierWakeDoesNotKeepAThreadFromSleeping(t *testing.T) {
 	var z threadWaker
 	z.wake()

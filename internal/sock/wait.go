@@ -7,12 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A backoff is how long to wait before asking again for what poll(2) cannot tell:
-// that a unix listener's backlog or a datagram peer's queue has room again, or
-// that more bytes are queued than there were. It is also what keeps a thread
-// from spinning on a socket that poll calls ready and that has nothing to give,
-// for which there are many ways: an error queue that is not read (IP_RECVERR,
-// SO_TIMESTAMPING), an urgent byte on a unix stream. The zero pause is the first.
+// A backoff is the pause before a retry where poll(2) cannot tell when to retry: when a
+// unix listener's backlog or a datagram peer's queue has room again, or when more bytes are
+// queued than before. It also keeps a thread from spinning on a socket that poll(2) reports
+// as ready and that has nothing to receive: one with an unread error queue (IP_RECVERR,
+// SO_TIMESTAMPING), or a unix stream with an urgent byte. The zero backoff is the first.
 type backoff time.Duration
 
 const (
@@ -20,18 +19,17 @@ const (
 	maxBackoff = 2 * time.Millisecond
 )
 
-// next gives the pause to make now; each is twice the last, up to the longest.
+// next returns the pause to make now: twice the last one, up to maxBackoff.
 func (p *backoff) next() time.Duration {
 	*p = backoff(min(max(2*time.Duration(*p), minBackoff), maxBackoff))
 	return time.Duration(*p)
 }
 
-// waitReady waits until the socket is ready for events. It returns net.ErrClosed
-// when the socket is closed and os.ErrDeadlineExceeded when until or the side's
-// deadline, whatever it is by then, is over: never before, whoever sends the
-// process signals. The caller has the turn on side d, and resets p when a call
-// has got further: an await after an await that brought nothing begins with a
-// pause.
+// waitReady waits until the socket is ready for events. It returns net.ErrClosed when the
+// socket is closed, and os.ErrDeadlineExceeded when until or the direction's deadline has
+// passed, which may be set meanwhile; signals make neither earlier. The caller holds the I/O
+// lock of d. It resets p when it has made progress: a second waitReady without progress
+// begins with a pause.
 func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff) error {
 	if *p != 0 {
 		if err := s.sleepBackoff(d, until, p); err != nil {
@@ -43,9 +41,9 @@ func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff
 	return s.pollWait(d, int32(s.fd), events, until, Never)
 }
 
-// rest makes a pause, which Close and deadlines end as they end a wait.
+// sleepBackoff makes a pause. Close and deadlines end it as they end a wait.
 func (s *Socket) sleepBackoff(d *direction, until Instant, p *backoff) error {
-	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) passes over -1
+	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) ignores -1
 }
 
 // longestHold is how long a wait holds a thread before it parks.
@@ -91,12 +89,12 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	}
 }
 
-// waitOnThread waits on the thread for a time at most, or for the waker.
+// waitOnThread waits on the thread for at most nap, or until fdWaker wakes it.
 func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (ready bool, err error) {
 	wake, err := d.fdWaker.pollFD()
 	if err != nil {
-		// No descriptor is left in the process. The socket has its own and can
-		// go on: without a waker, by looking now and then.
+		// The process has no descriptor left for the waker. The socket has its own, so
+		// the call polls it at intervals instead.
 		wake, nap = -1, min(nap, maxBackoff)
 	}
 	fds := [...]unix.PollFd{
@@ -114,10 +112,10 @@ func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (rea
 	return fds[0].Revents != 0, nil
 }
 
-// waitParked waits without a thread for a time at most, or until it is woken. k is the side's
-// parker, which is ready, or nil.
+// waitParked waits without a thread for at most nap, or until it is woken. k is the
+// direction's netpollWaker after prepare, or nil.
 func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, nap time.Duration) (ready bool) {
-	defer d.fdWaker.drain() // before the next look
+	defer d.fdWaker.drain() // before the next check
 	switch {
 	case fd < 0: // a pause
 		d.fdWaker.wait(nap)
@@ -126,9 +124,9 @@ func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int1
 		d.parkedLast = k.parked
 		return ready
 	case events != unix.POLLPRI && s.attachNetpoll():
-		// From now on there is one, to be made ready before the next look.
+		// It exists from now on. The caller has to prepare it.
 	default:
-		// The poller does not tell of an urgent byte, and there may be no poller.
+		// The runtime's poller does not watch for urgent bytes, and may not take the descriptor.
 		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
 		if n, _ := pollNow(fds[:]); n > 0 {
 			return true

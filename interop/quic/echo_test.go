@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }
 
 // A kind is a way to have sockets for quic-go.
@@ -75,7 +75,7 @@ type echo struct {
 
 func newEcho(t testing.TB, of, server kind) *echo {
 	t.Helper()
-	id, err := daemon.NewIdentity(t.TempDir())
+	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	e := &echo{ends: [...]net.PacketConn{of.listen(t), server.listen(t)}}
 	// Datagrams as long as those of the Internet. A machine with much else to do may be silent for long.

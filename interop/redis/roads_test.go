@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -24,7 +24,7 @@ import (
 // A road is a way to a redis that the test has for itself: whose sockets, over which
 // network, and who makes TLS of them, if anybody does.
 type road struct {
-	server           *daemon.Server
+	server           *testserver.Server
 	network, address string
 
 	secure secure
@@ -93,18 +93,18 @@ func onRoads(t *testing.T, wanted func(way route) bool, scenario func(t *testing
 func build(t *testing.T, way route) *road {
 	t.Helper()
 	var settings []string
-	var id *daemon.Identity
+	var id *testserver.Identity
 	if way.secure != nobody {
 		var err error
-		id, err = daemon.NewIdentity(t.TempDir())
+		id, err = testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
 		settings = []string{
 			"--port", "0", "--tls-port", "%port", "--tls-auth-clients", "no",
 			"--tls-cert-file", id.CertFile, "--tls-key-file", id.KeyFile, "--tls-ca-cert-file", id.CAFile,
 		}
 	}
-	s, err := daemon.Redis(settings...)
-	r := &road{server: daemon.Serve(t, s, err), network: way.network, secure: way.secure}
+	s, err := testserver.Redis(settings...)
+	r := &road{server: testserver.Serve(t, s, err), network: way.network, secure: way.secure}
 	if r.address = r.server.Addr; way.network == "unix" {
 		r.address = r.server.Socket()
 	}
@@ -154,14 +154,14 @@ func (r *road) awaitBlocked(t *testing.T, n int) {
 func (r *road) awaitAnswer(t *testing.T, question, want string) {
 	t.Helper()
 	eventually(t, func() bool {
-		return daemon.Answers("unix", r.server.Socket(), question+"\r\nQUIT\r\n", want) == nil
+		return testserver.Answers("unix", r.server.Socket(), question+"\r\nQUIT\r\n", want) == nil
 	}, "the server never answers "+question+" with "+want)
 }
 
 // tell has the server do something, over its unix socket.
 func (r *road) tell(t *testing.T, command, answer string) {
 	t.Helper()
-	require.NoError(t, daemon.Answers("unix", r.server.Socket(), command+"\r\n", answer+"\r\n"))
+	require.NoError(t, testserver.Answers("unix", r.server.Socket(), command+"\r\n", answer+"\r\n"))
 }
 
 // awaitTurn returns when the server has done what it was asked for before, by whomever: it
@@ -263,7 +263,7 @@ func isTimeout(t *testing.T, err error, start time.Time, limit time.Duration) {
 // outlives has several goroutines work while the server is killed and after it has been
 // started again. The work has to fail in between, never to hang, and never to give
 // anybody the answer to something else; afterwards it has to succeed as it did before.
-func outlives(t *testing.T, s *daemon.Server, work func(goroutine, round int) error) {
+func outlives(t *testing.T, s *testserver.Server, work func(goroutine, round int) error) {
 	t.Helper()
 	const goroutines = 4
 	var succeeded, failed sync.WaitGroup

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 )
@@ -28,7 +28,7 @@ func onBothNetworks(t *testing.T, scenario func(t *testing.T, network string, di
 	}
 }
 
-func dialDNS(ctx context.Context, dial dialFunc, network string, s *daemon.Server) (*dns.Conn, error) {
+func dialDNS(ctx context.Context, dial dialFunc, network string, s *testserver.Server) (*dns.Conn, error) {
 	conn, err := dial(ctx, network, s.Addr)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func dialDNS(ctx context.Context, dial dialFunc, network string, s *daemon.Serve
 	return &dns.Conn{Conn: conn}, nil
 }
 
-func mustDialDNS(t *testing.T, dial dialFunc, network string, s *daemon.Server) *dns.Conn {
+func mustDialDNS(t *testing.T, dial dialFunc, network string, s *testserver.Server) *dns.Conn {
 	t.Helper()
 	co, err := dialDNS(context.Background(), dial, network, s)
 	require.NoError(t, err)
@@ -162,7 +162,7 @@ func TestDNSDatagramThatDoesNotFitIsAnErrorAndTheNextIsFine(t *testing.T) {
 		require.NoError(t, result(t, served))
 	})
 	onBoth(t, func(t *testing.T, dial dialFunc) {
-		co := mustDialDNS(t, dial, "udp", &daemon.Server{Addr: pc.LocalAddr().String()})
+		co := mustDialDNS(t, dial, "udp", &testserver.Server{Addr: pc.LocalAddr().String()})
 		_, err := exchange(ask("long.test.", dns.TypeTXT), co)
 		require.Error(t, err)
 		if strings.HasSuffix(t.Name(), "client") {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 )
@@ -39,7 +39,7 @@ func hosts(n int) []string {
 	return h
 }
 
-func dnsmasqConfig(s *daemon.Server, who string, settings []string) string {
+func dnsmasqConfig(s *testserver.Server, who string, settings []string) string {
 	lines := append([]string{
 		"no-resolv", "no-hosts", "listen-address=127.0.0.1", "bind-interfaces", "port=" + s.Port,
 		"pid-file=", "log-facility=-", "user=" + who, "edns-packet-max=4096", "local=/test/",
@@ -67,25 +67,25 @@ var authority = []string{"auth-zone=zone.test", "auth-server=ns.zone.test,127.0.
 
 // startDnsmasq starts a dnsmasq that serves each connection by a process of its own. Its
 // settings are lines of its configuration.
-func startDnsmasq(t *testing.T, settings ...string) *daemon.Server {
+func startDnsmasq(t *testing.T, settings ...string) *testserver.Server {
 	t.Helper()
 	who, err := user.Current()
 	require.NoError(t, err)
 	question, err := new(dns.Msg).SetQuestion("who.zone.test.", dns.TypeTXT).Pack()
 	require.NoError(t, err)
-	path, err := daemon.Find("dnsmasq", "dnsmasq-base")
-	var s *daemon.Server
+	path, err := testserver.Find("dnsmasq", "dnsmasq-base")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path: path,
-			Prepare: func(s *daemon.Server) error {
+			Prepare: func(s *testserver.Server) error {
 				return os.WriteFile(filepath.Join(s.Dir, "conf"), []byte(dnsmasqConfig(s, who.Username, settings)), 0o600)
 			},
-			Args: func(*daemon.Server) []string { return []string{"--keep-in-foreground", "--conf-file=conf"} },
-			Ready: func(s *daemon.Server) error {
-				return daemon.Answers("udp", s.Addr, string(question), filepath.Base(s.Dir))
+			Args: func(*testserver.Server) []string { return []string{"--keep-in-foreground", "--conf-file=conf"} },
+			Ready: func(s *testserver.Server) error {
+				return testserver.Answers("udp", s.Addr, string(question), filepath.Base(s.Dir))
 			},
 		})
 	}
-	return daemon.Serve(t, s, err)
+	return testserver.Serve(t, s, err)
 }

@@ -5,7 +5,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 )
 
 // TestMain is also the NATS server, which has to be another process: one that can be
@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 		serveNATS(os.Args[2:])
 		return
 	}
-	leak.Main(m)
+	testleak.Main(m)
 }

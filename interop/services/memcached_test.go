@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/bradfitz/gomemcache/memcache"
 	"github.com/stretchr/testify/require"
@@ -21,10 +21,10 @@ import (
 // it that could be cancelled: what ends one is its Timeout, or the server.
 
 // startMemcached starts a memcached that takes values of up to 32 MiB.
-func startMemcached(t *testing.T) *daemon.Server {
+func startMemcached(t *testing.T) *testserver.Server {
 	t.Helper()
-	s, err := daemon.Memcached("-I", "32m", "-m", "256")
-	return daemon.Serve(t, s, err)
+	s, err := testserver.Memcached("-I", "32m", "-m", "256")
+	return testserver.Serve(t, s, err)
 }
 
 func newMemcache(t *testing.T, dial dialFunc, address string) *memcache.Client {
@@ -42,25 +42,25 @@ func TestMemcachedDoesWhatItIsAskedFor(t *testing.T) {
 }
 
 func TestMemcachedDoesWhatItIsAskedForOverUnix(t *testing.T) {
-	path, err := daemon.Find("memcached", "memcached")
-	var s *daemon.Server
+	path, err := testserver.Find("memcached", "memcached")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path: path,
-			Args: func(s *daemon.Server) []string {
+			Args: func(s *testserver.Server) []string {
 				return []string{"-s", s.Socket(), "-u", "root", "-I", "32m", "-m", "256"}
 			},
-			Ready: func(s *daemon.Server) error {
-				return daemon.Answers("unix", s.Socket(), "stats\r\n", fmt.Sprintf("STAT pid %d\r\n", s.Pid()))
+			Ready: func(s *testserver.Server) error {
+				return testserver.Answers("unix", s.Socket(), "stats\r\n", fmt.Sprintf("STAT pid %d\r\n", s.Pid()))
 			},
 		})
 	}
-	s = daemon.Serve(t, s, err)
+	s = testserver.Serve(t, s, err)
 	onBoth(t, func(t *testing.T, dial dialFunc) { useMemcache(t, newMemcache(t, dial, s.Socket())) })
 }
 
 func TestMemcachedDoesWhatItIsAskedForOverTLS(t *testing.T) {
-	id, err := daemon.NewIdentity(t.TempDir())
+	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	config := &tls.Config{RootCAs: id.Roots}
 	s := startMemcachedOverTLS(t, id, config)
@@ -74,20 +74,20 @@ func TestMemcachedDoesWhatItIsAskedForOverTLS(t *testing.T) {
 	})
 }
 
-func startMemcachedOverTLS(t *testing.T, id *daemon.Identity, config *tls.Config) *daemon.Server {
+func startMemcachedOverTLS(t *testing.T, id *testserver.Identity, config *tls.Config) *testserver.Server {
 	t.Helper()
-	path, err := daemon.Find("memcached", "memcached")
-	var s *daemon.Server
+	path, err := testserver.Find("memcached", "memcached")
+	var s *testserver.Server
 	if err == nil {
-		s, err = daemon.Start(daemon.Spec{
+		s, err = testserver.Start(testserver.Spec{
 			Path: path,
-			Args: func(s *daemon.Server) []string {
+			Args: func(s *testserver.Server) []string {
 				return []string{
 					"-l", "127.0.0.1", "-p", s.Port, "-u", "root", "-I", "32m", "-m", "256",
 					"-Z", "-o", "ssl_chain_cert=" + id.CertFile + ",ssl_key=" + id.KeyFile,
 				}
 			},
-			Ready: func(s *daemon.Server) error {
+			Ready: func(s *testserver.Server) error {
 				conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", s.Addr, config)
 				if err != nil {
 					return err
@@ -96,7 +96,7 @@ func startMemcachedOverTLS(t *testing.T, id *daemon.Identity, config *tls.Config
 			},
 		})
 	}
-	return daemon.Serve(t, s, err)
+	return testserver.Serve(t, s, err)
 }
 
 // useMemcache makes use of all that the driver has.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 )
@@ -42,13 +42,13 @@ func fail(err error) {
 
 // startNATS starts a NATS server with JetStream. Its settings are lines of its
 // configuration.
-func startNATS(t *testing.T, settings ...string) *daemon.Server {
+func startNATS(t *testing.T, settings ...string) *testserver.Server {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	s, err := daemon.Start(daemon.Spec{
+	s, err := testserver.Start(testserver.Spec{
 		Path: self,
-		Prepare: func(s *daemon.Server) error {
+		Prepare: func(s *testserver.Server) error {
 			lines := append([]string{
 				"listen: " + s.Addr,
 				fmt.Sprint("max_payload: ", maxPayload),
@@ -56,13 +56,13 @@ func startNATS(t *testing.T, settings ...string) *daemon.Server {
 			}, settings...)
 			return os.WriteFile(filepath.Join(s.Dir, "conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 		},
-		Args: func(*daemon.Server) []string { return []string{natsServer, "-c", "conf"} },
-		Ready: func(s *daemon.Server) error {
+		Args: func(*testserver.Server) []string { return []string{natsServer, "-c", "conf"} },
+		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), "Server is ready") { // it says so when it listens, and ends if it cannot
 				return errors.New("it does not listen yet")
 			}
 			return nil
 		},
 	})
-	return daemon.Serve(t, s, err)
+	return testserver.Serve(t, s, err)
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
@@ -27,7 +27,7 @@ func (d natsDialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // connectNATS connects, and closes at the test's end.
-func connectNATS(t *testing.T, dial dialFunc, s *daemon.Server, opts ...nats.Option) *nats.Conn {
+func connectNATS(t *testing.T, dial dialFunc, s *testserver.Server, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	closed := make(chan struct{})
 	opts = append([]nats.Option{
@@ -220,7 +220,7 @@ func TestNATSDrainDeliversWhatIsThereAndCloses(t *testing.T) {
 
 // The driver begins TLS on a connection that the server has spoken on already.
 func TestNATSByTheDriversTLS(t *testing.T) {
-	id, err := daemon.NewIdentity(t.TempDir())
+	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, false))
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -234,7 +234,7 @@ func TestNATSByTheDriversTLS(t *testing.T) {
 }
 
 func TestNATSOfAnUnknownAuthorityIsRefused(t *testing.T) {
-	id, err := daemon.NewIdentity(t.TempDir())
+	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, false))
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -244,7 +244,7 @@ func TestNATSOfAnUnknownAuthorityIsRefused(t *testing.T) {
 	})
 }
 
-func natsTLS(id *daemon.Identity, first bool) string {
+func natsTLS(id *testserver.Identity, first bool) string {
 	return fmt.Sprintf("tls { cert_file: %s, key_file: %s, handshake_first: %t }", id.CertFile, id.KeyFile, first)
 }
 
@@ -254,7 +254,7 @@ type tlsDialer struct{ natsDialer }
 func (tlsDialer) SkipTLSHandshake() bool { return true }
 
 func TestNATSByTheDialersTLS(t *testing.T) {
-	id, err := daemon.NewIdentity(t.TempDir())
+	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, true))
 	scenario := func(t *testing.T, dial dialFunc) {

@@ -8,12 +8,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
 // newResolver gives a resolver that asks one server, whatever the machine's own are.
-func newResolver(dial dialFunc, s *daemon.Server) *net.Resolver {
+func newResolver(dial dialFunc, s *testserver.Server) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return dial(ctx, network, s.Addr)
 	}}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -82,7 +82,7 @@ func all(t *testing.T, workers int, work func(worker int) error) {
 
 // freeze stops a server and its processes between two instructions: the kernel goes on
 // taking what they are sent, and nobody answers. Thawed they go on as if nothing had been.
-func freeze(t *testing.T, s *daemon.Server) (thaw func()) {
+func freeze(t *testing.T, s *testserver.Server) (thaw func()) {
 	t.Helper()
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("this system does not tell whether a process has stopped")
@@ -120,7 +120,7 @@ func allAre(group int, states string) bool {
 
 // kill ends a server and waits for all of its processes, which may have the socket that
 // it listens on.
-func kill(t *testing.T, s *daemon.Server) {
+func kill(t *testing.T, s *testserver.Server) {
 	t.Helper()
 	s.Kill()
 	require.Eventually(t, func() bool { return gone(s.Pid()) }, wire.Enough, time.Millisecond)
@@ -128,7 +128,7 @@ func kill(t *testing.T, s *daemon.Server) {
 
 // awaitRequest waits until a server that is frozen has been sent something: proc(5),
 // /proc/net/tcp, tells what its sockets have received and nobody has read.
-func awaitRequest(t *testing.T, network string, s *daemon.Server) {
+func awaitRequest(t *testing.T, network string, s *testserver.Server) {
 	t.Helper()
 	port, err := strconv.Atoi(s.Port)
 	require.NoError(t, err)
@@ -145,7 +145,7 @@ func awaitRequest(t *testing.T, network string, s *daemon.Server) {
 
 // throughRestart has goroutines work again and again while the server is killed and
 // started again. Each notices that it is gone, none hangs, and all work again afterwards.
-func throughRestart(t *testing.T, s *daemon.Server, workers int, work func(worker int) error) {
+func throughRestart(t *testing.T, s *testserver.Server, workers int, work func(worker int) error) {
 	t.Helper()
 	until := func(worker int, wanted func(err error) bool) error {
 		var err error

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -145,7 +145,7 @@ func doubles[Row interface{ Scan(into ...any) error }](t *testing.T, ask func(i 
 // survives kills a server while several goroutines use a driver, and starts it again.
 // What is asked without it may fail, but has to return; and with it the same driver
 // works again.
-func survives(t *testing.T, s *daemon.Server, ask func() error) {
+func survives(t *testing.T, s *testserver.Server, ask func() error) {
 	t.Helper()
 	require.NoError(t, limited(ask))
 	const workers = 4
@@ -191,7 +191,7 @@ func survives(t *testing.T, s *daemon.Server, ask func() error) {
 }
 
 // killed kills a server that has a call wait, which has to end then, and starts it again.
-func killed(t *testing.T, s *daemon.Server, waits func() bool, call func() error) {
+func killed(t *testing.T, s *testserver.Server, waits func() bool, call func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- call() }()
@@ -205,7 +205,7 @@ func killed(t *testing.T, s *daemon.Server, waits func() bool, call func() error
 }
 
 // restart starts a server that was killed.
-func restart(t *testing.T, s *daemon.Server) {
+func restart(t *testing.T, s *testserver.Server) {
 	t.Helper()
 	// PostgreSQL's processes for connections are no part of its process group. They end
 	// when they notice that the first of them has, and until then its memory is in use.

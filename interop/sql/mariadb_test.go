@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
@@ -20,8 +20,8 @@ import (
 // A mariadb is a MariaDB that serves over tcp, over tcp with TLS and on a unix socket.
 // Its user is client, with the password secret; the database is test.
 type mariadb struct {
-	*daemon.Server
-	*daemon.Identity
+	*testserver.Server
+	*testserver.Identity
 	watcher *sql.DB // over package net, to see what the server does
 }
 
@@ -30,26 +30,26 @@ func startMariaDB(t *testing.T) *mariadb {
 	m := new(mariadb)
 	var err error
 	m.Server, err = m.start()
-	daemon.Serve(t, m.Server, err)
+	testserver.Serve(t, m.Server, err)
 	return m
 }
 
-func (m *mariadb) start() (*daemon.Server, error) {
-	path, err := daemon.Find("mariadbd", "mariadb-server")
+func (m *mariadb) start() (*testserver.Server, error) {
+	path, err := testserver.Find("mariadbd", "mariadb-server")
 	if err != nil {
 		return nil, err
 	}
-	install, err := daemon.Find("mariadb-install-db", "mariadb-server")
+	install, err := testserver.Find("mariadb-install-db", "mariadb-server")
 	if err != nil {
 		return nil, err
 	}
 	// Root may be who serves if it says so; the rest ignores --user. The log is small so
 	// that it is made at once.
 	common := []string{"--no-defaults", "--user=root", "--innodb-log-file-size=8M"}
-	return daemon.Start(daemon.Spec{
+	return testserver.Start(testserver.Spec{
 		Path: path,
-		Prepare: func(s *daemon.Server) error {
-			if m.Identity, err = daemon.NewIdentity(s.Dir); err != nil {
+		Prepare: func(s *testserver.Server) error {
+			if m.Identity, err = testserver.NewIdentity(s.Dir); err != nil {
 				return err
 			}
 			setup := filepath.Join(s.Dir, "setup.sql")
@@ -72,13 +72,13 @@ func (m *mariadb) start() (*daemon.Server, error) {
 			}
 			return nil
 		},
-		Args: func(s *daemon.Server) []string {
+		Args: func(s *testserver.Server) []string {
 			return append(common,
 				"--datadir="+filepath.Join(s.Dir, "data"), "--bind-address=127.0.0.1", "--port="+s.Port, "--socket="+s.Socket(),
 				"--skip-name-resolve", "--max-allowed-packet=64M", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0",
 				"--ssl-cert="+m.CertFile, "--ssl-key="+m.KeyFile)
 		},
-		Ready: func(s *daemon.Server) error {
+		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), "ready for connections") {
 				return errors.New("it is not ready for connections yet")
 			}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
@@ -37,7 +37,7 @@ func TestMySQL(t *testing.T) {
 		onBoth(t, func(t *testing.T, dial wire.DialFunc) { mysqlRegistered(t, m, dial) })
 	})
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
-		stranger, err := daemon.NewIdentity(t.TempDir())
+		stranger, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
 		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			at := m.ways()[1].at

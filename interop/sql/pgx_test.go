@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -38,7 +38,7 @@ func TestPgx(t *testing.T) {
 		onBoth(t, func(t *testing.T, dial wire.DialFunc) { pgxLeavesNames(t, s, dial) })
 	})
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
-		stranger, err := daemon.NewIdentity(t.TempDir())
+		stranger, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
 		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			dsn := s.dsn("host=localhost sslmode=verify-full sslrootcert=" + stranger.CAFile)

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -16,27 +16,27 @@ import (
 
 // A postgres is a PostgreSQL that serves over tcp, over tcp with TLS and on a unix socket.
 type postgres struct {
-	*daemon.Server
-	*daemon.Identity
+	*testserver.Server
+	*testserver.Identity
 	watcher *pgx.Conn // over package net, to see what the server does
 }
 
 func startPostgres(t *testing.T) *postgres {
 	t.Helper()
 	id := postgresIdentity(t)
-	s, err := daemon.Postgres("unix_socket_directories=.", // its data directory
+	s, err := testserver.Postgres("unix_socket_directories=.", // its data directory
 		"ssl=on", "ssl_cert_file="+id.CertFile, "ssl_key_file="+id.KeyFile)
-	return &postgres{Server: daemon.Serve(t, s, err), Identity: id}
+	return &postgres{Server: testserver.Serve(t, s, err), Identity: id}
 }
 
 // postgresIdentity makes a certificate whose key PostgreSQL takes: it belongs to whoever
 // the server is, and nobody else can read it.
-func postgresIdentity(t *testing.T) *daemon.Identity {
+func postgresIdentity(t *testing.T) *testserver.Identity {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "identity") // t.TempDir is within one that others cannot enter
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	id, err := daemon.NewIdentity(dir)
+	id, err := testserver.NewIdentity(dir)
 	require.NoError(t, err)
 	who, err := user.Lookup("postgres")
 	if os.Getuid() != 0 || err != nil {

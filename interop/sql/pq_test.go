@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
@@ -34,7 +34,7 @@ func TestPq(t *testing.T) {
 		{"a listener is notified", pqListener},
 	})
 	t.Run("the certificate of another authority is refused", func(t *testing.T) {
-		stranger, err := daemon.NewIdentity(t.TempDir())
+		stranger, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
 		onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 			err := pqDB(t, postgresAt{dsn: s.dsn("host=localhost sslmode=verify-full sslrootcert=" + stranger.CAFile), dial: dial}, "").Ping()

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 )
 
 // serveMariaDB starts a MariaDB with an empty database that root may use without a
@@ -29,19 +29,19 @@ func serveMariaDB(string) (*serving, error) {
 }
 
 // mariaDB starts a MariaDB that runs some SQL first.
-func mariaDB(first string, settings ...string) (*daemon.Server, error) {
-	path, err := daemon.Find("mariadbd", "mariadb-server")
+func mariaDB(first string, settings ...string) (*testserver.Server, error) {
+	path, err := testserver.Find("mariadbd", "mariadb-server")
 	if err != nil {
 		return nil, err
 	}
-	install, err := daemon.Find("mariadb-install-db", "mariadb-server")
+	install, err := testserver.Find("mariadb-install-db", "mariadb-server")
 	if err != nil {
 		return nil, err
 	}
-	return daemon.Start(daemon.Spec{
+	return testserver.Start(testserver.Spec{
 		Path: path,
 		User: "mysql", // root it refuses to be
-		Prepare: func(s *daemon.Server) error {
+		Prepare: func(s *testserver.Server) error {
 			cmd, err := s.Command(install, "--no-defaults", "--datadir="+filepath.Join(s.Dir, "data"),
 				"--auth-root-authentication-method=normal", "--skip-test-db")
 			if err != nil {
@@ -53,13 +53,13 @@ func mariaDB(first string, settings ...string) (*daemon.Server, error) {
 			if err := os.WriteFile(filepath.Join(s.Dir, "first.sql"), []byte(first+"\n"), 0o644); err != nil {
 				return err
 			}
-			identity, err := daemon.NewIdentity(s.Dir)
+			identity, err := testserver.NewIdentity(s.Dir)
 			if err != nil {
 				return err
 			}
 			return errors.Join(giveTo(s, identity.CertFile), giveTo(s, identity.KeyFile))
 		},
-		Args: func(s *daemon.Server) []string {
+		Args: func(s *testserver.Server) []string {
 			return append([]string{
 				"--no-defaults", "--datadir=" + filepath.Join(s.Dir, "data"), "--bind-address=127.0.0.1", "--port=" + s.Port,
 				"--socket=" + s.Socket(), "--init-file=" + filepath.Join(s.Dir, "first.sql"),
@@ -67,7 +67,7 @@ func mariaDB(first string, settings ...string) (*daemon.Server, error) {
 				"--innodb-flush-log-at-trx-commit=0", "--performance-schema=OFF",
 			}, settings...)
 		},
-		Ready: func(s *daemon.Server) error {
+		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), "ready for connections") {
 				return errors.New("it does not accept connections yet")
 			}
@@ -77,7 +77,7 @@ func mariaDB(first string, settings ...string) (*daemon.Server, error) {
 }
 
 // giveTo makes a file the server's, who may be another user than this program is.
-func giveTo(s *daemon.Server, file string) error {
+func giveTo(s *testserver.Server, file string) error {
 	info, err := os.Stat(s.Dir)
 	if err != nil {
 		return err

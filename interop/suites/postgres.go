@@ -7,13 +7,13 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/suites/dials"
 )
 
 // A cluster is a Postgres that is set up as a driver's tests want it.
 type cluster struct {
-	*daemon.Server
+	*testserver.Server
 	sockets string // the directory of its unix socket
 }
 
@@ -25,7 +25,7 @@ func newCluster() (*cluster, error) {
 	if err := os.Chmod(sockets, 0o777); err != nil { // root made it, and postgres puts the socket there
 		return nil, err
 	}
-	s, err := daemon.Postgres("unix_socket_directories="+sockets, "max_prepared_transactions=10")
+	s, err := testserver.Postgres("unix_socket_directories="+sockets, "max_prepared_transactions=10")
 	if err != nil {
 		_ = os.RemoveAll(sockets) // an empty directory of temporary files, in the worst case
 		return nil, err
@@ -40,7 +40,7 @@ func (c *cluster) stop() {
 
 // sql runs what psql takes: "-c", "…" or "-f", "…".
 func (c *cluster) sql(database string, args ...string) error {
-	psql, err := daemon.Find("psql", "postgresql-client")
+	psql, err := testserver.Find("psql", "postgresql-client")
 	if err != nil {
 		return err
 	}

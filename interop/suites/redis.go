@@ -5,13 +5,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/suites/dials"
 )
 
 // serveRedis is for tests that know their server at port 6379.
 func serveRedis(string) (*serving, error) {
-	s, err := daemon.Redis("--enable-debug-command", "yes", "--enable-module-command", "yes")
+	s, err := testserver.Redis("--enable-debug-command", "yes", "--enable-module-command", "yes")
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func serveRedis(string) (*serving, error) {
 }
 
 // redisVersion is the major and minor version that the server has said it has.
-func redisVersion(s *daemon.Server) string {
+func redisVersion(s *testserver.Server) string {
 	_, after, _ := strings.Cut(s.Output(), "Redis version=")
 	parts := strings.SplitN(after, ".", 3)
 	return strings.Join(parts[:min(2, len(parts))], ".")
@@ -35,7 +35,7 @@ func redisVersion(s *daemon.Server) string {
 
 // lendRedis is for tests that start the server themselves: on a port that is given to them.
 func lendRedis(string) (*serving, error) {
-	path, err := daemon.Find("redis-server", "redis-server")
+	path, err := testserver.Find("redis-server", "redis-server")
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func lendRedis(string) (*serving, error) {
 
 // serveMemcached is for tests that know their server at port 11211.
 func serveMemcached(string) (*serving, error) {
-	s, err := daemon.Memcached()
+	s, err := testserver.Memcached()
 	if err != nil {
 		return nil, err
 	}

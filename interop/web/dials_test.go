@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 )
 
@@ -34,7 +34,7 @@ func (d *dialer) plain() wire.DialFunc {
 }
 
 // secure dials with TLS of the dialer's own, for localhost.
-func (d *dialer) secure(id *daemon.Identity, protocols ...string) wire.DialFunc {
+func (d *dialer) secure(id *testserver.Identity, protocols ...string) wire.DialFunc {
 	if d.wire != nil {
 		d.wire.Options = &client.Options{TLS: &client.TLSOptions{
 			CAFile: id.CAFile, ServerName: "localhost", NextProtos: protocols,
@@ -47,6 +47,6 @@ func (d *dialer) secure(id *daemon.Identity, protocols ...string) wire.DialFunc 
 }
 
 // trusting is crypto/tls on top of a dialer.
-func trusting(id *daemon.Identity) *tls.Config {
+func trusting(id *testserver.Identity) *tls.Config {
 	return &tls.Config{RootCAs: id.Roots, ServerName: "localhost"}
 }

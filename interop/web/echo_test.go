@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -112,13 +112,13 @@ func (s *echoService) BidirectionalStreamingEcho(with grpc.BidiStreamingServer[p
 type echoServer struct {
 	*echoService
 	network, address string
-	id               *daemon.Identity // nil: no TLS
+	id               *testserver.Identity // nil: no TLS
 	server           *grpc.Server
 	listener         *countingListener
 }
 
 // startEcho starts one, until the test's end.
-func startEcho(t *testing.T, network string, id *daemon.Identity, opts ...grpc.ServerOption) *echoServer {
+func startEcho(t *testing.T, network string, id *testserver.Identity, opts ...grpc.ServerOption) *echoServer {
 	t.Helper()
 	s := &echoServer{network: network, id: id}
 	s.address = "127.0.0.1:0"
@@ -193,21 +193,21 @@ func serveEcho(address string) error {
 const serving = "serving"
 
 // startOtherEcho starts an echo service in a process of its own, which can be killed.
-func startOtherEcho(t *testing.T) *daemon.Server {
+func startOtherEcho(t *testing.T) *testserver.Server {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	env, err := exec.LookPath("env") // it becomes what it starts
 	require.NoError(t, err)
-	s, err := daemon.Start(daemon.Spec{
+	s, err := testserver.Start(testserver.Spec{
 		Path: env,
-		Args: func(s *daemon.Server) []string { return []string{playing + "=echo " + s.Addr, self} },
-		Ready: func(s *daemon.Server) error {
+		Args: func(s *testserver.Server) []string { return []string{playing + "=echo " + s.Addr, self} },
+		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), serving) {
 				return errors.New("it does not serve yet")
 			}
 			return nil
 		},
 	})
-	return daemon.Serve(t, s, err)
+	return testserver.Serve(t, s, err)
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -193,7 +193,7 @@ func TestGRPCServersPingsAreAnswered(t *testing.T) {
 }
 
 // otherEcho gives a client of a server in another process.
-func otherEcho(t *testing.T, d *dialer, opts ...grpc.DialOption) (*call, *daemon.Server) {
+func otherEcho(t *testing.T, d *dialer, opts ...grpc.DialOption) (*call, *testserver.Server) {
 	t.Helper()
 	other := startOtherEcho(t)
 	s := &echoServer{network: "tcp", address: other.Addr}
@@ -271,9 +271,9 @@ func TestGRPCServerIsKilledAndStartedAgainUnderLoad(t *testing.T) {
 
 func TestGRPCDoesNotBelieveAnotherServer(t *testing.T) {
 	onBoth(t, func(t *testing.T, d *dialer) {
-		mine, err := daemon.NewIdentity(t.TempDir())
+		mine, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
-		other, err := daemon.NewIdentity(t.TempDir())
+		other, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
 		s := startEcho(t, "tcp", other)
 		c := newCall(t, s, d, d.plain(), grpc.WithTransportCredentials(credentials.NewTLS(trusting(mine))))

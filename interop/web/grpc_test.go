@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -76,10 +76,10 @@ func overGRPC(t *testing.T, with settings, scenario func(t *testing.T, c *call))
 	for _, w := range grpcWays {
 		t.Run(w.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, d *dialer) {
-				var id *daemon.Identity
+				var id *testserver.Identity
 				if w.secure {
 					var err error
-					id, err = daemon.NewIdentity(t.TempDir())
+					id, err = testserver.NewIdentity(t.TempDir())
 					require.NoError(t, err)
 				}
 				s := startEcho(t, w.network, id, with.server...)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/blocksock/client/internal/leak"
+	"github.com/blocksock/client/internal/testleak"
 )
 
 // TestMain is also the server that the tests kill: the test binary starts itself again
@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
 	switch part {
 	case "":
-		leak.Main(m)
+		testleak.Main(m)
 	case "echo":
 		fmt.Fprintln(os.Stderr, serveEcho(argument))
 		os.Exit(1)

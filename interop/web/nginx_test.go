@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -103,32 +103,32 @@ func (w way) multiplexes() bool { return w.proto == "HTTP/2.0" }
 type site struct {
 	way
 	*app
-	id     *daemon.Identity
-	server *daemon.Server
+	id     *testserver.Identity
+	server *testserver.Server
 	token  string // at /ready, so that it is this nginx and no other
 }
 
 // startSite starts one, until the test's end. Settings are those of its server.
 func startSite(t *testing.T, w way, settings ...string) *site {
 	t.Helper()
-	nginx, err := daemon.Find("nginx", "nginx-light")
-	daemon.Require(t, err)
+	nginx, err := testserver.Find("nginx", "nginx-light")
+	testserver.Require(t, err)
 	s := &site{way: w, app: startApp(t), token: rand.Text()}
-	s.id, err = daemon.NewIdentity(t.TempDir())
+	s.id, err = testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
-	s.server, err = daemon.Start(daemon.Spec{
+	s.server, err = testserver.Start(testserver.Spec{
 		Path: nginx,
-		Prepare: func(server *daemon.Server) error {
+		Prepare: func(server *testserver.Server) error {
 			s.server = server
 			return os.WriteFile(filepath.Join(server.Dir, "conf"), []byte(s.config(settings)), 0o600)
 		},
-		Args: func(server *daemon.Server) []string {
+		Args: func(server *testserver.Server) []string {
 			_ = os.Remove(server.Socket()) // which one that was killed has left behind
 			return []string{"-p", server.Dir, "-c", "conf", "-e", "stderr"}
 		},
-		Ready: func(*daemon.Server) error { return s.ready() },
+		Ready: func(*testserver.Server) error { return s.ready() },
 	})
-	s.server = daemon.Serve(t, s.server, err)
+	s.server = testserver.Serve(t, s.server, err)
 	return s
 }
 

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client/bench/internal/sample"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 )
 
 // start starts a server that prints its address and ends with its input.
@@ -117,7 +117,7 @@ func (c *Contest) inGo(s *sample.Spec, of sample.Spec) (stop func(), err error) 
 
 func tlsEcho() func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(c *Contest, s *sample.Spec) (func(), error) {
-		id, err := daemon.NewIdentity(c.dir)
+		id, err := testserver.NewIdentity(c.dir)
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func tlsEcho() func(*Contest, *sample.Spec, string) (func(), error) {
 
 func redis() func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(_ *Contest, s *sample.Spec) (func(), error) {
-		server, err := daemon.Redis()
+		server, err := testserver.Redis()
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func redis() func(*Contest, *sample.Spec, string) (func(), error) {
 
 // handler is the peer's web server, which asks a redis that is 200 µs away.
 func handler(c *Contest, s *sample.Spec, peer string) (func(), error) {
-	server, err := daemon.Redis()
+	server, err := testserver.Redis()
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	// nginx waits for ever if more ask than there are workers, each of which keeps to
 	// its connection.
 	const workers = 40
-	php, err := daemon.PHP("unix", "listen.mode = 0666", "pm.max_children = "+strconv.Itoa(workers))
+	php, err := testserver.PHP("unix", "listen.mode = 0666", "pm.max_children = "+strconv.Itoa(workers))
 	if err != nil {
 		return nil, err
 	}
@@ -218,15 +218,15 @@ func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 }
 
 // nginx starts one with settings of its one server and of what is around that.
-func nginx(server, around string) (*daemon.Server, error) {
-	path, err := daemon.Find("nginx", "nginx-light")
+func nginx(server, around string) (*testserver.Server, error) {
+	path, err := testserver.Find("nginx", "nginx-light")
 	if err != nil {
 		return nil, err
 	}
-	return daemon.Start(daemon.Spec{
+	return testserver.Start(testserver.Spec{
 		Path: path,
-		Args: func(s *daemon.Server) []string { return []string{"-p", s.Dir, "-e", "stderr", "-c", "nginx.conf"} },
-		Prepare: func(s *daemon.Server) error {
+		Args: func(s *testserver.Server) []string { return []string{"-p", s.Dir, "-e", "stderr", "-c", "nginx.conf"} },
+		Prepare: func(s *testserver.Server) error {
 			config := `
 				daemon off;
 				worker_processes 1;
@@ -245,8 +245,8 @@ func nginx(server, around string) (*daemon.Server, error) {
 				}`
 			return os.WriteFile(filepath.Join(s.Dir, "nginx.conf"), []byte(config), 0o600)
 		},
-		Ready: func(s *daemon.Server) error {
-			return daemon.Answers("tcp", s.Addr, "HEAD / HTTP/1.0\r\n\r\n", "HTTP/1.1")
+		Ready: func(s *testserver.Server) error {
+			return testserver.Answers("tcp", s.Addr, "HEAD / HTTP/1.0\r\n\r\n", "HTTP/1.1")
 		},
 	})
 }

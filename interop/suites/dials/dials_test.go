@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/daemon"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/interop/suites/dials"
 	"github.com/stretchr/testify/require"
 )
@@ -99,7 +99,7 @@ func TestServersThatMoved(t *testing.T) {
 }
 
 func TestTLSGoesOverTheChosenDialer(t *testing.T) {
-	identity, err := daemon.NewIdentity(t.TempDir())
+	identity, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity.Certificate}})
 	require.NoError(t, err)

@@ -1,4 +1,4 @@
-package daemon
+package testserver
 
 import (
 	"crypto/ecdsa"

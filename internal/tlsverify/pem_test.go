@@ -1,4 +1,4 @@
-package client_test
+package tlsverify
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
-	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -89,38 +89,38 @@ func inUTF16(s string, mark bool) string {
 
 // A block that is skipped is a revocation that has no effect, or a root or intermediate
 // whose absence shows as an error elsewhere.
-func TestNoPEMBlockIsIgnored(t *testing.T) {
-	root := newRoot(t, "root")
-	other := newRoot(t, "other")
-	middle := root.issue(t, "intermediate", authority)
-	server := middle.issue(t, "server", nil)
-	lists := pemList(middle.revoke(t, nil)) + pemList(root.revoke(t, nil, middle))
-	plain := listenWith(t, "tcp", server, nil)
-	asking := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
-		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+func TestPEM_NoBlockIsIgnored(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	other := testcert.NewRoot(t, "other")
+	middle := root.Issue(t, "intermediate", testcert.Authority)
+	server := middle.Issue(t, "server", nil)
+	lists := testcert.ListPEM(middle.Revoke(t, nil)) + testcert.ListPEM(root.Revoke(t, nil, middle))
+	plain := serve(server, nil)
+	asking := serve(root.Issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, testcert.Pool(root)
 	})
-	trust := tempFile(t, "root.pem", root.certPEM())
-	certFile, keyFile := tempFile(t, "cert.pem", server.certPEM()), tempFile(t, "key.pem", server.keyPEM(t))
+	trust := testcert.TempFile(t, "root.pem", root.CertPEM())
+	certFile, keyFile := testcert.TempFile(t, "cert.pem", server.CertPEM()), testcert.TempFile(t, "key.pem", server.KeyPEM(t))
 	for _, e := range pemChanges {
-		write := func(text string) string { return tempFile(t, "edited.pem", []byte(e.edit(text))) }
+		write := func(text string) string { return testcert.TempFile(t, "edited.pem", []byte(e.edit(text))) }
 		for _, test := range []struct {
 			field string
 			s     *tlsServer
-			opts  client.TLSOptions
+			opts  Config
 			wants func(error) bool // of a file that is read; nil: no error
 		}{
-			{"CAFile", plain, client.TLSOptions{CAFile: write(string(other.certPEM()) + string(root.certPEM()))}, nil},
-			{"CAPath", plain, client.TLSOptions{CAPath: filepath.Dir(write(string(other.certPEM()) + string(root.certPEM())))}, nil},
-			{"CRLFile", plain, client.TLSOptions{CAFile: trust, CRLFile: write(lists)}, isRevocation(true)},
-			{"CertFile", asking, client.TLSOptions{CAFile: trust, CertFile: write(string(server.certPEM())), KeyFile: keyFile}, nil},
-			{"KeyFile", asking, client.TLSOptions{CAFile: trust, CertFile: certFile, KeyFile: write(string(server.certPEM()) + string(server.keyPEM(t)))}, nil},
+			{"CAFile", plain, Config{CAFile: write(string(other.CertPEM()) + string(root.CertPEM()))}, nil},
+			{"CAPath", plain, Config{CAPath: filepath.Dir(write(string(other.CertPEM()) + string(root.CertPEM())))}, nil},
+			{"CRLFile", plain, Config{CAFile: trust, CRLFile: write(lists)}, isRevocation(true)},
+			{"CertFile", asking, Config{CAFile: trust, CertFile: write(string(server.CertPEM())), KeyFile: keyFile}, nil},
+			{"KeyFile", asking, Config{CAFile: trust, CertFile: certFile, KeyFile: write(string(server.CertPEM()) + string(server.KeyPEM(t)))}, nil},
 		} {
 			t.Run(e.name+" in "+test.field, func(t *testing.T) {
 				if e.refused != "" {
-					bad := refusedOption(t, &test.opts)
-					require.Equal(t, "TLS."+test.field, bad.Option)
-					require.Contains(t, bad.Reason, e.refused)
-					require.Contains(t, bad.Reason, "edited.pem")
+					bad := refused(t, &test.opts)
+					require.Equal(t, test.field, bad.Field)
+					require.Contains(t, bad.Error(), e.refused)
+					require.Contains(t, bad.Error(), "edited.pem")
 					return
 				}
 				got, err := test.s.outcome(t, &test.opts)
@@ -135,24 +135,20 @@ func TestNoPEMBlockIsIgnored(t *testing.T) {
 	}
 }
 
-func pemList(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
-}
-
 // A block with another label is read or refused, too: openssl has two more labels for
 // certificates, some bundles have lists among the roots, and some servers keep certificate
 // and key in one file.
-func TestPEMBlocksOfOtherKinds(t *testing.T) {
-	root := newRoot(t, "root")
-	mine := root.issue(t, "me", nil)
-	s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
-		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+func TestPEM_BlocksOfOtherKinds(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	mine := root.Issue(t, "me", nil)
+	s := serve(root.Issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, testcert.Pool(root)
 	})
 	block := func(label string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
 	}
-	ca, cert, key := string(root.certPEM()), string(mine.certPEM()), string(mine.keyPEM(t))
-	list, dh := pemList(root.revoke(t, nil)), block("DH PARAMETERS", []byte{0x30, 0})
+	ca, cert, key := string(root.CertPEM()), string(mine.CertPEM()), string(mine.KeyPEM(t))
+	list, dh := testcert.ListPEM(root.Revoke(t, nil)), block("DH PARAMETERS", []byte{0x30, 0})
 	older := block("X509 CERTIFICATE", mine.Raw)
 	trusted := block("TRUSTED CERTIFICATE", root.Raw)
 	for _, test := range []struct {
@@ -167,8 +163,8 @@ func TestPEMBlocksOfOtherKinds(t *testing.T) {
 		{"a request among roots", "CAFile", ca + block("CERTIFICATE REQUEST", root.Raw), "not a certificate"},
 		{"a root in DER", "CAFile", string(root.Raw), "openssl x509 -inform DER"},
 		{"a root among lists", "CRLFile", list + ca, "not a revocation list"},
-		{"a list by another name", "CRLFile", list + block("CRL", root.revoke(t, nil)), "not a revocation list"},
-		{"two lists in DER", "CRLFile", string(root.revoke(t, nil)) + string(root.revoke(t, nil)), "trailing data"},
+		{"a list by another name", "CRLFile", list + block("CRL", root.Revoke(t, nil)), "not a revocation list"},
+		{"two lists in DER", "CRLFile", string(root.Revoke(t, nil)) + string(root.Revoke(t, nil)), "trailing data"},
 		{"a certificate by its older name", "CertFile", older, ""},
 		{"the key behind the certificate", "CertFile", cert + key + dh, ""},
 		{"the key before the certificate", "CertFile", dh + key + cert, ""},
@@ -176,12 +172,12 @@ func TestPEMBlocksOfOtherKinds(t *testing.T) {
 		{"a list behind the certificate", "CertFile", cert + list, "CRLFile"},
 		{"the certificate behind the key", "KeyFile", key + cert + older, ""},
 		{"the certificate before the key", "KeyFile", cert + dh + key, ""},
-		{"two keys", "KeyFile", key + string(root.keyPEM(t)), "second private key"},
+		{"two keys", "KeyFile", key + string(root.KeyPEM(t)), "second private key"},
 		{"a request behind the key", "KeyFile", key + block("CERTIFICATE REQUEST", root.Raw), "not a private key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			opts := &client.TLSOptions{CAFile: tempFile(t, "ca.pem", []byte(ca)), CertFile: tempFile(t, "cert.pem", []byte(cert)), KeyFile: tempFile(t, "key.pem", []byte(key))}
-			file := tempFile(t, "it.pem", []byte(test.file))
+			opts := &Config{CAFile: testcert.TempFile(t, "ca.pem", []byte(ca)), CertFile: testcert.TempFile(t, "cert.pem", []byte(cert)), KeyFile: testcert.TempFile(t, "key.pem", []byte(key))}
+			file := testcert.TempFile(t, "it.pem", []byte(test.file))
 			switch test.field {
 			case "CAFile":
 				opts.CAFile = file
@@ -193,33 +189,35 @@ func TestPEMBlocksOfOtherKinds(t *testing.T) {
 				opts.KeyFile = file
 			}
 			if test.refused != "" {
-				bad := refusedOption(t, opts)
-				require.Equal(t, "TLS."+test.field, bad.Option)
-				require.Contains(t, bad.Reason, test.refused)
+				bad := refused(t, opts)
+				require.Equal(t, test.field, bad.Field)
+				require.Contains(t, bad.Error(), test.refused)
 				return
 			}
-			_, peer := s.handshakes(t, client.Options{TLS: opts})
-			require.Equal(t, mine.Raw, peer.ConnectionState().PeerCertificates[0].Raw)
+			_, state, err := s.connect(t, opts, nil)
+			require.NoError(t, err)
+			require.Equal(t, mine.Raw, state.PeerCertificates[0].Raw)
 		})
 	}
 	t.Run("names of Windows in CAPath", func(t *testing.T) {
 		d := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(d, "ROOT.CRT"), root.certPEM(), 0o600))
-		opts := &client.TLSOptions{CAPath: d, CertFile: tempFile(t, "cert.pem", []byte(cert)), KeyFile: tempFile(t, "key.pem", []byte(key))}
-		s.handshakes(t, client.Options{TLS: opts})
+		require.NoError(t, os.WriteFile(filepath.Join(d, "ROOT.CRT"), root.CertPEM(), 0o600))
+		opts := &Config{CAPath: d, CertFile: testcert.TempFile(t, "cert.pem", []byte(cert)), KeyFile: testcert.TempFile(t, "key.pem", []byte(key))}
+		_, err := s.outcome(t, opts)
+		require.NoError(t, err)
 	})
 }
 
 // openssl writes text before a block, trust settings into it, and bag attributes between
 // the blocks of a PKCS #12 file.
-func TestFilesThatOpensslWrites(t *testing.T) {
-	openssl := requireProgram(t, "openssl", "openssl")
-	root := newRoot(t, "root")
-	mine := root.issue(t, "me", nil)
-	s := listenWith(t, "tcp", root.issue(t, "server", nil), func(c *tls.Config) {
-		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool(root)
+func TestPEM_FilesOfOpenSSL(t *testing.T) {
+	openssl := findOpenSSL(t)
+	root := testcert.NewRoot(t, "root")
+	mine := root.Issue(t, "me", nil)
+	s := serve(root.Issue(t, "server", nil), func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, testcert.Pool(root)
 	})
-	cert, key, ca := mine.files(t)
+	cert, key, ca := mine.Files(t)
 	run := func(args ...string) string {
 		t.Helper()
 		out := filepath.Join(t.TempDir(), "out")
@@ -230,49 +228,50 @@ func TestFilesThatOpensslWrites(t *testing.T) {
 	p12 := run("pkcs12", "-export", "-in", cert, "-inkey", key, "-certfile", ca, "-passout", "pass:x")
 	both := run("pkcs12", "-in", p12, "-passin", "pass:x", "-nodes")
 	text := run("x509", "-in", ca, "-text")
-	_, peer := s.handshakes(t, client.Options{TLS: &client.TLSOptions{CAFile: text, CertFile: both, KeyFile: both}})
-	require.True(t, mine.Equal(peer.ConnectionState().PeerCertificates[0]))
+	_, state, err := s.connect(t, &Config{CAFile: text, CertFile: both, KeyFile: both}, nil)
+	require.NoError(t, err)
+	require.True(t, mine.Equal(state.PeerCertificates[0]))
 
 	rejected := run("x509", "-in", ca, "-addreject", "serverAuth", "-trustout")
-	bad := refusedOption(t, &client.TLSOptions{CAFile: rejected})
-	require.Contains(t, bad.Reason, "may reject it")
+	bad := refused(t, &Config{CAFile: rejected})
+	require.Contains(t, bad.Error(), "may reject it")
 }
 
 // A directory of certificates may have directories in it, with names like those of files. A
 // FIFO or a device is refused by name and not opened: to open a FIFO blocks until somebody
 // writes to it, which no limit of Dial ends.
-func TestOnlyRegularFilesAreRead(t *testing.T) {
-	root := newRoot(t, "root")
-	s := listenWith(t, "tcp", root.issue(t, "server", nil), nil)
+func TestFiles_OnlyRegularOnesAreRead(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	s := serve(root.Issue(t, "server", nil), nil)
 	t.Run("directories in CAPath", func(t *testing.T) {
 		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), root.certPEM(), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), root.CertPEM(), 0o600))
 		require.NoError(t, os.Mkdir(filepath.Join(dir, "directory.pem"), 0o700))
 		require.NoError(t, os.Symlink("directory.pem", filepath.Join(dir, "link.crt")))
-		_, err := s.outcome(t, &client.TLSOptions{CAPath: dir})
+		_, err := s.outcome(t, &Config{CAPath: dir})
 		require.NoError(t, err)
 	})
 	fifos := t.TempDir()
 	fifo := filepath.Join(fifos, "fifo.pem")
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
-	cert, key, _ := s.cert.files(t)
+	cert, key, _ := s.cert.Files(t)
 	for _, test := range []struct {
 		field string
-		opts  client.TLSOptions
+		opts  Config
 		named string
 	}{
-		{"CAPath", client.TLSOptions{CAPath: fifos}, "fifo.pem"},
-		{"CAFile", client.TLSOptions{CAFile: fifo}, "fifo.pem"},
-		{"CAFile", client.TLSOptions{CAFile: os.DevNull}, os.DevNull},
-		{"CAFile", client.TLSOptions{CAFile: fifos}, "is a directory"},
-		{"CRLFile", client.TLSOptions{CRLFile: fifo}, "fifo.pem"},
-		{"CertFile", client.TLSOptions{CertFile: fifo, KeyFile: key}, "fifo.pem"},
-		{"KeyFile", client.TLSOptions{CertFile: cert, KeyFile: fifo}, "fifo.pem"},
+		{"CAPath", Config{CAPath: fifos}, "fifo.pem"},
+		{"CAFile", Config{CAFile: fifo}, "fifo.pem"},
+		{"CAFile", Config{CAFile: os.DevNull}, os.DevNull},
+		{"CAFile", Config{CAFile: fifos}, "is a directory"},
+		{"CRLFile", Config{CRLFile: fifo}, "fifo.pem"},
+		{"CertFile", Config{CertFile: fifo, KeyFile: key}, "fifo.pem"},
+		{"KeyFile", Config{CertFile: cert, KeyFile: fifo}, "fifo.pem"},
 	} {
 		t.Run(test.field+" "+filepath.Base(test.named), func(t *testing.T) {
-			bad := refusedOption(t, &test.opts)
-			require.Equal(t, "TLS."+test.field, bad.Option)
-			require.Contains(t, bad.Reason, test.named)
+			bad := refused(t, &test.opts)
+			require.Equal(t, test.field, bad.Field)
+			require.Contains(t, bad.Error(), test.named)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package client
+package tlsverify
 
 import (
 	"crypto/x509/pkix"

@@ -1,8 +1,7 @@
-package client
+package tlsverify
 
 import (
 	"bytes"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -21,9 +20,9 @@ type pemBlock struct {
 	line int
 }
 
-// refused returns the error for a block that does not belong in the file. To ignore the
+// reject returns the error for a block that does not belong in the file. To ignore the
 // block would drop a root, a list or an intermediate that the user believes to be in use.
-func (b pemBlock) refused(why string) error {
+func (b pemBlock) reject(why string) error {
 	return fmt.Errorf("line %d: PEM block %q %s", b.line, b.Type, why)
 }
 
@@ -129,25 +128,26 @@ func isPrivateKey(b pemBlock) bool {
 // writes before a key, or the DH PARAMETERS that servers keep with their certificate.
 func isParameters(b pemBlock) bool { return strings.HasSuffix(b.Type, " PARAMETERS") }
 
-// noCertificate returns the error for a block in a file of certificates that is not one.
-func noCertificate(b pemBlock) error {
+// rejectNonCertificate returns the error for a block that is not a certificate, in a file of them.
+func rejectNonCertificate(b pemBlock) error {
 	switch {
 	case b.Type == "TRUSTED CERTIFICATE":
-		return b.refused("has trust settings of openssl, which may reject it and are not supported: convert it with openssl x509 -in FILE -out FILE")
+		return b.reject("has trust settings of openssl, which may reject it and are not supported: convert it with openssl x509 -in FILE -out FILE")
 	case b.Type == "X509 CRL":
-		return b.refused("is a revocation list, which has no effect here: move it to CRLFile")
+		return b.reject("is a revocation list, which has no effect here: move it to CRLFile")
 	case b.Type == "PKCS7" || b.Type == "CMS":
-		return b.refused("is not supported: convert it with openssl pkcs7 -print_certs")
+		return b.reject("is not supported: convert it with openssl pkcs7 -print_certs")
 	case isPrivateKey(b):
-		return b.refused("is a private key, which does not belong among trusted authorities: remove it")
+		return b.reject("is a private key, which does not belong among trusted authorities: remove it")
 	}
-	return b.refused("is not a certificate: remove it")
+	return b.reject("is not a certificate: remove it")
 }
 
-// rehashed is a name that openssl-rehash(1) gives to a link to a certificate.
-var rehashed = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+// rehashName matches the name that openssl-rehash(1) gives to a link to a certificate.
+var rehashName = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
 
-func directory(dir string) (all []*x509.Certificate, err error) {
+// readDirectory reads the certificates in a CAPath.
+func readDirectory(dir string) (all []*x509.Certificate, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func directory(dir string) (all []*x509.Certificate, err error) {
 		switch strings.ToLower(filepath.Ext(e.Name())) {
 		case ".pem", ".crt", ".cer":
 		default:
-			if !rehashed.MatchString(e.Name()) {
+			if !rehashName.MatchString(e.Name()) {
 				continue
 			}
 		}
@@ -164,21 +164,21 @@ func directory(dir string) (all []*x509.Certificate, err error) {
 		if info, err := os.Stat(file); err == nil && info.IsDir() { // e.Type is the link's
 			continue
 		}
-		certs, err := certificates(file)
+		certs, err := readCertificates(file)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, certs...)
 	}
 	if all == nil {
-		return nil, fmt.Errorf("%s: no file there that ends in .pem, .crt or .cer or has a name by openssl-rehash", dir)
+		return nil, fmt.Errorf("%s: the directory has no file named *.pem, *.crt or *.cer or by openssl-rehash", dir)
 	}
 	return all, nil
 }
 
-// certificates reads what a file has. x509's own AppendCertsFromPEM passes
-// over what it cannot read, and a trust that lacks a root is hard to find.
-func certificates(file string) (certs []*x509.Certificate, err error) {
+// readCertificates reads a file of certificates. x509's AppendCertsFromPEM would skip what
+// it cannot parse, and the cause of a missing root is hard to find.
+func readCertificates(file string) (certs []*x509.Certificate, err error) {
 	data, err := readFile(file)
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func parseCertificates(data []byte) (certs []*x509.Certificate, err error) {
 	}
 	for _, b := range blocks {
 		if !isCertificate(b) {
-			return nil, noCertificate(b)
+			return nil, rejectNonCertificate(b)
 		}
 		cert, err := x509.ParseCertificate(b.Bytes)
 		if err != nil {
@@ -213,37 +213,28 @@ func parseCertificates(data []byte) (certs []*x509.Certificate, err error) {
 	return certs, nil
 }
 
-// certificate reads CertFile and KeyFile.
-func (o *TLSOptions) certificate(config *tls.Config) error {
-	switch {
-	case o.CertFile == "" && o.KeyFile == "":
-		return nil
-	case o.KeyFile == "":
-		return badTLS("KeyFile", errors.New("is missing: CertFile needs one"))
-	case o.CertFile == "":
-		return badTLS("CertFile", errors.New("is missing: KeyFile needs one"))
-	}
-	data, err := readFile(o.CertFile)
+// readChain reads a CertFile.
+func readChain(file string) (chain []byte, err error) {
+	data, err := readFile(file)
 	if err != nil {
-		return badTLS("CertFile", err)
+		return nil, err
 	}
-	chain, err := chainBlocks(data)
+	if chain, err = chainBlocks(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return chain, nil
+}
+
+// readKey reads a KeyFile.
+func readKey(file, passphrase string) (key []byte, err error) {
+	data, err := readFile(file)
 	if err != nil {
-		return badTLS("CertFile", fmt.Errorf("%s: %w", o.CertFile, err))
+		return nil, err
 	}
-	key, err := readFile(o.KeyFile)
-	if err != nil {
-		return badTLS("KeyFile", err)
+	if key, err = decryptKey(data, passphrase); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if key, err = decrypted(key, o.Passphrase); err != nil {
-		return badTLS("KeyFile", fmt.Errorf("%s: %w", o.KeyFile, err))
-	}
-	pair, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		return badTLS("CertFile", fmt.Errorf("%s with %s: %w", o.CertFile, o.KeyFile, err))
-	}
-	config.Certificates, config.GetClientCertificate = []tls.Certificate{pair}, nil
-	return nil
+	return key, nil
 }
 
 // chainBlocks returns the certificates of a file, which may have the key too, with the
@@ -259,7 +250,7 @@ func chainBlocks(data []byte) (chain []byte, err error) {
 			chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Bytes})...)
 		case isPrivateKey(b), isParameters(b): // certificate and key in one file
 		default:
-			return nil, noCertificate(b)
+			return nil, rejectNonCertificate(b)
 		}
 	}
 	if chain == nil {
@@ -268,8 +259,8 @@ func chainBlocks(data []byte) (chain []byte, err error) {
 	return chain, nil
 }
 
-// decrypted gives the private key of a file in PEM, without encryption.
-func decrypted(data []byte, passphrase string) ([]byte, error) {
+// decryptKey returns the private key of a file in PEM, decrypted.
+func decryptKey(data []byte, passphrase string) ([]byte, error) {
 	blocks, err := pemBlocks(data)
 	if err != nil {
 		return nil, err
@@ -278,12 +269,12 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 	for _, block := range blocks {
 		switch {
 		case isPrivateKey(block) && b != nil:
-			return nil, block.refused("is a second private key: KeyFile must have one, remove the other")
+			return nil, block.reject("is a second private key: KeyFile must have one, remove the other")
 		case isPrivateKey(block):
 			b = block.Block
 		case isCertificate(block), block.Type == "TRUSTED CERTIFICATE", isParameters(block): // certificate and key in one file
 		default:
-			return nil, block.refused("is not a private key: remove it")
+			return nil, block.reject("is not a private key: remove it")
 		}
 	}
 	if b == nil {
@@ -294,19 +285,19 @@ func decrypted(data []byte, passphrase string) ([]byte, error) {
 	case !legacy && b.Type != "ENCRYPTED PRIVATE KEY":
 		return pem.EncodeToMemory(b), nil
 	case passphrase == "":
-		return nil, errors.New("the key is encrypted, and there is no Passphrase")
+		return nil, errors.New("the key is encrypted: set Passphrase")
 	case legacy:
 		b.Bytes, err = x509.DecryptPEMBlock(b, []byte(passphrase)) //nolint:staticcheck // as above
 		b.Headers = nil
 		if err == nil && !isKey(b.Bytes) {
-			err = x509.IncorrectPasswordError // one wrong passphrase in 256 looks right by the padding
+			err = x509.IncorrectPasswordError // the padding is right with one wrong passphrase in 256
 		}
 	default:
 		b.Type = "PRIVATE KEY"
 		b.Bytes, err = pkcs8Bytes(b.Bytes, passphrase)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the key cannot be opened with Passphrase: %w", err)
+		return nil, fmt.Errorf("the key cannot be decrypted with Passphrase: %w", err)
 	}
 	return pem.EncodeToMemory(b), nil
 }
@@ -320,7 +311,7 @@ func isKey(der []byte) bool {
 
 func pkcs8Bytes(encrypted []byte, passphrase string) (der []byte, err error) {
 	defer func() {
-		if problem := recover(); problem != nil { // pkcs8 gives what it reads to crypto/cipher unchecked
+		if problem := recover(); problem != nil { // youmark/pkcs8 does not check what it gives to crypto/cipher, which panics
 			der, err = nil, fmt.Errorf("malformed: %v", problem)
 		}
 	}()

@@ -1,4 +1,4 @@
-package client_test
+package tlsverify
 
 import (
 	"crypto/tls"
@@ -7,13 +7,13 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 )
 
 // spelled returns an authority with the same key, whose lists and answers have another
 // encoding of its name.
-func spelled(t *testing.T, c *cert, tag int, name string) *cert {
+func spelled(t *testing.T, c *testcert.Cert, tag int, name string) *testcert.Cert {
 	t.Helper()
 	value := []byte(name)
 	if tag == asn1.TagBMPString {
@@ -33,11 +33,11 @@ func spelled(t *testing.T, c *cert, tag int, name string) *cert {
 // RFC 5280, 7.1 compares names without regard to string type, case and white space. An
 // issuer that writes its name differently in its lists had a revoked intermediate accepted
 // and a good server refused. openssl must agree.
-func TestAnIssuersNameInAnotherEncoding(t *testing.T) {
-	openssl := requireProgram(t, "openssl", "openssl")
-	root := newRoot(t, "My Root")
-	middle := root.issue(t, "The Middle", authority)
-	server, direct := middle.issue(t, "server", nil), root.issue(t, "server", nil)
+func TestNames_IssuerInAnotherEncoding(t *testing.T) {
+	openssl := findOpenSSL(t)
+	root := testcert.NewRoot(t, "My Root")
+	middle := root.Issue(t, "The Middle", testcert.Authority)
+	server, direct := middle.Issue(t, "server", nil), root.Issue(t, "server", nil)
 	for _, test := range []struct {
 		name string
 		tag  int
@@ -56,22 +56,22 @@ func TestAnIssuersNameInAnotherEncoding(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			other := spelled(t, root, test.tag, test.root)
-			ca := tempFile(t, "ca.pem", root.certPEM())
+			ca := testcert.TempFile(t, "ca.pem", root.CertPEM())
 			for _, c := range []struct {
 				name    string
-				cert    *cert
+				cert    *testcert.Cert
 				lists   string
 				all     string
 				refused func(error) bool
 			}{
-				{"good", direct, pemList(other.revoke(t, nil)), "-crl_check", nil},
-				{"revoked", direct, pemList(other.revoke(t, nil, direct)), "-crl_check", isRevocation(true)},
-				{"intermediate", server, pemList(middle.revoke(t, nil)) + pemList(other.revoke(t, nil, middle)), "-crl_check_all", isRevocation(true)},
+				{"good", direct, testcert.ListPEM(other.Revoke(t, nil)), "-crl_check", nil},
+				{"revoked", direct, testcert.ListPEM(other.Revoke(t, nil, direct)), "-crl_check", isRevocation(true)},
+				{"intermediate", server, testcert.ListPEM(middle.Revoke(t, nil)) + testcert.ListPEM(other.Revoke(t, nil, middle)), "-crl_check_all", isRevocation(true)},
 			} {
 				t.Run(c.name, func(t *testing.T) {
-					lists := tempFile(t, "lists.pem", []byte(c.lists))
-					_, err := listenWith(t, "tcp", c.cert, nil).outcome(t, &client.TLSOptions{CAFile: ca, CRLFile: lists})
-					said, opensslErr := exec.Command(openssl, "verify", c.all, "-CAfile", ca, "-CRLfile", lists, "-untrusted", tempFile(t, "middle.pem", middle.certPEM()), tempFile(t, "leaf.pem", c.cert.certPEM())).CombinedOutput()
+					lists := testcert.TempFile(t, "lists.pem", []byte(c.lists))
+					_, err := serve(c.cert, nil).outcome(t, &Config{CAFile: ca, CRLFile: lists})
+					said, opensslErr := exec.Command(openssl, "verify", c.all, "-CAfile", ca, "-CRLfile", lists, "-untrusted", testcert.TempFile(t, "middle.pem", middle.CertPEM()), testcert.TempFile(t, "leaf.pem", c.cert.CertPEM())).CombinedOutput()
 					switch {
 					case !test.same && c.cert == server: // a list of a stranger, and none of the root: only openssl demands one
 						require.NoError(t, err)
@@ -89,10 +89,10 @@ func TestAnIssuersNameInAnotherEncoding(t *testing.T) {
 				})
 			}
 			t.Run("staple", func(t *testing.T) {
-				staple := answers(t, root, direct, nil, other)
-				s := listenWith(t, "tcp", direct, func(c *tls.Config) { c.Certificates[0].OCSPStaple = staple })
-				_, err := s.outcome(t, &client.TLSOptions{CAFile: ca})
-				said, _ := exec.Command(openssl, "ocsp", "-respin", tempFile(t, "staple", staple), "-CAfile", ca, "-issuer", ca, "-cert", tempFile(t, "leaf.pem", direct.certPEM()), "-no_nonce").CombinedOutput()
+				staple := testcert.Staple(t, root, direct, nil, other)
+				s := serve(direct, func(c *tls.Config) { c.Certificates[0].OCSPStaple = staple })
+				_, err := s.outcome(t, &Config{CAFile: ca})
+				said, _ := exec.Command(openssl, "ocsp", "-respin", testcert.TempFile(t, "staple", staple), "-CAfile", ca, "-issuer", ca, "-cert", testcert.TempFile(t, "leaf.pem", direct.CertPEM()), "-no_nonce").CombinedOutput()
 				if test.same {
 					require.Contains(t, string(said), "Response verify OK")
 					require.NoError(t, err)
@@ -107,28 +107,28 @@ func TestAnIssuersNameInAnotherEncoding(t *testing.T) {
 
 // An authority of CAFile is trusted for itself, so a chain may end with an intermediate. The
 // list of its issuer counts all the same, as with openssl verify -crl_check_all.
-func TestATrustedAuthorityThatIsRevoked(t *testing.T) {
-	openssl := requireProgram(t, "openssl", "openssl")
-	root := newRoot(t, "root")
-	middle := root.issue(t, "intermediate", authority)
-	server, direct := middle.issue(t, "server", nil), root.issue(t, "server", nil)
-	bundle := append(middle.certPEM(), root.certPEM()...)
+func TestLists_TrustedAuthorityMayBeRevoked(t *testing.T) {
+	openssl := findOpenSSL(t)
+	root := testcert.NewRoot(t, "root")
+	middle := root.Issue(t, "intermediate", testcert.Authority)
+	server, direct := middle.Issue(t, "server", nil), root.Issue(t, "server", nil)
+	bundle := append(middle.CertPEM(), root.CertPEM()...)
 	for _, test := range []struct {
 		name    string
-		cert    *cert
+		cert    *testcert.Cert
 		ca      []byte
 		lists   string
 		refused func(error) bool
 	}{
-		{"an intermediate in CAFile", server, bundle, pemList(middle.revoke(t, nil)) + pemList(root.revoke(t, nil, middle)), isRevocation(true)},
-		{"an intermediate in CAFile that is not revoked", server, bundle, pemList(middle.revoke(t, nil)) + pemList(root.revoke(t, nil)), nil},
-		{"a root in its own list", direct, root.certPEM(), pemList(root.revoke(t, nil, root)), isRevocation(true)},
-		{"a root that is not", direct, root.certPEM(), pemList(root.revoke(t, nil)), nil},
+		{"an intermediate in CAFile", server, bundle, testcert.ListPEM(middle.Revoke(t, nil)) + testcert.ListPEM(root.Revoke(t, nil, middle)), isRevocation(true)},
+		{"an intermediate in CAFile that is not revoked", server, bundle, testcert.ListPEM(middle.Revoke(t, nil)) + testcert.ListPEM(root.Revoke(t, nil)), nil},
+		{"a root in its own list", direct, root.CertPEM(), testcert.ListPEM(root.Revoke(t, nil, root)), isRevocation(true)},
+		{"a root that is not", direct, root.CertPEM(), testcert.ListPEM(root.Revoke(t, nil)), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ca, lists := tempFile(t, "ca.pem", test.ca), tempFile(t, "lists.pem", []byte(test.lists))
-			_, err := listenWith(t, "tcp", test.cert, nil).outcome(t, &client.TLSOptions{CAFile: ca, CRLFile: lists})
-			said, opensslErr := exec.Command(openssl, "verify", "-crl_check_all", "-CAfile", ca, "-CRLfile", lists, tempFile(t, "leaf.pem", test.cert.certPEM())).CombinedOutput()
+			ca, lists := testcert.TempFile(t, "ca.pem", test.ca), testcert.TempFile(t, "lists.pem", []byte(test.lists))
+			_, err := serve(test.cert, nil).outcome(t, &Config{CAFile: ca, CRLFile: lists})
+			said, opensslErr := exec.Command(openssl, "verify", "-crl_check_all", "-CAfile", ca, "-CRLfile", lists, testcert.TempFile(t, "leaf.pem", test.cert.CertPEM())).CombinedOutput()
 			if test.refused == nil {
 				require.NoErrorf(t, opensslErr, "%s", said)
 				require.NoError(t, err)
@@ -139,8 +139,8 @@ func TestATrustedAuthorityThatIsRevoked(t *testing.T) {
 		})
 	}
 	t.Run("an intermediate in CAFile, no list of its issuer", func(t *testing.T) {
-		opts := &client.TLSOptions{CAFile: tempFile(t, "ca.pem", bundle), CRLFile: tempFile(t, "list.pem", []byte(pemList(middle.revoke(t, nil))))}
-		_, err := listenWith(t, "tcp", server, nil).outcome(t, opts)
+		opts := &Config{CAFile: testcert.TempFile(t, "ca.pem", bundle), CRLFile: testcert.TempFile(t, "list.pem", []byte(testcert.ListPEM(middle.Revoke(t, nil))))}
+		_, err := serve(server, nil).outcome(t, opts)
 		require.NoError(t, err)
 	})
 }

@@ -1,4 +1,4 @@
-package client
+package tlsverify
 
 import (
 	"bytes"
@@ -19,63 +19,62 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// longestStaple is how old an OCSP answer may be that does not say when the next
-// one is due.
-const longestStaple = 7 * 24 * time.Hour
+// maxResponseAge is how old an OCSP response without nextUpdate may be.
+const maxResponseAge = 7 * 24 * time.Hour
 
 // clockSkew is how far the clock of a responder may be ahead. It is the default of
 // openssl-ocsp(1), -validity_period. openssl allows none for the lists.
 const clockSkew = 5 * time.Minute
 
-// checkStaple checks the OCSP answer that came with a certificate, and gives how
-// long it is good; zero if there is none that matters.
-func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, now time.Time) (until time.Time, err error) {
+// checkStaple checks the OCSP response that the server has sent with its certificate, and
+// returns the time until which it is valid. That is zero if there is none and none is needed.
+func (v *Verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, now time.Time) (until time.Time, err error) {
 	unknown := func(format string, args ...any) (time.Time, error) {
 		return time.Time{}, &RevocationError{Certificate: leaf, Reason: fmt.Sprintf(format, args...)}
 	}
-	wanted := v.staple || mustStaple(leaf)
+	wanted := v.config.RequireStaple || mustStaple(leaf)
 	switch {
-	case len(staple) == 0 && v.staple:
-		return unknown("the server has stapled no OCSP answer, and RequireStaple is set")
+	case len(staple) == 0 && v.config.RequireStaple:
+		return unknown("the server has stapled no OCSP response, and RequireStaple is set")
 	case len(staple) == 0 && wanted:
-		return unknown("the server has stapled no OCSP answer, which the certificate promises (RFC 7633)")
+		return unknown("the server has stapled no OCSP response, which the certificate requires (RFC 7633)")
 	case issuer == nil && wanted:
-		return unknown("who could have signed the stapled OCSP answer is not known: the certificate is trusted for itself, and its issuer is not at hand")
+		return unknown("the stapled OCSP response cannot be checked, because the certificate is trusted for itself and the issuer's certificate is not known: add it to CAFile")
 	case len(staple) == 0 || issuer == nil:
 		return until, nil
 	}
-	answer, err := parseOCSP(staple)
+	response, err := parseOCSP(staple)
 	if err == nil {
-		err = v.mayAnswer(answer, issuer, now)
+		err = v.checkSigner(response, issuer, now)
 	}
 	if err != nil {
-		return unknown("the stapled OCSP answer cannot be used: %v", err)
+		return unknown("the stapled OCSP response cannot be used: %v", err)
 	}
-	about, err := answer.about(leaf, issuer)
+	statuses, err := response.statusesOf(leaf, issuer)
 	if err != nil {
-		return unknown("the stapled OCSP answer cannot be used: %v", err)
+		return unknown("the stapled OCSP response cannot be used: %v", err)
 	}
-	// An answer may have a certificate several times, by different hashes or of several days.
-	// Revocation is final. Otherwise those that are valid now count: one that is good is
-	// enough, unless another does not know the certificate.
-	for _, single := range about {
+	// A response may have several statuses of a certificate, with different hashes or of
+	// several days. Revocation is final. Otherwise those that are valid now count: one that is
+	// good is enough, unless another one is unknown.
+	for _, single := range statuses {
 		if single.status == ocspRevoked {
-			return until, &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + single.revokedAt.Format(time.DateOnly) + ", as the stapled OCSP answer says"}
+			return until, &RevocationError{Certificate: leaf, Revoked: true, Reason: "on " + single.revokedAt.Format(time.DateOnly) + ", as the stapled OCSP response says"}
 		}
 	}
 	var invalid error
-	for _, single := range about {
+	for _, single := range statuses {
 		end := single.nextUpdate
 		if end.IsZero() {
-			end = single.thisUpdate.Add(longestStaple)
+			end = single.thisUpdate.Add(maxResponseAge)
 		}
 		switch {
 		case now.Add(clockSkew).Before(single.thisUpdate):
-			_, invalid = unknown("the stapled OCSP answer is not valid before %s", single.thisUpdate)
+			_, invalid = unknown("the stapled OCSP response is not valid before %s", single.thisUpdate)
 		case now.After(end):
-			_, invalid = unknown("the stapled OCSP answer is of %s and was valid until %s", single.thisUpdate, end)
+			_, invalid = unknown("the stapled OCSP response is of %s and was valid until %s", single.thisUpdate, end)
 		case single.status != ocspGood:
-			return unknown("the stapled OCSP answer knows nothing of it")
+			return unknown("its status in the stapled OCSP response is unknown")
 		default:
 			until = later(until, end)
 		}
@@ -86,20 +85,20 @@ func (v *verifier) checkStaple(leaf, issuer *x509.Certificate, staple []byte, no
 	return until, nil
 }
 
-// An ocspAnswer is a BasicOCSPResponse: RFC 6960, 4.2.1. The parser of
-// x/crypto compares the serial number alone, and takes the first certificate in the answer
-// for the signer's.
-type ocspAnswer struct {
+// An ocspResponse is a BasicOCSPResponse (RFC 6960, 4.2.1). The parser of x/crypto is not
+// used: it compares serial numbers only, and takes the first certificate in the response for
+// the signer's.
+type ocspResponse struct {
 	signed       []byte // ResponseData
 	responderTag asn1.Tag
 	responder    []byte
-	singles      []ocspSingle
+	singles      []singleResponse
 	algorithm    asn1oid.ObjectIdentifier
 	signature    []byte
 	certificates [][]byte
 }
 
-type ocspSingle struct {
+type singleResponse struct {
 	hash                   asn1oid.ObjectIdentifier
 	issuerName, issuerKey  []byte // hashed
 	serial                 *big.Int
@@ -119,26 +118,26 @@ var oidBasicOCSP = asn1oid.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}
 
 var errMalformedOCSP = errors.New("malformed (RFC 6960, 4.2.1)")
 
-// parseOCSP parses an answer, and refuses one that has something not supported here.
-func parseOCSP(der []byte) (*ocspAnswer, error) {
+// parseOCSP parses a response. It refuses one with something that is not supported here.
+func parseOCSP(der []byte) (*ocspResponse, error) {
 	in := cryptobyte.String(der)
-	var response, answer, typed, basic cryptobyte.String
+	var response, responseBytes, typed, basic cryptobyte.String
 	var status int
 	var present bool
 	var kind asn1oid.ObjectIdentifier
 	if !in.ReadASN1(&response, asn1.SEQUENCE) || !in.Empty() ||
 		!response.ReadASN1Enum(&status) ||
-		!response.ReadOptionalASN1(&answer, &present, contextTag(0).Constructed()) || !response.Empty() {
+		!response.ReadOptionalASN1(&responseBytes, &present, contextTag(0).Constructed()) || !response.Empty() {
 		return nil, errMalformedOCSP
 	}
 	if status != 0 {
 		return nil, fmt.Errorf("the responder answered with the error %q", ocspError(status))
 	}
-	if !answer.ReadASN1(&typed, asn1.SEQUENCE) || !answer.Empty() || !typed.ReadASN1ObjectIdentifier(&kind) {
+	if !responseBytes.ReadASN1(&typed, asn1.SEQUENCE) || !responseBytes.Empty() || !typed.ReadASN1ObjectIdentifier(&kind) {
 		return nil, errMalformedOCSP
 	}
 	if !kind.Equal(oidBasicOCSP) {
-		return nil, fmt.Errorf("its type is %v; only the basic type is supported", kind)
+		return nil, fmt.Errorf("response type %v is not supported, only the basic one", kind)
 	}
 	if !typed.ReadASN1(&basic, asn1.OCTET_STRING) || !typed.Empty() {
 		return nil, errMalformedOCSP
@@ -146,14 +145,14 @@ func parseOCSP(der []byte) (*ocspAnswer, error) {
 	return parseBasicOCSP(basic)
 }
 
-func parseBasicOCSP(in cryptobyte.String) (*ocspAnswer, error) {
-	a := new(ocspAnswer)
+func parseBasicOCSP(in cryptobyte.String) (*ocspResponse, error) {
+	r := new(ocspResponse)
 	var basic, data, wrapped, certificates cryptobyte.String
 	var present bool
 	if !in.ReadASN1(&basic, asn1.SEQUENCE) || !in.Empty() ||
 		!basic.ReadASN1Element(&data, asn1.SEQUENCE) ||
-		!readAlgorithm(&basic, &a.algorithm) ||
-		!basic.ReadASN1BitStringAsBytes(&a.signature) ||
+		!readAlgorithm(&basic, &r.algorithm) ||
+		!basic.ReadASN1BitStringAsBytes(&r.signature) ||
 		!basic.ReadOptionalASN1(&wrapped, &present, contextTag(0).Constructed()) || !basic.Empty() {
 		return nil, errMalformedOCSP
 	}
@@ -166,13 +165,13 @@ func parseBasicOCSP(in cryptobyte.String) (*ocspAnswer, error) {
 		if !certificates.ReadAnyASN1Element(&one, &tag) {
 			return nil, errMalformedOCSP
 		}
-		a.certificates = append(a.certificates, one)
+		r.certificates = append(r.certificates, one)
 	}
-	a.signed = data
-	return a, a.parseData(data)
+	r.signed = data
+	return r, r.parseData(data)
 }
 
-func (a *ocspAnswer) parseData(in cryptobyte.String) error {
+func (r *ocspResponse) parseData(in cryptobyte.String) error {
 	var data, responder, singles cryptobyte.String
 	var produced time.Time
 	var version int
@@ -181,13 +180,13 @@ func (a *ocspAnswer) parseData(in cryptobyte.String) error {
 		return errMalformedOCSP
 	}
 	if version != 0 {
-		return fmt.Errorf("its version is %d; only version 1 is supported", version+1)
+		return fmt.Errorf("version %d is not supported, only version 1", version+1)
 	}
-	if !data.ReadAnyASN1(&responder, &a.responderTag) ||
+	if !data.ReadAnyASN1(&responder, &r.responderTag) ||
 		!readTime(&data, &produced) || !data.ReadASN1(&singles, asn1.SEQUENCE) {
 		return errMalformedOCSP
 	}
-	a.responder = responder
+	r.responder = responder
 	if err := readOCSPExtensions(&data); err != nil {
 		return err
 	}
@@ -196,12 +195,12 @@ func (a *ocspAnswer) parseData(in cryptobyte.String) error {
 		if err != nil {
 			return err
 		}
-		a.singles = append(a.singles, single)
+		r.singles = append(r.singles, single)
 	}
 	return nil
 }
 
-func parseOCSPSingle(in *cryptobyte.String) (s ocspSingle, err error) {
+func parseOCSPSingle(in *cryptobyte.String) (s singleResponse, err error) {
 	var single, id, status, next, reason cryptobyte.String
 	var code int
 	var present bool
@@ -226,7 +225,7 @@ func parseOCSPSingle(in *cryptobyte.String) (s ocspSingle, err error) {
 		whole = false
 	}
 	if !whole {
-		return s, errors.New("it has a malformed status")
+		return s, errors.New("malformed status (RFC 6960, 4.2.1)")
 	}
 	if !readTime(&single, &s.thisUpdate) ||
 		!single.ReadOptionalASN1(&next, &present, contextTag(0).Constructed()) ||
@@ -234,7 +233,7 @@ func parseOCSPSingle(in *cryptobyte.String) (s ocspSingle, err error) {
 		return s, errMalformedOCSP
 	}
 	if present && s.nextUpdate.Before(s.thisUpdate) {
-		return s, errors.New("its nextUpdate is before its thisUpdate")
+		return s, errors.New("nextUpdate is before thisUpdate")
 	}
 	return s, readOCSPExtensions(&single)
 }
@@ -254,7 +253,7 @@ func readOCSPExtensions(in *cryptobyte.String) error {
 		return errMalformedOCSP
 	}
 	if slices.ContainsFunc(extensions, func(e pkix.Extension) bool { return e.Critical }) {
-		return errors.New("it has a critical extension")
+		return errors.New("critical extensions are not supported")
 	}
 	return nil
 }
@@ -268,24 +267,24 @@ func ocspError(status int) string {
 	return fmt.Sprint("status ", status)
 }
 
-// about returns the statuses of a certificate. The serial number is not enough to find
+// statusesOf returns the statuses of a certificate. The serial number is not enough to find
 // them: another issuer may have used the same one (RFC 6960, 3.2).
-func (a *ocspAnswer) about(leaf, issuer *x509.Certificate) (singles []ocspSingle, err error) {
+func (r *ocspResponse) statusesOf(leaf, issuer *x509.Certificate) (singles []singleResponse, err error) {
 	key, err := keyBits(issuer)
 	if err != nil {
 		return nil, err
 	}
-	err = errors.New("it has no status of this certificate")
-	for _, single := range a.singles {
+	err = errors.New("there is no status of this certificate in it")
+	for _, single := range r.singles {
 		if leaf.SerialNumber.Cmp(single.serial) != 0 {
 			continue
 		}
 		hash := ocspHash(single.hash)
 		switch {
 		case hash == 0:
-			err = fmt.Errorf("its hash algorithm %v is not supported", single.hash)
-		case !bytes.Equal(single.issuerName, sum(hash, issuer.RawSubject)) || !bytes.Equal(single.issuerKey, sum(hash, key)):
-			err = errors.New("its status is of another issuer's certificate with the same serial number")
+			err = fmt.Errorf("hash algorithm %v is not supported", single.hash)
+		case !bytes.Equal(single.issuerName, hashOf(hash, issuer.RawSubject)) || !bytes.Equal(single.issuerKey, hashOf(hash, key)):
+			err = errors.New("the status is of another issuer's certificate with the same serial number")
 		default:
 			singles = append(singles, single)
 		}
@@ -310,7 +309,7 @@ func ocspHash(oid asn1oid.ObjectIdentifier) crypto.Hash {
 	return 0
 }
 
-func sum(hash crypto.Hash, p []byte) []byte {
+func hashOf(hash crypto.Hash, p []byte) []byte {
 	h := hash.New()
 	_, _ = h.Write(p)
 	return h.Sum(nil)
@@ -327,30 +326,30 @@ func keyBits(c *x509.Certificate) (bits []byte, err error) {
 	return bits, nil
 }
 
-// mayAnswer returns an error unless the answer is signed by the issuer or by a responder
+// checkSigner returns an error unless the response is signed by the issuer or by a responder
 // that the issuer has authorized (RFC 6960, 4.2.2.2). The issuer's signature on the
 // responder's certificate is not enough: every server has one. The certificates in the
-// answer may have any order.
-func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now time.Time) error {
-	algorithm, err := ocspAlgorithm(answer.algorithm)
+// response may have any order.
+func (v *Verifier) checkSigner(response *ocspResponse, issuer *x509.Certificate, now time.Time) error {
+	algorithm, err := ocspAlgorithm(response.algorithm)
 	if err != nil {
 		return err
 	}
 	signers := []*x509.Certificate{issuer}
-	for _, raw := range answer.certificates {
+	for _, raw := range response.certificates {
 		// A certificate that cannot be parsed cannot be the signer's.
 		if c, err := x509.ParseCertificate(raw); err == nil {
 			signers = append(signers, c)
 		}
 	}
-	problem := errors.New("the responder that it names is neither the issuer nor the subject of a certificate in it")
+	problem := errors.New("the responder is neither the issuer nor the subject of a certificate in the response")
 	for _, signer := range signers {
-		if !answer.isBy(signer) {
+		if !response.isBy(signer) {
 			continue
 		}
-		err := signer.CheckSignature(algorithm, answer.signed, answer.signature)
+		err := signer.CheckSignature(algorithm, response.signed, response.signature)
 		if err == nil {
-			err = v.isAuthorized(signer, issuer, now)
+			err = v.checkAuthorized(signer, issuer, now)
 		}
 		if err == nil {
 			return nil
@@ -361,39 +360,39 @@ func (v *verifier) mayAnswer(answer *ocspAnswer, issuer *x509.Certificate, now t
 }
 
 // isBy reports whether the ResponderID names the subject of a certificate (RFC 6960, 4.2.2.3).
-func (a *ocspAnswer) isBy(signer *x509.Certificate) bool {
-	switch a.responderTag {
+func (r *ocspResponse) isBy(signer *x509.Certificate) bool {
+	switch r.responderTag {
 	case contextTag(1).Constructed(): // byName
-		return sameName(a.responder, signer.RawSubject)
+		return sameName(r.responder, signer.RawSubject)
 	case contextTag(2).Constructed(): // byKey
-		in := cryptobyte.String(a.responder)
+		in := cryptobyte.String(r.responder)
 		var hash []byte
 		key, err := keyBits(signer)
-		return err == nil && in.ReadASN1Bytes(&hash, asn1.OCTET_STRING) && in.Empty() && bytes.Equal(hash, sum(crypto.SHA1, key))
+		return err == nil && in.ReadASN1Bytes(&hash, asn1.OCTET_STRING) && in.Empty() && bytes.Equal(hash, hashOf(crypto.SHA1, key))
 	}
 	return false
 }
 
-func (v *verifier) isAuthorized(signer, issuer *x509.Certificate, now time.Time) error {
+func (v *Verifier) checkAuthorized(signer, issuer *x509.Certificate, now time.Time) error {
 	if signer.Equal(issuer) {
 		return nil
 	}
 	if !sameName(signer.RawIssuer, issuer.RawSubject) {
-		return fmt.Errorf("its signer %q is not the issuer's, which is %q", signer.Subject, issuer.Subject)
+		return fmt.Errorf("the certificate of the responder %q is not signed by the issuer %q", signer.Subject, issuer.Subject)
 	}
 	if err := issuer.CheckSignature(signer.SignatureAlgorithm, signer.RawTBSCertificate, signer.Signature); err != nil {
-		return fmt.Errorf("its signer %q is not the issuer's: %w", signer.Subject, err)
+		return fmt.Errorf("the certificate of the responder %q is not signed by the issuer: %w", signer.Subject, err)
 	}
 	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) || len(signer.UnhandledCriticalExtensions) > 0 {
-		return fmt.Errorf("its signer %q may not (RFC 6960, 4.2.2.2)", signer.Subject)
+		return fmt.Errorf("the certificate of the responder %q is not valid for OCSP signing (RFC 6960, 4.2.2.2)", signer.Subject)
 	}
-	_, err := v.listed(signer, issuer, now) // it may be revoked as well
+	_, err := v.findInLists(signer, issuer, now) // the responder's certificate may be revoked, too
 	return err
 }
 
 // ocspAlgorithm returns the signature algorithm of an OID, out of those that crypto/x509
-// verifies in an OCSP answer. SHA-1 is among them: unlike a certificate, an answer has
-// nothing in it that its requester could choose, but for a nonce, which no staple has.
+// verifies in an OCSP response. SHA-1 is among them: a requester can choose no part of a
+// response but the nonce, which no staple has. Of a certificate it can choose more.
 func ocspAlgorithm(oid asn1oid.ObjectIdentifier) (x509.SignatureAlgorithm, error) {
 	switch oid.String() {
 	case "1.2.840.113549.1.1.5":
@@ -415,12 +414,12 @@ func ocspAlgorithm(oid asn1oid.ObjectIdentifier) (x509.SignatureAlgorithm, error
 	case "1.3.101.112":
 		return x509.PureEd25519, nil
 	}
-	return 0, fmt.Errorf("its signature algorithm %v is not one of RSA (PKCS #1) or ECDSA with SHA-1, SHA-256, SHA-384 or SHA-512, or Ed25519", oid)
+	return 0, fmt.Errorf("signature algorithm %v is not supported, only RSA (PKCS #1) and ECDSA with SHA-1, SHA-256, SHA-384 or SHA-512, and Ed25519", oid)
 }
 
 var tlsFeature = asn1oid.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// mustStaple reports whether a certificate promises an OCSP answer (RFC 7633).
+// mustStaple reports whether a certificate requires a stapled OCSP response (RFC 7633).
 func mustStaple(c *x509.Certificate) bool {
 	const statusRequest = 5
 	for _, e := range c.Extensions {

@@ -1,6 +1,7 @@
-// Package daemon runs other people's servers, for tests and for benchmarks: on a free
-// port of the loopback interface, in a directory of their own, until they are stopped.
-package daemon
+// Package testserver starts real servers (redis-server, nginx, PostgreSQL) for tests and
+// benchmarks. Each listens on a free port of the loopback interface and keeps its files in a
+// temporary directory until it is stopped.
+package testserver
 
 import (
 	"errors"
@@ -86,7 +87,7 @@ func Start(spec Spec) (*Server, error) {
 
 func tryStart(spec Spec) (_ *Server, err error) {
 	s := &Server{spec: spec}
-	if s.Dir, err = os.MkdirTemp("", "daemon"); err != nil {
+	if s.Dir, err = os.MkdirTemp("", "testserver"); err != nil {
 		return nil, err
 	}
 	defer func() {

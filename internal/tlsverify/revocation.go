@@ -1,4 +1,4 @@
-package client
+package tlsverify
 
 import (
 	"crypto/x509"
@@ -28,6 +28,21 @@ const (
 	removeFromCRL   = 8
 )
 
+// A RevocationError is a certificate that its issuer has revoked, or whose status had to be
+// checked and is not known.
+type RevocationError struct {
+	Certificate *x509.Certificate
+	Revoked     bool // false: not known
+	Reason      string
+}
+
+func (e *RevocationError) Error() string {
+	if e.Revoked {
+		return fmt.Sprintf("certificate of %q is revoked: %s", e.Certificate.Subject, e.Reason)
+	}
+	return fmt.Sprintf("certificate of %q may be revoked: %s", e.Certificate.Subject, e.Reason)
+}
+
 // A revocationList is a list of CRLFile.
 type revocationList struct {
 	*x509.RevocationList
@@ -35,15 +50,15 @@ type revocationList struct {
 	points []string // the URIs of that point
 }
 
-// lookUp looks the certificates of a chain up in the revocation lists. sent are the
+// checkLists looks the certificates of a chain up in the revocation lists. sent are the
 // certificates that the server has sent.
-func (v *verifier) lookUp(chain, sent []*x509.Certificate, now time.Time) error {
+func (v *Verifier) checkLists(chain, sent []*x509.Certificate, now time.Time) error {
 	if v.lists == nil {
 		return nil
 	}
 	last := len(chain) - 1
 	for i, c := range chain[:last] {
-		problem, err := v.listed(c, chain[i+1], now)
+		problem, err := v.findInLists(c, chain[i+1], now)
 		if err != nil {
 			return err
 		}
@@ -52,17 +67,17 @@ func (v *verifier) lookUp(chain, sent []*x509.Certificate, now time.Time) error 
 			return &RevocationError{Certificate: c, Reason: problem}
 		}
 	}
-	// The last certificate is trusted for itself: a list is not needed, but believed. It may be
-	// an intermediate of CAFile that its issuer has revoked.
-	_, err := v.listed(chain[last], v.issuer(chain[last:], sent), now)
+	// The last certificate is trusted for itself: it needs no list, but one that has it counts.
+	// It may be an intermediate of CAFile that its issuer has revoked.
+	_, err := v.findInLists(chain[last], v.issuer(chain[last:], sent), now)
 	return err
 }
 
-// listed returns an error for a certificate that is in a list, and a problem if no list
+// findInLists returns an error for a certificate that is in a list, and a problem if no list
 // proves that the certificate is not revoked. A list that is out of date, or for another
 // distribution point, still proves that a certificate in it is revoked, since revocation is
 // final. Only certificateHold is not: the newest current list of a scope decides.
-func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem string, err error) {
+func (v *Verifier) findInLists(c, issuer *x509.Certificate, now time.Time) (problem string, err error) {
 	problem = "CRLFile has no list of " + c.Issuer.String()
 	var held error
 	newest := make(map[string]*revocationList) // current lists by scope
@@ -71,14 +86,14 @@ func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (problem s
 			continue
 		}
 		if err := list.CheckSignatureFrom(issuer); err != nil {
-			problem = fmt.Sprintf("the list of %s in CRLFile is not signed by its key: %v", issuer.Subject, err)
+			problem = fmt.Sprintf("the list of %s in CRLFile is not signed with the key of that issuer: %v", issuer.Subject, err)
 			continue
 		}
 		hold, err := list.entry(c)
 		if err != nil && !hold {
 			return "", err
 		}
-		if why := list.inconclusive(c, now); why != "" {
+		if why := list.whyInconclusive(c, now); why != "" {
 			problem = why
 			if err != nil {
 				held = err
@@ -112,7 +127,8 @@ func (l *revocationList) entry(c *x509.Certificate) (hold bool, err error) {
 	return hold, err
 }
 
-// isNewer reports whether a list replaces another one, as openssl has it: by thisUpdate, and by crlNumber if that is the same.
+// isNewer reports whether a list replaces another one. As in openssl the later thisUpdate
+// decides, and crlNumber if those are equal.
 func (l *revocationList) isNewer(other *revocationList) bool {
 	if !l.ThisUpdate.Equal(other.ThisUpdate) {
 		return l.ThisUpdate.After(other.ThisUpdate)
@@ -120,21 +136,21 @@ func (l *revocationList) isNewer(other *revocationList) bool {
 	return l.Number != nil && (other.Number == nil || l.Number.Cmp(other.Number) > 0)
 }
 
-// inconclusive returns why a certificate that is not in the list may still be revoked.
-func (l *revocationList) inconclusive(c *x509.Certificate, now time.Time) string {
+// whyInconclusive returns why a certificate that is not in the list may still be revoked.
+func (l *revocationList) whyInconclusive(c *x509.Certificate, now time.Time) string {
 	switch {
 	case l.scoped && !slices.ContainsFunc(l.points, func(uri string) bool { return slices.Contains(pointsOf(c), uri) }):
 		return fmt.Sprintf("the list of %s in CRLFile is for the distribution point %q, which the certificate does not name, or only for some reasons or another issuer", l.Issuer, strings.Join(l.points, " "))
 	case now.Before(l.ThisUpdate):
 		return fmt.Sprintf("the list of %s in CRLFile is not valid before %s", l.Issuer, l.ThisUpdate)
 	case !l.NextUpdate.IsZero() && now.After(l.NextUpdate):
-		return fmt.Sprintf("the list of %s in CRLFile was to be replaced by %s", l.Issuer, l.NextUpdate)
+		return fmt.Sprintf("the list of %s in CRLFile is out of date since %s: replace it", l.Issuer, l.NextUpdate)
 	}
 	return ""
 }
 
-// revocationLists reads a CRLFile.
-func revocationLists(file string) ([]*revocationList, error) {
+// readLists reads a CRLFile.
+func readLists(file string) ([]*revocationList, error) {
 	data, err := readFile(file)
 	if err != nil {
 		return nil, err
@@ -160,7 +176,7 @@ func parseLists(data []byte) (lists []*revocationList, err error) {
 	}
 	for _, b := range blocks {
 		if b.Type != "X509 CRL" {
-			return nil, b.refused("is not a revocation list (X509 CRL): remove it")
+			return nil, b.reject("is not a revocation list (X509 CRL): remove it")
 		}
 		list, err := parseList(b.Bytes)
 		if err != nil {
@@ -169,7 +185,7 @@ func parseLists(data []byte) (lists []*revocationList, err error) {
 		lists = append(lists, list)
 	}
 	if lists == nil {
-		return nil, errors.New("has no revocation list, in PEM or in DER")
+		return nil, errors.New("has no revocation list in PEM or DER")
 	}
 	return lists, nil
 }
@@ -188,7 +204,7 @@ func parseList(der []byte) (*revocationList, error) {
 		return nil, errors.New("malformed revocation list (RFC 5280, 5.1)")
 	}
 	list := &revocationList{RevocationList: parsed}
-	return list, list.understand()
+	return list, list.checkExtensions()
 }
 
 // parseListV1 parses a list of version 1 (RFC 5280, 5.1.2.1), or returns nil. openssl-ca(1)
@@ -220,26 +236,26 @@ func parseListV1(der []byte) *x509.RevocationList {
 	return list
 }
 
-// understand refuses a list that does not have all revocations of its issuer, whether or
+// checkExtensions refuses a list that does not have all revocations of its issuer, whether or
 // not the extension that says so is marked critical. It also refuses a list with a critical
 // extension that is not supported, as RFC 5280, 5.2 demands.
-func (l *revocationList) understand() error {
-	refuse := func(why string) error {
+func (l *revocationList) checkExtensions() error {
+	reject := func(why string) error {
 		return fmt.Errorf("the list of %s %s: only complete lists can be used", l.Issuer, why)
 	}
 	for _, e := range l.Extensions {
 		switch {
 		case e.Id.Equal(oidDeltaCRL):
-			return refuse("is a delta list (RFC 5280, 5.2.4)")
+			return reject("is a delta list (RFC 5280, 5.2.4)")
 		case e.Id.Equal(oidIssuingPoint):
 			if l.scoped {
-				return refuse("has two issuing distribution points")
+				return reject("has two issuing distribution points")
 			}
-			if why := l.scope(e.Value); why != "" {
-				return refuse(why)
+			if why := l.parseScope(e.Value); why != "" {
+				return reject(why)
 			}
 		case e.Critical:
-			return refuse(fmt.Sprintf("has a critical extension, %v", e.Id))
+			return reject(fmt.Sprintf("has a critical extension, %v", e.Id))
 		}
 	}
 	foreign := func(e pkix.Extension) bool { return e.Critical || e.Id.Equal(oidCertificateIssuer) }
@@ -251,10 +267,10 @@ func (l *revocationList) understand() error {
 	return nil
 }
 
-// scope parses an issuing distribution point (RFC 5280, 5.2.5), and returns why the list is
+// parseScope parses an issuing distribution point (RFC 5280, 5.2.5), and returns why the list is
 // partial. A list for one distribution point is complete for the certificates that name
 // the point (RFC 5280, 6.3.3).
-func (l *revocationList) scope(der []byte) (why string) {
+func (l *revocationList) parseScope(der []byte) (why string) {
 	in := cryptobyte.String(der)
 	var point, name, reasons cryptobyte.String
 	var named, someReasons, users, authorities, indirect, attributes bool

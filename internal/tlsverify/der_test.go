@@ -1,4 +1,4 @@
-package client_test
+package tlsverify
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -69,11 +69,11 @@ var (
 // crypto/x509 ignores the rest of a list behind an element that it does not expect. Entries
 // and extensions were lost: a revoked certificate was accepted, and a delta list was taken
 // for a complete one. openssl must not accept what is refused.
-func TestAMalformedListIsRefused(t *testing.T) {
-	openssl := requireProgram(t, "openssl", "openssl")
-	root := newRoot(t, "root")
-	server, other := root.issue(t, "server", nil), root.issue(t, "other", nil)
-	ca := tempFile(t, "ca.pem", root.certPEM())
+func TestLists_MalformedIsRefused(t *testing.T) {
+	openssl := findOpenSSL(t)
+	root := testcert.NewRoot(t, "root")
+	server, other := root.Issue(t, "server", nil), root.Issue(t, "other", nil)
+	ca := testcert.TempFile(t, "ca.pem", root.CertPEM())
 	const nextUpdate, entries, extensions = 4, 5, 6
 	insert := func(at int, more ...[]byte) func([][]byte) [][]byte {
 		return func(e [][]byte) [][]byte { return slices.Insert(e, at, more...) }
@@ -119,19 +119,19 @@ func TestAMalformedListIsRefused(t *testing.T) {
 		{name: "no nextUpdate", change: func(e [][]byte) [][]byte { return slices.Delete(e, nextUpdate, nextUpdate+1) }, good: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			list := changedList(t, root.revoke(t, test.list, other), root.key, test.change)
-			opts := &client.TLSOptions{CAFile: ca, CRLFile: tempFile(t, "list.pem", []byte(pemList(list)))}
-			said, opensslErr := exec.Command(openssl, "verify", "-crl_check", "-CAfile", ca, "-CRLfile", opts.CRLFile, tempFile(t, "leaf.pem", server.certPEM())).CombinedOutput()
+			list := changedList(t, root.Revoke(t, test.list, other), root.Key, test.change)
+			opts := &Config{CAFile: ca, CRLFile: testcert.TempFile(t, "list.pem", []byte(testcert.ListPEM(list)))}
+			said, opensslErr := exec.Command(openssl, "verify", "-crl_check", "-CAfile", ca, "-CRLfile", opts.CRLFile, testcert.TempFile(t, "leaf.pem", server.CertPEM())).CombinedOutput()
 			if test.good {
 				require.NoErrorf(t, opensslErr, "%s", said)
-				_, err := listenWith(t, "tcp", server, nil).outcome(t, opts)
+				_, err := serve(server, nil).outcome(t, opts)
 				require.NoError(t, err)
 				return
 			}
 			if !test.differs {
 				require.Errorf(t, opensslErr, "%s", said)
 			}
-			require.Contains(t, refusedOption(t, opts).Reason, "malformed")
+			require.Contains(t, refused(t, opts).Error(), "malformed")
 		})
 	}
 }
@@ -167,11 +167,11 @@ func changedStaple(t *testing.T, der []byte, key crypto.Signer, data, single fun
 
 // encoding/asn1 ignores what is left at the end of a SEQUENCE: an answer could lose its
 // nextUpdate or a critical extension. openssl must not accept what is refused.
-func TestAMalformedStapleIsRefused(t *testing.T) {
-	openssl := requireProgram(t, "openssl", "openssl")
-	root := newRoot(t, "root")
-	server := root.issue(t, "server", nil)
-	ca := tempFile(t, "ca.pem", root.certPEM())
+func TestStaple_MalformedIsRefused(t *testing.T) {
+	openssl := findOpenSSL(t)
+	root := testcert.NewRoot(t, "root")
+	server := root.Issue(t, "server", nil)
+	ca := testcert.TempFile(t, "ca.pem", root.CertPEM())
 	derJunk := []byte{0x82, 1, 'x'}
 	extension := func(critical byte) []byte {
 		return wrapped(t, 0x30, wrapped(t, 0x30, []byte{6, 2, 0x2a, 3, 1, 1, critical, 4, 2, 5, 0}))
@@ -212,11 +212,11 @@ func TestAMalformedStapleIsRefused(t *testing.T) {
 		{name: "no nextUpdate", single: func(e [][]byte) [][]byte { return e[:next] }, good: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			staple := changedStaple(t, answers(t, root, server, nil), root.key, test.data, test.single)
-			said, _ := exec.Command(openssl, "ocsp", "-respin", tempFile(t, "staple", staple), "-CAfile", ca, "-issuer", ca, "-cert", tempFile(t, "leaf.pem", server.certPEM()), "-no_nonce").CombinedOutput()
+			staple := changedStaple(t, testcert.Staple(t, root, server, nil), root.Key, test.data, test.single)
+			said, _ := exec.Command(openssl, "ocsp", "-respin", testcert.TempFile(t, "staple", staple), "-CAfile", ca, "-issuer", ca, "-cert", testcert.TempFile(t, "leaf.pem", server.CertPEM()), "-no_nonce").CombinedOutput()
 			isGood := bytes.Contains(said, []byte("Response verify OK")) && bytes.Contains(said, []byte("leaf.pem: good")) && !bytes.Contains(said, []byte("WARNING"))
-			s := listenWith(t, "tcp", server, func(c *tls.Config) { c.Certificates[0].OCSPStaple = staple })
-			_, err := s.outcome(t, &client.TLSOptions{CAFile: ca})
+			s := serve(server, func(c *tls.Config) { c.Certificates[0].OCSPStaple = staple })
+			_, err := s.outcome(t, &Config{CAFile: ca})
 			if test.good {
 				require.Truef(t, isGood, "%s", said)
 				require.NoError(t, err)

@@ -1,6 +1,6 @@
-// Package leak fails a package's tests when they leave descriptors or
+// Package testleak fails a package's tests when they leave descriptors or
 // goroutines behind.
-package leak
+package testleak
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package client
+package tlsverify
 
 import (
 	"bytes"
@@ -55,9 +55,9 @@ func FuzzPEM(f *testing.F) {
 			require.Equal(t, bytes.Count(data, []byte("-----BEGIN")), len(blocks), "none is ignored")
 			require.Equal(t, bytes.Count(data, []byte("-----END")), len(blocks))
 		}
-		certs, err := certificates(file)
+		certs, err := readCertificates(file)
 		require.Equal(t, err == nil, len(certs) > 0)
-		plain, err := decrypted(data, "") // a passphrase would have a stranger's file say how long to work
+		plain, err := decryptKey(data, "") // a passphrase would have a stranger's file say how long to work
 		if err == nil {
 			b, rest := pem.Decode(plain)
 			require.NotNil(t, b)
@@ -82,9 +82,9 @@ func FuzzRevocationLists(f *testing.F) {
 			return
 		}
 		require.NotEmpty(t, lists)
-		v := &verifier{lists: lists}
+		v := &Verifier{lists: lists}
 		leaf := &x509.Certificate{SerialNumber: big.NewInt(7), RawIssuer: ca.RawSubject, Subject: ca.Subject, Issuer: ca.Subject}
-		require.Error(t, v.lookUp([]*x509.Certificate{leaf, ca}, []*x509.Certificate{leaf}, time.Unix(2, 0)), "on the one list that is good, and on no other")
+		require.Error(t, v.checkLists([]*x509.Certificate{leaf, ca}, []*x509.Certificate{leaf}, time.Unix(2, 0)), "on the one list that is good, and on no other")
 	})
 }
 
@@ -111,7 +111,7 @@ func FuzzStaple(f *testing.F) {
 	f.Add([]byte(ocsp.TryLaterErrorResponse))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 0 {
-			_, err := new(verifier).checkStaple(leaf, ca, data, time.Unix(1, 0))
+			_, err := new(Verifier).checkStaple(leaf, ca, data, time.Unix(1, 0))
 			require.Error(t, err)
 		}
 	})
