@@ -201,16 +201,16 @@ func TestRecvBatch_TellsICMPErrors(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		n, err := c.SendBatch([]client.Datagram{{Addr: to}, {Addr: to}}, 0)
-		require.NoError(t, err, "they are no errors of a send")
+		require.NoError(t, err, "the errors are for a receive")
 		require.Equal(t, 2, n)
 		for range 2 {
-			_, err = c.RecvBatch(rooms(4, 10), 0)
+			_, err = c.RecvBatch(buffers(4, 10), 0)
 			var icmp *client.ICMPError
 			require.ErrorAs(t, err, &icmp)
 			require.Equal(t, to, icmp.To)
 			require.ErrorIs(t, err, unix.ECONNREFUSED)
 		}
-		_, err = c.RecvBatch(rooms(4, 10), client.DontWait)
+		_, err = c.RecvBatch(buffers(4, 10), client.DontWait)
 		require.ErrorIs(t, err, unix.EAGAIN)
 	}
 }
