@@ -154,6 +154,19 @@ func TestGRO_MakesNoDifferenceWhereTheKernelHasNone(t *testing.T) {
 	}, refusal{call: unix.SYS_SETSOCKOPT, option: unix.UDP_GRO, errno: unix.ENOPROTOOPT})
 }
 
+// The other tests would pass without recvmmsg(2) and sendmmsg(2).
+func TestBatch_OneCallTransfersManyDatagrams(t *testing.T) {
+	c, peer := datagramPair(t, "udp", client.Options{})
+	refusing(t, func() {
+		n, err := c.SendBatch(numbered(32), 0)
+		require.NoError(t, err)
+		require.Equal(t, 32, n)
+		n, err = peer.RecvBatch(buffers(40, 2000), 0)
+		require.NoError(t, err)
+		require.Equal(t, 32, n)
+	}, refusal{call: unix.SYS_SENDTO, errno: unix.ENETDOWN}, refusal{call: unix.SYS_RECVFROM, errno: unix.ENETDOWN})
+}
+
 // The other tests of segments and of GRO would pass without either.
 func TestSendSegments_OneCallSendsThemAll(t *testing.T) {
 	c, peer := datagrams(t, "udp", nil)
