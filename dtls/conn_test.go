@@ -203,7 +203,7 @@ func TestRecv_ARecordThatIsTooLongForThisPackage(t *testing.T) {
 		n, err = c.Recv(p, 0)
 		require.Zero(t, n)
 		require.ErrorIs(t, err, unix.EMSGSIZE)
-		require.ErrorContains(t, err, "record of "+size+" bytes is lost")
+		require.ErrorContains(t, err, "record of "+size+" bytes was dropped")
 	}
 	sends(t, c, "and on")
 	receives(t, c, "and on")
