@@ -682,9 +682,12 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 			require.NoError(t, err)
 			return c, func() error { _, _, err := c.RecvFrom(make([]byte, 9), 0); return err }
 		}
+		calls["RecvBatch"] = on(func(c *client.Client) error { _, err := c.RecvBatch(rooms(9, 9), 0); return err })
 	}
 	switch network {
 	case "unixgram":
+		calls["SendBatch"] = full(func(c *client.Client) error { _, err := c.SendBatch(numbered(9), 0); return err })
+		calls["SendSegments"] = full(func(c *client.Client) error { _, err := c.SendSegments(make([]byte, 9), 3, 0); return err })
 		calls["SendTo"] = func(t testing.TB) (*client.Client, func() error) {
 			peer := packetPeer(t, network)
 			c, err := client.NewUnixgram(none)
@@ -696,6 +699,15 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 					}
 				}
 			}
+		}
+	case "udp", "udp6":
+		calls["Recv, GRO"] = func(t testing.TB) (*client.Client, func() error) {
+			c, _ := datagrams(t, network, &client.Options{Timeout: -1, GRO: true})
+			return c, func() error { _, err := c.Recv(make([]byte, 9), 0); return err }
+		}
+		calls["RecvBatch, GRO"] = func(t testing.TB) (*client.Client, func() error) {
+			c, _ := datagrams(t, network, &client.Options{Timeout: -1, GRO: true})
+			return c, func() error { _, err := c.RecvBatch(rooms(9, 9), 0); return err }
 		}
 	case "tcp", "tcp6", "unix":
 		calls["WaitAll"] = on(func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err })

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/blocksock/client/internal/frame"
 	"github.com/blocksock/client/internal/proxy"
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ type dialConfig struct {
 	proxy *proxy.Config // nil: no proxy
 	tls   *tlsConfig    // nil: no TLS
 
-	packets *packets // nil: no framing
+	frames *frame.Buffer // nil: no framing
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its
@@ -53,7 +54,7 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		}
 		d.local = &local
 	}
-	if d.packets, err = o.packets(n.name); err != nil {
+	if d.frames, err = o.frames(n.name); err != nil {
 		return nil, err
 	}
 	if o.TLS != nil {
@@ -91,6 +92,7 @@ func (o *Options) checkNetwork(n network) error {
 		{"Broadcast", o.Broadcast, udp && n.v4 != 0, "udp over IPv4", true},
 		{"Multicast", o.Multicast != nil, udp, "udp", true},
 		{"ICMPErrors", o.ICMPErrors, udp, "udp", linux},
+		{"GRO", o.GRO, udp, "udp", true},
 	} {
 		switch {
 		case option.set && !option.inNetwork:

@@ -118,7 +118,7 @@ func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
 				for _, timeout := range []time.Duration{-1, 0, 10 * testTimeout} {
 					opts := &client.Options{Timeout: timeout}
 					if !isDatagram {
-						opts.Framing = client.Delimiter{EOF: []byte("\n")}
+						opts.Framing = client.Delimiter{Delim: []byte("\n")}
 					}
 					c := connectedTo(t, network, opts)
 					result := make(chan error, 1)

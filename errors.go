@@ -141,6 +141,10 @@ const (
 	opReadFrom   = "readfrom"
 	opSelect     = "select"
 	opInfo       = "tcpinfo"
+
+	opRecvBatch    = "recvbatch"
+	opSendBatch    = "sendbatch"
+	opSendSegments = "sendsegments"
 )
 
 // unsent marks the error of a call of which the kernel accepted nothing.

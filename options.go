@@ -133,6 +133,13 @@ type Options struct {
 	// off.
 	ICMPErrors bool
 
+	// GRO has the kernel coalesce datagrams of one sender that have the same size and arrive
+	// close behind each other, which makes receiving them cheaper (UDP_GRO, udp(7)). The
+	// client separates them: each call returns the same as without GRO. Only a callback of
+	// SyscallConn receives them coalesced. A client with GRO has a buffer of 64 KiB. GRO has no
+	// effect before Linux 5.0 and on other systems. Default: off. UDP only.
+	GRO bool
+
 	// Resolver looks names up. Default: net.DefaultResolver.
 	Resolver *net.Resolver
 

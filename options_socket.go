@@ -48,6 +48,9 @@ func (o *Options) applyTo(s *sock.Socket, typ Type) error {
 	if typ != UDP && typ != UDP6 {
 		return nil
 	}
+	if o.GRO {
+		s.SetGRO()
+	}
 	err := s.SetJoinedGroupsOnly()
 	if err == nil && o.Multicast != nil {
 		err = o.Multicast.applyTo(s, typ)

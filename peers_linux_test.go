@@ -8,7 +8,7 @@ import (
 )
 
 // waitingCalls are the system calls that a call of the library sleeps in.
-var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_PPOLL: true}
+var waitingCalls = map[int]bool{unix.SYS_RECVFROM: true, unix.SYS_RECVMSG: true, unix.SYS_PPOLL: true}
 
 // signalThreads sends each thread the signal that the Go runtime preempts with. Its
 // handler does nothing else, but the signal interrupts system calls.

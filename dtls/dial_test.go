@@ -508,7 +508,7 @@ func TestDial_WhatCannotBeUsedIsRefusedByName(t *testing.T) {
 		"MTU":                           {d: &dtls.Options{MTU: 255}},
 		"Retransmit":                    {d: &dtls.Options{Retransmit: -1}},
 		"Proxy":                         {opts: &client.Options{Proxy: "socks5://127.0.0.1:1"}},
-		"Framing":                       {opts: &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}}},
+		"Framing":                       {opts: &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}},
 	} {
 		t.Run(option, func(t *testing.T) {
 			err := dialFails(t, "127.0.0.1:1", test.opts, test.d)

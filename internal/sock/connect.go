@@ -20,7 +20,7 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
 	switch {
 	case results == nil:
 		return nil
-	case s.life.ended():
+	case s.refs.Closed():
 		return net.ErrClosed
 	}
 	return results[0].Err
@@ -45,6 +45,7 @@ func (s *Socket) DiscardQueued() {
 		return
 	}
 	for range room/least + 1 {
+		s.discardGRO() // the kernel queues coalesced datagrams as one
 		if _, errno := s.sysRecv(nil, unix.MSG_DONTWAIT, false, nil); errno != 0 && errno != unix.EINTR {
 			return
 		}

@@ -1,7 +1,6 @@
 package sock
 
 import (
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,13 +21,6 @@ type IOLock struct {
 	flags        int  // MSG_DONTWAIT, or none
 	waitInKernel bool // the first receive may wait inside recvfrom(2)
 }
-
-// ErrUpgraded is the error of Recv, Read, Send, SendTo and Write after Upgrade.
-var ErrUpgraded = errors.New("the stream became another layer's while the call waited for its turn")
-
-// Upgrade gives the socket to a layer that uses IOLocks. The caller holds both locks.
-// A call that waits for one of them gets ErrUpgraded.
-func (s *Socket) Upgrade() { s.upgraded.Store(true) }
 
 // LockRecv takes the receive lock with the flags and the timeout of Recv.
 func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
@@ -131,7 +123,7 @@ const (
 // Probe reports what the next receive would find. It consumes nothing but a pending
 // error, never waits and allocates nothing.
 func (s *Socket) Probe() ProbeResult {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return Closed
 	}
 	result := s.probe()

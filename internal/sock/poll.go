@@ -88,7 +88,7 @@ func (p *Poll) Wait(until Instant) error {
 // closed reports whether a socket was closed or stopped.
 func (p *Poll) closed() bool {
 	for _, s := range p.socks {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return true
 		}
 	}
@@ -98,7 +98,7 @@ func (p *Poll) closed() bool {
 // Ready returns what the last Wait found out about a socket: the events of poll(2), or
 // net.ErrClosed if the socket was closed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
-	if s.life.isOver() {
+	if s.refs.Ending() {
 		return 0, s.closedErr()
 	}
 	return p.fds[p.at[s.fd]-1].Revents, nil

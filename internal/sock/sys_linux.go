@@ -20,6 +20,9 @@ const shortCall = 4 << 10
 // sysPeek reports whether a byte is queued, and discards its copy. It is separate from
 // sysRecv because a pool calls it on each checkout.
 func (s *Socket) sysPeek() (n int, errno unix.Errno) {
+	if s.Buffered() {
+		return 1, 0
+	}
 	var p [1]byte
 	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&p)), uintptr(len(p)),
 		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
@@ -30,6 +33,9 @@ func (s *Socket) sysPeek() (n int, errno unix.Errno) {
 // len(p). It sleeps only if waitInKernel is true, and then returns EINTR if there is a
 // reason not to sleep there.
 func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (n int, errno unix.Errno) {
+	if s.dgrams.gro != nil {
+		return s.recvGRO(p, flags, waitInKernel, from)
+	}
 	if !s.stream {
 		flags |= unix.MSG_TRUNC // on a stream it would discard bytes: tcp(7)
 	}
@@ -42,7 +48,7 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 	switch {
 	case waitInKernel:
 		s.rd.threadWaker.prepare()
-		if s.life.isOver() || s.polled.Load() {
+		if s.refs.Ending() || s.polled.Load() {
 			return 0, unix.EINTR
 		}
 		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)
@@ -64,6 +70,9 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 
 // sysSend wraps sendto(2). It never sleeps and never raises SIGPIPE.
 func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
+	if s.dgrams.segmentSize > 0 {
+		return s.sysSendSegments(p, flags, to)
+	}
 	flags |= unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	var addr unsafe.Pointer
 	var addrLen uint32

@@ -26,6 +26,7 @@ var Groups = []struct{ Letter, Title string }{
 	{"i", "A machine that others use"},
 	{"j", "Drivers on a machine that others use"},
 	{"k", "More GOMAXPROCS than processors"},
+	{"l", "Datagrams in batches"},
 }
 
 // Cases are all cases, or for a quick look the fewest that show each comparison.
@@ -42,7 +43,8 @@ func Cases(quick bool) []Case {
 	all = append(all, waiting(quick)...)
 	all = append(all, inCompany(quick)...)
 	all = append(all, drivers(quick)...)
-	return append(all, procs(quick)...)
+	all = append(all, procs(quick)...)
+	return append(all, datagrams(quick)...)
 }
 
 // others are how many processes compute beside the one that is measured.
@@ -302,6 +304,25 @@ func waiting(quick bool) (cases []Case) {
 			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: hold(),
 			Spec: sample.Spec{Work: "waiting", Network: "unix", Conns: n},
 		})
+	}
+	return cases
+}
+
+// datagrams are 32 at a time, over loopback, both ends in the process that is measured.
+func datagrams(quick bool) (cases []Case) {
+	sizes := []int{64, 1200}
+	if quick {
+		sizes = sizes[1:]
+	}
+	for _, size := range sizes {
+		spec := sample.Spec{Network: "udp", Request: size, Batch: 32}
+		add := func(work, name string, peers ...string) {
+			spec.Work = work
+			cases = append(cases, Case{Group: "l", Name: name + ", " + Size(size), Peers: peers, Spec: spec, Serve: nobody})
+		}
+		add("send", "send", "net", "x/net", "client", "client, batches", "client, segments")
+		add("datagrams", "send and receive", "net", "x/net", "client", "client, batches", "client, segments",
+			"client, batches and GRO", "client, segments and GRO")
 	}
 	return cases
 }

@@ -58,3 +58,20 @@ func TestARoundOfEachPeer(t *testing.T) {
 		}
 	}
 }
+
+// Each datagram that is counted was received.
+func TestARoundOfEachPeerOfDatagrams(t *testing.T) {
+	c, err := New(1, 0)
+	require.NoError(t, err)
+	defer c.Close()
+	const turns = 20
+	for _, k := range datagrams(true) {
+		k.Spec.Count = turns
+		results, _, err := c.Run(t.Context(), k)
+		require.NoError(t, err)
+		require.Len(t, results, len(k.Peers))
+		for _, r := range results {
+			require.EqualValues(t, turns*k.Spec.Batch, r.Sample.Ops, "%s %s", r.Case, r.Peer)
+		}
+	}
+}

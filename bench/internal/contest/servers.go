@@ -86,6 +86,9 @@ func echo(delay time.Duration) func(*Contest, *sample.Spec, string) (func(), err
 	})
 }
 
+// nobody is for work that needs no server.
+func nobody(*Contest, *sample.Spec, string) (func(), error) { return func() {}, nil }
+
 func hold() func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(c *Contest, s *sample.Spec) (func(), error) { return c.native(s, "hold") })
 }

@@ -47,6 +47,18 @@ func (v *view) targets() (all []target) {
 			atLeast(name+": throughput of client by that of net", 0.9, ratio(of, beside, rate))
 		}
 	}
+	for _, t := range []struct {
+		name, peer string
+		need       float64
+	}{
+		{"send, 1200 B", "client, segments", 5},
+		{"send and receive, 1200 B", "client, segments and GRO", 8},
+	} {
+		c := v.at[[2]string{"l", t.name}]
+		if of, beside := c.peer(t.peer), c.peer("net"); of != nil && beside != nil {
+			atLeast(t.name+": CPU time of net by that of "+t.peer, t.need, ratio(beside, of, cpu))
+		}
+	}
 	for _, c := range v.cases {
 		switch c.group {
 		case "i", "j":

@@ -26,6 +26,8 @@ var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"load":      load,
 	"rate":      loadAtRate,
 	"compete":   compete,
+	"send":      sentDatagrams,
+	"datagrams": datagrams,
 }
 
 // Work does what a spec says.
