@@ -583,7 +583,13 @@ func TestConn_HasFourGoroutines(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	server := sServer(t, root.Issue(t, "server", nil))
 	opts := trusting(t, root)
-	before := runtime.NumGoroutine()
+	before := -1
+	eventually(t, func() bool { // those of other tests have ended
+		last := before
+		before = runtime.NumGoroutine()
+		time.Sleep(50 * time.Millisecond)
+		return before == last
+	}, "no change")
 	c := dial(t, server.addr, opts, nil)
 	talks(t, c, server)
 	eventually(t, func() bool { return runtime.NumGoroutine() == before+4 }, "four more")
