@@ -692,7 +692,7 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 			require.NoError(t, err)
 			return c, func() error { _, _, err := c.RecvFrom(make([]byte, 9), 0); return err }
 		}
-		calls["RecvBatch"] = on(func(c *client.Client) error { _, err := c.RecvBatch(rooms(9, 9), 0); return err })
+		calls["RecvBatch"] = on(func(c *client.Client) error { _, err := c.RecvBatch(buffers(9, 9), 0); return err })
 	}
 	switch network {
 	case "unixgram":
@@ -717,7 +717,7 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 		}
 		calls["RecvBatch, GRO"] = func(t testing.TB) (*client.Client, func() error) {
 			c, _ := datagrams(t, network, &client.Options{Timeout: -1, GRO: true})
-			return c, func() error { _, err := c.RecvBatch(rooms(9, 9), 0); return err }
+			return c, func() error { _, err := c.RecvBatch(buffers(9, 9), 0); return err }
 		}
 	case "tcp", "tcp6", "unix":
 		calls["WaitAll"] = on(func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err })
