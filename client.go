@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -102,26 +101,17 @@ const (
 // os.ErrDeadlineExceeded for a limit that was reached, net.ErrClosed for a
 // client that was closed, and the kernel's unix.Errno for the rest.
 type Client struct {
-	sock    *sock.Socket
+	stream
 	typ     Type
 	network string
 
 	*addressing // nil in the zero Client, as the socket is
 
-	limits  limits
-	packets *packets // of a client with Options.Framing
-
-	tls   atomic.Pointer[tlsStream] // set, once and for good, when TLS is on
-	state atomic.Int32
-	sent  atomic.Bool // a byte was accepted
+	limits limits
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
 
-	kept   *pooledConn // of a client that comes from a pool
-	gate   gate        // shut when it has been given back
-	note   note        // of how it was used
-	old    bool        // the connection was there before the client asked for one
-	reuses int
+	lease *lease // nil if the client is not from a pool
 }
 
 // A client's way through Connect. Close is not a state: the socket knows.
@@ -194,7 +184,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts, a)
-	c.security, c.packets = p.tls, p.packets
+	c.security, c.frames = p.tls, p.frames
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
@@ -249,7 +239,7 @@ func newAddressing(opts *Options) *addressing {
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
 	return &Client{
-		sock: s, typ: typ, network: network, limits: opts.limits(),
+		stream: stream{sock: s}, typ: typ, network: network, limits: opts.limits(),
 		addressing: a,
 	}
 }
@@ -277,14 +267,8 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.beginSend(flags); err != nil {
 		return 0, c.sentSome(opSend, nil, 0, err)
 	}
-	defer c.end()
-	var n int
-	var err error
-	if t := c.tls.Load(); t != nil {
-		n, err = c.sealed(t, p, flags, c.limits.send)
-	} else {
-		n, err = c.sock.Send(p, int(flags), c.limits.send)
-	}
+	defer c.lease.decref()
+	n, err := c.stream.send(p, flags, c.limits.send)
 	return n, c.sentSome(opSend, nil, n, err)
 }
 
@@ -307,32 +291,21 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRecv, nil, err)
 	}
-	defer c.end()
-	var n int
-	var err error
-	if c.packets != nil && flags&OOB == 0 {
-		var turn sock.IOLock
-		if turn, err = c.sock.LockRecv(int(flags), c.limits.recv); err == nil {
-			n, err = c.packets.recv(c, turn, p, flags)
-		}
-	} else if t := c.tls.Load(); t != nil {
-		n, err = t.recv(p, flags, c.limits.recv)
-	} else {
-		n, err = c.sock.Recv(p, int(flags), c.limits.recv, nil)
-	}
-	c.note.received(n, len(p), err, flags)
+	defer c.lease.decref()
+	n, err := c.stream.recv(p, flags, c.limits.recv)
+	c.lease.recordRecv(n, len(p), err, flags)
 	return c.received(opRecv, nil, len(p), n, err)
 }
 
 // begin says why a call with such flags cannot be made, if it cannot. Otherwise
 // the call has to end.
 func (c *Client) begin(known, flags Flag, needsPeer bool) error {
-	if !c.hold() {
+	if !c.lease.incref() {
 		return net.ErrClosed
 	}
 	err := c.usable(known, flags, needsPeer)
 	if err != nil {
-		c.end()
+		c.lease.decref()
 	}
 	return err
 }
@@ -341,7 +314,7 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 func (c *Client) beginSend(flags Flag) error {
 	err := c.begin(sendFlags, flags, true)
 	if err == nil {
-		c.note.sends()
+		c.lease.markSending()
 	}
 	return err
 }
@@ -351,7 +324,7 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	switch {
 	case flags&^known != 0:
 		return unix.EINVAL
-	case flags&OOB != 0 && (!c.typ.isStream() || c.tls.Load() != nil):
+	case flags&OOB != 0 && (!c.typ.isStream() || c.hasTLS()):
 		return unix.EOPNOTSUPP
 	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
 		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
@@ -361,26 +334,16 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	return nil
 }
 
-// sealed sends over TLS, and takes note of what was accepted of a record that
-// does not count.
-func (c *Client) sealed(t *tlsStream, p []byte, flags Flag, timeout time.Duration) (int, error) {
-	n, some, err := t.send(p, flags, timeout)
-	if some {
-		c.sent.Store(true)
-	}
-	return n, err
-}
-
 // sentSome takes note of n bytes accepted, and gives the call's error. to is
 // called for the address that it is about, if the client has no peer.
 func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error {
 	if (n > 0 || err == nil) && !c.sent.Load() {
 		c.sent.Store(true)
 	}
-	c.note.sent(err)
 	if err == nil {
 		return nil
 	}
+	c.lease.recordErr(err)
 	if !c.sent.Load() {
 		err = unsent{err}
 	}
@@ -434,16 +397,11 @@ func (c *Client) Close() error {
 	if c.sock == nil {
 		return c.failed(opClose, nil, net.ErrClosed)
 	}
-	if c.kept != nil {
-		return c.closed(c.kept.release(c, false))
+	if c.lease != nil {
+		return c.closed(c.lease.conn.release(c, false))
 	}
 	c.LocalAddr() // to be remembered: a closed socket has no address to tell
-	var err error
-	if t := c.tls.Load(); t != nil {
-		err = t.close()
-	} else {
-		err = c.sock.Close()
-	}
+	err := c.stream.close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
@@ -478,22 +436,18 @@ func (c *Client) shutdown(how int) error {
 	if err != nil {
 		return c.failed(opClose, nil, err)
 	}
-	defer c.end()
-	c.note.broken()
+	defer c.lease.decref()
+	c.lease.markFailed()
 	if how == unix.SHUT_RD {
-		c.note.altered() // the end that is read then is not the peer's
+		c.lease.markAltered() // the end that is read then is not the peer's
 	}
-	t := c.tls.Load()
 	switch {
 	case !c.typ.isStream():
 		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
-	case t != nil && how == unix.SHUT_WR:
-		err = t.closeWrite(c.limits.send)
+	case how == unix.SHUT_WR:
+		err = c.closeWrite(c.limits.send)
 	default:
-		if t != nil {
-			t.readClosed.Store(true)
-		}
-		err = c.sock.Shutdown(how, sock.In(c.limits.send))
+		err = c.closeRead(c.limits.send)
 	}
 	return c.closed(err)
 }
@@ -506,15 +460,12 @@ func (c *Client) shutdown(how int) error {
 // one that CloseRead has cut off does not, nor one whose end of TLS has been
 // received.
 func (c *Client) IsConnected() bool {
-	if c.sock == nil || c.state.Load() != connected || !c.hold() {
+	if c.sock == nil || c.state.Load() != connected || !c.lease.incref() {
 		return false
 	}
-	defer c.end()
-	if t := c.tls.Load(); t != nil && t.ended.Load() {
-		return false
-	}
+	defer c.lease.decref()
 	if c.typ.isStream() {
-		return c.sock.PeerOpen()
+		return c.isUp()
 	}
 	return !c.sock.Closed()
 }

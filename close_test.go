@@ -51,7 +51,7 @@ func TestCloseWithNegativeLingerResetsWhateverIsUnderWay(t *testing.T) {
 		for name, call := range busy {
 			t.Run(network+", "+name, func(t *testing.T) {
 				for range 5 {
-					c, peer := stream(t, network, &client.Options{Linger: -1, Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+					c, peer := stream(t, network, &client.Options{Linger: -1, Timeout: -1, Framing: client.Delimiter{Delim: []byte("\n")}})
 					var wg sync.WaitGroup
 					wg.Go(func() { call(c) })
 					if isWaiting(name) {
@@ -85,7 +85,7 @@ func TestCloseLeavesADuplicateOfTheDescriptorConnected(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		for name, call := range busy {
 			t.Run(network+", "+name, func(t *testing.T) {
-				c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+				c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{Delim: []byte("\n")}})
 				other := duplicate(t, c)
 				var wg sync.WaitGroup
 				wg.Go(func() { call(c) })
@@ -226,7 +226,7 @@ func TestWhatArrivesAfterCloseReadIsNotReceived(t *testing.T) {
 		}
 	}
 	t.Run("packets", func(t *testing.T) {
-		c, peer := stream(t, "tcp", &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+		c, peer := stream(t, "tcp", &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 		_, err := peer.Write([]byte("one\n"))
 		require.NoError(t, err)
 		_, err = c.Recv(make([]byte, 4), client.WaitAll|client.Peek)

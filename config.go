@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/blocksock/client/internal/frame"
 	"github.com/blocksock/client/internal/proxy"
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -23,14 +24,14 @@ type dialConfig struct {
 	proxy *proxy.Config // nil: no proxy
 	tls   *tlsConfig    // nil: no TLS
 
-	packets *packets // nil: no framing
+	frames *frame.Buffer // nil: no framing
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its
 // value cannot be used.
 func (o *Options) dialConfig(n network) (*dialConfig, error) {
 	if o.TLS != nil && !n.isStream() {
-		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name}
+		return nil, &OptionError{Option: "TLS", Reason: "only for streams, not for " + n.name + ": for udp use dtls.Dial of github.com/blocksock/client/dtls"}
 	}
 	err := o.checkValues()
 	if err == nil {
@@ -53,7 +54,7 @@ func (o *Options) dialConfig(n network) (*dialConfig, error) {
 		}
 		d.local = &local
 	}
-	if d.packets, err = o.packets(n.name); err != nil {
+	if d.frames, err = o.frames(n.name); err != nil {
 		return nil, err
 	}
 	if o.TLS != nil {

@@ -15,20 +15,9 @@ func (c *Client) Read(p []byte) (int, error) {
 	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
 		return 0, c.failed(opRead, nil, err)
 	}
-	defer c.end()
-	var n int
-	var err error
-	if c.packets != nil {
-		var turn sock.IOLock
-		if turn, err = c.sock.LockRead(); err == nil {
-			n, err = c.packets.recv(c, turn, p, 0)
-		}
-	} else if t := c.tls.Load(); t != nil {
-		n, err = t.read(p)
-	} else {
-		n, err = c.sock.Read(p)
-	}
-	c.note.received(n, len(p), err, 0)
+	defer c.lease.decref()
+	n, err := c.stream.read(p)
+	c.lease.recordRecv(n, len(p), err, 0)
 	return c.received(opRead, nil, len(p), n, err)
 }
 
@@ -39,14 +28,8 @@ func (c *Client) Write(p []byte) (int, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opWrite, nil, 0, err)
 	}
-	defer c.end()
-	var n int
-	var err error
-	if t := c.tls.Load(); t != nil {
-		n, err = c.sealed(t, p, 0, -1)
-	} else {
-		n, err = c.sock.Write(p)
-	}
+	defer c.lease.decref()
+	n, err := c.stream.send(p, 0, -1)
 	return n, c.sentSome(opWrite, nil, n, err)
 }
 
@@ -73,10 +56,10 @@ func (c *Client) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Client) setDeadline(set func(*sock.Socket, sock.Instant) error, t time.Time) error {
-	if c.sock == nil || !c.hold() {
+	if c.sock == nil || !c.lease.incref() {
 		return c.failed(opSet, nil, net.ErrClosed)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if err := set(c.sock, sock.At(t)); err != nil {
 		return c.failed(opSet, nil, err)
 	}
@@ -122,10 +105,10 @@ func (c *Client) RemoteAddr() net.Addr {
 // drivers may: a Dialer gives them none, Dial does. A
 // client whose descriptor was lent is not given back to a Pool.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
-	if c.sock == nil || !c.hold() {
+	if c.sock == nil || !c.lease.incref() {
 		return nil, c.failed(opRaw, nil, net.ErrClosed)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	return rawConn{c, c.sock.Raw()}, nil
 }
 
@@ -149,9 +132,9 @@ func (r rawConn) Write(f func(fd uintptr) bool) error {
 
 func (r rawConn) do(call func() error) error {
 	err := net.ErrClosed
-	if r.c.hold() {
-		defer r.c.end()
-		r.c.note.altered() // whatever it is lent for, the next one must not find it done
+	if r.c.lease.incref() {
+		defer r.c.lease.decref()
+		r.c.lease.markAltered() // whatever it is lent for, the next one must not find it done
 		err = call()
 	}
 	if err == nil {

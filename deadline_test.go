@@ -118,7 +118,7 @@ func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
 				for _, timeout := range []time.Duration{-1, 0, 10 * testTimeout} {
 					opts := &client.Options{Timeout: timeout}
 					if !isDatagram {
-						opts.Framing = client.Delimiter{EOF: []byte("\n")}
+						opts.Framing = client.Delimiter{Delim: []byte("\n")}
 					}
 					c := connectedTo(t, network, opts)
 					result := make(chan error, 1)
@@ -135,7 +135,7 @@ func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
 	}
 }
 
-// A deadline that is yet to come, and the first, is kept to as exactly.
+// The first deadline of a connection, set while a receive waits, is exact too.
 func TestTheFirstDeadlineThatIsYetToComeEndsAReceive(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		t.Run(network, func(t *testing.T) {

@@ -116,7 +116,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	switch {
 	case !c.typ.isStream():
 		return packetConn{c}, nil
-	case c.tls.Load() != nil:
+	case c.hasTLS():
 		return tlsConn{c, concealed{}}, nil
 	}
 	return c, nil
@@ -150,7 +150,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	if err != nil {
 		return nil, addr, err
 	}
-	c.host, c.packets = host, p.packets
+	c.host, c.frames = host, p.frames
 	if p.tls != nil {
 		if err := c.secure(ctx, p.tls, until); err != nil {
 			_ = c.sock.Close()
@@ -229,10 +229,10 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 // unix.EISCONN if the client is connected, and with unix.EALREADY while another Connect
 // is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
-	if c.sock == nil || !c.hold() {
+	if c.sock == nil || !c.lease.incref() {
 		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	var addr net.Addr = target{c.network, address}
 	var err error
 	switch {

@@ -24,7 +24,7 @@ func ExampleDelimiter() {
 	address, stop := exampleServer(says("+PONG\r\n:42\r\n$5\r\nhello\r\n"))
 	defer stop()
 	c, err := client.Dial("tcp", address, &client.Options{
-		Framing: client.Delimiter{EOF: []byte("\r\n"), Max: 64 << 10},
+		Framing: client.Delimiter{Delim: []byte("\r\n"), Max: 64 << 10},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -57,7 +57,7 @@ func ExampleLengthPrefix() {
 	})
 	defer stop()
 	c, err := client.Dial("tcp", address, &client.Options{
-		Framing: client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1},
+		Framing: client.LengthPrefix{Encoding: 'N', Offset: 1, BodyOffset: 1},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -111,7 +111,7 @@ func ExampleLengthFunc() {
 func ExampleClient_Packets() {
 	address, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "one\ntwo\n") })
 	defer stop()
-	c, err := client.Dial("tcp", address, &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+	c, err := client.Dial("tcp", address, &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func ExamplePacketError() {
 	address, stop := exampleServer(says("\xff\xff\xff\xff"))
 	defer stop()
 	c, err := client.Dial("tcp", address, &client.Options{
-		Framing: client.LengthPrefix{Type: 'N', BodyOffset: 4, Max: 1 << 20},
+		Framing: client.LengthPrefix{Encoding: 'N', BodyOffset: 4, Max: 1 << 20},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -148,8 +148,8 @@ func ExamplePacketError() {
 
 func ExampleFraming() {
 	for _, framing := range []client.Framing{
-		client.LengthPrefix{Type: 'n', BodyOffset: 2},
-		client.Delimiter{EOF: []byte("\r\n")},
+		client.LengthPrefix{Encoding: 'n', BodyOffset: 2},
+		client.Delimiter{Delim: []byte("\r\n")},
 	} {
 		address, stop := exampleServer(func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 		c, err := client.Dial("tcp", address, &client.Options{Framing: framing})

@@ -126,7 +126,7 @@ func TestReset_ArrivedDataIsReceived(t *testing.T) {
 	}
 	t.Run("packets", func(t *testing.T) {
 		for _, network := range []string{"tcp", "tls"} {
-			c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+			c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 			_, err := peer.Write([]byte("one\ntwo\nthr"))
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 11), client.WaitAll|client.Peek)

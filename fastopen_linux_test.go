@@ -92,7 +92,7 @@ func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
 			t.Run(network+", "+name, func(t *testing.T) {
 				ln := listen(t, network)
 				go greets(ln)
-				c, err := client.Dial(network, ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}))
+				c, err := client.Dial(network, ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout, Framing: client.Delimiter{Delim: []byte("\n")}}))
 				require.NoError(t, err)
 				defer c.Close()
 				info, err := c.TCPInfo()

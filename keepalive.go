@@ -167,7 +167,7 @@ type Pool struct {
 	numBuckets   int
 	sweepAt      int      // numBuckets at which unused buckets are removed
 	idle         idleList // the idle connections of all keys
-	spareHandles []Client
+	spareHandles []spareHandle
 	cleaner      *time.Timer  // fires when the first idle connection expires
 	cleanAt      sock.Instant // when cleaner fires; zero: not set
 	removedStats KeyStats     // of removed buckets

@@ -4,84 +4,111 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"math"
 	"sync/atomic"
 
+	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
 )
 
-// A client from a pool is lent. Its Close ends the loan, and whoever still has
-// the client must not reach the connection any more, which may be somebody else's
-// by then. So every call holds the client, and who ends the loan learns whether
-// anybody does.
+// A lease is a client's part of a pooled connection. Close and Discard end it. A goroutine
+// that still has the client then must not reach the connection, which another client may
+// have. So every call holds a reference, and the call that ends the lease learns whether
+// there are others. A client that is not from a pool has no lease.
+type lease struct {
+	conn       *pooledConn
+	refs       sock.Refcount
+	usage      usage
+	wasPooled  bool // the connection existed before the client asked for one
+	reuseCount int
+}
 
-// hold begins a call; false: the client has been given back.
-func (c *Client) hold() bool { return c.kept == nil || c.gate.enter() }
+// incref begins a call on a client. It fails if the lease has ended.
+func (l *lease) incref() bool { return l == nil || l.refs.Incref() }
 
-func (c *Client) end() {
-	if c.kept != nil {
-		c.gate.leave()
+// decref ends a call.
+func (l *lease) decref() {
+	if l != nil {
+		l.refs.Decref()
 	}
 }
 
-// A gate counts who is inside, and lets nobody in once it is shut: from then on
-// the count is below zero.
-type gate struct{ inside atomic.Int64 }
-
-func (g *gate) enter() bool {
-	if g.inside.Add(1) > 0 {
-		return true
+// end ends the lease. It reports whether that is the first time, and whether a call is under
+// way.
+func (l *lease) end() (first, inUse bool) {
+	first, inUse = l.refs.IncrefAndClose()
+	if first {
+		l.refs.Decref()
 	}
-	g.inside.Add(-1)
-	return false
+	return first, inUse
 }
 
-func (g *gate) leave() { g.inside.Add(-1) }
-
-// shut reports whether it was open, and whether anybody was inside.
-func (g *gate) shut() (first, inUse bool) {
-	for {
-		n := g.inside.Load()
-		if n < 0 {
-			return false, false
-		}
-		if g.inside.CompareAndSwap(n, n+math.MinInt64) {
-			return true, n > 0
-		}
-	}
-}
-
-// isEmpty reports whether it is shut and nobody is inside any more.
-func (g *gate) isEmpty() bool { return g.inside.Load() == math.MinInt64 }
-
-// A note is what a pool has to know of how a client was used.
-type note struct{ bits atomic.Uint32 }
+// A usage is what a pool has to know of what was done with a connection.
+type usage struct{ bits atomic.Uint32 }
 
 const (
-	isBroken   = 1 << iota // a call failed, or ended a direction
-	isAltered              // a call changed what the connection is, or had its descriptor
-	isAsked                // something was sent, and nothing received since
-	isAnswered             // something was received
-	isLost                 // a call failed because the connection is dead
+	usageFailed       = 1 << iota // a call failed, or ended a direction
+	usageConnLost                 // a call failed because the connection is dead
+	usageAltered                  // a call changed what the connection is, or had its descriptor
+	usageRequestSent              // something was sent, and nothing was received since
+	usageResponseSeen             // something was received
 )
 
-func (n *note) has(bit uint32) bool { return n.bits.Load()&bit != 0 }
+func (u *usage) has(bit uint32) bool { return u.bits.Load()&bit != 0 }
 
-// set costs nothing where it changes nothing.
-func (n *note) set(bit uint32) {
-	if !n.has(bit) {
-		n.bits.Or(bit)
+// set writes only what changes.
+func (u *usage) set(bit uint32) {
+	if !u.has(bit) {
+		u.bits.Or(bit)
 	}
 }
 
-func (n *note) broken()  { n.set(isBroken) }
-func (n *note) altered() { n.set(isAltered) }
-
-// failed notes the error of a call.
-func (n *note) failed(err error) {
-	n.broken()
+// recordErr records the error of a call.
+func (l *lease) recordErr(err error) {
+	if l == nil {
+		return
+	}
+	l.usage.set(usageFailed)
 	if isLoss(err) {
-		n.set(isLost)
+		l.usage.set(usageConnLost)
+	}
+}
+
+// markFailed records that a direction was shut down, or that the calls were ended.
+func (l *lease) markFailed() {
+	if l != nil {
+		l.usage.set(usageFailed)
+	}
+}
+
+// markAltered records that the next client must not find the connection as it is.
+func (l *lease) markAltered() {
+	if l != nil {
+		l.usage.set(usageAltered)
+	}
+}
+
+// markSending records a request. It comes before the send: the answer may be received before the
+// send returns.
+func (l *lease) markSending() {
+	if l != nil {
+		l.usage.set(usageRequestSent)
+	}
+}
+
+// recordRecv records the end of a receive of n bytes into room.
+func (l *lease) recordRecv(n, room int, err error, flags Flag) {
+	if l == nil {
+		return
+	}
+	if n > 0 || err == nil && room > 0 { // also an empty datagram
+		l.usage.set(usageResponseSeen)
+		if flags&Peek == 0 && l.usage.has(usageRequestSent) {
+			l.usage.bits.And(^uint32(usageRequestSent))
+		}
+	}
+	nothingThere := errors.Is(err, unix.EAGAIN) && (n == 0 || flags&Peek != 0)
+	if err != nil && !nothingThere {
+		l.recordErr(err)
 	}
 }
 
@@ -104,30 +131,4 @@ func isLoss(err error) bool {
 		}
 	}
 	return false
-}
-
-// sends is noted before a send: the answer may be received before its return.
-func (n *note) sends() { n.set(isAsked) }
-
-func (n *note) sent(err error) {
-	if err != nil {
-		n.failed(err)
-	}
-}
-
-// received notes the end of a receive of n bytes into room.
-func (n *note) received(got, room int, err error, flags Flag) {
-	if got > 0 || err == nil && room > 0 { // also an empty datagram
-		n.set(isAnswered)
-		if flags&Peek == 0 && n.has(isAsked) {
-			n.bits.And(^uint32(isAsked))
-		}
-	}
-	if err == nil {
-		return
-	}
-	nothingThere := errors.Is(err, unix.EAGAIN) && (got == 0 || flags&Peek != 0)
-	if !nothingThere {
-		n.failed(err)
-	}
 }

@@ -50,10 +50,10 @@ func TestMain(m *testing.M) {
 		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
-	case "crowd":
-		fail(waitingCrowd(argument))
+	case "waiting":
+		fail(waitingClients(argument))
 	case "idle":
-		fail(idleCrowd(argument))
+		fail(idleClients(argument))
 	case "deaf":
 		fail(closeWithoutSignals(argument))
 	}

@@ -94,7 +94,7 @@ func BenchmarkLongLineBesideScanner(b *testing.B) {
 	address := repeats(b, line, 64<<10)
 	scanner := bufio.NewScanner(dialsPlain(b, address))
 	scanner.Buffer(make([]byte, 2<<20), 2<<20)
-	besides(b, 10, takes(b, dialsFramed(b, address, client.Delimiter{EOF: []byte("\r\n")}), size), func() {
+	besides(b, 10, takes(b, dialsFramed(b, address, client.Delimiter{Delim: []byte("\r\n")}), size), func() {
 		if !scanner.Scan() || len(scanner.Bytes()) != size-2 {
 			b.Fatal(len(scanner.Bytes()), scanner.Err())
 		}
@@ -135,7 +135,7 @@ func BenchmarkLongPacketBesideWaitAll(b *testing.B) {
 func TestPacketsAllocateNothing(t *testing.T) {
 	packet := append(binary.BigEndian.AppendUint32(nil, 196), make([]byte, 196)...)
 	address := repeats(t, bytes.Repeat(packet, 100), 777)
-	for name, f := range map[string]client.Framing{"length": client.LengthPrefix{BodyOffset: 4}, "delimiter": client.Delimiter{EOF: packet[:4]}} {
+	for name, f := range map[string]client.Framing{"length": client.LengthPrefix{BodyOffset: 4}, "delimiter": client.Delimiter{Delim: packet[:4]}} {
 		c, err := client.Dial("unix", address, &client.Options{Framing: f})
 		require.NoError(t, err)
 		defer c.Close()

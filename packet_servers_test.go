@@ -3,6 +3,7 @@ package client_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestRedisPipelineIsReadLineByLine(t *testing.T) {
 }
 
 // postgresMessages are a type in one byte and a length that counts itself.
-var postgresMessages = client.LengthPrefix{Type: 'N', Offset: 1, BodyOffset: 1}
+var postgresMessages = client.LengthPrefix{Encoding: 'N', Offset: 1, BodyOffset: 1}
 
 func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
 	server, err := testserver.Postgres()
@@ -168,4 +169,19 @@ func TestMQTTsVariableLengthIsReadByAFunction(t *testing.T) {
 	require.NoError(t, err)
 	wantPacket(t, c, "\xd0\x00")
 	receivesNoMore(t, c)
+}
+
+// varint is the length of MQTT: seven bits to each byte after the first.
+func varint(p []byte) (int, error) {
+	n := 0
+	for i := 1; i < len(p); i++ {
+		n |= int(p[i]&0x7f) << (7 * (i - 1))
+		switch {
+		case p[i]&0x80 == 0:
+			return 1 + i + n, nil
+		case i == 4:
+			return 0, errors.New("a length of more than four bytes")
+		}
+	}
+	return 0, nil
 }

@@ -41,8 +41,8 @@ func wantPacket(t testing.TB, c *client.Client, want string) {
 }
 
 var (
-	lines = client.Delimiter{EOF: []byte("\r\n")}
-	short = client.LengthPrefix{Type: 'n', BodyOffset: 2}
+	lines = client.Delimiter{Delim: []byte("\r\n")}
+	short = client.LengthPrefix{Encoding: 'n', BodyOffset: 2}
 )
 
 // prefixed is a packet of short.
@@ -82,7 +82,7 @@ func TestEveryTypeOfALength(t *testing.T) {
 				if signed {
 					most >>= 1
 				}
-				f := client.LengthPrefix{Type: letter, Offset: 1, BodyOffset: 1 + test.width, Max: 100_000}
+				f := client.LengthPrefix{Encoding: client.LengthEncoding(letter), Offset: 1, BodyOffset: 1 + test.width, Max: 100_000}
 				c, peer := framed(t, "unix", f)
 				for _, n := range []uint64{0, 1, 100, 127, 128, 255, 256, 65_535} {
 					if n > most {
@@ -115,13 +115,13 @@ func TestEveryTypeOfALength(t *testing.T) {
 				_, err := c.RecvPacket()
 				switch {
 				case signed:
-					isMalformed(t, err, -1, "its length is -1")
+					isMalformed(t, err, -1, "the length -1 is negative")
 				case test.width == 1:
 					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 				case test.width == 2:
 					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 				default:
-					isMalformed(t, err, int64(min(most, math.MaxInt64-1-uint64(test.width))+1+uint64(test.width)), "and Max is 100000")
+					isMalformed(t, err, int64(min(most, math.MaxInt64-1-uint64(test.width))+1+uint64(test.width)), "larger than Max, which is 100000")
 				}
 			})
 		}
@@ -200,8 +200,8 @@ func TestAPacketMayComeInAnyPieces(t *testing.T) {
 			p string
 		}{
 			"length":         {short, prefixed("body")},
-			"delimiter":      {client.Delimiter{EOF: []byte("--end--\r\n")}, "--end--\r--end-- --end--\r\n"},
-			"same delimiter": {client.Delimiter{EOF: []byte("aab")}, "aaaaab"},
+			"delimiter":      {client.Delimiter{Delim: []byte("--end--\r\n")}, "--end--\r--end-- --end--\r\n"},
+			"same delimiter": {client.Delimiter{Delim: []byte("aab")}, "aaaaab"},
 			"function": {client.LengthFunc{Func: func(p []byte) (int, error) {
 				if len(p) < 3 {
 					return 0, nil
@@ -258,7 +258,7 @@ func TestATimeoutKeepsThePartOfAPacket(t *testing.T) {
 func TestAPacketHasOneLimit(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 100 * time.Millisecond
-		c, peer := stream(t, network, &client.Options{Framing: client.LengthPrefix{Type: 'N', BodyOffset: 4}, RecvTimeout: limit})
+		c, peer := stream(t, network, &client.Options{Framing: client.LengthPrefix{Encoding: 'N', BodyOffset: 4}, RecvTimeout: limit})
 		end, done := make(chan struct{}), make(chan int)
 		packet := "\x00\x00\xff\xff" + strings.Repeat("x", 0xffff)
 		go func() {
@@ -389,11 +389,11 @@ func TestFourAnswersThatDiffer(t *testing.T) {
 			require.Equal(t, "part", string(p[:n]))
 		})
 		t.Run("malformed", func(t *testing.T) {
-			c, peer := framed(t, network, client.LengthPrefix{Type: 'n', BodyOffset: 2, Max: 1000})
+			c, peer := framed(t, network, client.LengthPrefix{Encoding: 'n', BodyOffset: 2, Max: 1000})
 			writes(t, peer, "\x10\x00and more")
 			for range 2 {
 				_, err := c.RecvPacket()
-				isMalformed(t, err, 0x1002, "its length is 4098, and Max is 1000")
+				isMalformed(t, err, 0x1002, "the length 4098 is larger than Max, which is 1000")
 				var bad *client.PacketError
 				require.ErrorAs(t, err, &bad)
 				require.Equal(t, 1000, bad.Max)
@@ -427,17 +427,17 @@ func TestMalformedPackets(t *testing.T) {
 		length int64
 		text   string
 	}{
-		{"too short for its header", client.LengthPrefix{Type: 'C', Offset: 3}, "abc\x02", 2, "its header alone has 4 bytes"},
-		{"negative", client.LengthPrefix{Type: 's', BodyOffset: 2}, "\xff\xff", -1, "its length is -1"},
-		{"one too long", client.LengthPrefix{Type: 'n', BodyOffset: 2, Max: 9}, "\x00\x08", 10, "its length is 10, and Max is 9"},
-		{"beyond all counting", client.LengthPrefix{Type: 'J', BodyOffset: 8}, "\xff\xff\xff\xff\xff\xff\xff\xff", math.MaxInt64, "its length is 18446744073709551615"},
-		{"2 GiB and more are not negative", client.LengthPrefix{Type: 'N', BodyOffset: 4}, "\xff\xff\xff\xf0", 0xfffffff4, "its length is 4294967284"},
-		{"no delimiter", client.Delimiter{EOF: []byte("\n"), Max: 5}, "12345\n", 0, `without "\n", and Max is 5`},
-		{"a delimiter that comes too late", client.Delimiter{EOF: []byte("\r\n"), Max: 5}, "1234\r\n", 0, "Max is 5"},
-		{"by the function", client.LengthFunc{Func: func([]byte) (int, error) { return -1, nil }}, "x", -1, "its length is -1"},
+		{"too short for its header", client.LengthPrefix{Encoding: 'C', Offset: 3}, "abc\x02", 2, "of the header, which has 4 bytes"},
+		{"negative", client.LengthPrefix{Encoding: 's', BodyOffset: 2}, "\xff\xff", -1, "the length -1 is negative"},
+		{"one too long", client.LengthPrefix{Encoding: 'n', BodyOffset: 2, Max: 9}, "\x00\x08", 10, "the length 10 is larger than Max, which is 9"},
+		{"beyond all counting", client.LengthPrefix{Encoding: 'J', BodyOffset: 8}, "\xff\xff\xff\xff\xff\xff\xff\xff", math.MaxInt64, "the length 18446744073709551615"},
+		{"2 GiB and more are not negative", client.LengthPrefix{Encoding: 'N', BodyOffset: 4}, "\xff\xff\xff\xf0", 0xfffffff4, "the length 4294967284"},
+		{"no delimiter", client.Delimiter{Delim: []byte("\n"), Max: 5}, "12345\n", 0, `without "\n", and Max is 5`},
+		{"a delimiter that comes too late", client.Delimiter{Delim: []byte("\r\n"), Max: 5}, "1234\r\n", 0, "Max is 5"},
+		{"by the function", client.LengthFunc{Func: func([]byte) (int, error) { return -1, nil }}, "x", -1, "the length -1 is negative"},
 		{"with the function's reason", client.LengthFunc{Func: func([]byte) (int, error) { return 0, reason }}, "x", 0, "this is no packet"},
-		{"too long, by the function", client.LengthFunc{Func: func([]byte) (int, error) { return 11, nil }, Max: 10}, "x", 11, "Max is 10"},
-		{"never decided by the function", client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }, Max: 3}, "abc", 3, "not enough to tell"},
+		{"too long, by the function", client.LengthFunc{Func: func([]byte) (int, error) { return 11, nil }, Max: 10}, "x", 11, "larger than Max, which is 10"},
+		{"never decided by the function", client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }, Max: 3}, "abc", 3, "Func returned no length for 3 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, peer := framed(t, "unix", test.f)
@@ -465,8 +465,8 @@ func TestTheLongestPacketIsNotTooLong(t *testing.T) {
 		f client.Framing
 		p string
 	}{
-		"length":    {client.LengthPrefix{Type: 'n', BodyOffset: 2, Max: 10}, prefixed("12345678")},
-		"delimiter": {client.Delimiter{EOF: []byte("\r\n"), Max: 10}, "12345678\r\n"},
+		"length":    {client.LengthPrefix{Encoding: 'n', BodyOffset: 2, Max: 10}, prefixed("12345678")},
+		"delimiter": {client.Delimiter{Delim: []byte("\r\n"), Max: 10}, "12345678\r\n"},
 		"function":  {client.LengthFunc{Func: func(p []byte) (int, error) { return len(p) / 10 * 10, nil }, Max: 10}, "1234567890"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -558,15 +558,15 @@ func TestSendPacketRefusesWhatIsNoPacket(t *testing.T) {
 		p    string
 		text string
 	}{
-		"two lines":                 {lines, "a\r\nb", "is in its midst"},
-		"a line that ends too soon": {client.Delimiter{EOF: []byte("aa")}, "ba", "is in its midst"},
-		"too long":                  {client.Delimiter{EOF: []byte("\n"), Max: 4}, "1234", "its length is 5, and Max is 4"},
-		"too long for its length":   {client.LengthPrefix{Type: 'c', BodyOffset: 1}, strings.Repeat("x", 128), "does not fit"},
-		"shorter than its header":   {client.LengthPrefix{Offset: 4, BodyOffset: 8}, "abc", "less than Offset and BodyOffset have it"},
-		"without all of its header": {client.LengthPrefix{BodyOffset: 8}, "abc", "less than Offset and BodyOffset have it"},
-		"two, says the function":    {client.LengthFunc{Func: func([]byte) (int, error) { return 1, nil }}, "ab", "it has 2 bytes, and its length is 1"},
-		"no whole one":              {client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }}, "ab", "it has 2 bytes, and its length is 0"},
-		"none, says the function":   {client.LengthFunc{Func: func([]byte) (int, error) { return -1, nil }}, "ab", "its length is -1"},
+		"two lines":                 {lines, "a\r\nb", "which would end it there"},
+		"a line that ends too soon": {client.Delimiter{Delim: []byte("aa")}, "ba", "which would end it there"},
+		"too long":                  {client.Delimiter{Delim: []byte("\n"), Max: 4}, "1234", "the length 5 is larger than Max, which is 4"},
+		"too long for its length":   {client.LengthPrefix{Encoding: 'c', BodyOffset: 1}, strings.Repeat("x", 128), "does not fit"},
+		"shorter than its header":   {client.LengthPrefix{Offset: 4, BodyOffset: 8}, "abc", "shorter than Offset and BodyOffset require"},
+		"without all of its header": {client.LengthPrefix{BodyOffset: 8}, "abc", "shorter than Offset and BodyOffset require"},
+		"two, says the function":    {client.LengthFunc{Func: func([]byte) (int, error) { return 1, nil }}, "ab", "packet of 2 bytes has the length 1 by Func"},
+		"no whole one":              {client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }}, "ab", "packet of 2 bytes has the length 0 by Func"},
+		"none, says the function":   {client.LengthFunc{Func: func([]byte) (int, error) { return -1, nil }}, "ab", "the length -1 is negative"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, peer := framed(t, "unix", test.f)
@@ -595,7 +595,7 @@ func TestAPacketSentInPartIsTheLast(t *testing.T) {
 	_, err = io.ReadFull(peer, make([]byte, n))
 	require.NoError(t, err)
 	_, err = c.SendPacket([]byte("x"))
-	require.ErrorContains(t, err, "a packet was sent in part")
+	require.ErrorContains(t, err, "an earlier packet was sent in part")
 	require.False(t, client.SafeToRetry(err))
 	_, err = c.Send([]byte("x"), 0) // who knows what to send may
 	require.NoError(t, err)
@@ -604,14 +604,14 @@ func TestAPacketSentInPartIsTheLast(t *testing.T) {
 func TestFramingsThatCannotBe(t *testing.T) {
 	ln := listen(t, "tcp")
 	for name, f := range map[string]client.Framing{
-		"type":               client.LengthPrefix{Type: 'x'},
+		"type":               client.LengthPrefix{Encoding: 'x'},
 		"negative offset":    client.LengthPrefix{Offset: -1},
 		"negative body":      client.LengthPrefix{BodyOffset: -1},
 		"negative Max":       client.LengthPrefix{Max: -1},
 		"offset beyond Max":  client.LengthPrefix{Offset: 7, Max: 10},
 		"body beyond Max":    client.LengthPrefix{BodyOffset: 11, Max: 10},
 		"empty EOF":          client.Delimiter{},
-		"EOF beyond Max":     client.Delimiter{EOF: []byte("\r\n"), Max: 1},
+		"EOF beyond Max":     client.Delimiter{Delim: []byte("\r\n"), Max: 1},
 		"no function":        client.LengthFunc{},
 		"function, negative": client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }, Max: -1},
 	} {
@@ -633,7 +633,7 @@ func TestFramingsThatCannotBe(t *testing.T) {
 		for _, network := range datagramNetworks {
 			_, err := client.Dial(network, "127.0.0.1:1", &client.Options{Framing: lines})
 			require.ErrorAs(t, err, &bad)
-			require.Contains(t, bad.Reason, "only streams")
+			require.Contains(t, bad.Reason, "is for streams only")
 		}
 	})
 	t.Run("none", func(t *testing.T) {
@@ -749,15 +749,15 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 		asks, takes      int
 		raw              bool // with what is no packet between
 		greeting         bool // with a packet before them
-		unanswered, kept bool
+		unanswered, idle bool
 	}{
-		{name: "all answered", asks: 3, takes: 3, kept: true},
+		{name: "all answered", asks: 3, takes: 3, idle: true},
 		{name: "one to come", asks: 3, takes: 2},
 		{name: "all to come", asks: 1},
-		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, kept: true},
+		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, idle: true},
 		{name: "one to come, and other bytes answered", asks: 2, takes: 1, raw: true},
 		{name: "one to come, after a greeting", greeting: true, asks: 2, takes: 1},
-		{name: "all answered, after a greeting", greeting: true, asks: 2, takes: 2, kept: true},
+		{name: "all answered, after a greeting", greeting: true, asks: 2, takes: 2, idle: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			done := make(chan struct{})
@@ -785,8 +785,8 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 			}
 			require.NoError(t, c.Close())
 			stats := p.Stats()
-			require.Equal(t, test.kept, stats.Idle == 1, "%+v", stats)
-			require.Equal(t, test.kept, stats.Dirty == 0, "%+v", stats)
+			require.Equal(t, test.idle, stats.Idle == 1, "%+v", stats)
+			require.Equal(t, test.idle, stats.Dirty == 0, "%+v", stats)
 		})
 	}
 }
@@ -802,7 +802,7 @@ func TestAnAnswerDuringTheSendIsCounted(t *testing.T) {
 	})
 	p := newPool(t, client.PoolOptions{})
 	const size = 16 << 20 // no socket buffers so much
-	c := s.from(t, p, &client.Options{Framing: client.Delimiter{EOF: []byte("\r\n"), Max: 2 * size}})
+	c := s.from(t, p, &client.Options{Framing: client.Delimiter{Delim: []byte("\r\n"), Max: 2 * size}})
 	sent := make(chan error)
 	go func() { _, err := c.SendPacket(make([]byte, size)); sent <- err }()
 	wantPacket(t, c, "answer\r\n")

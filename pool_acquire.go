@@ -40,7 +40,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextual(ctx, sock.ErrStopped))
 	}
-	packets, err := opts.packets(network)
+	frames, err := opts.frames(network)
 	if err != nil {
 		return nil, acquireError(network, address, err)
 	}
@@ -78,7 +78,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 		now := bothClocks()
 		reason := k.validate(now)
 		if reason == reasonNone {
-			c.packets = packets
+			c.frames = frames
 			k.attach(c, opts, now)
 			return c, nil
 		}
@@ -93,13 +93,20 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 // spareHandleLocked returns an unused Client. A Client is never used again after its
 // release: a goroutine that still has it must not reach the connection of another caller.
 func (p *Pool) spareHandleLocked() *Client {
-	const batch = 17 // allocated together, so that not every checkout allocates
+	const batch = 15 // allocated together, so that not every checkout allocates
 	if len(p.spareHandles) == 0 {
-		p.spareHandles = make([]Client, batch)
+		p.spareHandles = make([]spareHandle, batch)
 	}
-	c := &p.spareHandles[0]
+	h := &p.spareHandles[0]
 	p.spareHandles = p.spareHandles[1:]
-	return c
+	h.client.lease = &h.lease
+	return &h.client
+}
+
+// A spareHandle is a Client that has no connection yet, and its lease.
+type spareHandle struct {
+	client Client
+	lease  lease
 }
 
 // acquireError wraps an error as that of a dial, unless it is one already.

@@ -28,7 +28,7 @@ func TestPoolClock_EitherClockEndsALimit(t *testing.T) {
 func TestPool_IdleTimeIncludesSuspend(t *testing.T) {
 	g := gatedPool(t, "tcp", PoolOptions{IdleTimeout: time.Hour})
 	c := g.open(t)
-	k := c.kept
+	k := c.lease.conn
 	require.NoError(t, c.Close())
 	g.pool.mu.Lock()
 	k.idleSince.wall = k.idleSince.wall.Add(-time.Hour)

@@ -12,8 +12,7 @@ type pooledConn struct {
 	pool   *Pool
 	bucket *bucket
 
-	sock       *sock.Socket
-	tls        *tlsStream
+	stream
 	typ        Type
 	network    string
 	addressing *addressing
@@ -30,10 +29,8 @@ type pooledConn struct {
 
 // newConn makes a pooledConn of a client that was dialled.
 func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
-	k := &pooledConn{
-		pool: p, bucket: b,
-		sock: c.sock, tls: c.tls.Load(), typ: c.typ, network: c.network, addressing: c.addressing,
-	}
+	k := &pooledConn{pool: p, bucket: b, typ: c.typ, network: c.network, addressing: c.addressing}
+	k.share(&c.stream)
 	if lifetime := p.opts.MaxLifetime; lifetime > 0 {
 		if jitter := p.opts.LifetimeJitter; jitter > 0 {
 			lifetime -= rand.N(jitter)
@@ -45,13 +42,11 @@ func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
 
 // attach leases the connection to c.
 func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
-	c.sock, c.typ, c.network, c.addressing = k.sock, k.typ, k.network, k.addressing
+	c.share(&k.stream)
+	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
 	c.limits = opts.limits()
-	if k.tls != nil {
-		c.tls.Store(k.tls)
-	}
 	c.state.Store(connected)
-	c.kept, c.old, c.reuses = k, k.wasPooled(), k.uses
+	c.lease.conn, c.lease.wasPooled, c.lease.reuseCount = k, k.wasPooled(), k.uses
 	k.leasedAt = now
 	k.uses++
 }
@@ -97,15 +92,6 @@ func (k *pooledConn) check(now moment) closeReason {
 	return reasonOf(found)
 }
 
-// probe looks for unread data and the end of the connection; see tlsStream.pending for
-// afresh.
-func (k *pooledConn) probe(afresh bool) sock.ProbeResult {
-	if k.tls != nil {
-		return k.tls.pending(afresh)
-	}
-	return k.sock.Probe()
-}
-
 // expiry is when an idle connection expires; zero: never.
 func (k *pooledConn) expiry() moment {
 	limit := k.pool.opts.IdleTimeout
@@ -120,11 +106,7 @@ func (k *pooledConn) expiry() moment {
 // for a callback that has the descriptor (SyscallConn): close does not wait longer than
 // a second for it.
 func (k *pooledConn) close() {
-	const limit = time.Second
-	defer func() { _ = k.sock.CloseWait(limit) }() // no caller could use the error
-	if k.tls != nil {
-		k.tls.bye()
-	}
+	k.closeAndWait(time.Second)
 }
 
 // A closeReason says why the pool closes a connection.

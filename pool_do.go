@@ -66,10 +66,10 @@ func (p *Pool) doOnce(ctx context.Context, network, address string, opts *Option
 // lostUnanswered reports, of a released client, whether its connection existed before
 // its checkout, died in use, and received no part of an answer.
 func (c *Client) lostUnanswered() bool {
-	if t := c.tls.Load(); t != nil && t.cut.Load() {
+	if c.truncated() {
 		return false // part of a record is part of an answer
 	}
-	return c.old && c.gate.isEmpty() && c.note.has(isLost) && !c.note.has(isAnswered) && !c.note.has(isAltered)
+	return c.lease.wasPooled && c.lease.refs.Unused() && c.lease.usage.has(usageConnLost) && !c.lease.usage.has(usageResponseSeen) && !c.lease.usage.has(usageAltered)
 }
 
 // Retryable marks an error for Do: carrying out the request twice does no harm, so Do
@@ -140,17 +140,22 @@ func (e *repeatedError) Temporary() bool   { return isTimeout(e.err) }
 // Discard closes the client's connection instead of returning it to the pool. For a
 // client that is not from a pool it is Close.
 func (c *Client) Discard() error {
-	if c.kept == nil {
+	if c.lease == nil {
 		return c.Close()
 	}
-	return c.closed(c.kept.release(c, true))
+	return c.closed(c.lease.conn.release(c, true))
 }
 
 // Reused reports whether another client has used the connection before. It is false for
 // the first use of a connection that the pool dialled in advance (MinIdle) or for a
 // caller that gave up.
-func (c *Client) Reused() bool { return c.reuses > 0 }
+func (c *Client) Reused() bool { return c.ReuseCount() > 0 }
 
 // ReuseCount is the number of clients that have used the connection before. It is 0 for
 // a client that is not from a pool.
-func (c *Client) ReuseCount() int { return c.reuses }
+func (c *Client) ReuseCount() int {
+	if c.lease == nil {
+		return 0
+	}
+	return c.lease.reuseCount
+}

@@ -48,7 +48,7 @@ func TestPoolKey_IncludesEveryConnectionOption(t *testing.T) {
 		name := reflect.TypeFor[Options]().Field(i).Name
 		var o Options
 		if v := reflect.ValueOf(&o).Elem().Field(i); name == "Framing" {
-			o.Framing = Delimiter{EOF: []byte("x")}
+			o.Framing = Delimiter{Delim: []byte("x")}
 		} else {
 			set(v, name)
 		}

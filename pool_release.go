@@ -17,9 +17,9 @@ import (
 
 // release ends the lease of c. Discard closes the connection.
 func (k *pooledConn) release(c *Client, discard bool) error {
-	first, inUse := c.gate.shut()
+	first, inUse := c.lease.end()
 	if c.endWatches() {
-		c.note.broken() // an ended context has ended the client's calls
+		c.lease.markFailed() // an ended context has ended the client's calls
 	}
 	switch {
 	case !first:
@@ -33,7 +33,7 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 	switch {
 	case !discard:
 		reason = k.checkReleased(c, inUse)
-	case !c.note.has(isBroken):
+	case !c.lease.usage.has(usageFailed):
 		reason = reasonDiscarded
 	}
 	return nil
@@ -42,14 +42,14 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 // checkReleased says why a released connection cannot be used again, if it cannot.
 func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
 	switch {
-	case inUse || c.note.has(isBroken) || c.note.has(isAltered):
+	case inUse || c.lease.usage.has(usageFailed) || c.lease.usage.has(usageAltered):
 		return reasonBroken
-	case c.packets.buffered() > 0:
+	case c.buffered() > 0:
 		return reasonDirty
-	case !k.pool.opts.ReuseUnanswered && (c.note.has(isAsked) || c.packets.unanswered()):
+	case !k.pool.opts.ReuseUnanswered && (c.lease.usage.has(usageRequestSent) || c.isUnanswered()):
 		return reasonDirty
 	}
-	k.answered = c.note.has(isAnswered)
+	k.answered = c.lease.usage.has(usageResponseSeen)
 	k.sock.ResetDeadlines()
 	return reasonOf(k.probe(true))
 }

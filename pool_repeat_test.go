@@ -102,7 +102,7 @@ func TestPoolDo_KnowsEverySendMethod(t *testing.T) {
 				if marked {
 					runs = 2
 				}
-				err := runsOf(t, s, &client.Options{Framing: client.Delimiter{EOF: []byte("ng")}}, runs, func(c *client.Client) error {
+				err := runsOf(t, s, &client.Options{Framing: client.Delimiter{Delim: []byte("ng")}}, runs, func(c *client.Client) error {
 					err := send(c)
 					if err == nil {
 						_, err = c.Recv(make([]byte, 1), client.WaitAll)
@@ -250,7 +250,7 @@ func TestPoolDo_NoRetryAfterPartOfAPacketOrRecord(t *testing.T) {
 			_, _ = io.ReadFull(conn, make([]byte, 4))
 			_, _ = conn.Write([]byte("po"))
 		})
-		opts := &client.Options{Framing: client.Delimiter{EOF: []byte("ng")}}
+		opts := &client.Options{Framing: client.Delimiter{Delim: []byte("ng")}}
 		err := runsOf(t, s, opts, 1, func(c *client.Client) error {
 			_, err := c.Send([]byte("ping"), 0)
 			require.NoError(t, err)

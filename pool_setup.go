@@ -19,26 +19,25 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 		defer cancel()
 	}
 	c := &Client{
-		sock: k.sock, typ: k.typ, network: k.network, addressing: k.addressing,
-		limits: opts.limits(), packets: dialled.packets, kept: k,
+		typ: k.typ, network: k.network, addressing: k.addressing,
+		limits: opts.limits(), lease: &lease{conn: k},
 	}
-	if k.tls != nil {
-		c.tls.Store(k.tls)
-	}
+	c.share(&k.stream)
+	c.frames = dialled.frames
 	c.state.Store(connected)
 	done := false
 	defer func() {
 		if !done { // Setup has failed or panicked
-			c.gate.shut()
+			c.lease.end()
 			c.endWatches()
 			k.close()
 		}
 	}()
 	c.Watch(limited)
 	err = k.pool.opts.Setup(limited, c)
-	first, inUse := c.gate.shut()
+	first, inUse := c.lease.end()
 	stopped := c.endWatches() // a context that ends later must not end calls of later clients
-	k.tls = c.tls.Load()      // Setup may have called StartTLS
+	k.share(&c.stream)        // Setup may have called StartTLS
 	switch {
 	case ctx.Err() != nil:
 		return contextual(ctx, sock.ErrStopped)
@@ -52,14 +51,14 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 		return errSetupInUse
 	case stopped:
 		return errSetupStopped
-	case c.note.has(isBroken):
+	case c.lease.usage.has(usageFailed):
 		return errSetupBroken
 	}
-	k.setupAnswered = c.note.has(isAnswered)
-	if c.packets.buffered() > 0 {
+	k.setupAnswered = c.lease.usage.has(usageResponseSeen)
+	if c.buffered() > 0 {
 		return errSetupUnread
 	}
-	if !k.pool.opts.ReuseUnanswered && (c.packets.unanswered() || k.setupAnswered && c.note.has(isAsked)) {
+	if !k.pool.opts.ReuseUnanswered && (c.isUnanswered() || k.setupAnswered && c.lease.usage.has(usageRequestSent)) {
 		return errSetupUnanswered // without an answer it may have sent a header, such as the PROXY protocol's
 	}
 	k.sock.ResetDeadlines()

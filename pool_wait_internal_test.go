@@ -165,7 +165,7 @@ func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	require.NoError(t, g.open(t).Close())
 	d := <-g.dial(context.Background(), reuseOrDial)
 	require.NoError(t, d.err)
-	d.c.kept.idleSince = bothClocks().add(-time.Hour)
+	d.c.lease.conn.idleSince = bothClocks().add(-time.Hour)
 	got := g.waiting(t, reuseOrDial)
 	require.NoError(t, d.c.Close())
 	d = <-got
@@ -396,7 +396,7 @@ func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 		_, err := c.Send(make([]byte, long), 0)
 		sent <- err
 	}()
-	require.Eventually(t, func() bool { return c.note.has(isAsked) }, testTimeout, 100*time.Microsecond)
+	require.Eventually(t, func() bool { return c.lease.usage.has(usageRequestSent) }, testTimeout, 100*time.Microsecond)
 	_, err := peer.Write([]byte("!"))
 	require.NoError(t, err)
 	_, err = c.Recv(make([]byte, 1), 0)

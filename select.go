@@ -50,7 +50,7 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 		return Ready{}, err
 	}
 	limit := until
-	if slices.ContainsFunc(read, func(c *Client) bool { return c.hasInput(false) }) {
+	if slices.ContainsFunc(read, func(c *Client) bool { return c.readable(false) }) {
 		limit = sock.Now() // poll the others without waiting
 	}
 	for {
@@ -112,7 +112,7 @@ func (c *Client) addToPoll(p *sock.Poll, events int16) error {
 		return err
 	}
 	if err = p.Add(c.sock, events); err != nil {
-		c.end()
+		c.lease.decref()
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func (s *selection) release() {
 	for _, set := range s.sets {
 		n := min(s.held, len(set.clients))
 		for _, c := range set.clients[:n] {
-			c.end()
+			c.lease.decref()
 		}
 		s.held -= n
 	}
@@ -145,7 +145,7 @@ func (s *selection) ready() (found bool, err error) {
 			}
 			is := events&set.readyEvents != 0
 			if set.pollEvents == unix.POLLIN {
-				is = c.hasInput(is)
+				is = c.readable(is)
 			}
 			if is {
 				s.out[k] = append(s.out[k], c)
@@ -158,21 +158,6 @@ func (s *selection) ready() (found bool, err error) {
 
 func (s *selection) result() Ready {
 	return Ready{Read: slices.Clone(s.out[0]), Write: slices.Clone(s.out[1]), Except: slices.Clone(s.out[2])}
-}
-
-// hasInput reports whether a receive would return at once. readable says whether the
-// socket is readable.
-func (c *Client) hasInput(readable bool) bool {
-	t := c.tls.Load()
-	if t == nil && c.packets == nil {
-		return readable || c.sock.Buffered()
-	}
-	turn, ok := c.sock.TryLockRecv()
-	if !ok {
-		return readable // another goroutine is receiving
-	}
-	defer turn.Unlock()
-	return c.packets.buffered() > 0 || t == nil && readable || t != nil && t.there(&turn, readable)
 }
 
 // A SelectError is the error of a client that Select cannot wait for.

@@ -37,7 +37,7 @@ func selectsNobody(t testing.TB, read, write, except clients) {
 // each calls f with a client of every kind and the connection of its peer.
 func each(t *testing.T, f func(t *testing.T, c *client.Client, send func(p []byte))) {
 	eachStream(t, func(t *testing.T, network string) {
-		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{EOF: []byte("\n")}}} {
+		for name, opts := range map[string]*client.Options{"plain": nil, "framed": {Framing: client.Delimiter{Delim: []byte("\n")}}} {
 			t.Run(name, func(t *testing.T) {
 				c, peer := stream(t, network, opts)
 				f(t, c, func(p []byte) { _, err := peer.Write(p); require.NoError(t, err) })
@@ -180,7 +180,7 @@ func TestSelect_FindsBufferedData(t *testing.T) {
 		})
 	}
 	eachStream(t, func(t *testing.T, network string) {
-		c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+		c, peer := stream(t, network, &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 		one := clients{c}
 		_, err := peer.Write([]byte("first\nsecond\nth"))
 		require.NoError(t, err)
@@ -399,7 +399,7 @@ func TestSelect_AllocatesNothingPerClient(t *testing.T) {
 	allocs := func(n int) (nobody, one float64) {
 		all := manyUDP(t, n)
 		for range 3 {
-			framed, _ := stream(t, "tcp", &client.Options{Framing: client.Delimiter{EOF: []byte("\n")}})
+			framed, _ := stream(t, "tcp", &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
 			secure, _ := stream(t, "tls", nil)
 			all = append(all, framed, secure)
 		}
@@ -467,7 +467,7 @@ func TestSelect_HundredRedisConnections(t *testing.T) {
 		network := []string{"tcp", "unix"}[i%2]
 		var opts client.Options
 		if i%4 < 2 {
-			opts.Framing = client.Delimiter{EOF: []byte("\r\n")}
+			opts.Framing = client.Delimiter{Delim: []byte("\r\n")}
 		}
 		all = append(all, dialServer(t, network, addrs[network], &opts))
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"reflect"
 
-	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +30,7 @@ func (c *Client) SendFile(f *os.File, offset, length int64) (int64, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opSendFile, nil, 0, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	n, err := c.sendFile(f, offset, length)
 	return n, c.sentSome(opSendFile, nil, int(min(n, 1)), err)
 }
@@ -50,12 +49,7 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	if err != nil {
 		return 0, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 	}
-	turn, err := c.sock.LockSend(0, c.limits.send)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { c.doneSending(turn) }()
-	n, err := c.sendRange(&turn, f, offset, length)
+	n, err := c.stream.sendFile(f, offset, length, c.limits.send)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		size, _ = sizeOf(f)
 		err = &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
@@ -116,41 +110,6 @@ func within(size, offset, length int64) (int64, error) {
 	return length, nil
 }
 
-// sendRange sends a part of a file in the sender's turn, by whatever the stream is
-// now.
-func (c *Client) sendRange(turn *sock.IOLock, f *os.File, offset, length int64) (sent int64, err error) {
-	if c.tls.Load() == nil {
-		raw, err := f.SyscallConn()
-		if err != nil {
-			return 0, err
-		}
-		sent, err = turn.SendFile(raw.Control, offset, length)
-		if !errors.Is(err, sock.ErrNoSendFile) {
-			return sent, err
-		}
-	}
-	const piece = 64 << 10
-	p := make([]byte, min(length, piece))
-	for sent < length {
-		if sent > 0 && turn.Expired() { // a peer that receives as fast as we send
-			return sent, os.ErrDeadlineExceeded
-		}
-		got, err := f.ReadAt(p[:min(length-sent, piece)], offset+sent)
-		if got == 0 && errors.Is(err, io.EOF) {
-			return sent, io.ErrUnexpectedEOF
-		}
-		if got == 0 && err != nil {
-			return sent, err
-		}
-		n, err := c.sendIn(turn, p[:got])
-		sent += int64(n)
-		if err != nil {
-			return sent, err
-		}
-	}
-	return sent, nil
-}
-
 // ReadFrom sends all that r has, as io.ReaderFrom has it: io.Copy to a client uses
 // it. A regular file goes the way of SendFile, from its offset on, which moves; so
 // does a part of one, in an io.LimitedReader. Any other reader, also one that has a
@@ -173,7 +132,7 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 	if limited != nil {
 		f, ok = limited.R.(*os.File)
 	}
-	if !ok || !c.typ.isStream() || c.tls.Load() != nil {
+	if !ok || !c.typ.isStream() || c.hasTLS() {
 		return 0, nil // nothing is gained
 	}
 	size, err := sizeOf(f)
@@ -191,13 +150,8 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 	if err := c.beginSend(0); err != nil {
 		return 0, c.sentSome(opReadFrom, nil, 0, err)
 	}
-	defer c.end()
-	turn, err := c.sock.LockSend(0, -1)
-	if err != nil {
-		return 0, c.sentSome(opReadFrom, nil, 0, err)
-	}
-	n, err := c.sendRange(&turn, f, offset, length)
-	c.doneSending(turn)
+	defer c.lease.decref()
+	n, err := c.stream.sendFile(f, offset, length, -1)
 	if limited != nil {
 		limited.N -= n
 	}

@@ -82,7 +82,7 @@ func (c *Client) TCPInfo() (*TCPInfo, error) {
 	if err := c.begin(0, 0, false); err != nil {
 		return nil, c.failed(opInfo, nil, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if !c.typ.isTCP() {
 		return nil, c.failed(opInfo, nil, os.NewSyscallError("getsockopt", unix.EOPNOTSUPP))
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/tlsconn"
 	"github.com/blocksock/client/internal/tlsverify"
 	"golang.org/x/sys/unix"
 )
@@ -233,8 +234,8 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if err := c.begin(0, 0, true); err != nil {
 		return err
 	}
-	defer c.end()
-	c.note.altered() // a pool must not reuse it as a plain connection
+	defer c.lease.decref()
+	c.lease.markAltered() // a pool must not reuse it as a plain connection
 	if t == nil {
 		t = &TLSOptions{}
 	}
@@ -253,9 +254,9 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	defer rd.Unlock()
 	defer wr.Unlock()
 	switch {
-	case c.tls.Load() != nil:
+	case c.hasTLS():
 		return errTLSAlready
-	case c.packets.buffered() > 0:
+	case c.buffered() > 0:
 		return errPlaintext
 	case rd.Expired() || wr.Expired():
 		return os.ErrDeadlineExceeded
@@ -304,7 +305,11 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 		}
 	}()
 	config, verified := sec.forConn()
-	t, err := newTLSStream(ctx, c, config, rd, wr)
+	ends := c.ends.Load()
+	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, ends.local, ends.remote, config)
+	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
+		keys.ended.rethrow()
+	}
 	over = true
 	if unwatch() {
 		err = c.stopped(err)
@@ -314,10 +319,9 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 	if err != nil {
 		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, publicError(noEOF(err)))}
 	}
-	t.chains = verified()
+	t.VerifiedChains = verified()
 	c.tls.Store(t)
-	c.sock.Upgrade()
-	// The goroutine of tlsStream.leave uses the socket while it waits for the peer, which
+	// The goroutine of tlsconn.Conn.UnlockSend uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
 	// client, a pool or a RawConn of Options.Control has the connection.
 	runtime.AddCleanup(c.addressing, (*sock.Socket).Finalize, c.sock)
@@ -326,7 +330,7 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 
 // noEOF returns the error of a handshake during which the stream ended.
 func noEOF(err error) error {
-	if errors.Is(err, errCut) || errors.Is(err, io.EOF) {
+	if errors.Is(err, tlsconn.ErrTruncated) || errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -335,13 +339,7 @@ func noEOF(err error) error {
 // ConnectionState returns what the handshake has negotiated: version, cipher suite,
 // protocol, certificates. For a client without TLS it is the zero value. See tls.Conn.
 func (c *Client) ConnectionState() tls.ConnectionState {
-	t := c.tls.Load()
-	if t == nil {
-		return tls.ConnectionState{}
-	}
-	state := t.conn.ConnectionState()
-	state.VerifiedChains = t.chains
-	return state
+	return c.connectionState()
 }
 
 // A tlsConn is a client with TLS as a Dialer returns it. Like *tls.Conn it is no
@@ -360,7 +358,7 @@ type tlsConn struct {
 
 func (c tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
-	if err == io.ErrUnexpectedEOF && !c.tls.Load().cut.Load() { //nolint:errorlint // Read does not wrap it
+	if err == io.ErrUnexpectedEOF && !c.truncated() { //nolint:errorlint // Read does not wrap it
 		err = io.EOF
 	}
 	return n, err

@@ -314,7 +314,7 @@ func TestTLSCallback_StreamFailsAfterNotReturningFromReceive(t *testing.T) {
 			t.Run(test.name+" in "+how, func(t *testing.T) {
 				eachCallback(t, func(t *testing.T, cb *callback) {
 					s := listenTLS(t, "tcp", nil)
-					opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}
+					opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{Delim: []byte("\n")}}
 					opts.TLS.Config = new(tls.Config)
 					test.set(opts.TLS.Config, cb)
 					c, peer := s.handshakes(t, opts) // after which the server sends its tickets
@@ -364,7 +364,7 @@ func TestTLSCallback_StreamFailsAfterRandThatDoesNotReturn(t *testing.T) {
 				s := listenTLS(t, "tcp", func(c *tls.Config) {
 					c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 				})
-				opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{EOF: []byte("\n")}}
+				opts := client.Options{TLS: s.trust(t), Timeout: testTimeout, Framing: client.Delimiter{Delim: []byte("\n")}}
 				opts.TLS.Config = &tls.Config{Rand: readerWithCallback{cb, rand.Reader}, CipherSuites: s.config.CipherSuites}
 				c, peer := s.handshakes(t, opts)
 				_, err := peer.Write([]byte("one\n"))
@@ -515,7 +515,7 @@ func TestTLSClient_UnreachableIsClosedAfterTimedOutSend(t *testing.T) {
 	})
 }
 
-// A RawConn that Options.Control has kept is a reference to the socket, with TLS and
+// A RawConn that Options.Control has stored is a reference to the socket, with TLS and
 // without.
 func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)

@@ -151,6 +151,7 @@ func TestTLSOptions_InvalidOnesAreRefused(t *testing.T) {
 		}
 		_, err := client.NewUDP(&client.Options{TLS: &client.TLSOptions{}})
 		require.ErrorContains(t, err, "only for streams")
+		require.ErrorContains(t, err, "github.com/blocksock/client/dtls")
 	})
 	t.Run("no name to verify", func(t *testing.T) {
 		for network, address := range map[string]string{"unix": "/missing", "tcp": ":1"} {

@@ -759,7 +759,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		require.ErrorAs(t, err, &verification)
 		return revocation
 	}
-	staple := func(index string, signer *testcert.Cert) []string {
+	staple := func(t *testing.T, index string, signer *testcert.Cert) []string {
 		return []string{"-status_file", opensslAnswers(t, index, c, root, signer)}
 	}
 	insisting := trusting(t, c)
@@ -768,7 +768,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 
 	for name, signer := range map[string]*testcert.Cert{"the issuer": root, "who is appointed": appointed} {
 		t.Run("good, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, false, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
+			underOpenSSL(t, c, staple(t, opensslIndex(t, false, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: opts})
 					require.NotEmpty(t, c.ConnectionState().OCSPResponse)
@@ -778,7 +778,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 			})
 		})
 		t.Run("revoked, by "+name, func(t *testing.T) {
-			underOpenSSL(t, c, staple(opensslIndex(t, true, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
+			underOpenSSL(t, c, staple(t, opensslIndex(t, true, c), signer), func(t *testing.T, s *testserver.Server, _ uint16) {
 				for _, opts := range either {
 					require.True(t, refused(t, s, opts).Revoked)
 				}
@@ -786,14 +786,14 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 		})
 	}
 	t.Run("good, by another of the issuer's customers", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, c), other), func(t *testing.T, s *testserver.Server, _ uint16) {
+		underOpenSSL(t, c, staple(t, opensslIndex(t, false, c), other), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}
 		})
 	})
 	t.Run("unknown", func(t *testing.T) {
-		underOpenSSL(t, c, staple(opensslIndex(t, false, other), root), func(t *testing.T, s *testserver.Server, _ uint16) {
+		underOpenSSL(t, c, staple(t, opensslIndex(t, false, other), root), func(t *testing.T, s *testserver.Server, _ uint16) {
 			for _, opts := range either {
 				require.False(t, refused(t, s, opts).Revoked)
 			}

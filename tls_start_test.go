@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -320,39 +319,102 @@ func TestStartTLSWhereItCannotBe(t *testing.T) {
 	})
 }
 
-// A call that waits for its turn while TLS begins must not go on in clear.
-func TestCallsThatWaitedForTheirTurnDoNotGoOnInClear(t *testing.T) {
-	m := newMailServer(t)
-	m.gate = make(chan struct{})
-	inside, _ := m.serve()
-	c := m.agrees(t, nil, "localhost")
-	started := make(chan error, 1)
-	go func() { started <- c.StartTLS(t.Context(), m.trust(t)) }()
-	inKernel(t)
-	calls := map[string]func() error{
-		"Send":  func() error { _, err := c.Send([]byte("secret"), 0); return err },
-		"Write": func() error { _, err := c.Write([]byte("secret")); return err },
-		"Recv":  func() error { _, err := c.Recv(make([]byte, 1), 0); return err },
-		"Read":  func() error { _, err := c.Read(make([]byte, 1)); return err },
+// A call that waited for the I/O lock while StartTLS held it uses the stream as it is when
+// the call gets the lock: encrypted.
+func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
+	const greeting = "250 inside\r\n"
+	recv := func(flags client.Flag) func(*client.Client) (string, error) {
+		return func(c *client.Client) (string, error) {
+			p := make([]byte, len(greeting))
+			n, err := c.Recv(p, flags)
+			return string(p[:n]), err
+		}
 	}
-	results := make(chan error, len(calls))
-	var ready sync.WaitGroup
-	for _, call := range calls {
-		ready.Add(1)
-		go func() { ready.Done(); results <- call() }()
+	receiving := map[string]func(*client.Client) (string, error){
+		"Recv":         recv(0),
+		"Recv WaitAll": recv(client.WaitAll),
+		"Peek":         recv(client.Peek),
+		"Read": func(c *client.Client) (string, error) {
+			p := make([]byte, len(greeting))
+			n, err := c.Read(p)
+			return string(p[:n]), err
+		},
+		"RecvPacket": func(c *client.Client) (string, error) {
+			p, err := c.RecvPacket()
+			return string(p), err
+		},
 	}
-	ready.Wait()
-	waitForTurn(t, len(calls))
-	close(m.gate)
-	require.NoError(t, <-started)
-	for range calls {
-		require.ErrorContains(t, <-results, "became another layer's while the call waited for its turn")
+	sending := map[string]func(*client.Client) (int, error){
+		"Send":       func(c *client.Client) (int, error) { return c.Send([]byte("secret\r\n"), 0) },
+		"Write":      func(c *client.Client) (int, error) { return c.Write([]byte("secret\r\n")) },
+		"SendPacket": func(c *client.Client) (int, error) { return c.SendPacket([]byte("secret")) },
 	}
-	require.Equal(t, "250 inside\r\n", readLine(t, c))
-	_, err := c.Send([]byte("inside"), 0)
-	require.NoError(t, err)
-	require.NoError(t, c.Close())
-	require.Equal(t, "inside", <-inside)
+	// upgrade makes call wait for the lock that StartTLS holds, and gives its result.
+	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, err error, told <-chan string) {
+		m := newMailServer(t)
+		m.gate = make(chan struct{})
+		told, _ = m.serve()
+		c = m.agrees(t, &client.Options{Framing: framing}, "localhost")
+		started := make(chan error, 1)
+		go func() { started <- c.StartTLS(t.Context(), m.trust(t)) }()
+		inKernel(t)
+		returned := make(chan struct{})
+		go func() {
+			defer close(returned)
+			got, err = call(c)
+		}()
+		waitForTurn(t, 1)
+		close(m.gate)
+		require.NoError(t, <-started)
+		<-returned
+		return c, got, err, told
+	}
+	lines := client.Delimiter{Delim: []byte("\r\n")}
+	for name, call := range receiving {
+		for kind, framing := range map[string]client.Framing{"": nil, " with Framing": lines} {
+			if name == "RecvPacket" && framing == nil {
+				continue
+			}
+			t.Run(name+kind, func(t *testing.T) {
+				c, got, err, told := upgrade(t, framing, call)
+				require.NoError(t, err)
+				require.Equal(t, greeting, got)
+				if name == "Peek" {
+					require.Equal(t, greeting, readLine(t, c))
+				}
+				require.NoError(t, c.Close())
+				require.Empty(t, <-told)
+			})
+		}
+	}
+	for name, call := range sending {
+		t.Run(name, func(t *testing.T) {
+			c, _, err, told := upgrade(t, lines, func(c *client.Client) (string, error) {
+				n, err := call(c)
+				require.Equal(t, len("secret\r\n"), n)
+				return "", err
+			})
+			require.NoError(t, err)
+			require.Equal(t, greeting, readLine(t, c))
+			require.NoError(t, c.Close())
+			require.Equal(t, "secret\r\n", <-told)
+		})
+	}
+	for name, call := range map[string]func(*client.Client) (int, error){
+		"Recv": func(c *client.Client) (int, error) { return c.Recv(make([]byte, 1), client.OOB) },
+		"Send": func(c *client.Client) (int, error) { return c.Send([]byte("!"), client.OOB) },
+	} {
+		t.Run(name+" OOB", func(t *testing.T) {
+			c, _, err, told := upgrade(t, nil, func(c *client.Client) (string, error) {
+				n, err := call(c)
+				require.Zero(t, n)
+				return "", err
+			})
+			require.ErrorIs(t, err, unix.EOPNOTSUPP) // there is no urgent byte in TLS
+			require.NoError(t, c.Close())
+			require.Empty(t, <-told)
+		})
+	}
 }
 
 // waitForTurn waits until so many goroutines wait for their turn on a client.

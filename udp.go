@@ -21,10 +21,10 @@ import (
 // unix.EISCONN if it is connected, and unix.EALREADY if Connect is under way.
 func (c *Client) Bind(address string) error {
 	where := target{c.network, address}
-	if c.sock == nil || c.sock.Closed() || !c.hold() {
+	if c.sock == nil || c.sock.Closed() || !c.lease.incref() {
 		return c.failed(opBind, where, net.ErrClosed)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	addr, err := networks[c.typ.String()].parseLocal(address)
 	if err == nil {
 		err = c.bindTo(addr, bindNow)
@@ -127,7 +127,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	n := 0
 	err := c.begin(0, 0, false)
 	if err == nil {
-		defer c.end()
+		defer c.lease.decref()
 		err = c.checkSendTo()
 	}
 	if err == nil {
@@ -178,12 +178,12 @@ func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
 		return 0, c.failed(opRecvFrom, nil, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if c.typ.isStream() {
 		return 0, c.failed(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
 	n, err := c.sock.Recv(p, int(flags), c.limits.recv, from)
-	c.note.received(n, len(p), err, flags)
+	c.lease.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
 		return c.received(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}

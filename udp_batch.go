@@ -44,7 +44,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
 		return 0, c.failed(opRecvBatch, nil, err)
 	}
-	defer c.end()
+	defer c.lease.decref()
 	if c.typ.isStream() {
 		return 0, c.failed(opRecvBatch, nil, os.NewSyscallError("recvmmsg", unix.EOPNOTSUPP))
 	}
@@ -52,7 +52,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 		return 0, nil
 	}
 	n, err := c.recvBatch(ds, flags)
-	c.note.received(n, n, err, flags)
+	c.lease.recordRecv(n, n, err, flags)
 	for i := range n {
 		if d := &ds[i]; d.Size > d.N && err == nil {
 			_, err = c.received(opRecvBatch, d.netAddr(c.typ), d.N, d.Size, nil)
@@ -142,7 +142,7 @@ func (c *Client) sendBatch(ds []Datagram, flags Flag) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.end()
+	defer c.lease.decref()
 	defer lock.Unlock()
 	for sent := 0; ; {
 		n, err := c.sendSomeOf(&lock, ds[sent:], flags)
@@ -167,11 +167,11 @@ func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	if c.typ.isStream() {
 		err = os.NewSyscallError(call, unix.EOPNOTSUPP)
 	} else if err = c.ensureNamed(); err == nil {
-		c.note.sends()
+		c.lease.markSending()
 		lock, err = c.sock.LockSend(int(flags), c.limits.send)
 	}
 	if err != nil {
-		c.end()
+		c.lease.decref()
 	}
 	return lock, err
 }
@@ -277,7 +277,7 @@ func (c *Client) sendSegmentsTo(p []byte, size int, to netip.AddrPort, flags Fla
 	if err != nil {
 		return 0, err
 	}
-	defer c.end()
+	defer c.lease.decref()
 	defer lock.Unlock()
 	if size <= 0 {
 		return 0, unix.EINVAL

@@ -25,10 +25,10 @@ import (
 // unwatch may be called more than once. Close and Discard of a client from a Pool call
 // it. Watching a ctx that never ends costs nothing.
 func (c *Client) Watch(ctx context.Context) (unwatch func()) {
-	if c.sock == nil || ctx.Done() == nil || !c.hold() {
+	if c.sock == nil || ctx.Done() == nil || !c.lease.incref() {
 		return func() {}
 	}
-	defer c.end()
+	defer c.lease.decref()
 	all := c.watchers.Load()
 	for all == nil {
 		c.watchers.CompareAndSwap(nil, new(watchers))

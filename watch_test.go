@@ -57,7 +57,7 @@ func TestWatch_EndsRecvPacketSelectAndStartTLS(t *testing.T) {
 		"StartTLS": func(c *client.Client) error { return c.StartTLS(context.Background(), nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, _ := stream(t, "tcp", &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+			c, _ := stream(t, "tcp", &client.Options{Timeout: -1, Framing: client.Delimiter{Delim: []byte("\n")}})
 			ctx, cancel := context.WithCancel(context.Background())
 			defer c.Watch(ctx)()
 			result := make(chan error, 1)
@@ -114,7 +114,7 @@ func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) {
-			c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{EOF: []byte("\n")}})
+			c, peer := stream(t, network, &client.Options{Timeout: -1, Framing: client.Delimiter{Delim: []byte("\n")}})
 			for range 3 {
 				ctx, cancel := context.WithCancel(context.Background())
 				unwatch := c.Watch(ctx)

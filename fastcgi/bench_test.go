@@ -15,16 +15,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hellos has php-fpm say hello so many times, by so many at once, and gives how long
-// that took.
-func hellos(b *testing.B, cl *Client, at, n int) time.Duration {
+// benchRequests sends n requests to php-fpm, at of them at the same time, and returns how
+// long that took.
+func benchRequests(b *testing.B, cl *Client, at, n int) time.Duration {
 	b.Helper()
-	return hellosBy(b, cl, "GET", at, n)
+	return benchRequestsBy(b, cl, "GET", at, n)
 }
 
-func hellosBy(b *testing.B, cl *Client, method string, at, n int) time.Duration {
+func benchRequestsBy(b *testing.B, cl *Client, method string, at, n int) time.Duration {
 	b.Helper()
-	script := filepath.Join(site(b), "hello.php")
+	script := filepath.Join(siteDir(b), "hello.php")
 	begin := time.Now()
 	var wg sync.WaitGroup
 	for range at {
@@ -48,22 +48,22 @@ func hellosBy(b *testing.B, cl *Client, method string, at, n int) time.Duration 
 	return time.Since(begin)
 }
 
-// BenchmarkBesideAConnectionForEach asks php-fpm for the same over connections that
-// stay open and over one for each request, in turns.
-func BenchmarkBesideAConnectionForEach(b *testing.B) {
+// BenchmarkClient_PersistentConnections compares persistent connections with a new
+// connection for each request, in turns.
+func BenchmarkClient_PersistentConnections(b *testing.B) {
 	for _, at := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
-			kept := p.client(b)
+			persistent := p.client(b)
 			each := p.client(b)
 			each.Pool = client.NewPool(client.PoolOptions{MaxIdle: -1, MaxConnsPerKey: DefaultMaxConns})
 			defer each.Pool.Close()
 			const batch = 640
 			var ratios, rates []float64
-			hellos(b, kept, at, batch)
+			benchRequests(b, persistent, at, batch)
 			for b.Loop() {
-				other := hellos(b, each, at, batch)
-				took := hellos(b, kept, at, batch)
+				other := benchRequests(b, each, at, batch)
+				took := benchRequests(b, persistent, at, batch)
 				ratios = append(ratios, float64(other)/float64(took))
 				rates = append(rates, batch/took.Seconds())
 			}
@@ -76,20 +76,20 @@ func BenchmarkBesideAConnectionForEach(b *testing.B) {
 	}
 }
 
-// BenchmarkPOSTs is the price of a new connection for each request that is not
-// idempotent, beside ReuseNotIdempotent, in turns.
-func BenchmarkPOSTs(b *testing.B) {
+// BenchmarkClient_POST compares new connections for non-idempotent requests with
+// ReuseForNonIdempotent, in turns.
+func BenchmarkClient_POST(b *testing.B) {
 	for _, at := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", at), func(b *testing.B) {
 			p := startPHP(b, "unix")
 			fresh, reused := p.client(b), p.client(b)
-			fresh.MaxConns, reused.MaxConns = 2, 2 // of five workers
-			reused.ReuseNotIdempotent = true
+			fresh.MaxConns, reused.MaxConns = 2, 2 // there are five workers
+			reused.ReuseForNonIdempotent = true
 			const batch = 640
 			var news, olds []float64
 			for b.Loop() {
-				news = append(news, float64(hellosBy(b, fresh, "POST", at, batch).Microseconds())/batch)
-				olds = append(olds, float64(hellosBy(b, reused, "POST", at, batch).Microseconds())/batch)
+				news = append(news, float64(benchRequestsBy(b, fresh, "POST", at, batch).Microseconds())/batch)
+				olds = append(olds, float64(benchRequestsBy(b, reused, "POST", at, batch).Microseconds())/batch)
 			}
 			slices.Sort(news)
 			slices.Sort(olds)
@@ -100,27 +100,27 @@ func BenchmarkPOSTs(b *testing.B) {
 	}
 }
 
-// BenchmarkOwnTime is the CPU time of this process for a request, php-fpm's not
-// included: its own, and the kernel's for it; and what it allocates.
-func BenchmarkOwnTime(b *testing.B) {
+// BenchmarkClient_CPUTime measures the CPU time of a request in this process and in the
+// kernel on its behalf, without that of php-fpm, and its allocations.
+func BenchmarkClient_CPUTime(b *testing.B) {
 	p := startPHP(b, "unix")
 	cl := p.client(b)
-	hellos(b, cl, 1, 100)
+	benchRequests(b, cl, 1, 100)
 	b.ReportAllocs()
 	var before, after syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &before))
-	hellos(b, cl, 1, b.N)
+	benchRequests(b, cl, 1, b.N)
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	own, kernel := after.Utime.Nano()-before.Utime.Nano(), after.Stime.Nano()-before.Stime.Nano()
-	b.ReportMetric(float64(own)/float64(b.N)/1e3, "own-µs/request")
-	b.ReportMetric(float64(kernel)/float64(b.N)/1e3, "kernel-µs/request")
+	b.ReportMetric(float64(own)/float64(b.N)/1e3, "user-µs/request")
+	b.ReportMetric(float64(kernel)/float64(b.N)/1e3, "system-µs/request")
 }
 
-// BenchmarkHandler is a request to the Handler for a short page, by an HTTP client that
-// keeps its connection.
-func BenchmarkHandler(b *testing.B) {
+// BenchmarkHandler_Script measures a request for a short page by an HTTP client with a
+// persistent connection.
+func BenchmarkHandler_Script(b *testing.B) {
 	p := startPHP(b, "unix")
-	s := served(b, p.client(b))
+	s := serveSite(b, p.client(b))
 	for b.Loop() {
 		if _, body := get(b, s, "/hello.php"); body != "hello" {
 			b.Fatal(body)

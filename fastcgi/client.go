@@ -3,12 +3,9 @@ package fastcgi
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -16,22 +13,12 @@ import (
 	"github.com/blocksock/client"
 )
 
-// A Role is what an application is asked to be.
-type Role uint16
-
-// The roles of the specification.
-const (
-	Responder  Role = 1 + iota // makes a response
-	Authorizer                 // says whether there may be one
-	Filter                     // makes one of a file; it would need a second stream, which nobody serves
-)
-
 // The defaults of a Client.
 const (
-	DefaultMaxConns    = 4
-	DefaultIdleTimeout = 2 * time.Second
-	DefaultMaxHeader   = 64 << 10
-	DefaultMaxSpool    = 64 << 20
+	DefaultMaxConns               = 4
+	DefaultIdleTimeout            = 2 * time.Second
+	DefaultMaxResponseHeaderBytes = 64 << 10
+	DefaultMaxBufferedBody        = 64 << 20
 
 	DefaultRecvTimeout = 60 * time.Second // as nginx's fastcgi_read_timeout
 	DefaultSendTimeout = 60 * time.Second // as nginx's fastcgi_send_timeout
@@ -39,167 +26,128 @@ const (
 )
 
 const (
-	maxStderr = 64 << 10
-	shortBody = 16 << 10 // goes with the request, in one piece
-	shortHead = 64 << 10 // fits into a socket, with a short body
+	maxStderr     = 64 << 10 // that is stored for Response.Stderr
+	maxInlineBody = 16 << 10 // sent together with the parameters
+
+	// maxReusedConnHead is how many bytes of records, a body of maxInlineBody not
+	// included, fit into the socket's buffer.
+	maxReusedConnHead = 64 << 10
 )
 
-// A Client sends requests to one application. Its fields are not to be changed once it
-// is in use. It may be used by any number of goroutines.
+// A Client sends requests to one application. Its methods may be called by several
+// goroutines at the same time. Its fields must not be changed after the first call.
 //
-// A worker of php-fpm, and of most that speak FastCGI, serves one connection until it
-// is closed, and nobody else meanwhile, whether there is a request on it or not. So
-// the connections of all clients together have to be fewer than the workers
-// (pm.max_children): MaxConns is the part of this one, and those who come when all are
-// busy wait their turn here, instead of in the server's backlog behind a worker that
-// waits for us. And so IdleTimeout is short: a connection that is kept keeps a worker.
+// A worker of php-fpm, and of most other applications, serves one connection until that
+// connection is closed. It serves no other connection meanwhile, even if no request is in
+// progress. So the connections of all clients together must be fewer than the workers
+// (pm.max_children). MaxConns is the share of this Client. When all of its connections are
+// in use, further requests wait in FIFO order, instead of in the backlog of a server
+// whose workers wait for this Client. IdleTimeout is short because an idle connection
+// occupies a worker.
 type Client struct {
-	Network string // "unix" or "tcp", and all that client.Dial knows
+	Network string // "unix", "tcp", or another network of client.Dial
 	Address string
 
-	// Options are the options of the connections. Framing must not be set. A Timeout is
-	// the default of the three limits below.
+	// Options are the options of the connections. Framing must not be set. Timeout is the
+	// default of the three timeouts below.
 	//
-	// RecvTimeout is how long the application may take from the end of the request to
-	// the first record of the answer, and between two records. Records of other requests
-	// do not count. Default: 60 s. Negative: no limit.
+	// RecvTimeout bounds the wait for the first record of the response, counted from the
+	// end of the request, and then the wait between two records. Records of other
+	// requests do not count. Default: 60 s. Negative: no limit.
 	//
-	// SendTimeout is how long the application may take to read one piece of a request:
-	// the parameters with a short body, or up to 64 KiB of a longer body. Default: 60 s.
-	// Negative: no limit.
+	// SendTimeout bounds the time in which the application reads one piece of the
+	// request. A piece is the parameters with a body of up to 16 KiB, or up to 64 KiB of
+	// a longer body. Default: 60 s. Negative: no limit.
 	//
-	// ConnectTimeout is how long a request waits for a connection: for its turn, if
-	// MaxConns connections are in use, and for the dial. Default: 5 s. Negative: no
-	// limit.
+	// ConnectTimeout bounds the wait for a connection: the wait for a free one of
+	// MaxConns and the dial. Default: 5 s. Negative: no limit.
 	Options *client.Options
 
-	// BodyTimeout is how long one Read of a Request's Body may take. If a Read takes
-	// longer, the request fails with ErrBodyTimeout. Default: 60 s. Negative: no limit.
+	// BodyTimeout bounds each Read of Request.Body. A request whose Read takes longer
+	// fails with ErrBodyTimeout. Default: 60 s. Negative: no limit.
 	BodyTimeout time.Duration
 
-	// MaxConns is how many connections there are at most; negative is no limit.
-	// IdleTimeout is how long one is kept that nobody uses. Defaults: 4 and 2 s.
-	MaxConns    int
+	// MaxConns is the maximum number of connections. Default: 4. Negative: no limit.
+	MaxConns int
+
+	// IdleTimeout is how long an idle connection stays open. Default: 2 s. Negative: no
+	// limit.
 	IdleTimeout time.Duration
 
-	// Pool, if not nil, has the connections, and MaxConns and IdleTimeout mean nothing.
+	// Pool, if not nil, is the pool of the connections. MaxConns and IdleTimeout are then
+	// ignored. The Client does not close it.
 	Pool *client.Pool
 
-	// ReuseNotIdempotent sends requests that are not idempotent on idle connections too,
-	// which saves a dial for each. Such a request fails if the application closes the
+	// ReuseForNonIdempotent sends non-idempotent requests on idle connections, too. This
+	// saves a dial for each. Such a request fails if the application closes the
 	// connection at that moment, as a worker of php-fpm does after its last request
-	// (pm.max_requests) and at a reload: the Client cannot know whether the worker has
-	// read the request, and so does not send it again. Default: each gets a new
-	// connection, which no worker has yet.
-	ReuseNotIdempotent bool
+	// (pm.max_requests) and at a reload. It is not sent again, because the Client cannot
+	// know whether the worker has read it. Default: each non-idempotent request uses a
+	// new connection.
+	ReuseForNonIdempotent bool
 
-	// MaxHeader is how long a response's header may be. Default: 64 KiB.
-	MaxHeader int
+	// MaxResponseHeaderBytes is the maximum length of a response's header. A longer
+	// header is a *HeaderError. Default: 64 KiB.
+	MaxResponseHeaderBytes int
 
-	// MaxSpool is how many bytes of a body are kept in a temporary file: of one of
-	// unknown length, to know the CONTENT_LENGTH, and of every body that Handler keeps
-	// before it asks the application (see Handler.StreamBody). A longer body is
-	// ErrBodyTooLong. Default: 64 MiB. Negative: bodies of unknown length fail with
-	// ErrLengthRequired.
-	MaxSpool int64
+	// MaxBufferedBody is the maximum length of a request's body in a temporary file. A
+	// body of unknown length is stored there because CONTENT_LENGTH is sent before it.
+	// Handler stores every body of more than 16 KiB there, unless Handler.StreamBody is
+	// set. A longer body fails with ErrBodyTooLong. Default: 64 MiB. Negative: no file;
+	// bodies of unknown length fail with ErrLengthRequired.
+	MaxBufferedBody int64
 
-	once       sync.Once
-	own        *client.Pool
-	opts       *client.Options
-	uploadOpts *client.Options // opts without RecvTimeout, which an upload keeps by deadlines
-	recvLimit  time.Duration   // opts.RecvTimeout; negative: no limit
+	once          sync.Once
+	pool          *client.Pool
+	options       *client.Options
+	uploadOptions *client.Options // options without RecvTimeout: an upload sets read deadlines
+	recvTimeout   time.Duration   // options.RecvTimeout; negative: no limit
 
-	life context.Context // of requests that go on after their responses
-	end  context.CancelFunc
+	baseCtx    context.Context // of scripts that go on after the end of their response
+	cancelBase context.CancelFunc
 }
 
-// A Request is what an application is asked.
-type Request struct {
-	// Params are the meta-variables of RFC 3875, and what else the application wants.
-	// CONTENT_LENGTH is set to what is sent, and absent without a body.
-	Params map[string]string
-
-	// Body is what the application reads, ContentLength bytes of it, or all there is
-	// if that is negative. A nil Body is none. Do does not wait for a Read of Body that is
-	// in progress when the request ends early, by ctx or by an error.
-	Body          io.Reader
-	ContentLength int64
-
-	// Role is Responder if zero.
-	Role Role
-
-	// Repeatable says that the request may be carried out twice. Such a request is sent
-	// once more, on a new connection, if an idle connection turns out to be closed by the
-	// application before any byte of the answer came, and if its Body, if any, is short
-	// (16 KiB). A request that ran into a limit is never sent again.
-	//
-	// Repeatable requests and those whose REQUEST_METHOD is GET, HEAD, OPTIONS or TRACE
-	// go out on an idle connection, if there is one. Others, and those with a longer
-	// Body or with Params of more than 64 KiB, get a new connection; see
-	// Client.ReuseNotIdempotent.
-	Repeatable bool
-
-	// Stderr is called with what the application says there, as it comes, while the
-	// response is read; Response.Stderr has what comes later too. The bytes are its own for
-	// the time of the call alone.
-	Stderr func(p []byte)
-
-	// interrupt, if not nil, ends a Read of Body. Do then waits for a Read in progress:
-	// Body is not read any more after an error or after the end of the response.
-	interrupt func()
-
-	// closeBody, if not nil, is called once: when Body has been read, or to end a Read
-	// in progress. Do does not wait for it.
-	closeBody func()
-}
-
-func (cl *Client) begin() {
+func (cl *Client) init() {
 	cl.once.Do(func() {
-		cl.life, cl.end = context.WithCancel(context.Background())
+		cl.baseCtx, cl.cancelBase = context.WithCancel(context.Background())
 		if cl.Options != nil {
 			o := *cl.Options
-			cl.opts = &o
+			cl.options = &o
 		} else {
-			cl.opts = &client.Options{}
+			cl.options = &client.Options{}
 		}
-		cl.opts.Framing = framing
-		cl.opts.RecvTimeout = cmp.Or(cl.opts.RecvTimeout, cl.opts.Timeout, DefaultRecvTimeout)
-		cl.opts.SendTimeout = cmp.Or(cl.opts.SendTimeout, cl.opts.Timeout, DefaultSendTimeout)
-		cl.recvLimit = cl.opts.RecvTimeout
-		whileSending := *cl.opts
-		whileSending.RecvTimeout = -1
-		cl.uploadOpts = &whileSending
-		if cl.own = cl.Pool; cl.own == nil {
-			conns, idle := cl.MaxConns, cl.IdleTimeout
-			if conns == 0 {
-				conns = DefaultMaxConns
-			}
-			if idle == 0 {
-				idle = DefaultIdleTimeout
-			}
-			cl.own = client.NewPool(client.PoolOptions{
-				MaxConnsPerKey: max(conns, 0), MaxIdlePerKey: max(conns, 0), IdleTimeout: idle,
+		cl.options.Framing = recordFraming
+		cl.options.RecvTimeout = cmp.Or(cl.options.RecvTimeout, cl.options.Timeout, DefaultRecvTimeout)
+		cl.options.SendTimeout = cmp.Or(cl.options.SendTimeout, cl.options.Timeout, DefaultSendTimeout)
+		cl.recvTimeout = cl.options.RecvTimeout
+		uploadOptions := *cl.options
+		uploadOptions.RecvTimeout = -1
+		cl.uploadOptions = &uploadOptions
+		if cl.pool = cl.Pool; cl.pool == nil {
+			maxConns := max(cmp.Or(cl.MaxConns, DefaultMaxConns), 0)
+			cl.pool = client.NewPool(client.PoolOptions{
+				MaxConnsPerKey: maxConns, MaxIdlePerKey: maxConns, IdleTimeout: cmp.Or(cl.IdleTimeout, DefaultIdleTimeout),
 			})
 		}
 	})
 }
 
-// Close closes the connections that nobody uses, also those whose script goes on after a
-// response that has come whole; those in use are when their response has been read. It
-// leaves a Pool of the caller's alone.
+// Close closes the idle connections, and the connections whose script goes on after its
+// response has been read. A connection whose response is still being read is closed when
+// that ends. Close does not close Client.Pool.
 func (cl *Client) Close() error {
-	cl.begin()
-	cl.end()
-	if cl.own == cl.Pool {
+	cl.init()
+	cl.cancelBase()
+	if cl.pool == cl.Pool {
 		return nil
 	}
-	return cl.own.Close()
+	return cl.pool.Close()
 }
 
-// Stats counts what the connections have been used for.
+// Stats returns the pool's statistics for the application's connections.
 func (cl *Client) Stats() client.KeyStats {
-	cl.begin()
-	for _, k := range cl.own.Stats().Keys {
+	cl.init()
+	for _, k := range cl.pool.Stats().Keys {
 		if k.Network == cl.Network && k.Address == cl.Address {
 			return k.KeyStats
 		}
@@ -207,121 +155,114 @@ func (cl *Client) Stats() client.KeyStats {
 	return client.KeyStats{}
 }
 
-// Do sends a request and returns the response when its header has come. The body is
-// to be read to its end, or closed. ctx bounds all of it, the body too: when it ends,
-// so does the connection, and with it the request.
+// Do sends a request. It returns the response when the response's header has been
+// received. The caller must read the response's Body to its end or close it. ctx bounds
+// the request until the end of Body: when ctx ends, the connection is closed, and with
+// it the request ends.
 //
-// Errors are those of Pool.Dial and of the connection, a *BusyError, a *BodyError, a
-// *SpoolError, a *ProtocolError, a Refusal, a *HeaderError, a *ParamError, and
-// io.ErrUnexpectedEOF for an answer that has no end, here or where the body is read.
+// The error is one of Pool.Dial or of the connection, or one of *BusyError, *BodyError,
+// *TempFileError, *ProtocolError, ProtocolStatus, *HeaderError and *ParamError. If the
+// response has no end, the error of Do or of a Read of Body is io.ErrUnexpectedEOF.
 func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
-	cl.begin()
-	body, err := cl.contentOf(ctx, r)
+	cl.init()
+	body, err := cl.openBody(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendHead(make([]byte, 0, usualHead), r, body.length)
+	head, err := appendBeginAndParams(make([]byte, 0, initialBufferSize), r, body.length)
 	if err != nil {
 		body.close()
 		return nil, err
 	}
-	if body.long == nil {
-		head = appendRecord(appendStream(head, stdin, body.short), stdin, requestID, nil)
+	if body.stream == nil {
+		head = appendRecord(appendStream(head, typeStdin, body.inline), typeStdin, firstRequestID, nil)
 	}
-	opts, dial := cl.opts, cl.own.Dial
-	if body.long != nil {
-		opts = cl.uploadOpts
+	options, dial := cl.options, cl.pool.Dial
+	if body.stream != nil {
+		options = cl.uploadOptions
 	}
-	// Before it reads the head, a worker may have to write what its last script has left:
-	// it would wait for us while we wait for it, if the head does not fit into the socket.
-	if body.long != nil || len(head) > shortHead || !r.isIdempotent() && !cl.ReuseNotIdempotent {
-		dial = cl.own.DialNew
+	// On an idle connection, the worker may first write what its previous script has left
+	// over. If the head does not fit into the socket's buffer, the worker and this Client
+	// would wait for each other.
+	if body.stream != nil || len(head) > maxReusedConnHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent {
+		dial = cl.pool.DialNew
 	}
-	resp, again, err := cl.try(ctx, r, head, body, opts, dial)
-	if again {
-		resp, _, err = cl.try(ctx, r, head, body, opts, cl.own.DialNew)
+	resp, retry, err := cl.roundTrip(ctx, r, head, body, options, dial)
+	if retry {
+		resp, _, err = cl.roundTrip(ctx, r, head, body, options, cl.pool.DialNew)
 	}
-	if err != nil && len(head) > maxPiece && isEnd(err) {
-		err = withParam(err, r.Params)
+	if err != nil && len(head) > maxUnpaddedLen && isConnClosed(err) {
+		err = asParamError(err, r.Params)
 	}
 	return resp, err
 }
 
-// withParam makes a *ParamError of the end of a connection if there is a parameter that
-// does not fit into a record.
-func withParam(err error, all map[string]string) error {
-	for name, value := range all {
-		if len(appendPair(nil, name, value)) > maxPiece {
+// asParamError returns a *ParamError if one of the parameters does not fit into a record,
+// otherwise err.
+func asParamError(err error, params map[string]string) error {
+	for name, value := range params {
+		if len(appendPair(nil, name, value)) > maxUnpaddedLen {
 			return &ParamError{Name: name, Length: len(value), Err: err}
 		}
 	}
 	return err
 }
 
-// isIdempotent reports whether a request may go out on an idle connection, which the
-// application may be closing (RFC 9110, 9.2.1).
-func (r *Request) isIdempotent() bool {
-	switch r.Params["REQUEST_METHOD"] {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	return r.Repeatable
-}
-
 type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
 
-// try sends a request on one connection. again reports whether it may be sent once more.
-func (cl *Client) try(ctx context.Context, r *Request, head []byte, body content, opts *client.Options, dial dialFunc) (resp *Response, again bool, err error) {
-	c, err := dial(ctx, cl.Network, cl.Address, opts)
+// roundTrip sends a request on one connection. retry reports whether the request may be
+// sent once more.
+func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body requestBody, options *client.Options, dial dialFunc) (resp *Response, retry bool, err error) {
+	conn, err := dial(ctx, cl.Network, cl.Address, options)
 	if err != nil {
 		body.close()
-		return nil, false, cl.dialError(ctx, err)
+		return nil, false, cl.asBusyError(ctx, err)
 	}
-	x := &exchange{ctx: ctx, c: c, id: idAfter(c.ReuseCount()), limit: cl.recvLimit, life: cl.life, stderrTo: r.Stderr, left: -1}
-	x.uncancel = context.AfterFunc(ctx, func() { _ = c.Discard() })
-	setID(head, x.id)
-	if _, err = c.Send(head, 0); err != nil {
-		again = isEnd(err) && client.SafeToRetry(err)
+	x := &exchange{
+		ctx: ctx, conn: conn, id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
+		baseCtx: cl.baseCtx, onStderr: r.Stderr, remaining: -1,
+	}
+	x.detachCtx = context.AfterFunc(ctx, func() { _ = conn.Discard() })
+	setRequestID(head, x.id)
+	if _, err = conn.Send(head, 0); err != nil {
+		retry = isConnClosed(err) && client.SafeToRetry(err)
 		body.close()
 	} else {
-		if body.long != nil {
+		if body.stream != nil {
 			x.startUpload(body)
 		}
-		resp, err = x.header(cl.maxHeader(), r.Params["REQUEST_METHOD"] == http.MethodHead)
+		resp, err = x.readHeader(cl.maxHeaderBytes(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
 	if err == nil {
 		return resp, false, nil
 	}
-	// If an idle connection ends before any byte of the answer, the application was
-	// closing it. After a timeout the application may be working on the request.
-	again = again || r.Repeatable && body.long == nil && isEnd(err) && !x.isAnswered()
-	again = again && c.Reused() && ctx.Err() == nil
-	return nil, again, x.abandon(err)
+	// If an idle connection ends before any byte of the response, the application was
+	// closing it. After a timeout the application may still work on the request.
+	retry = retry || r.Idempotent && body.stream == nil && isConnClosed(err) && !x.hasResponseBytes()
+	retry = retry && conn.Reused() && ctx.Err() == nil
+	return nil, retry, x.abort(err)
 }
 
-// isEnd reports whether an error is the end of a connection.
-func isEnd(err error) bool {
+// isConnClosed reports whether err says that the peer has closed the connection.
+func isConnClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// dialError makes a *BusyError of a timeout that means that the application is busy: all
-// connections are in use, or its backlog is full, which is all that a connect to a unix
-// socket waits for.
-func (cl *Client) dialError(ctx context.Context, err error) error {
+// asBusyError returns a *BusyError if err is a timeout because all connections are in use
+// or because the application's backlog is full, otherwise err. A connect to a unix socket
+// waits for nothing but the backlog.
+func (cl *Client) asBusyError(ctx context.Context, err error) error {
 	if !isTimeout(err) {
 		return err
 	}
 	stats := cl.Stats()
-	most := cl.MaxConns
-	switch {
-	case cl.Pool != nil:
-		most = 1 // the pool's own number is not known here
-	case most == 0:
-		most = DefaultMaxConns
+	maxConns := cmp.Or(cl.MaxConns, DefaultMaxConns)
+	if cl.Pool != nil {
+		maxConns = 1 // the limit of the caller's pool is not known here
 	}
 	switch {
-	case most > 0 && stats.Active >= most:
+	case maxConns > 0 && stats.Active >= maxConns:
 		return &BusyError{Conns: stats.Active, Err: err}
 	case cl.Network == "unix" && ctx.Err() == nil:
 		return &BusyError{Err: err}
@@ -329,49 +270,9 @@ func (cl *Client) dialError(ctx context.Context, err error) error {
 	return err
 }
 
-// appendHead appends what a request begins with. See setID.
-func appendHead(p []byte, r *Request, length int64) ([]byte, error) {
-	role := r.Role
-	if role == 0 {
-		role = Responder
+func (cl *Client) maxHeaderBytes() int {
+	if cl.MaxResponseHeaderBytes <= 0 {
+		return DefaultMaxResponseHeaderBytes
 	}
-	begin := binary.BigEndian.AppendUint16(nil, uint16(role))
-	p = appendRecord(p, beginRequest, requestID, append(begin, keepConn, 0, 0, 0, 0, 0))
-	// A stream may be divided anywhere, but php-fpm reads each record of parameters by
-	// itself: a pair that fits into one goes into one.
-	pairs, pair := make([]byte, 0, usualHead), []byte(nil)
-	add := func(name, value string) {
-		pair = appendPair(pair[:0], name, value)
-		if len(pairs)+len(pair) > maxPiece {
-			p = appendStream(p, params, pairs)
-			pairs = pairs[:0]
-		}
-		pairs = append(pairs, pair...)
-	}
-	for name, value := range r.Params {
-		switch {
-		case name == "CONTENT_LENGTH":
-		case len(name) > longestParam || len(value) > longestParam:
-			return nil, fmt.Errorf("fastcgi: a parameter of %d bytes: %.40q", len(name)+len(value), name)
-		default:
-			add(name, value)
-		}
-	}
-	if r.Body != nil {
-		add("CONTENT_LENGTH", strconv.FormatInt(length, 10))
-	}
-	p = appendStream(p, params, pairs)
-	return appendRecord(p, params, requestID, nil), nil
-}
-
-// usualHead is how long a request without a body is as a rule, in bytes.
-const usualHead = 1 << 10
-
-const longestParam = 16 << 20 // more is no parameter
-
-func (cl *Client) maxHeader() int {
-	if cl.MaxHeader <= 0 {
-		return DefaultMaxHeader
-	}
-	return cl.MaxHeader
+	return cl.MaxResponseHeaderBytes
 }

@@ -1,35 +1,36 @@
-// Package fastcgi is a FastCGI client: it has php-fpm, or whatever speaks the FastCGI
-// Specification 1.0, answer requests, over connections that stay open.
+// Package fastcgi is a FastCGI client. It sends requests to php-fpm, or to any other
+// application that speaks the FastCGI Specification 1.0, over persistent connections.
 //
 //	php := &fastcgi.Client{Network: "unix", Address: "/run/php/php-fpm.sock"}
 //	defer php.Close()
 //	http.ListenAndServe(":8080", &fastcgi.Handler{Client: php, Root: "/var/www"})
 //
-// [Client] takes a [Request] and gives a [Response]; [Handler] serves a document root
-// with it, and [Transport] is an http.RoundTripper.
+// A [Client] sends a [Request] and returns a [Response]. [Handler] is an http.Handler that
+// serves a document root. [Transport] is an http.RoundTripper.
 //
-// # Connections that stay open
+// # Persistent connections
 //
-// A connection goes from one request to the next only if nothing of the first is left
-// on it: the request was sent whole, END_REQUEST and its padding were received and
-// nothing behind, and it said REQUEST_COMPLETE. One that was cancelled, timed out, or
-// abandoned in the middle of its response takes its connection with it. There is one
-// request at a time on a connection: php-fpm, like most, does not do more.
+// A connection is used for another request only if the previous request has ended
+// completely: the request was sent whole, the application answered with END_REQUEST and
+// REQUEST_COMPLETE, and no data followed. If a request is canceled, times out, or if its
+// response is not read to the end, its connection is closed. A connection carries one
+// request at a time, because php-fpm does not multiplex.
 //
-// Each request of a connection has an id of its own (1…65535, and again), which the
-// application repeats in every record of the answer. Records of any other id are
-// dropped: after fastcgi_finish_request a script may go on writing when the connection
-// has its next request. Such a script also keeps its worker, and the next request on
-// that connection waits for it.
+// Each request on a connection has its own request ID, from 1 to 65535. Records with
+// another ID are dropped. They occur because a PHP script may write after
+// fastcgi_finish_request, when the next request has already been sent on the same
+// connection. Such a script also occupies its worker, so that the next request on that
+// connection waits until the script ends.
 //
-// A worker may end at any time, and its connection with it: see [Request.Repeatable] for
-// what is sent again, and what gets a new connection for that reason.
+// A worker may exit at any time and close its connection. [Request.Idempotent] says which
+// requests are then sent again, and which requests use a new connection for that reason.
 //
-// # Limits
+// # Timeouts
 //
-// RecvTimeout is for the answer, and for each pause in it, and starts when the request
-// was sent whole; SendTimeout is for an application that does not take the request, and
-// [Client.BodyTimeout] for a request's body that does not come. All are 60 s by default.
-// ConnectTimeout, 5 s, is for a connection, and includes the wait for one of MaxConns.
-// A context bounds the whole.
+// Options.RecvTimeout bounds the wait for the response, counted from the end of the
+// request, and then the wait between two records. Options.SendTimeout bounds the time in
+// which the application reads nothing of the request. [Client.BodyTimeout] bounds each
+// Read of the request's body. The default of these three is 60 s. Options.ConnectTimeout
+// bounds the wait for a connection, including the wait for a free one of MaxConns. Its
+// default is 5 s. A context bounds the whole request.
 package fastcgi

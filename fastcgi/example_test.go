@@ -13,7 +13,7 @@ import (
 	"github.com/blocksock/client/fastcgi"
 )
 
-// exampleServer is an application that speaks FastCGI.
+// exampleServer starts an application that speaks FastCGI.
 func exampleServer() (network, address string, stop func()) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -52,13 +52,13 @@ func ExampleClient() {
 	// Output: 200 hello you, 9 bytes <nil>
 }
 
-// An http.Client whose requests go to an application.
+// An http.Client that sends its requests to an application.
 func ExampleTransport() {
 	network, address, stop := exampleServer()
 	defer stop()
 	app := &fastcgi.Client{Network: network, Address: address}
 	defer app.Close()
-	web := &http.Client{Transport: &fastcgi.Transport{Client: app, Root: "/srv/www"}}
+	web := &http.Client{Transport: &fastcgi.Transport{Client: app, ScriptRoot: "/srv/www"}}
 
 	resp, err := web.Get("http://localhost/index.php?name=me")
 	if err != nil {

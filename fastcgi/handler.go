@@ -5,291 +5,231 @@ import (
 	"fmt"
 	"log"
 	"net/http"
-	"net/url"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 )
 
-// A Handler serves a document root: scripts by an application, other files itself.
+// A Handler is an http.Handler that serves a document root. The application runs the
+// scripts; the Handler serves the other files itself.
 //
-// A path that has a name with one of Extensions is that script, if there is such a
-// file, and what follows is PATH_INFO. A directory is its first Index that is there. A
-// file that is there is sent. All else is Fallback, or 404. Paths with a zero byte or a
-// line's end are refused. Files and directories whose name begins with a dot are not
-// there, unless DotFiles is set; /.well-known is (RFC 8615).
+// If the path of a URL has an element with one of Extensions and that script exists, the
+// script is run and the rest of the path is its PATH_INFO. For a directory, the first
+// existing file of Index is served. A file is served as it is. For any other path, Fallback
+// is run; without Fallback, the status is 404. A path with a zero byte or a line break has
+// status 400. Files and directories whose name begins with a dot are hidden, except
+// /.well-known (RFC 8615), unless ServeDotFiles is set.
 //
-// Under http.StripPrefix, or what else shortens the path of a request's URL, SCRIPT_NAME
-// and redirects have the prefix that was removed.
+// If http.StripPrefix or another middleware shortens the path, SCRIPT_NAME and redirects
+// contain the removed prefix.
 //
-// A slow client holds no worker: a request's body is received whole before the
-// application is asked, and what the application answers is received at its speed and
-// passed on at the client's. Both are kept in memory up to a small size, and then in
-// temporary files, which have no name. An answer of type text/event-stream, or with
-// "X-Accel-Buffering: no", is passed on as it comes. So is any other as soon as the
-// client takes it.
+// A slow HTTP client does not occupy a worker. The Handler receives a request's body whole
+// before it sends the request to the application. It receives the response at the
+// application's speed and sends it at the client's speed. Both are stored in memory up to
+// a small size and then in unnamed temporary files. The Handler sends what it has as soon
+// as the client accepts it. It does not buffer a response of type text/event-stream or
+// with "X-Accel-Buffering: no".
 //
-// What goes wrong before the response's header has a status. Of the request: 400, 408
-// (the client stopped sending), 411, 413 (also where http.MaxBytesReader says so). Of
-// this machine: 500, 507 (no room for a body). Of the application: 502 (an answer that
-// is none), 503 with Retry-After (Overloaded, or all connections were in use for
-// Options.ConnectTimeout), 504 (another limit). After the header, the client's
-// connection is ended, or its stream over HTTP/2, so that a part never passes for the
-// whole.
+// An error before the response's header has one of these statuses:
+//
+//	400  the request or its body is malformed
+//	408  the HTTP client has stopped sending the body
+//	411  the body has no known length and Client.MaxBufferedBody is negative
+//	413  the body is longer than Client.MaxBufferedBody or http.MaxBytesReader allows
+//	414  php-fpm does not accept a query this long
+//	431  php-fpm does not accept a header field this long
+//	500  an error of this machine, such as a missing Root
+//	502  the application cannot be reached, closes the connection, or sends a malformed
+//	     response
+//	503  the application is overloaded, or no connection was free within
+//	     Options.ConnectTimeout; with Retry-After
+//	504  another timeout
+//	507  the disk for temporary files is full
+//
+// After an error in the response's body, the HTTP client's connection is closed, or over
+// HTTP/2 its stream is reset, so that an incomplete response cannot pass for a complete one.
 type Handler struct {
 	Client *Client
 
-	// Root is the directory, as this program has it. If it is a symbolic link, or is
-	// below one, each request is served from where the link leads at that time.
-	// AppRoot is what the application calls the directory, if it sees another file
-	// system. Default: Root, made absolute.
-	Root    string
-	AppRoot string
+	// Root is the directory as this program sees it. If it is or contains a symbolic
+	// link, each request uses the directory to which the link leads at that time.
+	Root string
 
-	// ResolveRootSymlink has the application get Root with its symbolic links resolved,
-	// in DOCUMENT_ROOT and SCRIPT_FILENAME: nginx's $realpath_root. PHP's opcode cache
-	// then sees that a link was switched to another release. AppRoot is not resolved.
+	// ScriptRoot is the directory as the application sees it, for example in a container.
+	// Default: Root, made absolute.
+	ScriptRoot string
+
+	// ResolveRootSymlink resolves the symbolic links of Root in DOCUMENT_ROOT and
+	// SCRIPT_FILENAME, as nginx's $realpath_root does. PHP's opcode cache then notices
+	// that a link was switched to another release. ScriptRoot is not resolved.
 	ResolveRootSymlink bool
 
-	// Index are the names of what a directory shows. Default: index.php, index.html.
+	// Index are the files that are served for a directory. Default: index.php,
+	// index.html.
 	Index []string
 
-	// Extensions are those of scripts; ASCII letters count as the same in either case.
+	// Extensions are the extensions of scripts. The case of ASCII letters is ignored.
 	// Default: .php.
 	Extensions []string
 
-	// Fallback is the path of a script for all that is not there: "/index.php" makes
-	// WordPress, Laravel, Symfony and other programs with a front controller work. It
-	// is nginx's "try_files $uri $uri/ /index.php?$query_string". The query is passed
-	// on in any case, and nginx's ways to say so at the path's end are accepted:
-	// "?$query_string", "?$args", "$is_args$args". Default: 404.
+	// Fallback is the path of the script for a URL that names no existing file, such as
+	// "/index.php" for WordPress, Laravel and Symfony. It is nginx's "try_files $uri $uri/
+	// /index.php?$query_string". The script always receives the query; the endings
+	// "?$query_string", "?$args" and "$is_args$args" are accepted and ignored. Default:
+	// such a URL has status 404.
 	Fallback string
 
-	// FollowLinks has symbolic links followed that lead out of the root. By default
-	// they are not there. Links that stay inside are followed in any case.
-	FollowLinks bool
+	// FollowSymlinks follows symbolic links that lead out of Root. Default: only links
+	// that lead to a file below Root are followed; others have status 404.
+	FollowSymlinks bool
 
-	// DotFiles has files and directories served whose name begins with a dot, such as
-	// .env and .git. By default only /.well-known is.
-	DotFiles bool
+	// ServeDotFiles serves files and directories whose name begins with a dot, such as
+	// .env and .git. Default: only those below /.well-known are served.
+	ServeDotFiles bool
 
-	// StreamBody has the application get a request's body as the client sends it:
-	// nginx's fastcgi_request_buffering off. The worker waits for the client meanwhile.
-	// By default a body is received first: up to 16 KiB in memory, and up to
-	// Client.MaxSpool in a temporary file. A longer one is 413. If MaxSpool is
-	// negative, bodies of known length are streamed. A body of unknown length is
-	// received first in any case, since the application has to know the length.
+	// StreamBody sends a request's body to the application while the HTTP client sends
+	// it, as nginx's "fastcgi_request_buffering off" does. A slow client then occupies a
+	// worker. Default: the body is received first, up to 16 KiB in memory, a longer one
+	// in a temporary file of up to Client.MaxBufferedBody. If MaxBufferedBody is
+	// negative, bodies of known length are streamed. A body of unknown length is never
+	// streamed, because CONTENT_LENGTH is sent before it.
 	StreamBody bool
 
-	// MaxBufferedResponse is how much of an answer is kept in a temporary file for a
-	// client that takes it slowly; 64 KiB are in memory. Once there is so much the
-	// application waits for the client. Default: 1 GiB. Negative: no file.
+	// MaxBufferedResponse is how much of a response is stored in a temporary file for a
+	// slow client, beyond 64 KiB in memory. When the file is full, the application waits
+	// for the client. Default: 1 GiB. Negative: no file.
 	MaxBufferedResponse int64
 
-	// ClientTimeout is how long an HTTP client may send nothing of a body, or take less
-	// than 32 KiB of an answer, 4 KiB over HTTP/2. It ends the connection, or the stream
-	// over HTTP/2. http.Server's ReadTimeout and WriteTimeout bound the whole as ever.
-	// Default: 60 s. Negative: no limit.
+	// ClientTimeout bounds the time in which an HTTP client sends nothing of a request's
+	// body, and the time in which it accepts the next 32 KiB of a response, 4 KiB over
+	// HTTP/2. Then the connection is closed, or over HTTP/2 the stream is reset.
+	// http.Server's ReadTimeout and WriteTimeout apply too. Default: 60 s. Negative: no
+	// limit.
 	ClientTimeout time.Duration
 
-	// Params, if not nil, gives parameters that a script gets beside those of the
-	// request, or instead of them: nginx's fastcgi_param. It is for what this program
-	// knows and the request does not say, as APP_ENV. It is also for TLS that ends in
-	// front of this program: HTTPS, REQUEST_SCHEME, SERVER_PORT and REMOTE_ADDR are
-	// those of the connection, unless Params has others. A parameter is not to be taken
-	// from a header that the server in front does not set itself.
+	// Params, if not nil, returns parameters that are added to those of the request, or
+	// replace them, as nginx's fastcgi_param does. Use it for what the request does not
+	// say, such as APP_ENV. Behind a proxy that terminates TLS, also use it for HTTPS,
+	// REQUEST_SCHEME, SERVER_PORT and REMOTE_ADDR, which are otherwise those of the
+	// connection. Take a parameter from a header field only if the proxy always sets
+	// that field itself.
 	Params func(*http.Request) map[string]string
 
-	// Log is told what went wrong, a line each time, in which what is not printable is
-	// escaped. Default: the log package's standard logger.
-	Log *log.Logger
+	// ErrorLog receives one line for each error. Unprintable characters are escaped.
+	// Default: the log package's standard logger.
+	ErrorLog *log.Logger
 
-	once  sync.Once
-	abs   string // Root
-	front target // Fallback
-	err   error
+	once     sync.Once
+	rootPath string     // Root, made absolute
+	fallback scriptPath // Fallback, parsed
+	initErr  error
 
 	mu     sync.Mutex
-	root   *docRoot
+	root   *documentRoot
 	closed bool
 }
 
-func (h *Handler) begin() {
+func (h *Handler) init() {
 	h.once.Do(func() {
 		if h.Root == "" {
-			h.err = errNoRoot // and not whatever directory this is
+			h.initErr = errNoRoot // filepath.Abs would return the working directory
 			return
 		}
-		if h.abs, h.err = filepath.Abs(h.Root); h.err == nil {
-			h.front, h.err = h.frontController()
+		if h.rootPath, h.initErr = filepath.Abs(h.Root); h.initErr == nil {
+			h.fallback, h.initErr = h.parseFallback()
 		}
 	})
 }
 
-var errNoRoot = errors.New("fastcgi: the handler has no root")
+var errNoRoot = errors.New("fastcgi: Handler.Root is empty: set it to the document root")
 
-func (h *Handler) frontController() (target, error) {
+func (h *Handler) parseFallback() (scriptPath, error) {
 	if h.Fallback == "" {
-		return target{}, nil
+		return scriptPath{}, nil
 	}
 	name := h.Fallback
 	for _, query := range []string{"?$query_string", "?$args", "$is_args$args"} {
 		name = strings.TrimSuffix(name, query)
 	}
-	t, script := split(name, h.Extensions)
-	if !script || !strings.HasPrefix(name, "/") || strings.ContainsAny(name, "?$") {
-		return target{}, fmt.Errorf("fastcgi: Fallback %q is not the path of a script: set it to one like /index.php", h.Fallback)
+	s, isScript := splitPathInfo(name, h.Extensions)
+	if !isScript || !strings.HasPrefix(name, "/") || strings.ContainsAny(name, "?$") {
+		return scriptPath{}, fmt.Errorf("fastcgi: Handler.Fallback %q is not the path of a script: set it to one such as /index.php", h.Fallback)
 	}
-	return t, nil
+	return s, nil
 }
 
-func (h *Handler) index() []string {
+func (h *Handler) indexNames() []string {
 	if len(h.Index) == 0 {
 		return []string{"index.php", "index.html"}
 	}
 	return h.Index
 }
 
-// ServeHTTP serves.
+// ServeHTTP serves a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.begin()
-	root, err := (*docRoot)(nil), h.err
+	h.init()
+	root, err := (*documentRoot)(nil), h.initErr
 	if err == nil {
-		root, err = h.acquire()
+		root, err = h.acquireRoot()
 	}
-	name, prefix := unstripped(r)
-	q := &request{Handler: h, root: root, w: w, r: r, prefix: prefix, link: h.newLink(w, r)}
-	defer q.link.writing() // for what the server writes after this
+	name, prefix := splitPrefix(r)
+	q := &httpRequest{Handler: h, root: root, w: w, r: r, prefix: prefix, deadlines: h.newClientDeadlines(w, r)}
+	defer q.deadlines.startWrite() // for what the server writes after this method
 	if err != nil {
 		q.fail(http.StatusInternalServerError, err)
 		return
 	}
-	defer h.release(root)
-	p, refused := clean(name)
-	if refused != 0 {
-		q.refuse(refused)
+	defer h.releaseRoot(root)
+	p, status := cleanPath(name)
+	if status != 0 {
+		q.writeStatus(status)
 		return
 	}
-	t, script := split(p, h.Extensions)
+	s, isScript := splitPathInfo(p, h.Extensions)
 	switch {
-	case !h.DotFiles && hidden(t.name):
-		q.refuse(http.StatusNotFound)
+	case !h.ServeDotFiles && isHidden(s.name):
+		q.writeStatus(http.StatusNotFound)
 		return
-	case script && root.isFile(t.name):
-		q.run(t)
+	case isScript && root.isFile(s.name):
+		q.serveScript(s)
 		return
-	case script: // never as a file: it is a source
+	case isScript: // never serve it as a file, which would show its source
 	case root.isDir(p):
-		if q.directory(p) {
+		if q.serveIndex(p) {
 			return
 		}
 	case root.isFile(p) && !strings.HasSuffix(p, "/"):
-		q.file(p)
+		q.serveFile(p)
 		return
 	}
 	if h.Fallback != "" {
-		if root.isFile(h.front.name) {
-			q.run(h.front)
+		if root.isFile(h.fallback.name) {
+			q.serveScript(h.fallback)
 			return
 		}
-		h.logf("%s %s: no Fallback %s in %s", r.Method, r.URL.Path, h.front.name, root.path)
+		h.logf("%s %s: Fallback %s does not exist in %s", r.Method, r.URL.Path, h.fallback.name, root.path)
 	}
 	q.notFound()
 }
 
-// A request is one that a Handler has received.
-type request struct {
+// An httpRequest is a request that a Handler has received.
+type httpRequest struct {
 	*Handler
-	root   *docRoot
-	w      http.ResponseWriter
-	r      *http.Request
-	prefix string // what a middleware has taken off the path
-	link   *link
-	said   []byte // by the application, on its stderr
+	root      *documentRoot
+	w         http.ResponseWriter
+	r         *http.Request
+	prefix    string // removed from the path by a middleware
+	deadlines *clientDeadlines
+	stderr    []byte // of the application
 }
 
-// refuse answers with a status alone.
-func (q *request) refuse(status int) {
-	q.unread()
-	http.Error(q.w, http.StatusText(status), status)
-}
-
-func (q *request) notFound() {
-	q.unread()
-	http.NotFound(q.w, q.r)
-}
-
-// unread is called before an answer to a request whose body has not been read. Over
-// HTTP/1 net/http reads some of it: before it writes the header, unless it closes the
-// connection, and then after the answer. Neither has a limit of its own.
-func (q *request) unread() {
-	if q.r.Body == nil || q.r.Body == http.NoBody || !q.link.reading() {
-		return
-	}
-	if q.r.ProtoMajor == 1 {
-		q.w.Header().Set("Connection", "close")
-	}
-}
-
-// directory shows a directory's index, if it has one.
-func (q *request) directory(p string) bool {
-	for _, name := range q.index() {
-		full := path.Join(p, name)
-		if !q.root.isFile(full) {
-			continue
-		}
-		target, _, _ := strings.Cut(requestPath(q.r), "?")
-		if !strings.HasSuffix(p, "/") || p == "/" && q.r.URL.Path == "" && !strings.HasSuffix(target, "/") {
-			q.redirect(p)
-			return true
-		}
-		if t, script := split(full, q.Extensions); script {
-			q.run(t)
-		} else {
-			q.file(full)
-		}
-		return true
-	}
-	return false
-}
-
-// redirect adds the slash at the end of a directory's path, without which relative
-// links in it would lead elsewhere.
-func (q *request) redirect(p string) {
-	u := url.URL{RawQuery: q.r.URL.RawQuery, ForceQuery: q.r.URL.ForceQuery}
-	u.Path = "/" + strings.Trim(q.prefix+p, "/") + "/" // two slashes would be another host's
-	q.unread()
-	http.Redirect(q.w, q.r, u.String(), http.StatusMovedPermanently)
-}
-
-func (q *request) file(p string) {
-	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
-		q.w.Header().Set("Allow", "GET, HEAD")
-		q.refuse(http.StatusMethodNotAllowed)
-		return
-	}
-	f, err := q.root.open(p)
-	if err != nil {
-		q.notFound()
-		return
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		q.notFound()
-		return
-	}
-	q.unread()
-	http.ServeContent(&clientWriter{q.w, q.link}, q.r, path.Base(p), info.ModTime(), f)
-}
-
-// Close closes the root, when no request is in it any more. The Client is the caller's.
+// Close closes the document root when the last request has ended. It does not close
+// Client.
 func (h *Handler) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	h.retireLocked()
+	h.dropRootLocked()
 	return nil
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialed is a connection to a server, on which a request was sent.
-func dialed(t testing.TB, s *httptest.Server, request string) net.Conn {
+// dialAndSend connects to a server and sends a request as it is.
+func dialAndSend(t testing.TB, s *httptest.Server, request string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	require.NoError(t, err)
@@ -33,81 +33,82 @@ func dialed(t testing.TB, s *httptest.Server, request string) net.Conn {
 	return conn
 }
 
-// bigLen is more than the buffers of two sockets take.
-const bigLen = 12 << 20
+// bigResponseLen is more than the buffers of two sockets hold.
+const bigResponseLen = 12 << 20
 
-// bigAnswers answers /big.php with bigLen bytes, /up.php with the length of what it was sent,
-// and others with "ok". It counts what it has done.
-func bigAnswers(t testing.TB, conns int) (h *Handler, big, ups *atomic.Int64) {
+// newBigApplication responds to /big.php with bigResponseLen bytes, to /up.php with the
+// length of the request's body, and to others with "ok". It counts the first two.
+func newBigApplication(t testing.TB, conns int) (h *Handler, big, ups *atomic.Int64) {
 	big, ups = new(atomic.Int64), new(atomic.Int64)
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		switch a.params["SCRIPT_NAME"] {
 		case "/big.php":
-			a.write(t, append([][]byte{appendRecord(nil, stdout, requestID, []byte("A: b\n\n"))}, appendStream(nil, stdout, make([]byte, bigLen)), end(0, 0))...)
+			a.write(t, append([][]byte{appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\n"))}, appendStream(nil, typeStdout, make([]byte, bigResponseLen)), endRecord(0, 0))...)
 			big.Add(1)
 		case "/up.php":
 			ups.Add(1)
-			a.write(t, out(fmt.Sprint(len(a.body)))...)
+			a.write(t, okResponse(fmt.Sprint(len(a.body)))...)
 		default:
-			a.write(t, out("ok")...)
+			a.write(t, okResponse("ok")...)
 		}
 		return true
 	})
-	cl.MaxConns, cl.Options = conns, &client.Options{ConnectTimeout: enough}
-	return &Handler{Client: cl, Root: files(t, map[string]string{"big.php": "", "up.php": "", "ok.php": ""})}, big, ups
+	cl.MaxConns, cl.Options = conns, &client.Options{ConnectTimeout: testTimeout}
+	return &Handler{Client: cl, Root: writeFiles(t, map[string]string{"big.php": "", "up.php": "", "ok.php": ""})}, big, ups
 }
 
-// Four clients that took nothing, or sent slowly, held all workers, and the site was
-// 503 or 504 for everybody else.
-func TestSlowClientsHoldNoWorker(t *testing.T) {
+// Four clients that accepted nothing, or sent slowly, occupied all workers. All other
+// requests failed with 503 or 504.
+func TestHandler_SlowClientsOccupyNoWorker(t *testing.T) {
 	const slow = 10
-	h, big, ups := bigAnswers(t, 2)
-	s := serving(t, h)
+	h, big, ups := newBigApplication(t, 2)
+	s := serveHandler(t, h)
 	for range slow {
-		dialed(t, s, "GET /big.php HTTP/1.1\r\nHost: x\r\n\r\n")
+		dialAndSend(t, s, "GET /big.php HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
-	require.Eventually(t, func() bool { return big.Load() == slow }, enough, time.Millisecond, "the application waits for a client")
+	require.Eventually(t, func() bool { return big.Load() == slow }, testTimeout, time.Millisecond, "the application waits for a client")
 	_, body := get(t, s, "/ok.php")
 	require.Equal(t, "ok", body)
 	t.Setenv("TMPDIR", t.TempDir())
-	before := temporaryFiles(t)
+	before := countTempFiles(t)
 	for i, header := range []string{"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000), "Content-Length: 10\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nxx"} {
 		for range slow {
-			dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
+			dialAndSend(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
 		}
 		_, body = get(t, s, "/ok.php")
 		require.Equal(t, "ok", body)
 		require.Zero(t, ups.Load(), "%d: a request went out before its body had come", i)
 	}
-	require.Eventually(t, func() bool { return temporaryFiles(t) == before+slow }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return countTempFiles(t) == before+slow }, testTimeout, time.Millisecond)
 	names, err := os.ReadDir(os.Getenv("TMPDIR"))
 	require.NoError(t, err)
 	require.Empty(t, names, "the files have no names")
 }
 
-// deadlines is a ResponseWriter that has them.
-type deadlines struct {
+// deadlineWriter is a ResponseWriter that supports read deadlines.
+type deadlineWriter struct {
 	http.ResponseWriter
 	read time.Time
 }
 
-func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+func (d *deadlineWriter) SetReadDeadline(t time.Time) error { d.read = t; return nil }
 
-// A body that is streamed may be read again after its reading was stopped: by the
-// goroutine that sends it.
-func TestAReadThatWasStoppedHasNoLimitAgain(t *testing.T) {
-	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
-	l := (&Handler{}).newLink(w, httptest.NewRequest(http.MethodGet, "/", nil))
+// The goroutine that sends a streamed body may read once more after the reads were
+// stopped.
+func TestHandler_StoppedReadsStayStopped(t *testing.T) {
+	t.Parallel()
+	w := &deadlineWriter{ResponseWriter: httptest.NewRecorder()}
+	l := (&Handler{}).newClientDeadlines(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	begin := time.Now()
-	l.reading()
+	l.startRead()
 	require.WithinRange(t, w.read, begin.Add(DefaultClientTimeout), time.Now().Add(DefaultClientTimeout))
-	l.stopReading()
-	l.reading()
+	l.stopReads()
+	l.startRead()
 	require.True(t, w.read.Before(begin))
 }
 
-// temporaryFiles counts the open files that have no name, as the package's.
-func temporaryFiles(t testing.TB) (n int) {
+// countTempFiles returns the number of open files without a name.
+func countTempFiles(t testing.TB) (n int) {
 	t.Helper()
 	links, err := filepath.Glob("/proc/self/fd/*")
 	require.NoError(t, err)
@@ -121,9 +122,9 @@ func temporaryFiles(t testing.TB) (n int) {
 	return n
 }
 
-// What is kept for a client is what the application has sent, however the two take
-// turns, and the application waits when there is no more room.
-func TestAnAnswerIsTheSameForAClientThatIsSlow(t *testing.T) {
+// A buffered response is what the application has sent, at whatever speeds the two sides
+// go. When the buffer is full, the application waits.
+func TestHandler_SlowClientGetsTheWholeResponse(t *testing.T) {
 	content := make([]byte, 5<<20)
 	for i := range content {
 		content[i] = byte(i * i >> 7)
@@ -132,26 +133,26 @@ func TestAnAnswerIsTheSameForAClientThatIsSlow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
 			var written atomic.Int64
-			cl := application(t, func(a *asked) bool {
-				a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\n")))
+			cl := newApplication(t, func(a *appRequest) bool {
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\n")))
 				for size, rest := 1, content; len(rest) > 0; size = size*3%65_521 + 1 {
 					p := rest[:min(size, len(rest))]
-					a.write(t, appendStream(nil, stdout, p))
+					a.write(t, appendStream(nil, typeStdout, p))
 					rest = rest[len(p):]
 					written.Add(int64(len(p)))
 				}
-				a.write(t, end(0, 0))
+				a.write(t, endRecord(0, 0))
 				return true
 			})
-			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), MaxBufferedResponse: most}
-			s := serving(t, h)
-			conn := dialed(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
+			h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), MaxBufferedResponse: most}
+			s := serveHandler(t, h)
+			conn := dialAndSend(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
 			p := make([]byte, 1)
 			_, err := io.ReadFull(conn, p)
 			require.NoError(t, err)
 			if most == 0 {
-				require.Eventually(t, func() bool { return written.Load() == int64(len(content)) }, enough, time.Millisecond)
-				require.Equal(t, 1, temporaryFiles(t))
+				require.Eventually(t, func() bool { return written.Load() == int64(len(content)) }, testTimeout, time.Millisecond)
+				require.Equal(t, 1, countTempFiles(t))
 			}
 			names, err := os.ReadDir(os.Getenv("TMPDIR"))
 			require.NoError(t, err)
@@ -164,93 +165,95 @@ func TestAnAnswerIsTheSameForAClientThatIsSlow(t *testing.T) {
 			_, body, _ := bytes.Cut(got.Bytes(), []byte("\r\n\r\n"))
 			require.True(t, bytes.Equal(content, body), "%d bytes", len(body))
 			require.NoError(t, conn.Close())
-			require.Eventually(t, func() bool { return temporaryFiles(t) == 0 }, enough, time.Millisecond)
+			require.Eventually(t, func() bool { return countTempFiles(t) == 0 }, testTimeout, time.Millisecond)
 		})
 	}
 }
 
-func TestAnAnswerLongerThanTheFileMayBeWaitsForItsClient(t *testing.T) {
-	h, big, _ := bigAnswers(t, 2)
+func TestHandler_FullResponseBufferWaitsForTheClient(t *testing.T) {
+	t.Parallel()
+	h, big, _ := newBigApplication(t, 2)
 	h.MaxBufferedResponse = -1
-	s := serving(t, h)
-	conn := dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+	s := serveHandler(t, h)
+	conn := dialAndSend(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
 	_, err := io.ReadFull(conn, make([]byte, 1000))
 	require.NoError(t, err)
 	require.Never(t, func() bool { return big.Load() > 0 }, 100*time.Millisecond, 10*time.Millisecond)
 	n, err := io.Copy(io.Discard, conn)
 	require.NoError(t, err)
-	require.Greater(t, n, int64(bigLen-1000))
+	require.Greater(t, n, int64(bigResponseLen-1000))
 }
 
-// No room on the disk is an error for a request's body, and none for an answer.
-func TestWithoutATemporaryFile(t *testing.T) {
-	h, _, ups := bigAnswers(t, 2)
-	var said lockedBuilder
-	h.Log = logTo(&said)
-	s := serving(t, h)
+// Without temporary files, a long request body is an error, but a long response is not.
+func TestHandler_WithoutTemporaryFilesOnlyLongRequestBodiesFail(t *testing.T) {
+	h, _, ups := newBigApplication(t, 2)
+	var logged syncBuffer
+	h.ErrorLog = newLogger(&logged)
+	s := serveHandler(t, h)
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
 	resp, err := s.Client().Get(s.URL + "/big.php")
 	require.NoError(t, err)
 	n, err := io.Copy(io.Discard, resp.Body)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	require.EqualValues(t, bigLen, n)
-	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody+1)))
+	require.EqualValues(t, bigResponseLen, n)
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", maxInlineBody+1)))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
-	require.Contains(t, said.String(), "nowhere")
+	require.Contains(t, logged.String(), "nowhere")
 	require.Zero(t, ups.Load())
-	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", shortBody)))
+	resp, err = s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", maxInlineBody)))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusOK, resp.StatusCode, "in memory")
 
-	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
-	require.Equal(t, http.StatusInsufficientStorage, statusFor(&SpoolError{syscall.EDQUOT}))
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&TempFileError{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}}))
+	require.Equal(t, http.StatusInsufficientStorage, statusFor(&TempFileError{syscall.EDQUOT}))
 	require.Equal(t, http.StatusRequestURITooLong, statusFor(&ParamError{Name: "QUERY_STRING", Err: io.ErrUnexpectedEOF}))
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, statusFor(&ParamError{Name: "HTTP_COOKIE", Err: io.ErrUnexpectedEOF}))
 }
 
-// A lockedBuilder is written to by a server's goroutines.
-type lockedBuilder struct {
+// A syncBuffer is a log that several goroutines write.
+type syncBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
 }
 
-func (l *lockedBuilder) Write(p []byte) (int, error) {
+func (l *syncBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *lockedBuilder) String() string {
+func (l *syncBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
-// What an application has written so far reaches the client, whether it asks for that
-// or not. X-Accel-Buffering is between the two of us.
-func TestAPieceOfAnAnswerArrivesBeforeTheNextIsMade(t *testing.T) {
+// The client receives what the application has written so far, with or without buffering.
+// X-Accel-Buffering is removed.
+func TestHandler_ResponseIsSentWhileItIsWritten(t *testing.T) {
+	t.Parallel()
 	for name, header := range map[string]string{
 		"events": "Content-Type: Text/Event-Stream; charset=utf-8\n\n", "no buffering": "X-Accel-Buffering: no\nContent-Type: text/plain\n\n",
 		"buffering": "X-Accel-Buffering: yes\nContent-Type: text/plain\n\n", "any": "Content-Type: text/html\n\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			next := make(chan struct{}, 1)
-			cl := application(t, func(a *asked) bool {
-				a.write(t, appendRecord(nil, stdout, requestID, []byte(header)))
+			cl := newApplication(t, func(a *appRequest) bool {
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(header)))
 				for i := range 5 {
 					if i > 0 || strings.Contains(header, "vent") || strings.Contains(header, "no\n") {
-						<-next // of those that are streamed, the header comes first
+						<-next // the header of an unbuffered response is sent first
 					}
-					a.write(t, appendRecord(nil, stdout, requestID, fmt.Append(nil, i)))
+					a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Append(nil, i)))
 				}
-				a.write(t, end(0, 0))
+				a.write(t, endRecord(0, 0))
 				return true
 			})
-			s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""})})
+			s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""})})
 			resp, err := s.Client().Get(s.URL + "/a.php")
 			require.NoError(t, err)
 			defer resp.Body.Close()
@@ -273,34 +276,36 @@ func TestAPieceOfAnAnswerArrivesBeforeTheNextIsMade(t *testing.T) {
 	}
 }
 
-// A client that takes nothing for ClientTimeout is ended, with its request, and so is
-// one that sends nothing. One that is only slow is not.
-func TestAClientThatDoesNothingIsEnded(t *testing.T) {
+// ClientTimeout ends a client that accepts nothing or sends nothing, and its request. It
+// does not end a client that is only slow.
+func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
+	t.Parallel()
 	const limit = 300 * time.Millisecond
 	for name, kind := range map[string]string{"buffered": "", "streamed": "X-Accel-Buffering: no\n"} {
-		t.Run(name+", takes nothing", func(t *testing.T) {
+		t.Run(name+", accepts nothing", func(t *testing.T) {
+			t.Parallel()
 			ended := make(chan struct{})
 			var once sync.Once
-			cl := application(t, func(a *asked) bool {
+			cl := newApplication(t, func(a *appRequest) bool {
 				if a.params["SCRIPT_NAME"] == "/ok.php" {
-					a.write(t, out("ok")...)
+					a.write(t, okResponse("ok")...)
 					return true
 				}
-				a.write(t, appendRecord(nil, stdout, requestID, []byte(kind+"A: b\n\n")))
-				for { // without an end
-					if _, err := a.conn.Write(a.own(appendRecord(nil, stdout, requestID, make([]byte, 60_000)))); err != nil {
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(kind+"A: b\n\n")))
+				for { // an endless response
+					if _, err := a.conn.Write(a.withID(appendRecord(nil, typeStdout, firstRequestID, make([]byte, 60_000)))); err != nil {
 						once.Do(func() { close(ended) })
 						return false
 					}
 				}
 			})
-			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": "", "ok.php": ""}), ClientTimeout: limit, MaxBufferedResponse: 1 << 20}
-			s := serving(t, h)
+			h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": "", "ok.php": ""}), ClientTimeout: limit, MaxBufferedResponse: 1 << 20}
+			s := serveHandler(t, h)
 			begin := time.Now()
-			conn := dialed(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
+			conn := dialAndSend(t, s, "GET /a.php HTTP/1.0\r\n\r\n")
 			select {
 			case <-ended:
-			case <-time.After(enough):
+			case <-time.After(testTimeout):
 				t.Fatal("the application still writes")
 			}
 			require.GreaterOrEqual(t, time.Since(begin), limit)
@@ -314,12 +319,13 @@ func TestAClientThatDoesNothingIsEnded(t *testing.T) {
 	}
 	for _, stream := range []bool{false, true} {
 		t.Run(fmt.Sprint("sends nothing, streamed: ", stream), func(t *testing.T) {
-			h, _, ups := bigAnswers(t, 2)
+			t.Parallel()
+			h, _, ups := newBigApplication(t, 2)
 			h.ClientTimeout, h.StreamBody = limit, stream
-			s := serving(t, h)
+			s := serveHandler(t, h)
 			for _, header := range []string{"Content-Length: 100000\r\n\r\nx", "Content-Length: 10\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"} {
 				begin := time.Now()
-				conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
+				conn := dialAndSend(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\n"+header)
 				b, err := io.ReadAll(conn)
 				require.NoError(t, err)
 				require.True(t, strings.HasPrefix(string(b), "HTTP/1.1 408 "), "%q", b)
@@ -329,7 +335,8 @@ func TestAClientThatDoesNothingIsEnded(t *testing.T) {
 		})
 	}
 	t.Run("a file", func(t *testing.T) {
-		root := files(t, map[string]string{"a.bin": strings.Repeat("x", 32<<20)})
+		t.Parallel()
+		root := writeFiles(t, map[string]string{"a.bin": strings.Repeat("x", 32<<20)})
 		h := &Handler{Client: &Client{}, Root: root, ClientTimeout: limit}
 		done := make(chan struct{})
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -339,34 +346,32 @@ func TestAClientThatDoesNothingIsEnded(t *testing.T) {
 		defer s.Close()
 		defer h.Close()
 		begin := time.Now()
-		dialed(t, s, "GET /a.bin HTTP/1.0\r\n\r\n")
+		dialAndSend(t, s, "GET /a.bin HTTP/1.0\r\n\r\n")
 		select {
 		case <-done:
-		case <-time.After(enough):
+		case <-time.After(testTimeout):
 			t.Fatal("it still waits")
 		}
 		require.GreaterOrEqual(t, time.Since(begin), limit)
 	})
-	t.Run("is slow", func(t *testing.T) {
-		h, _, _ := bigAnswers(t, 2)
+	t.Run("sends slowly", func(t *testing.T) {
+		t.Parallel()
+		h, _, _ := newBigApplication(t, 2)
 		h.ClientTimeout = 2 * time.Second
-		s := serving(t, h)
-		pr, pw := io.Pipe()
-		go func() {
-			for range 30 {
-				_, _ = pw.Write(make([]byte, 1000))
-				time.Sleep(100 * time.Millisecond)
-			}
-			_ = pw.Close()
-		}()
-		resp, err := s.Client().Post(s.URL+"/up.php", "", pr)
+		s := serveHandler(t, h)
+		resp, err := s.Client().Post(s.URL+"/up.php", "", slowBody(t, 30, 1000, 100*time.Millisecond))
 		require.NoError(t, err)
 		b, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, "30000", string(b))
-
-		conn := dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+	})
+	t.Run("accepts slowly", func(t *testing.T) {
+		t.Parallel()
+		h, _, _ := newBigApplication(t, 2)
+		h.ClientTimeout = 2 * time.Second
+		s := serveHandler(t, h)
+		conn := dialAndSend(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
 		total := int64(0)
 		for begin := time.Now(); time.Since(begin) < 3*time.Second; {
 			n, err := io.CopyN(io.Discard, conn, 200_000)
@@ -376,20 +381,21 @@ func TestAClientThatDoesNothingIsEnded(t *testing.T) {
 		}
 		n, err := io.Copy(io.Discard, conn)
 		require.NoError(t, err)
-		require.Greater(t, total+n, int64(bigLen))
+		require.Greater(t, total+n, int64(bigResponseLen))
 	})
 }
 
-// A limit of the client's ends with what it was for: not the request, while the
-// application is at work, and no later one on the connection.
-func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
+// ClientTimeout ends neither a request while the application works on it, nor a later
+// request on the connection.
+func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
+	t.Parallel()
 	const limit = 100 * time.Millisecond
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		time.Sleep(3 * limit)
-		a.write(t, out(fmt.Sprint(len(a.body)))...)
+		a.write(t, okResponse(fmt.Sprint(len(a.body)))...)
 		return true
 	})
-	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), ClientTimeout: limit}
+	h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ClientTimeout: limit}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/other" {
 			time.Sleep(2 * limit)
@@ -398,7 +404,7 @@ func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 	}))
-	s.Config.ReadTimeout = 2 * limit // which is for the request as well, and not for what comes after it
+	s.Config.ReadTimeout = 2 * limit // bounds the request, but not its response
 	s.Start()
 	defer s.Close()
 	defer h.Close()
@@ -415,36 +421,39 @@ func TestAClientsLimitEndsWithItsReadOrWrite(t *testing.T) {
 	}
 }
 
-// The limits of http.Server hold as well: they bound the whole.
-func TestTheServersLimitsHoldToo(t *testing.T) {
-	h, _, _ := bigAnswers(t, 2)
-	h.Log = logTo(io.Discard)
+// ReadTimeout and WriteTimeout of http.Server bound the whole request.
+func TestHandler_TimeoutsOfTheServerHold(t *testing.T) {
+	t.Parallel()
+	h, _, _ := newBigApplication(t, 2)
+	h.ErrorLog = newLogger(io.Discard)
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ReadTimeout, s.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
 	s.Start()
 	defer s.Close()
 	defer h.Close()
-	conn := dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+	conn := dialAndSend(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
 	begin := time.Now()
-	for time.Since(begin) < enough {
+	for time.Since(begin) < testTimeout {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	require.Less(t, time.Since(begin), enough)
-	conn = dialed(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
-	time.Sleep(time.Second) // to take nothing meanwhile
+	require.Less(t, time.Since(begin), testTimeout)
+	conn = dialAndSend(t, s, "GET /big.php HTTP/1.0\r\n\r\n")
+	time.Sleep(time.Second) // accept nothing meanwhile
 	n, _ := io.Copy(io.Discard, conn)
-	require.Less(t, n, int64(bigLen))
+	require.Less(t, n, int64(bigResponseLen))
 }
 
-// http.MaxBytesReader's error was 502, and so was malformed chunking.
-func TestWhatIsWrongWithABodyIsTheClientsFault(t *testing.T) {
+// The status of http.MaxBytesReader's error was 502, and so was that of malformed chunked
+// encoding.
+func TestHandler_InvalidBodyIsAClientError(t *testing.T) {
+	t.Parallel()
 	for _, stream := range []bool{false, true} {
-		h, _, ups := bigAnswers(t, 2)
+		h, _, ups := newBigApplication(t, 2)
 		h.StreamBody = stream
-		serving(t, h)
+		serveHandler(t, h)
 		s := httptest.NewServer(http.MaxBytesHandler(h, 100_000))
 		defer s.Close()
 		long := strings.Repeat("x", 1<<20)
@@ -458,12 +467,12 @@ func TestWhatIsWrongWithABodyIsTheClientsFault(t *testing.T) {
 			"Transfer-Encoding: chunked\r\n\r\nZZ\r\n": 400, "Transfer-Encoding: chunked\r\n\r\n5\r\nxxxxxyy": 400,
 			"Transfer-Encoding: chunked\r\n\r\n5\r\nxxxxx\r\n0\r\n\r\n": 200, "Content-Length: 2\r\n\r\nxx": 200,
 		} {
-			resp, _ := exchanged(t, "tcp", s.Listener.Addr().String(), "POST /up.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+request)
+			resp, _ := sendRaw(t, "tcp", s.Listener.Addr().String(), "POST /up.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+request)
 			require.Equal(t, want, resp.StatusCode, request)
 		}
 		require.EqualValues(t, 2, ups.Load())
 		if !stream {
-			h.Client.MaxSpool = 1000
+			h.Client.MaxBufferedBody = 1000
 			resp, err := s.Client().Post(s.URL+"/up.php", "", strings.NewReader(strings.Repeat("x", 1001)))
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())
@@ -472,22 +481,23 @@ func TestWhatIsWrongWithABodyIsTheClientsFault(t *testing.T) {
 	}
 }
 
-// All connections in use is 503 and says when to come back; too slow an answer is 504.
-func TestBusyIsSaidToBeSo(t *testing.T) {
+// If all connections are in use, the status is 503 with Retry-After.
+func TestHandler_BusyApplicationIs503WithRetryAfter(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	answer := sync.OnceFunc(func() { close(release) })
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["QUERY_STRING"] == "overloaded" {
-			a.write(t, end(0, 2))
+			a.write(t, endRecord(0, 2))
 			return false
 		}
 		<-release
-		a.write(t, out("ok")...)
+		a.write(t, okResponse("ok")...)
 		return true
 	})
-	cl.MaxConns, cl.Options = 1, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: enough}
-	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	cl.MaxConns, cl.Options = 1, &client.Options{ConnectTimeout: 200 * time.Millisecond, RecvTimeout: testTimeout}
+	var logged syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
 	t.Cleanup(answer)
 	resp, _ := get(t, s, "/a.php?overloaded")
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
@@ -502,24 +512,25 @@ func TestBusyIsSaidToBeSo(t *testing.T) {
 		_ = resp.Body.Close()
 		first <- resp.StatusCode
 	}()
-	require.Eventually(t, func() bool { return cl.Stats().Active == 1 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return cl.Stats().Active == 1 }, testTimeout, time.Millisecond)
 	resp, _ = get(t, s, "/a.php")
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 	require.Equal(t, retryAfter, resp.Header.Get("Retry-After"))
-	require.Contains(t, said.String(), "raise MaxConns")
+	require.Contains(t, logged.String(), "raise MaxConns")
 	answer()
 	require.Equal(t, http.StatusOK, <-first)
 }
 
-// A middleware's Set-Cookie and Vary were replaced, and an application that sends no
-// Content-Type was given one by guessing.
-func TestTheHeaderIsTheApplicationsBesideAMiddlewares(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), end(0, 0))
+// Set-Cookie and Vary of a middleware were replaced, and net/http guessed a missing
+// Content-Type.
+func TestHandler_HeaderFieldsOfAMiddlewareRemain(t *testing.T) {
+	t.Parallel()
+	cl := newApplication(t, func(a *appRequest) bool {
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Set-Cookie: app=1\nSet-Cookie: app=2\nVary: Accept\nCache-Control: private\nX-Frame-Options: DENY\nConnection: close\n\n<html>")), endRecord(0, 0))
 		return true
 	})
-	h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""})}
-	serving(t, h)
+	h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""})}
+	serveHandler(t, h)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Set-Cookie", "middleware=1")
 		w.Header().Add("Vary", "Origin")
@@ -538,73 +549,76 @@ func TestTheHeaderIsTheApplicationsBesideAMiddlewares(t *testing.T) {
 	require.NotContains(t, resp.Header, "Connection")
 }
 
-// A line of the log is one line, and a terminal obeys nothing in it.
-func TestTheLogEscapesControlCharacters(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stderr, requestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
-		a.write(t, out("ok")...)
+// A log entry is one line, without control sequences for a terminal.
+func TestHandler_LogEscapesControlCharacters(t *testing.T) {
+	t.Parallel()
+	cl := newApplication(t, func(a *appRequest) bool {
+		a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("PHP message: \x1b[2J\r\n2026/01/01 forged\x00\xff\u202e caf\u00e9 C:\\x\n")))
+		a.write(t, okResponse("ok")...)
 		return true
 	})
-	var said lockedBuilder
-	s := serving(t, &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), Log: logTo(&said)})
+	var logged syncBuffer
+	s := serveHandler(t, &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(&logged)})
 	get(t, s, "/a.php/%1b%5b31m%7f%c2%85x")
-	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", said.String())
+	require.Equal(t, "GET /a.php/\\x1b[31m\\x7f\\u0085x: PHP message: \\x1b[2J\\r\\n2026/01/01 forged\\x00\\xff\\u202e caf\u00e9 C:\\x\n", logged.String())
 	for in, want := range map[string]string{"": "", "a": "a", "\ufffd": "\ufffd", "\xc3": `\xc3`, "a\nb\n": `a\nb`} {
-		require.Equal(t, want, escape(in), "%q", in)
+		require.Equal(t, want, escapeLine(in), "%q", in)
 	}
 }
 
-// A panic of a ResponseWriter is the handler's, as it is without a buffer.
-func TestAPanicOfTheWriterIsTheHandlers(t *testing.T) {
-	h, _, _ := bigAnswers(t, 2)
-	serving(t, h)
+// A panic of the ResponseWriter reaches ServeHTTP's caller although another goroutine
+// writes.
+func TestHandler_PanicOfTheResponseWriterReachesTheCaller(t *testing.T) {
+	t.Parallel()
+	h, _, _ := newBigApplication(t, 2)
+	serveHandler(t, h)
 	for _, path := range []string{"/ok.php", "/big.php"} {
 		require.PanicsWithValue(t, "no", func() {
-			h.ServeHTTP(panicking{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, path, nil))
+			h.ServeHTTP(panickingWriter{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, path, nil))
 		})
 	}
 }
 
-type panicking struct{ *httptest.ResponseRecorder }
+type panickingWriter struct{ *httptest.ResponseRecorder }
 
-func (panicking) Write([]byte) (int, error) { panic("no") }
+func (panickingWriter) Write([]byte) (int, error) { panic("no") }
 
-// A request that is cancelled over HTTP/2 ended the connection (GOAWAY), and with it the
-// requests of others who were on it.
-func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
+// A canceled request closed the HTTP/2 connection (GOAWAY), and with it the requests on
+// its other streams.
+func TestHandlerHTTP2_CanceledRequestEndsOnlyItsStream(t *testing.T) {
 	for _, streamBody := range []bool{false, true} {
 		t.Run(fmt.Sprint("bodies streamed: ", streamBody), func(t *testing.T) {
 			const streams = 50
 			started := make(chan struct{}, streams)
 			release := make(chan struct{})
-			cl := application(t, func(a *asked) bool {
+			cl := newApplication(t, func(a *appRequest) bool {
 				switch {
 				case a.params["HTTP_BREAK"] != "":
-					a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+					a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					return false
-				case a.params["HTTP_STREAM"] != "": // of a body that does not end
+				case a.params["HTTP_STREAM"] != "": // with an endless body
 					started <- struct{}{}
 					_, _ = io.Copy(io.Discard, a.conn)
 					return false
 				case a.params["HTTP_CANCEL"] != "":
 					if a.params["HTTP_CANCEL"] == "body" {
-						a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+						a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 					}
 					started <- struct{}{}
-					_, _ = io.Copy(io.Discard, a.conn) // until the client has gone
+					_, _ = io.Copy(io.Discard, a.conn) // until the client closes the connection
 					return false
 				}
 				started <- struct{}{}
 				<-release
-				a.write(t, out(a.params["QUERY_STRING"]+strings.Repeat(".", 200_000))...)
+				a.write(t, okResponse(a.params["QUERY_STRING"]+strings.Repeat(".", 200_000))...)
 				return true
 			})
 			cl.MaxConns = 2 * streams
-			h := &Handler{Client: cl, Root: files(t, map[string]string{"a.php": ""}), StreamBody: streamBody}
-			h.Log = logTo(io.Discard)
+			h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), StreamBody: streamBody}
+			h.ErrorLog = newLogger(io.Discard)
 			s := httptest.NewUnstartedServer(h)
 			s.EnableHTTP2 = true
-			s.Config.ErrorLog = logTo(io.Discard)
+			s.Config.ErrorLog = newLogger(io.Discard)
 			var conns atomic.Int64
 			s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 				if state == http.StateNew {
@@ -640,9 +654,9 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 				b, err := io.ReadAll(resp.Body)
 				return strings.TrimRight(string(b), "."), err
 			}
-			// One request first: the others then share its connection.
+			// After this request, the others share its connection.
 			_, err := ask(t.Context(), 0, "Break: 1", nil)
-			require.Error(t, err, "a part is not the whole")
+			require.Error(t, err, "an incomplete response must be an error")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var wg sync.WaitGroup
@@ -655,7 +669,7 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 				case 3:
 					header = "Cancel: body"
 				case 5:
-					header = "Stream: 1" // it goes out at once, if bodies are streamed
+					header = "Stream: 1" // sent at once if bodies are streamed
 					pr, pw := io.Pipe()
 					defer pw.Close()
 					go func() { _, _ = pw.Write(make([]byte, 200_000)) }()
@@ -679,7 +693,7 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 			for range waits {
 				<-started
 			}
-			cancel() // half of them
+			cancel() // half of the requests
 			close(release)
 			wg.Wait()
 			got, err := ask(t.Context(), 77, "", nil)
@@ -690,9 +704,10 @@ func TestOverHTTP2ARequestThatIsCancelledEndsItsStreamAlone(t *testing.T) {
 	}
 }
 
-// ClientTimeout is of one stream, too.
-func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
-	h, big, ups := bigAnswers(t, 2)
+// ClientTimeout resets one stream and leaves the others.
+func TestHandlerHTTP2_ClientTimeoutEndsOnlyTheStream(t *testing.T) {
+	t.Parallel()
+	h, big, ups := newBigApplication(t, 2)
 	h.ClientTimeout = 300 * time.Millisecond
 	ended := make(chan string, 10)
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -700,7 +715,7 @@ func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
 		h.ServeHTTP(w, r)
 	}))
 	s.EnableHTTP2 = true
-	s.Config.ErrorLog, h.Log = logTo(io.Discard), logTo(io.Discard)
+	s.Config.ErrorLog, h.ErrorLog = newLogger(io.Discard), newLogger(io.Discard)
 	var conns atomic.Int64
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
@@ -714,9 +729,9 @@ func TestOverHTTP2AClientThatDoesNothingLosesItsStreamAlone(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, "/big.php", <-ended)
-	require.EqualValues(t, 1, big.Load(), "the application was not kept waiting")
+	require.EqualValues(t, 1, big.Load(), "the application did not wait for the client")
 	_, err = io.Copy(io.Discard, resp.Body)
-	require.Error(t, err, "a part is not the whole")
+	require.Error(t, err, "an incomplete response must be an error")
 
 	pr, pw := io.Pipe()
 	defer pw.Close()

@@ -11,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// over2 is a handler behind a server of HTTP/2.
-func over2(t testing.TB, h *Handler) *httptest.Server {
+// serveHTTP2 serves a Handler over HTTP/2.
+func serveHTTP2(t testing.TB, h *Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.EnableHTTP2 = true
-	s.Config.ErrorLog = logTo(io.Discard)
+	s.Config.ErrorLog = newLogger(io.Discard)
 	s.StartTLS()
 	t.Cleanup(func() {
 		s.Close()
@@ -25,32 +25,35 @@ func over2(t testing.TB, h *Handler) *httptest.Server {
 	return s
 }
 
-// The limit of a write ran on when the write was over, and reset the stream of a client
-// that takes everything, while the application was quiet.
-func TestOverHTTP2AnApplicationMayBeQuiet(t *testing.T) {
+// A write's deadline stayed set after the write. It reset the stream of a client that had
+// accepted everything, while the application paused.
+func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
+	t.Parallel()
 	const limit = 200 * time.Millisecond
 	p := startPHP(t, "unix")
 	for name, kind := range map[string]string{"buffered": "", "streamed": `header("X-Accel-Buffering: no");`, "events": `header("Content-Type: text/event-stream");`} {
 		t.Run(name, func(t *testing.T) {
-			h := &Handler{Client: p.client(t), ClientTimeout: limit, Root: files(t, map[string]string{
+			t.Parallel()
+			h := &Handler{Client: p.client(t), ClientTimeout: limit, Root: writeFiles(t, map[string]string{
 				"a.php": `<?php ` + kind + ` echo "one\n"; flush(); usleep(1000000); echo "two\n";`,
 			})}
-			resp, body := get(t, over2(t, h), "/a.php")
+			resp, body := get(t, serveHTTP2(t, h), "/a.php")
 			require.Equal(t, 2, resp.ProtoMajor)
 			require.Equal(t, "one\ntwo\n", body)
 		})
 	}
 }
 
-// The limit of a read ran on when the read was over, and a client was told 408 because
-// the application was not reading.
-func TestOverHTTP2AnApplicationMayReadABodyLate(t *testing.T) {
+// A read's deadline stayed set after the read. The status was 408 because the application
+// did not read.
+func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
+	t.Parallel()
 	const limit = 200 * time.Millisecond
 	p := startPHP(t, "unix")
-	h := &Handler{Client: p.client(t), ClientTimeout: limit, StreamBody: true, Root: files(t, map[string]string{
+	h := &Handler{Client: p.client(t), ClientTimeout: limit, StreamBody: true, Root: writeFiles(t, map[string]string{
 		"a.php": `<?php usleep(1000000); echo strlen(file_get_contents('php://input'));`,
 	})}
-	s := over2(t, h)
+	s := serveHTTP2(t, h)
 	req, err := http.NewRequest(http.MethodPut, s.URL+"/a.php", strings.NewReader(strings.Repeat("x", 8<<20)))
 	require.NoError(t, err)
 	resp, err := s.Client().Do(req)
@@ -61,13 +64,14 @@ func TestOverHTTP2AnApplicationMayReadABodyLate(t *testing.T) {
 	require.Equal(t, "200 OK 8388608", resp.Status+" "+string(b))
 }
 
-// A client whose windows are small takes little at a time: 32 KiB within one limit were
-// too much for it, though it took some all the time.
-func TestOverHTTP2AClientThatIsSlowIsNotEnded(t *testing.T) {
-	h, _, _ := bigAnswers(t, 2)
-	h.ClientTimeout = 500 * time.Millisecond
-	h.Root = files(t, map[string]string{"big.php": "", "a.bin": strings.Repeat("x", bigLen)})
-	s := over2(t, h)
+// A client with small flow-control windows accepts little at a time. It did not accept 32
+// KiB within ClientTimeout although it made progress.
+func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
+	t.Parallel()
+	h, _, _ := newBigApplication(t, 2)
+	h.ClientTimeout = 700 * time.Millisecond
+	h.Root = writeFiles(t, map[string]string{"big.php": "", "a.bin": strings.Repeat("x", bigResponseLen)})
+	s := serveHTTP2(t, h)
 	for _, path := range []string{"/big.php", "/a.bin"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
@@ -80,8 +84,8 @@ func TestOverHTTP2AClientThatIsSlowIsNotEnded(t *testing.T) {
 			require.Equal(t, 2, resp.ProtoMajor)
 			total := 0
 			begin := time.Now()
-			for total < 160<<10 { // more than what has come before the stream is reset
-				// 2 KiB in each 50 ms are 20 KiB in each limit.
+			for total < 160<<10 { // more than is received before the stream is reset
+				// 2 KiB in 50 ms are 28 KiB within ClientTimeout.
 				n, err := io.ReadFull(resp.Body, make([]byte, 2<<10))
 				total += n
 				require.NoError(t, err, "after %v and %d bytes", time.Since(begin), total)

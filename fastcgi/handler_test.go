@@ -18,9 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rooted is a root with files in it, served with an application that says what it was
-// asked for.
-func rooted(t *testing.T, h *Handler) *httptest.Server {
+// serveTestRoot serves a document root whose application responds with the script's name.
+func serveTestRoot(t *testing.T, h *Handler) *httptest.Server {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -37,12 +36,12 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 	}
 	h.Root = filepath.Join(dir, "root")
 	if h.Client == nil {
-		h.Client = application(t, func(a *asked) bool {
-			a.write(t, out(fmt.Sprintf("%s|%s|%s", strings.TrimPrefix(a.params["SCRIPT_FILENAME"], dir), a.params["SCRIPT_NAME"], a.params["PATH_INFO"]))...)
+		h.Client = newApplication(t, func(a *appRequest) bool {
+			a.write(t, okResponse(fmt.Sprintf("%s|%s|%s", strings.TrimPrefix(a.params["SCRIPT_FILENAME"], dir), a.params["SCRIPT_NAME"], a.params["PATH_INFO"]))...)
 			return true
 		})
 	}
-	h.Log = log.New(io.Discard, "", 0)
+	h.ErrorLog = log.New(io.Discard, "", 0)
 	s := httptest.NewServer(h)
 	s.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	t.Cleanup(func() {
@@ -52,16 +51,17 @@ func rooted(t *testing.T, h *Handler) *httptest.Server {
 	return s
 }
 
-func TestWhatAPathStandsFor(t *testing.T) {
-	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowLinks: true}} {
+func TestHandler_PathsSelectScriptsAndFiles(t *testing.T) {
+	t.Parallel()
+	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "links": {FollowSymlinks: true}} {
 		t.Run(name, func(t *testing.T) {
-			s := rooted(t, h)
+			s := serveTestRoot(t, h)
 			missing := "404 page not found\n"
 			if h.Fallback != "" {
 				missing = "/root/index.php|/index.php|"
 			}
 			out := missing
-			if h.FollowLinks {
+			if h.FollowSymlinks {
 				out = "secret"
 			}
 			for path, want := range map[string]string{
@@ -78,7 +78,7 @@ func TestWhatAPathStandsFor(t *testing.T) {
 				require.Equal(t, want, body, path)
 			}
 			_, body := get(t, s, "/out.php")
-			require.Equal(t, h.FollowLinks, strings.HasPrefix(body, "/root/out.php|"), body)
+			require.Equal(t, h.FollowSymlinks, strings.HasPrefix(body, "/root/out.php|"), body)
 			resp, _ := get(t, s, "/dir?x=1")
 			require.Equal(t, http.StatusMovedPermanently, resp.StatusCode)
 			require.Equal(t, "/dir/?x=1", resp.Header.Get("Location"))
@@ -90,21 +90,22 @@ func TestWhatAPathStandsFor(t *testing.T) {
 	}
 }
 
-func TestWhatWentWrongIsAStatus(t *testing.T) {
-	h := &Handler{Client: application(t, func(a *asked) bool {
+func TestHandler_ErrorsHaveTheirStatus(t *testing.T) {
+	t.Parallel()
+	h := &Handler{Client: newApplication(t, func(a *appRequest) bool {
 		switch a.params["QUERY_STRING"] {
 		case "malformed":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("<html>\n\n")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("<html>\n\n")))
 		case "overloaded":
-			a.write(t, end(0, 2))
+			a.write(t, endRecord(0, 2))
 		case "role":
-			a.write(t, end(0, 3))
+			a.write(t, endRecord(0, 3))
 		case "silent":
 			_, _ = io.Copy(io.Discard, a.conn)
 		case "part":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		case "none":
-			a.write(t, appendRecord(nil, stdout, requestID, []byte("Status: 204\n\nand yet")), end(0, 0))
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("Status: 204\n\nand yet")), endRecord(0, 0))
 			return true
 		default:
 			return false
@@ -112,9 +113,9 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 		return false
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 100 * time.Millisecond}
-	s := rooted(t, h)
+	s := serveTestRoot(t, h)
 	for query, want := range map[string]int{
-		"malformed": 502, "gone": 502, "role": 502, "overloaded": 503, "silent": 504, "none": 204,
+		"malformed": 502, "closes": 502, "role": 502, "overloaded": 503, "silent": 504, "none": 204,
 	} {
 		resp, _ := get(t, s, "/a.php?"+query)
 		require.Equal(t, want, resp.StatusCode, query)
@@ -122,12 +123,12 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 	resp, err := s.Client().Get(s.URL + "/a.php?part")
 	require.NoError(t, err)
 	_, err = io.ReadAll(resp.Body)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a part is not the whole")
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "an incomplete response must be an error")
 	require.NoError(t, resp.Body.Close())
 
 	unknown := func() io.Reader { return io.MultiReader(strings.NewReader(strings.Repeat("x", 1000))) }
 	for spool, want := range map[int64]int{-1: 411, 999: 413} {
-		h.Client.MaxSpool = spool
+		h.Client.MaxBufferedBody = spool
 		resp, err := s.Client().Post(s.URL+"/a.php", "text/plain", unknown())
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
@@ -139,9 +140,10 @@ func TestWhatWentWrongIsAStatus(t *testing.T) {
 	require.Equal(t, 502, resp.StatusCode)
 }
 
-func TestNoRootIsNoDirectory(t *testing.T) {
+func TestHandler_MissingRootIs500(t *testing.T) {
+	t.Parallel()
 	for _, root := range []string{"", filepath.Join(t.TempDir(), "nowhere")} {
-		h := &Handler{Client: &Client{}, Root: root, Log: log.New(io.Discard, "", 0)}
+		h := &Handler{Client: &Client{}, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/main_test.go", nil))
 		require.Equal(t, http.StatusInternalServerError, w.Code)
@@ -149,27 +151,28 @@ func TestNoRootIsNoDirectory(t *testing.T) {
 	}
 }
 
-// A body that comes slowly does not outlive its request.
-func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
-	h := &Handler{StreamBody: true, Client: application(t, func(*asked) bool {
-		return false // without having read it
+// A body that arrives slowly does not delay the response.
+func TestHandler_StreamedBodyThatStallsIsAnswered(t *testing.T) {
+	t.Parallel()
+	h := &Handler{StreamBody: true, Client: newApplication(t, func(*appRequest) bool {
+		return false // without reading the body
 	})}
 	h.Client.Options = &client.Options{RecvTimeout: 300 * time.Millisecond}
 	h.Client.BodyTimeout = 300 * time.Millisecond
-	s := rooted(t, h)
+	s := serveTestRoot(t, h)
 	ends := func(header string, size, sent int, status string) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 		require.NoError(t, err)
 		defer conn.Close()
 		_, err = fmt.Fprintf(conn, "POST /a.php HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", header, size, make([]byte, sent))
 		require.NoError(t, err)
-		answer, _ := io.ReadAll(conn) // the server ends what it cannot go on with
+		answer, _ := io.ReadAll(conn) // the server closes the connection
 		require.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 "+status), "%q", answer)
 	}
-	for _, size := range []int{100_000, 1_000_000} { // less than net/http would read itself, and more
-		for _, sent := range []int{10, shortBody + 1, 99_999} {
-			ends("Stream: 1\r\n", size, sent, "502") // the application goes at once
-			ends("", size, sent, "408")              // it waits for the body
+	for _, size := range []int{100_000, 1_000_000} { // less and more than net/http reads of an unread body
+		for _, sent := range []int{10, maxInlineBody + 1, 99_999} {
+			ends("Stream: 1\r\n", size, sent, "502") // the application closes the connection at once
+			ends("", size, sent, "408")              // the application waits for the body
 		}
 	}
 	resp, err := s.Client().Post(s.URL+"/a.php", "", strings.NewReader(strings.Repeat("x", 100_000)))
@@ -178,12 +181,13 @@ func TestAnAnswerBeforeTheBodyHasCome(t *testing.T) {
 	require.Equal(t, 502, resp.StatusCode)
 }
 
-func TestAClientThatGoesEndsItsRequest(t *testing.T) {
-	gone := make(chan struct{})
-	s := rooted(t, &Handler{Client: application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, []byte("A: b\n\npart")))
+func TestHandler_ClientThatDisconnectsEndsItsRequest(t *testing.T) {
+	t.Parallel()
+	disconnected := make(chan struct{})
+	s := serveTestRoot(t, &Handler{Client: newApplication(t, func(a *appRequest) bool {
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\n\npart")))
 		_, _ = io.Copy(io.Discard, a.conn)
-		close(gone)
+		close(disconnected)
 		return false
 	})})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -196,28 +200,29 @@ func TestAClientThatGoesEndsItsRequest(t *testing.T) {
 	cancel()
 	require.NoError(t, resp.Body.Close())
 	select {
-	case <-gone:
-	case <-time.After(enough):
-		t.Fatal("the application was not told")
+	case <-disconnected:
+	case <-time.After(testTimeout):
+		t.Fatal("the connection to the application is still open")
 	}
 }
 
-type closing struct {
+type closeNotifier struct {
 	io.Reader
 	closed chan struct{}
 }
 
-func (c closing) Close() error { close(c.closed); return nil }
+func (c closeNotifier) Close() error { close(c.closed); return nil }
 
-func TestTransport(t *testing.T) {
-	cl := application(t, func(a *asked) bool {
-		a.write(t, appendRecord(nil, stdout, requestID, fmt.Appendf(nil,
+func TestTransport_SendsRequestsToScripts(t *testing.T) {
+	t.Parallel()
+	cl := newApplication(t, func(a *appRequest) bool {
+		a.write(t, appendRecord(nil, typeStdout, firstRequestID, fmt.Appendf(nil,
 			"Status: 202 Soon\nContent-Length: 4\nX-Is: %s %s %s %s\n\nbody", a.params["SCRIPT_FILENAME"], a.params["PATH_INFO"], a.params["HTTPS"], a.body)),
-			end(0, 0))
+			endRecord(0, 0))
 		return true
 	})
-	hc := &http.Client{Transport: &Transport{Client: cl, Root: "/srv", Script: "/front.php"}}
-	body := closing{strings.NewReader("question"), make(chan struct{})}
+	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}}
+	body := closeNotifier{strings.NewReader("question"), make(chan struct{})}
 	req, err := http.NewRequest(http.MethodPost, "https://example.com/a.php/info", body)
 	require.NoError(t, err)
 	req.ContentLength = 8
@@ -235,11 +240,11 @@ func TestTransport(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, "/srv/front.php", resp.Header.Get("X-Is"))
 
-	body = closing{strings.NewReader("question"), make(chan struct{})}
+	body = closeNotifier{strings.NewReader("question"), make(chan struct{})}
 	_, err = hc.Post("http://example.com/.env", "", body) //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "a path that may not be")
+	require.ErrorContains(t, err, "is not allowed")
 	<-body.closed
 	hc.Transport = &Transport{Client: cl}
 	_, err = hc.Get("http://example.com/x") //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, `no script in "/x"`)
+	require.ErrorContains(t, err, `path "/x" names no script`)
 }

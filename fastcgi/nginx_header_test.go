@@ -17,16 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rawGet is an answer as it comes: of nginx it may be one that no HTTP client takes.
+// rawGet returns a response as it is: no HTTP client accepts some of nginx's.
 func rawGet(t testing.TB, address, path string) (status int, header, body string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(testTimeout)))
 	_, err = io.WriteString(conn, "GET "+path+" HTTP/1.0\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
-	b, _ := io.ReadAll(conn) // Handler ends a connection whose answer is short
+	b, _ := io.ReadAll(conn) // Handler closes the connection of a short response
 	head, rest, ok := bytes.Cut(b, []byte("\r\n\r\n"))
 	require.True(t, ok, "%q", b)
 	require.Greater(t, len(head), len("HTTP/1.1 200"))
@@ -35,12 +35,12 @@ func rawGet(t testing.TB, address, path string) (status int, header, body string
 	return status, string(head), string(rest)
 }
 
-// What nginx makes of an application's header is what is made of it here, but for what
-// is listed as safer: there one reader of the answer could take for something else what
-// another does not.
-func TestHeadersAreToleratedAsByNginx(t *testing.T) {
+// A response header is treated as nginx treats it, except for those that are listed as
+// safer: readers of such a response could disagree on what it is.
+func TestHandler_HeadersAreToleratedAsByNginx(t *testing.T) {
+	t.Parallel()
 	const safer = 502
-	tests := map[string]int{ // what is different here
+	tests := map[string]int{ // the status where it differs from nginx's
 		"\r\n": 0, "\n": 0, "A: b\nC: d\r\n\n": 0,
 		"X-Ok: 1\r\nhello\r\n\r\n": 0, "X-Ok: 1\nHTTP/1.1 404 Not Found\n\n": 0,
 		"X-Ok: 1\nA b: c\n\n": 0, "X-Ok: 1\nA : c\n\n": 0, "X-Ok: 1\n: c\n\n": 0, "X-Ok: 1\nA: b\n c\n\n": 0,
@@ -55,27 +55,27 @@ func TestHeadersAreToleratedAsByNginx(t *testing.T) {
 		"X-Ok: 1\nContent-Length: 4, 4\n\n": 0, "X-Ok: 1\nContent-Length: 99999999999999999999\n\n": 0,
 		"X-Ok: 1\nTransfer-Encoding: chunked\n\n": 0, "Status: 204 x\n\n": 0, "Status: 304 x\n\n": 0, "A: b\r\n": 0, "": 0,
 
-		"X-Ok: 1\nContent-Length: 4\nContent-Length: 3\n\n": safer, // which of them?
-		"Status: 100 x\n\n": safer, "Status: 103 x\n\n": safer, // and the answer would be still to come
-		"Status: 099 x\n\n": safer, "Status: 2000\n\n": safer, // no status
+		"X-Ok: 1\nContent-Length: 4\nContent-Length: 3\n\n": safer, // ambiguous
+		"Status: 100 x\n\n": safer, "Status: 103 x\n\n": safer, // the final response would still follow
+		"Status: 099 x\n\n": safer, "Status: 2000\n\n": safer, // not a status
 		"Status: 200 OK\nStatus: 404 x\n\n": safer,
 		"<html>\n\n":                        safer, // a page without a header
 	}
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		head, _ := url.QueryUnescape(a.params["QUERY_STRING"])
 		text := head
 		if strings.HasSuffix(head, "\n\n") || strings.HasSuffix(head, "\n\r\n") || head == "\n" || head == "\r\n" {
 			text += "body"
 		}
-		a.write(t, appendStream(nil, stdout, []byte(text)), appendRecord(nil, stdout, requestID, nil), end(0, 0))
+		a.write(t, appendStream(nil, typeStdout, []byte(text)), appendRecord(nil, typeStdout, firstRequestID, nil), endRecord(0, 0))
 		return true
 	})
-	root := scripts(t, map[string]string{"a.php": ""})
-	h := &Handler{Client: cl, Root: root, Log: log.New(io.Discard, "", 0)}
+	root := writeFiles(t, map[string]string{"a.php": ""})
+	h := &Handler{Client: cl, Root: root, ErrorLog: log.New(io.Discard, "", 0)}
 	s := httptest.NewServer(h)
 	defer h.Close()
 	defer s.Close()
-	nginx := strings.TrimPrefix(nginxBefore(t, &phpFPM{&testserver.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
+	nginx := strings.TrimPrefix(startNginx(t, &phpFPM{&testserver.Server{Dir: filepath.Dir(cl.Address)}, "unix"}, root), "http://")
 	for head, want := range tests {
 		path := "/a.php?" + url.QueryEscape(head)
 		status, header, body := rawGet(t, nginx, path)

@@ -10,9 +10,9 @@ import (
 	"github.com/blocksock/client/internal/testserver"
 )
 
-// nginxBefore is an nginx in front of the same php-fpm, with connections that stay
-// open: where behaviour can be argued, it decides.
-func nginxBefore(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
+// startNginx starts nginx with persistent connections to the same php-fpm. Its behaviour
+// is the reference.
+func startNginx(t testing.TB, p *phpFPM, root string, locations ...string) (url string) {
 	t.Helper()
 	path, err := testserver.Find("nginx", "nginx-light")
 	var s *testserver.Server
@@ -54,7 +54,7 @@ http {
 }
 `), 0o600)
 			},
-			// One process, so that to kill it is to stop it.
+			// Without a master process, the server stops when it is killed.
 			Args: func(s *testserver.Server) []string {
 				return []string{"-p", s.Dir, "-e", "stderr", "-c", filepath.Join(s.Dir, "conf")}
 			},

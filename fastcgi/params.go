@@ -12,29 +12,31 @@ import (
 	"strings"
 )
 
-// handlerParams are the meta-variables (RFC 3875, 4.1) of a request that a server has
-// received. The scheme and the port are those of the connection. An absolute-form
-// request target names others, which anybody can write there.
-func handlerParams(r *http.Request, root string, t target) map[string]string {
-	p := scriptParams(r, root, t, requestPath(r))
+// serverParams returns the meta-variables (RFC 3875, section 4.1) of a request that a
+// server has received. Scheme and port are those of the connection: in an absolute-form
+// request target the client can write others.
+func serverParams(r *http.Request, root string, s scriptPath) map[string]string {
+	p := scriptParams(r, root, s, requestURI(r))
 	setScheme(p, r.TLS != nil)
 	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		if ip, port := ipPort(addr.String()); ip != "" {
+		if ip, port := splitIPPort(addr.String()); ip != "" {
 			p["SERVER_ADDR"], p["SERVER_PORT"] = ip, port
 		}
 	}
-	// net/http has replaced Host by the target's (RFC 9112, 3.2.2).
+	// With an absolute-form target, net/http has set r.Host to the target's host (RFC
+	// 9112, section 3.2.2).
 	if p["SERVER_NAME"] = hostname(r.Host); r.Host == "" {
 		p["SERVER_NAME"] = p["SERVER_ADDR"] // HTTP/1.0
 	}
-	setRemote(p, r.RemoteAddr, "") // "" for a unix socket, whose address is "@" or a path
-	setHeaders(p, r.Host, r.Header)
+	setRemoteAddr(p, r.RemoteAddr, "") // "" over a unix socket, whose address is "@" or a path
+	setHeaderParams(p, r.Host, r.Header)
 	return p
 }
 
-// transportParams are those of a request that this process makes: its URL is ours.
-func transportParams(r *http.Request, root string, t target) map[string]string {
-	p := scriptParams(r, root, t, r.URL.RequestURI())
+// transportParams returns the meta-variables of a request that this program makes. Its URL
+// is trusted.
+func transportParams(r *http.Request, root string, s scriptPath) map[string]string {
+	p := scriptParams(r, root, s, r.URL.RequestURI())
 	setScheme(p, r.URL.Scheme == "https")
 	if port := r.URL.Port(); port != "" {
 		p["SERVER_PORT"] = port
@@ -44,50 +46,51 @@ func transportParams(r *http.Request, root string, t target) map[string]string {
 		host = r.URL.Host
 	}
 	p["SERVER_NAME"] = hostname(host)
-	// RFC 3875, 4.1.8: REMOTE_ADDR is required. httputil.ReverseProxy passes on its
-	// client's; any other request comes from this machine.
-	setRemote(p, r.RemoteAddr, "127.0.0.1")
-	setHeaders(p, host, r.Header)
+	// REMOTE_ADDR is required (RFC 3875, section 4.1.8). httputil.ReverseProxy passes on
+	// its client's RemoteAddr. Any other request comes from this machine.
+	setRemoteAddr(p, r.RemoteAddr, "127.0.0.1")
+	setHeaderParams(p, host, r.Header)
 	return p
 }
 
-func scriptParams(r *http.Request, root string, t target, uri string) map[string]string {
+func scriptParams(r *http.Request, root string, s scriptPath, uri string) map[string]string {
 	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
 	p := map[string]string{
 		"GATEWAY_INTERFACE": "CGI/1.1",
 		"SERVER_SOFTWARE":   "blocksock-fastcgi",
 		"SERVER_PROTOCOL":   r.Proto,
-		"REQUEST_METHOD":    method(r),
+		"REQUEST_METHOD":    requestMethod(r),
 		"REQUEST_URI":       uri,
 		"QUERY_STRING":      r.URL.RawQuery,
 		"DOCUMENT_ROOT":     root,
-		"DOCUMENT_URI":      t.prefix + t.name + t.info,
-		"SCRIPT_NAME":       t.prefix + t.name,
-		"SCRIPT_FILENAME":   file(t.name),
-		"REDIRECT_STATUS":   "200", // a php-cgi that was built to want it
+		"DOCUMENT_URI":      s.prefix + s.name + s.pathInfo,
+		"SCRIPT_NAME":       s.prefix + s.name,
+		"SCRIPT_FILENAME":   file(s.name),
+		"REDIRECT_STATUS":   "200", // required by a php-cgi with cgi.force_redirect
 	}
 	if p["SERVER_PROTOCOL"] == "" {
 		p["SERVER_PROTOCOL"] = "HTTP/1.1"
 	}
-	if t.info != "" {
-		p["PATH_INFO"] = t.info
-		p["PATH_TRANSLATED"] = file(t.info)
+	if s.pathInfo != "" {
+		p["PATH_INFO"] = s.pathInfo
+		p["PATH_TRANSLATED"] = file(s.pathInfo)
 	}
-	// No REMOTE_USER: nobody here has verified who it is. PHP reads HTTP_AUTHORIZATION.
+	// There is no REMOTE_USER, since no one has authenticated the user here. PHP reads
+	// HTTP_AUTHORIZATION.
 	return p
 }
 
-func setScheme(p map[string]string, tls bool) {
+func setScheme(p map[string]string, isTLS bool) {
 	p["REQUEST_SCHEME"], p["SERVER_PORT"] = "http", "80"
-	if tls {
+	if isTLS {
 		p["HTTPS"], p["REQUEST_SCHEME"], p["SERVER_PORT"] = "on", "https", "443"
 	}
 }
 
-func setRemote(p map[string]string, address, otherwise string) {
-	ip, port := ipPort(address)
+func setRemoteAddr(p map[string]string, address, defaultIP string) {
+	ip, port := splitIPPort(address)
 	if ip == "" {
-		ip = otherwise
+		ip = defaultIP
 	}
 	p["REMOTE_ADDR"] = ip
 	if port != "" {
@@ -95,46 +98,46 @@ func setRemote(p map[string]string, address, otherwise string) {
 	}
 }
 
-// setHeaders sets the variables of the header's fields. Their order is that of the
-// names, so that it is the same each time.
-func setHeaders(p map[string]string, host string, h http.Header) {
+// setHeaderParams sets the meta-variables of the header fields. It goes through the fields
+// by name, so that the result does not depend on the order of a map.
+func setHeaderParams(p map[string]string, host string, h http.Header) {
 	if host != "" {
 		p["HTTP_HOST"] = host
 	}
 	for _, name := range slices.Sorted(maps.Keys(h)) {
-		variable, separator := variableOf(http.CanonicalHeaderKey(name)), ", "
+		param, separator := headerParam(http.CanonicalHeaderKey(name)), ", "
 		values := h[name]
-		if variable == "" || len(values) == 0 {
+		if param == "" || len(values) == 0 {
 			continue
 		}
-		before, again := p[variable] // the same name in other letters
-		switch variable {
+		previous, exists := p[param] // h may have the name in upper and in lower case
+		switch param {
 		case "CONTENT_TYPE":
-			values = values[:1] // not a list: RFC 9110, 8.3
-			again = false
+			values = values[:1] // not a list (RFC 9110, section 8.3)
+			exists = false
 		case "HTTP_COOKIE":
-			separator = "; " // RFC 9113, 8.2.3
+			separator = "; " // RFC 9113, section 8.2.3
 		}
-		p[variable] = strings.Join(values, separator)
-		if again {
-			p[variable] = before + separator + p[variable]
+		p[param] = strings.Join(values, separator)
+		if exists {
+			p[param] = previous + separator + p[param]
 		}
 	}
 }
 
-// variableOf is the variable of a header field with a canonical name, or empty for one
-// that is not passed on. PHP, like others, makes an underscore of more characters than
-// the hyphen: a name with any of those would pass for another.
-func variableOf(name string) string {
+// headerParam returns the meta-variable of a header field with a canonical name, or "" if
+// the field is not passed on. A name may have letters, digits and hyphens: PHP and others
+// turn further characters into underscores, so that two fields would have one variable.
+func headerParam(name string) string {
 	switch name {
 	case "Content-Type":
-		return "CONTENT_TYPE" // RFC 3875, 4.1.3
+		return "CONTENT_TYPE" // RFC 3875, section 4.1.3
 	case "", "Content-Length", "Host", "Transfer-Encoding", "Connection":
-		return "" // they have their own, or are about this connection
+		return "" // set elsewhere, or about the client's connection
 	case "Proxy":
-		return "" // HTTP_PROXY is a variable of the environment: CVE-2016-5385
+		return "" // HTTP_PROXY is an environment variable (CVE-2016-5385)
 	}
-	variable := append(make([]byte, 0, len("HTTP_")+len(name)), "HTTP_"...)
+	param := append(make([]byte, 0, len("HTTP_")+len(name)), "HTTP_"...)
 	for i := range len(name) {
 		b := name[i]
 		switch {
@@ -146,23 +149,23 @@ func variableOf(name string) string {
 		default:
 			return ""
 		}
-		variable = append(variable, b)
+		param = append(param, b)
 	}
-	return string(variable)
+	return string(param)
 }
 
-func method(r *http.Request) string {
+func requestMethod(r *http.Request) string {
 	if r.Method == "" {
 		return http.MethodGet
 	}
 	return r.Method
 }
 
-// requestPath is the request target without a scheme and a host, as it was received
-// (RFC 9112, 3.2).
-func requestPath(r *http.Request) string {
+// requestURI returns the request target as it was received (RFC 9112, section 3.2), without
+// scheme and host.
+func requestURI(r *http.Request) string {
 	target := r.RequestURI
-	if target == "" { // a request that the program has made
+	if target == "" { // the request was made by this program
 		u := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
 		return u.RequestURI()
 	}
@@ -179,7 +182,7 @@ func requestPath(r *http.Request) string {
 	return target
 }
 
-// hostname is a host without its port. An IPv6 address keeps its brackets.
+// hostname returns a host without its port. An IPv6 address keeps its brackets.
 func hostname(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		return host[:i]
@@ -187,9 +190,10 @@ func hostname(host string) string {
 	return host
 }
 
-// ipPort divides an IP address with a port or without one. A zone is of no use to
-// anybody but this machine. All else, as the address of a unix socket, is no address.
-func ipPort(address string) (ip, port string) {
+// splitIPPort splits an IP address with or without a port. It removes the zone, which is
+// meaningful on this machine only. For anything else, such as the address of a unix
+// socket, it returns "".
+func splitIPPort(address string) (ip, port string) {
 	if h, p, err := net.SplitHostPort(address); err == nil {
 		address, port = h, p
 	}
@@ -200,29 +204,12 @@ func ipPort(address string) (ip, port string) {
 	return a.WithZone("").String(), port
 }
 
-// requestOf is the request that a Transport makes for a script.
-func requestOf(r *http.Request, root string, t target) (*Request, error) {
-	req, err := newRequest(r, transportParams(r, root, t))
-	if err == nil && r.Body != nil && r.Body != http.NoBody {
-		req.Body, req.ContentLength = r.Body, r.ContentLength
-		if r.ContentLength == 0 { // unknown, as http.Request.ContentLength says
-			req.ContentLength = -1
-		}
-	}
-	return req, err
-}
-
-// newRequest is a request without its body.
-func newRequest(r *http.Request, p map[string]string) (*Request, error) {
-	for name, value := range p {
+// newRequest returns a request without a body.
+func newRequest(r *http.Request, params map[string]string) (*Request, error) {
+	for name, value := range params {
 		if strings.IndexByte(value, 0) >= 0 {
-			return nil, fmt.Errorf("fastcgi: the parameter %q has a zero byte", name)
+			return nil, fmt.Errorf("fastcgi: parameter %q contains a zero byte", name)
 		}
 	}
-	req := &Request{Params: p}
-	switch method(r) {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace: // RFC 9110, 9.2.1
-		req.Repeatable = true
-	}
-	return req, nil
+	return &Request{Params: params, Idempotent: isSafe(requestMethod(r))}, nil
 }

@@ -21,20 +21,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// envApplication answers with its parameters, one a line.
-func envApplication(t testing.TB) *Client {
-	return application(t, func(a *asked) bool {
+// newParamsApplication responds with its parameters, one a line.
+func newParamsApplication(t testing.TB) *Client {
+	return newApplication(t, func(a *appRequest) bool {
 		var lines strings.Builder
 		for _, name := range slices.Sorted(maps.Keys(a.params)) {
 			fmt.Fprintf(&lines, "%s=%s\n", name, a.params[name])
 		}
-		a.write(t, out(lines.String())...)
+		a.write(t, okResponse(lines.String())...)
 		return true
 	})
 }
 
-// environment reads what envApplication has written.
-func environment(text string) map[string]string {
+// parseParams parses a response of newParamsApplication.
+func parseParams(text string) map[string]string {
 	env := map[string]string{}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
@@ -43,13 +43,13 @@ func environment(text string) map[string]string {
 	return env
 }
 
-// exchanged sends a request as it is and reads the answer to it.
-func exchanged(t testing.TB, network, address, request string) (*http.Response, string) {
+// sendRaw sends a request as it is and reads the response.
+func sendRaw(t testing.TB, network, address, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.Dial(network, address)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(enough)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(testTimeout)))
 	_, err = io.WriteString(conn, request)
 	require.NoError(t, err)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -60,21 +60,22 @@ func exchanged(t testing.TB, network, address, request string) (*http.Response, 
 	return resp, string(b)
 }
 
-// PHP makes an underscore of dots and of more: X.Forwarded.For took the place of the
-// genuine header, and Remote.User became HTTP_REMOTE_USER.
-func TestOnlyLettersDigitsAndHyphensReachTheEnvironment(t *testing.T) {
-	s := rooted(t, &Handler{Client: envApplication(t)})
-	for range 20 { // in whatever order a map has them
+// PHP turns dots and other characters into underscores: X.Forwarded.For replaced the
+// genuine header field, and Remote.User became HTTP_REMOTE_USER.
+func TestHandler_FieldNamesHaveOnlyLettersDigitsAndHyphens(t *testing.T) {
+	t.Parallel()
+	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
+	for range 20 { // the order of a map is random
 		request := "GET /a.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
 			"X-Forwarded-For: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\nCookie: a=1\r\nCookie: b=2\r\nX-9: nine\r\n" +
 			"Content-Type: text/a\r\nContent-Type: text/b\r\nContent-Length: 0\r\nProxy: evil\r\n"
 		for _, c := range "!#$%&'*+.^_`|~" {
 			request += fmt.Sprintf("X%cForwarded%cFor: evil\r\nRemote%cUser: evil\r\nContent%cType: evil\r\n%cProxy: evil\r\n", c, c, c, c, c)
 		}
-		resp, body := exchanged(t, "tcp", s.Listener.Addr().String(), request+"\r\n")
+		resp, body := sendRaw(t, "tcp", s.Listener.Addr().String(), request+"\r\n")
 		require.Equal(t, 200, resp.StatusCode)
 		require.NotContains(t, body, "evil")
-		got := environment(body)
+		got := parseParams(body)
 		require.Equal(t, "1.1.1.1, 2.2.2.2", got["HTTP_X_FORWARDED_FOR"])
 		require.Equal(t, "a=1; b=2", got["HTTP_COOKIE"])
 		require.Equal(t, "nine", got["HTTP_X_9"])
@@ -85,12 +86,13 @@ func TestOnlyLettersDigitsAndHyphensReachTheEnvironment(t *testing.T) {
 	}
 }
 
-// A client's request may have names that are not canonical.
-func TestHeadersOfOneNameInOtherLettersAreJoinedInOneOrder(t *testing.T) {
+// A program's own request may have field names that are not canonical.
+func TestParams_HeadersOfOneNameAreJoinedInOneOrder(t *testing.T) {
+	t.Parallel()
 	for range 20 {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.Header = http.Header{"X-A": {"1"}, "x-a": {"2", "3"}, "x-A": {}, "content-type": {"text/a"}, "proxy": {"evil"}, "host": {"evil"}, "": {"evil"}}
-		for _, p := range []map[string]string{transportParams(r, "/", target{}), handlerParams(r, "/", target{})} {
+		for _, p := range []map[string]string{transportParams(r, "/", scriptPath{}), serverParams(r, "/", scriptPath{})} {
 			require.Equal(t, "1, 2, 3", p["HTTP_X_A"])
 			require.Equal(t, "text/a", p["CONTENT_TYPE"])
 			for name, value := range p {
@@ -100,10 +102,11 @@ func TestHeadersOfOneNameInOtherLettersAreJoinedInOneOrder(t *testing.T) {
 	}
 }
 
-// The scheme and host of an absolute-form request target were believed: HTTPS=on over
-// plain HTTP.
-func TestTheConnectionSaysWhatTheSchemeIs(t *testing.T) {
-	s := rooted(t, &Handler{Client: envApplication(t)})
+// Scheme and host of an absolute-form request target were trusted: HTTPS was on over plain
+// HTTP.
+func TestHandler_SchemeIsThatOfTheConnection(t *testing.T) {
+	t.Parallel()
+	s := serveTestRoot(t, &Handler{Client: newParamsApplication(t)})
 	address := s.Listener.Addr().String()
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
@@ -117,9 +120,9 @@ func TestTheConnectionSaysWhatTheSchemeIs(t *testing.T) {
 		"https://bank.example":                  {"/", "bank.example", "bank.example"},
 		"//a.php?https://x/y":                   {"//a.php?https://x/y", "front:81", "front"},
 	} {
-		resp, body := exchanged(t, "tcp", address, "GET "+target+" HTTP/1.1\r\nHost: front:81\r\nConnection: close\r\n\r\n")
+		resp, body := sendRaw(t, "tcp", address, "GET "+target+" HTTP/1.1\r\nHost: front:81\r\nConnection: close\r\n\r\n")
 		require.Equal(t, 200, resp.StatusCode, target)
-		got := environment(body)
+		got := parseParams(body)
 		require.Equal(t, want.uri, got["REQUEST_URI"], target)
 		require.Equal(t, want.host, got["HTTP_HOST"], target)
 		require.Equal(t, want.name, got["SERVER_NAME"], target)
@@ -140,9 +143,10 @@ func TestTheConnectionSaysWhatTheSchemeIs(t *testing.T) {
 	require.Contains(t, string(b), "\nREQUEST_SCHEME=https\n")
 }
 
-// With TLS in front, and for what an application reads from its environment.
-func TestParamsOverrideAndAdd(t *testing.T) {
-	h := &Handler{Client: envApplication(t), Params: func(r *http.Request) map[string]string {
+// Params serve behind a proxy that terminates TLS, and for the application's environment.
+func TestHandler_ParamsOverrideAndAdd(t *testing.T) {
+	t.Parallel()
+	h := &Handler{Client: newParamsApplication(t), Params: func(r *http.Request) map[string]string {
 		p := map[string]string{"APP_ENV": "prod", "REMOTE_ADDR": r.Header.Get("X-Real-Ip")}
 		if r.Header.Get("X-Forwarded-Proto") == "https" {
 			p["HTTPS"], p["REQUEST_SCHEME"], p["SERVER_PORT"] = "on", "https", "443"
@@ -152,10 +156,10 @@ func TestParamsOverrideAndAdd(t *testing.T) {
 		}
 		return p
 	}}
-	s := rooted(t, h)
+	s := serveTestRoot(t, h)
 	ask := func(header string) (*http.Response, map[string]string) {
-		resp, body := exchanged(t, "tcp", s.Listener.Addr().String(), "GET /a.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+header+"\r\n")
-		return resp, environment(body)
+		resp, body := sendRaw(t, "tcp", s.Listener.Addr().String(), "GET /a.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+header+"\r\n")
+		return resp, parseParams(body)
 	}
 	_, got := ask("X-Forwarded-Proto: https\r\nX-Real-Ip: 192.0.2.1\r\n")
 	for name, want := range map[string]string{
@@ -170,18 +174,19 @@ func TestParamsOverrideAndAdd(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }
 
-// The address of a unix socket is "@", or a path: neither is a REMOTE_ADDR.
-func TestAddressesAreIPAddresses(t *testing.T) {
-	h := &Handler{Client: envApplication(t)}
-	rooted(t, h)
+// The address of a unix socket is "@" or a path, which is not a REMOTE_ADDR.
+func TestHandler_AddressesAreIPAddressesOrEmpty(t *testing.T) {
+	t.Parallel()
+	h := &Handler{Client: newParamsApplication(t)}
+	serveTestRoot(t, h)
 	at := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", at)
 	require.NoError(t, err)
 	s := &httptest.Server{Listener: ln, Config: &http.Server{Handler: h}} //nolint:gosec // a test's own
 	s.Start()
 	defer s.Close()
-	_, body := exchanged(t, "unix", at, "GET /a.php HTTP/1.1\r\nHost: [2001:db8::1]:81\r\nConnection: close\r\n\r\n")
-	got := environment(body)
+	_, body := sendRaw(t, "unix", at, "GET /a.php HTTP/1.1\r\nHost: [2001:db8::1]:81\r\nConnection: close\r\n\r\n")
+	got := parseParams(body)
 	require.Equal(t, "[2001:db8::1]", got["SERVER_NAME"])
 	require.Equal(t, "80", got["SERVER_PORT"])
 	require.Contains(t, got, "REMOTE_ADDR")
@@ -193,7 +198,7 @@ func TestAddressesAreIPAddresses(t *testing.T) {
 		"192.0.2.1:80": {"192.0.2.1", "80"}, "[2001:db8::1]:80": {"2001:db8::1", "80"}, "[fe80::1%eth0]:80": {"fe80::1", "80"},
 		"192.0.2.1": {"192.0.2.1", ""}, "2001:db8::1": {"2001:db8::1", ""}, "@": {}, "/run/s": {}, "": {}, "name:80": {}, "@:1": {},
 	} {
-		ip, port := ipPort(address)
+		ip, port := splitIPPort(address)
 		require.Equal(t, want, [2]string{ip, port}, address)
 	}
 	for host, want := range map[string]string{
@@ -203,15 +208,16 @@ func TestAddressesAreIPAddresses(t *testing.T) {
 	}
 }
 
-// RFC 3875, 4.1.8: there is a REMOTE_ADDR in any case.
-func TestTransportSaysWhoAsks(t *testing.T) {
-	tr := &Transport{Client: envApplication(t), Root: "/srv"}
+// REMOTE_ADDR is required (RFC 3875, section 4.1.8).
+func TestTransport_SetsTheParamsOfTheURL(t *testing.T) {
+	t.Parallel()
+	tr := &Transport{Client: newParamsApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("https://example.com:444/a.php?x=1")
 	require.NoError(t, err)
 	b, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	got := environment(string(b))
+	got := parseParams(string(b))
 	for name, want := range map[string]string{
 		"REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "example.com", "SERVER_PORT": "444", "HTTPS": "on",
 		"HTTP_HOST": "example.com:444", "REQUEST_URI": "/a.php?x=1",
@@ -233,7 +239,7 @@ func TestTransportSaysWhoAsks(t *testing.T) {
 	require.NoError(t, err)
 	b, err = io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	got = environment(string(b))
+	got = parseParams(string(b))
 	require.Equal(t, conn.LocalAddr().String(), got["REMOTE_ADDR"]+":"+got["REMOTE_PORT"])
 	require.Equal(t, "/b.php/x?y", got["REQUEST_URI"])
 }

@@ -7,52 +7,51 @@ import (
 	"strings"
 )
 
-// A target is what a URL's path stands for below a document root: a script, with what
-// follows it, or a file.
-type target struct {
-	prefix string // in front of name in the URL, and not in the root
-	name   string // with a slash in front, and none that is not between two names
-	info   string // PATH_INFO: what follows a script's name
+// A scriptPath is the path of a URL, split into the parts that CGI knows.
+type scriptPath struct {
+	prefix   string // removed by a middleware such as http.StripPrefix
+	name     string // path of the script or file below the document root, with a leading slash
+	pathInfo string // PATH_INFO: what follows the script's name
 }
 
-// clean refuses paths that mean something else to somebody on the way, and gives the
-// others in their shortest form. Directories keep the slash at their end.
-func clean(p string) (string, int) {
+// cleanPath returns the shortest equivalent path. A directory keeps its trailing slash. A
+// path that the application could read differently gets a status instead.
+func cleanPath(p string) (clean string, status int) {
 	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "\x00\n\r") {
 		return "", http.StatusBadRequest
 	}
-	dir := strings.HasSuffix(p, "/")
+	isDir := strings.HasSuffix(p, "/")
 	p = path.Clean(p)
-	if dir && p != "/" {
+	if isDir && p != "/" {
 		p += "/"
 	}
 	return p, 0
 }
 
-// hidden reports whether a file's path has a name that begins with a dot. Only
-// /.well-known is not hidden (RFC 8615). PATH_INFO is not a file's path.
-func hidden(name string) bool {
+// isHidden reports whether the path of a file has an element that begins with a dot, other
+// than a leading /.well-known (RFC 8615). PATH_INFO is not the path of a file.
+func isHidden(name string) bool {
 	if rest, ok := strings.CutPrefix(name, "/.well-known"); ok && (rest == "" || rest[0] == '/') {
 		name = rest
 	}
 	return strings.Contains(name, "/.")
 }
 
-// unstripped gives the path of a request below the handler, and what a middleware like
-// http.StripPrefix has removed in front of it.
-func unstripped(r *http.Request) (name, prefix string) {
+// splitPrefix returns the path of a request, and the prefix that a middleware such as
+// http.StripPrefix has removed from it.
+func splitPrefix(r *http.Request) (name, prefix string) {
 	name = r.URL.Path
-	whole, _, _ := strings.Cut(requestPath(r), "?")
-	if whole == name {
-		return name, "" // most are
+	original, _, _ := strings.Cut(requestURI(r), "?")
+	if original == name {
+		return name, "" // the usual case
 	}
-	u, err := url.ParseRequestURI(whole)
-	if err != nil || !strings.HasPrefix(whole, "/") {
+	u, err := url.ParseRequestURI(original)
+	if err != nil || !strings.HasPrefix(original, "/") {
 		return name, ""
 	}
 	prefix, isSuffix := strings.CutSuffix(u.Path, name)
 	if !isSuffix {
-		return name, "" // it was rewritten
+		return name, "" // the path was rewritten
 	}
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
@@ -60,10 +59,10 @@ func unstripped(r *http.Request) (name, prefix string) {
 	return name, strings.TrimRight(prefix, "/")
 }
 
-// split divides a path behind the first name that has an extension of a script. Case
-// is folded in ASCII alone: of other alphabets what one system takes for the same
-// letter, or for one of the same length, another does not. No extensions are .php.
-func split(p string, extensions []string) (t target, script bool) {
+// splitPathInfo splits a path after the first element that has one of the extensions, and
+// reports whether there is one. Without extensions it looks for .php. Only ASCII letters
+// are compared without regard to case: file systems disagree on the case of others.
+func splitPathInfo(p string, extensions []string) (s scriptPath, isScript bool) {
 	if len(extensions) == 0 {
 		extensions = []string{".php"}
 	}
@@ -73,11 +72,11 @@ func split(p string, extensions []string) (t target, script bool) {
 		}
 		for _, ext := range extensions {
 			if hasSuffixFold(p[:i], ext) {
-				return target{name: p[:i], info: p[i:]}, true
+				return scriptPath{name: p[:i], pathInfo: p[i:]}, true
 			}
 		}
 	}
-	return target{name: p}, false
+	return scriptPath{name: p}, false
 }
 
 func hasSuffixFold(s, suffix string) bool {
@@ -86,14 +85,14 @@ func hasSuffixFold(s, suffix string) bool {
 	}
 	s = s[len(s)-len(suffix):]
 	for i := range len(s) {
-		if lower(s[i]) != lower(suffix[i]) {
+		if toLowerASCII(s[i]) != toLowerASCII(suffix[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func lower(b byte) byte {
+func toLowerASCII(b byte) byte {
 	if 'A' <= b && b <= 'Z' {
 		return b + 'a' - 'A'
 	}

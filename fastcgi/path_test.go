@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPaths(t *testing.T) {
+func TestPath_IsCleanedAndSplit(t *testing.T) {
+	t.Parallel()
 	php := []string{".php"}
 	for in, want := range map[string]struct {
 		status     int
@@ -30,7 +31,7 @@ func TestPaths(t *testing.T) {
 		"/a//b/./c":           {name: "/a/b/c"},
 		"/a/../../../etc":     {name: "/etc"},
 		"/a.php/.x":           {name: "/a.php", info: "/.x", script: true},
-		"/a.ph\u212a":         {name: "/a.ph\u212a"}, // a sign that folds to k elsewhere
+		"/a.ph\u212a":         {name: "/a.ph\u212a"}, // the Kelvin sign, which other systems fold to k
 		"/a.\u017fphp":        {name: "/a.\u017fphp"},
 		"/\u0130\u0130.php/x": {name: "/\u0130\u0130.php", info: "/x", script: true}, // shorter in lower case
 		"a.php":               {status: http.StatusBadRequest},
@@ -40,14 +41,14 @@ func TestPaths(t *testing.T) {
 		"/a\r.php":            {status: http.StatusBadRequest},
 		"/a.php/x\n":          {status: http.StatusBadRequest},
 	} {
-		p, status := clean(in)
+		p, status := cleanPath(in)
 		require.Equal(t, want.status, status, "%q", in)
 		if status != 0 {
 			continue
 		}
-		got, script := split(p, php)
+		got, script := splitPathInfo(p, php)
 		require.Equal(t, want.script, script, "%q", in)
-		require.Equal(t, target{name: want.name, info: want.info}, got, "%q", in)
+		require.Equal(t, scriptPath{name: want.name, pathInfo: want.info}, got, "%q", in)
 	}
 }
 
@@ -56,14 +57,14 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		p, status := clean(in)
+		p, status := cleanPath(in)
 		if status != 0 {
 			return
 		}
-		got, script := split(p, []string{".php"})
+		got, script := splitPathInfo(p, []string{".php"})
 		switch {
-		case got.name+got.info != p:
-			t.Fatalf("%q: %q %q", in, got.name, got.info)
+		case got.name+got.pathInfo != p:
+			t.Fatalf("%q: %q %q", in, got.name, got.pathInfo)
 		case !strings.HasPrefix(got.name, "/"), strings.ContainsAny(p, "\x00\r\n"):
 			t.Fatalf("%q: %q", in, p)
 		case path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/":
@@ -74,28 +75,29 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// The rule is about files. WebDAV has paths in PATH_INFO, and RFC 8615 has /.well-known.
-func TestOnlyFilesAreHiddenByADot(t *testing.T) {
+// WebDAV has paths with such names in PATH_INFO, and RFC 8615 has /.well-known.
+func TestHandler_DotHidesFilesAndNotPathInfo(t *testing.T) {
+	t.Parallel()
 	contents := map[string]string{
 		".well-known/security.txt": "contact", ".well-known/.secret": "secret", ".well-knownx/a": "secret", "a/.well-known/x": "secret",
 		".env": "secret", "a/.git/config": "secret", ".hidden.php": "secret source", "remote.php": "secret source", "index.php": "secret source",
 		".dir/index.html": "secret", "dir.php/.env": "secret",
 	}
-	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {DotFiles: true}} {
+	for name, h := range map[string]*Handler{"by default": {}, "with a fallback": {Fallback: "/index.php"}, "dot files": {ServeDotFiles: true}} {
 		t.Run(name, func(t *testing.T) {
-			h.Root, h.Client = files(t, contents), envApplication(t)
-			s := serving(t, h)
+			h.Root, h.Client = writeFiles(t, contents), newParamsApplication(t)
+			s := serveHandler(t, h)
 			_, body := get(t, s, "/remote.php/dav/files/me/.bashrc")
-			require.Equal(t, "/dav/files/me/.bashrc", environment(body)["PATH_INFO"])
+			require.Equal(t, "/dav/files/me/.bashrc", parseParams(body)["PATH_INFO"])
 			_, body = get(t, s, "/remote.php/.well-known/.x/")
-			require.Equal(t, "/.well-known/.x/", environment(body)["PATH_INFO"])
+			require.Equal(t, "/.well-known/.x/", parseParams(body)["PATH_INFO"])
 			_, body = get(t, s, "/.well-known/security.txt")
 			require.Equal(t, "contact", body)
 			resp, body := get(t, s, "/.well-known/caldav")
 			if h.Fallback == "" {
 				require.Equal(t, http.StatusNotFound, resp.StatusCode)
 			} else {
-				require.Equal(t, "/.well-known/caldav", environment(body)["REQUEST_URI"])
+				require.Equal(t, "/.well-known/caldav", parseParams(body)["REQUEST_URI"])
 			}
 			for _, path := range []string{
 				"/.env", "/a/.git/config", "/.dir/", "/.dir", "/.well-known/.secret", "/.well-knownx/a", "/a/.well-known/x", "/.hidden.php",
@@ -103,31 +105,32 @@ func TestOnlyFilesAreHiddenByADot(t *testing.T) {
 			} {
 				resp, body := get(t, s, path)
 				switch {
-				case path == "/.%2fenv": // which is /env
+				case path == "/.%2fenv": // equivalent to /env
 					require.NotEqual(t, "secret", body)
-				case !h.DotFiles:
+				case !h.ServeDotFiles:
 					require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
 				default:
 					require.NotEqual(t, http.StatusNotFound, resp.StatusCode, path)
 				}
 			}
-			_, body = get(t, s, "/dir.php/.env") // the name is a script's: it is never sent
+			_, body = get(t, s, "/dir.php/.env") // it has the name of a script and is never sent as a file
 			require.NotEqual(t, "secret", body)
 		})
 	}
-	tr := &Transport{Client: envApplication(t), Root: "/srv"}
+	tr := &Transport{Client: newParamsApplication(t), ScriptRoot: "/srv"}
 	resp, err := (&http.Client{Transport: tr}).Get("http://x/remote.php/dav/.bashrc")
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	_, err = (&http.Client{Transport: tr}).Get("http://x/.git/x.php") //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "a path that may not be")
+	require.ErrorContains(t, err, "is not allowed")
 }
 
-// Redirects led out of the prefix that http.StripPrefix had removed, and links that a
-// script made of SCRIPT_NAME too.
-func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
-	h := &Handler{Client: envApplication(t), Root: files(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
-	serving(t, h)
+// Redirects, and links that a script derived from SCRIPT_NAME, lacked the prefix that
+// http.StripPrefix had removed.
+func TestHandler_StrippedPrefixIsInRedirectsAndScriptName(t *testing.T) {
+	t.Parallel()
+	h := &Handler{Client: newParamsApplication(t), Root: writeFiles(t, map[string]string{"dir/index.php": "", "a.php": "", "index.html": "top", "d\u00e9 r/index.html": "x"}), Fallback: "/a.php"}
+	serveHandler(t, h)
 	mux := http.NewServeMux()
 	mux.Handle("/blog/", http.StripPrefix("/blog", h))
 	mux.Handle("/slash/", http.StripPrefix("/slash/", h))
@@ -143,9 +146,9 @@ func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
 		resp, _ = get(t, s, prefix+"/d%c3%a9%20r")
 		require.Equal(t, at+"/d%C3%A9%20r/", resp.Header.Get("Location"), prefix)
 		_, body := get(t, s, prefix+"/dir/")
-		require.Equal(t, at+"/dir/index.php", environment(body)["SCRIPT_NAME"])
+		require.Equal(t, at+"/dir/index.php", parseParams(body)["SCRIPT_NAME"])
 		_, body = get(t, s, prefix+"/a.php/in%66o?y")
-		got := environment(body)
+		got := parseParams(body)
 		for name, want := range map[string]string{
 			"SCRIPT_NAME": at + "/a.php", "PATH_INFO": "/info", "DOCUMENT_URI": at + "/a.php/info", "SCRIPT_FILENAME": h.Root + "/a.php",
 			"REQUEST_URI": prefix + "/a.php/in%66o?y", "QUERY_STRING": "y", "PATH_TRANSLATED": h.Root + "/info",
@@ -153,7 +156,7 @@ func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
 			require.Equal(t, want, got[name], prefix+" "+name)
 		}
 		_, body = get(t, s, prefix+"/not/there")
-		require.Equal(t, at+"/a.php", environment(body)["SCRIPT_NAME"])
+		require.Equal(t, at+"/a.php", parseParams(body)["SCRIPT_NAME"])
 		_, body = get(t, s, prefix+"/")
 		require.Equal(t, "top", body)
 	}
@@ -166,7 +169,7 @@ func TestUnderAPrefixRedirectsAndScriptNameHaveIt(t *testing.T) {
 		h.ServeHTTP(w, r)
 		require.Equal(t, http.StatusBadRequest, w.Code, target)
 	}
-	// What begins with two slashes is another host's.
+	// A path with two leading slashes would be another host's.
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.RequestURI, r.URL = "//evil.example/dir", &url.URL{Path: "/dir"}
 	w := httptest.NewRecorder()

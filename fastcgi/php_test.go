@@ -29,7 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A phpFPM is a php-fpm of the test's own.
+// A phpFPM is a php-fpm for one test.
 type phpFPM struct {
 	*testserver.Server
 	network string
@@ -54,22 +54,22 @@ func (p *phpFPM) client(t testing.TB) *Client {
 	if p.network == "unix" {
 		address = p.Socket()
 	}
-	cl := &Client{Network: p.network, Address: address, IdleTimeout: enough, Options: &client.Options{Timeout: enough}}
+	cl := &Client{Network: p.network, Address: address, IdleTimeout: testTimeout, Options: &client.Options{Timeout: testTimeout}}
 	t.Cleanup(func() { _ = cl.Close() })
 	return cl
 }
 
-func site(t testing.TB) string {
+func siteDir(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.Abs("testdata/site")
 	require.NoError(t, err)
 	return dir
 }
 
-// served is the site behind an HTTP server.
-func served(t testing.TB, cl *Client) *httptest.Server {
+// serveSite serves testdata/site.
+func serveSite(t testing.TB, cl *Client) *httptest.Server {
 	t.Helper()
-	h := &Handler{Client: cl, Root: site(t)}
+	h := &Handler{Client: cl, Root: siteDir(t)}
 	s := httptest.NewServer(h)
 	t.Cleanup(func() {
 		s.Close()
@@ -90,20 +90,24 @@ func get(t testing.TB, s *httptest.Server, path string) (*http.Response, string)
 
 func eachNetwork(t *testing.T, f func(t *testing.T, p *phpFPM)) {
 	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) { f(t, startPHP(t, network)) })
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			f(t, startPHP(t, network))
+		})
 	}
 }
 
-func TestPHPUnderstandsARequest(t *testing.T) {
+func TestPHP_ReceivesTheRequest(t *testing.T) {
+	t.Parallel()
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
-		s := served(t, cl)
+		s := serveSite(t, cl)
 		form := url.Values{"a": {"1", "2"}, "long": {strings.Repeat("l", 100_000)}}
 		req, err := http.NewRequest(http.MethodPost, s.URL+"/echo.php/info/x?q=1&r[]=2", strings.NewReader(form.Encode()))
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Cookie", "one=1; two=2")
-		req.Header.Set("X-Long", strings.Repeat("h", 60_000)) // php-fpm takes no longer ones
+		req.Header.Set("X-Long", strings.Repeat("h", 60_000)) // php-fpm accepts little more
 		req.Header.Set("X-Longer", strings.Repeat("i", 65_000))
 		req.Header.Set("Proxy", "http://attacker")
 		req.Header.Set("X_Under", "no")
@@ -126,7 +130,7 @@ func TestPHPUnderstandsARequest(t *testing.T) {
 		host := strings.TrimPrefix(s.URL, "http://")
 		hostname, port, err := net.SplitHostPort(host)
 		require.NoError(t, err)
-		root := site(t)
+		root := siteDir(t)
 		for name, want := range map[string]string{
 			"REQUEST_METHOD": "POST", "REQUEST_URI": "/echo.php/info/x?q=1&r[]=2", "QUERY_STRING": "q=1&r[]=2",
 			"SCRIPT_NAME": "/echo.php", "PATH_INFO": "/info/x", "SCRIPT_FILENAME": root + "/echo.php",
@@ -143,23 +147,24 @@ func TestPHPUnderstandsARequest(t *testing.T) {
 		for _, name := range []string{"HTTP_PROXY", "HTTP_X_UNDER", "HTTPS", "HTTP_CONTENT_LENGTH", "REMOTE_USER"} {
 			require.NotContains(t, got.Server, name)
 		}
-		require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, enough, time.Millisecond)
+		require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, testTimeout, time.Millisecond)
 		_, body := get(t, s, "/id.php?id=7")
 		require.Equal(t, "7\n", body)
 		require.EqualValues(t, 1, cl.Stats().Dials, "%+v", cl.Stats())
 	})
 }
 
-func TestPHPOfEveryKind(t *testing.T) {
+func TestPHP_UploadsDownloadsAndErrors(t *testing.T) {
 	eachNetwork(t, func(t *testing.T, p *phpFPM) {
 		cl := p.client(t)
-		s := served(t, cl)
+		s := serveSite(t, cl)
 		script := func(name string) *Request {
 			return &Request{Params: map[string]string{
-				"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": filepath.Join(site(t), name), "SCRIPT_NAME": "/" + name,
+				"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": filepath.Join(siteDir(t), name), "SCRIPT_NAME": "/" + name,
 			}}
 		}
 		t.Run("an upload of 50 MiB", func(t *testing.T) {
+			skipLoad(t)
 			content := make([]byte, 50<<20)
 			_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
 			for _, chunked := range []bool{false, true} {
@@ -173,7 +178,7 @@ func TestPHPOfEveryKind(t *testing.T) {
 				require.NoError(t, w.Close())
 				var body io.Reader = &form
 				if chunked {
-					body = io.MultiReader(&form) // of unknown length
+					body = io.MultiReader(&form) // hides the length
 				}
 				resp, err := s.Client().Post(s.URL+"/upload.php", w.FormDataContentType(), body)
 				require.NoError(t, err)
@@ -184,6 +189,7 @@ func TestPHPOfEveryKind(t *testing.T) {
 			}
 		})
 		t.Run("a download of 100 MiB", func(t *testing.T) {
+			skipLoad(t)
 			resp, err := s.Client().Get(s.URL + "/download.php")
 			require.NoError(t, err)
 			defer resp.Body.Close()
@@ -199,7 +205,7 @@ func TestPHPOfEveryKind(t *testing.T) {
 		})
 		t.Run("an upload to a script that prints first", func(t *testing.T) {
 			const up, down = 32 << 20, 12 << 20
-			resp, err := s.Client().Post(s.URL+"/early.php", "application/octet-stream", io.LimitReader(zeros{}, up))
+			resp, err := s.Client().Post(s.URL+"/early.php", "application/octet-stream", io.LimitReader(zeroReader{}, up))
 			require.NoError(t, err)
 			b, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
@@ -217,36 +223,36 @@ func TestPHPOfEveryKind(t *testing.T) {
 			rest, err := io.ReadAll(resp.Body)
 			require.NoError(t, err)
 			require.Equal(t, "step 1\nstep 2\n", string(rest))
-			require.Greater(t, time.Since(begin), 100*time.Millisecond, "the first has come before the last was made")
+			require.Greater(t, time.Since(begin), 100*time.Millisecond, "the first step arrived before the last was printed")
 		})
 		t.Run("stderr", func(t *testing.T) {
-			resp, body, err := whole(cl, script("stderr.php"))
+			resp, body, err := doAndRead(cl, script("stderr.php"))
 			require.NoError(t, err)
 			require.Equal(t, "done", body)
 			require.Contains(t, string(resp.Stderr()), "to the log")
 		})
 		t.Run("exit", func(t *testing.T) {
-			resp, body, err := whole(cl, script("exit.php"))
+			resp, body, err := doAndRead(cl, script("exit.php"))
 			require.NoError(t, err)
 			require.Equal(t, "short", body)
 			require.Equal(t, 418, resp.StatusCode)
-			require.Zero(t, resp.AppStatus(), "php-fpm tells nobody")
+			require.Zero(t, resp.AppStatus(), "php-fpm always reports 0")
 		})
 		t.Run("a fatal error", func(t *testing.T) {
-			resp, _, err := whole(cl, script("fatal.php"))
+			resp, _, err := doAndRead(cl, script("fatal.php"))
 			require.NoError(t, err)
 			require.Equal(t, 500, resp.StatusCode)
 			require.Contains(t, string(resp.Stderr()), "undefined_function")
 		})
 		t.Run("not there", func(t *testing.T) {
-			resp, _, err := whole(cl, script("nowhere.php"))
+			resp, _, err := doAndRead(cl, script("nowhere.php"))
 			require.NoError(t, err)
 			require.Equal(t, 404, resp.StatusCode)
 			require.Contains(t, string(resp.Stderr()), "Primary script unknown")
 		})
 		t.Run("fastcgi_finish_request", func(t *testing.T) {
 			for range 3 {
-				_, body, err := whole(cl, script("finish.php"))
+				_, body, err := doAndRead(cl, script("finish.php"))
 				require.NoError(t, err)
 				require.Equal(t, "answered", body)
 			}
@@ -255,10 +261,10 @@ func TestPHPOfEveryKind(t *testing.T) {
 			quick := p.client(t)
 			quick.Options.RecvTimeout = 50 * time.Millisecond
 			begin := time.Now()
-			_, body, err := whole(quick, script("sleep.php"))
+			_, body, err := doAndRead(quick, script("sleep.php"))
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.Equal(t, "", strings.Trim("a little", body+"a little"))
-			require.Less(t, time.Since(begin), enough/2)
+			require.Less(t, time.Since(begin), testTimeout/2)
 			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 			defer cancel()
 			resp, err := cl.Do(ctx, script("sleep.php"))
@@ -268,21 +274,22 @@ func TestPHPOfEveryKind(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		})
 		t.Run("values", func(t *testing.T) {
-			values, err := cl.Values(context.Background())
+			values, err := cl.GetValues(context.Background())
 			require.NoError(t, err)
 			require.Equal(t, "0", values["FCGI_MPXS_CONNS"], "%v", values)
 		})
 	})
 }
 
-// Each request has an answer that is its own, over workers that end after three.
-func TestWorkersThatEndFailNoRequest(t *testing.T) {
+// Each request gets its own response, although a worker exits after three requests.
+func TestLoad_ExitingWorkersFailNoRequest(t *testing.T) {
+	skipLoad(t)
 	for _, network := range []string{"unix", "tcp"} {
 		p := startPHP(t, network, "pm.max_requests = 3")
 		for _, at := range []int{1, 16} {
 			t.Run(fmt.Sprint(network, " ", at), func(t *testing.T) {
 				cl := p.client(t)
-				asks(t, cl, at, 10_000/at/sparing(t), nil)
+				checkResponses(t, cl, at, 10_000/at/loadDivisor(t), nil)
 				stats := cl.Stats()
 				t.Logf("%+v", stats)
 				require.Greater(t, stats.Reuses, stats.Dials)
@@ -291,8 +298,8 @@ func TestWorkersThatEndFailNoRequest(t *testing.T) {
 	}
 }
 
-// sparing is by how much less is done than CLIENT_LOAD=full does.
-func sparing(t testing.TB) int {
+// loadDivisor is by how much a load test does less than with CLIENT_LOAD=full.
+func loadDivisor(t testing.TB) int {
 	t.Helper()
 	if os.Getenv("CLIENT_LOAD") == "full" {
 		return 1
@@ -300,11 +307,19 @@ func sparing(t testing.TB) int {
 	return 10
 }
 
-// asks has so many goroutines ask for so many numbers each. With cancels, some are
-// given up in the middle.
-func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (cancelled int) {
+// skipLoad skips a load test with -short.
+func skipLoad(t testing.TB) {
 	t.Helper()
-	root := site(t)
+	if testing.Short() {
+		t.Skip("a load test, without -short")
+	}
+}
+
+// checkResponses sends requests from several goroutines and checks that each gets its own
+// response. It abandons those for which cancels returns true.
+func checkResponses(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (canceled int) {
+	t.Helper()
+	root := siteDir(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for g := range goroutines {
@@ -318,7 +333,7 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 				}
 				ctx, cancel := context.WithCancel(context.Background())
 				query := fmt.Sprintf("id=%s&lines=%d", id, lines)
-				resp, err := cl.Do(ctx, &Request{Repeatable: true, Params: map[string]string{
+				resp, err := cl.Do(ctx, &Request{Idempotent: true, Params: map[string]string{
 					"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": root + "/id.php", "QUERY_STRING": query,
 					"REQUEST_URI": "/id.php?" + query, "SERVER_PROTOCOL": "HTTP/1.1",
 				}})
@@ -341,7 +356,7 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 					}
 					_ = resp.Body.Close()
 					mu.Lock()
-					cancelled++
+					canceled++
 					mu.Unlock()
 				} else if b, err := io.ReadAll(resp.Body); err != nil || string(b) != id+"\n" {
 					t.Errorf("%s: %q %v", id, b, err)
@@ -351,30 +366,32 @@ func asks(t testing.TB, cl *Client, goroutines, each int, cancels func() bool) (
 		})
 	}
 	wg.Wait()
-	return cancelled
+	return canceled
 }
 
-func TestRequestsThatAreGivenUpReachNobodyElse(t *testing.T) {
+func TestLoad_CanceledRequestsAffectNoOther(t *testing.T) {
+	skipLoad(t)
 	p := startPHP(t, "unix")
 	cl := p.client(t)
-	n := asks(t, cl, 8, 21_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
+	n := checkResponses(t, cl, 8, 21_000/8/loadDivisor(t), func() bool { return rand.N(2) == 0 })
 	t.Logf("%d given up: %+v", n, cl.Stats())
 	require.Positive(t, cl.Stats().Reuses)
 }
 
-func TestRequestsToGosServerThatAreGivenUpReachNobodyElse(t *testing.T) {
-	cl := goResponder(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestLoad_CanceledRequestsToNetHTTPFCGIAffectNoOther(t *testing.T) {
+	skipLoad(t)
+	cl := newNetHTTPFCGI(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines, _ := strconv.Atoi(r.FormValue("lines"))
 		w.Header().Set("X-Id", r.FormValue("id"))
 		_, _ = io.WriteString(w, strings.Repeat(r.FormValue("id")+"\n", lines))
 	}))
-	n := asks(t, cl, 8, 21_000/8/sparing(t), func() bool { return rand.N(2) == 0 })
+	n := checkResponses(t, cl, 8, 21_000/8/loadDivisor(t), func() bool { return rand.N(2) == 0 })
 	t.Logf("%d given up: %+v", n, cl.Stats())
 	require.Positive(t, cl.Stats().Reuses)
 }
 
-// php-fpm that is told to start anew lets its workers finish, and closes what is idle.
-func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
+// At a reload, php-fpm lets its workers finish and closes idle connections.
+func TestPHP_ReloadFailsNoRequest(t *testing.T) {
 	p := startPHP(t, "unix")
 	cl := p.client(t)
 	stop := make(chan struct{})
@@ -391,14 +408,15 @@ func TestPHPThatIsRestartedFailsNoRequest(t *testing.T) {
 			}
 		}
 	})
-	asks(t, cl, 8, 3000/sparing(t)*3, nil)
+	checkResponses(t, cl, 8, 3000/loadDivisor(t)*3, nil)
 	close(stop)
 	wg.Wait()
 	t.Logf("%+v", cl.Stats())
 	require.Greater(t, cl.Stats().Dials, uint64(DefaultMaxConns))
 }
 
-func TestFCGIWrapRunsAProgram(t *testing.T) {
+func TestFCGIWrap_RunsAProgram(t *testing.T) {
+	t.Parallel()
 	name, err := testserver.Find("fcgiwrap", "fcgiwrap")
 	var s *testserver.Server
 	if err == nil {
@@ -418,9 +436,9 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 		wg.Go(func() {
 			for k := range 25 {
 				word := fmt.Sprintf("%d %d", i, k)
-				resp, body, err := whole(cl, &Request{
+				resp, body, err := doAndRead(cl, &Request{
 					Params:     map[string]string{"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": script},
-					Repeatable: k%2 == 0, // on a connection that was kept, under an id that is not the first
+					Idempotent: k%2 == 0, // on an idle connection, with an ID other than 1
 					Body:       strings.NewReader(word), ContentLength: int64(len(word)),
 				})
 				if err != nil || body != word || resp.StatusCode != 203 || resp.Header.Get("X-A") != "b" {
@@ -436,21 +454,21 @@ func TestFCGIWrapRunsAProgram(t *testing.T) {
 	require.Positive(t, cl.Stats().Reuses)
 }
 
-// A stranger's request takes as long beside clients that send or take nothing as
-// without them: four such clients were enough to stop a site of four workers. The
-// figures are printed.
-func TestAStrangersRequestBesideStalledClients(t *testing.T) {
+// A request takes as long next to stalled clients as without them. Four such clients were
+// enough to block a site of four workers. The latencies are logged.
+func TestLoad_StalledClientsDelayNoOther(t *testing.T) {
+	skipLoad(t)
 	stalled, requests := 10, 200
 	if os.Getenv("CLIENT_LOAD") == "full" {
 		stalled, requests = 100, 3000
 	}
 	p := startPHP(t, "unix")
 	cl := p.client(t)
-	h := &Handler{Client: cl, Root: files(t, map[string]string{
+	h := &Handler{Client: cl, Root: writeFiles(t, map[string]string{
 		"hello.php": `<?php echo "hello";`, "up.php": `<?php echo "too soon";`,
 		"down.php": `<?php for ($i = 0; $i < 128; $i++) echo str_repeat('x', 65536);`,
 	})}
-	s := serving(t, h)
+	s := serveHandler(t, h)
 	gets := func(what string) {
 		took := make([]time.Duration, requests)
 		for i := range took {
@@ -466,20 +484,20 @@ func TestAStrangersRequestBesideStalledClients(t *testing.T) {
 	gets("alone")
 	var conns []net.Conn
 	for range stalled {
-		conns = append(conns, dialed(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 20_000)))
+		conns = append(conns, dialAndSend(t, s, "POST /up.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 20_000)))
 	}
 	gets(fmt.Sprintf("beside %d that send nothing", stalled))
 	for range stalled {
-		conn := dialed(t, s, "GET /down.php HTTP/1.1\r\nHost: x\r\n\r\n")
+		conn := dialAndSend(t, s, "GET /down.php HTTP/1.1\r\nHost: x\r\n\r\n")
 		conns = append(conns, conn)
-		_, err := io.ReadFull(conn, make([]byte, 1)) // its answer has begun
+		_, err := io.ReadFull(conn, make([]byte, 1)) // its response has begun
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, enough, time.Millisecond, "a worker waits for a client")
+	require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond, "a worker is waiting for a client")
 	gets(fmt.Sprintf("and beside %d that take nothing", stalled))
 	for _, conn := range conns {
 		require.NoError(t, conn.Close())
 	}
-	require.Eventually(t, func() bool { return temporaryFiles(t) == 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return countTempFiles(t) == 0 }, testTimeout, time.Millisecond)
 	gets("alone again")
 }

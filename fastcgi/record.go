@@ -7,41 +7,41 @@ import (
 	"github.com/blocksock/client"
 )
 
-// The protocol is the FastCGI Specification 1.0. A record is
+// A record of the FastCGI Specification 1.0 (section 3.3). All numbers are big-endian.
 //
-//	version | type | request id (2) | content length (4) (2) | padding length | reserved
+//	version | type | request ID (2) | content length (2) | padding length | reserved
 //	content
 //	padding
-//
-// and all numbers are big-endian.
 const (
-	version   = 1
-	headerLen = 8
-	maxLen    = 1<<16 - 1
-	maxPiece  = maxLen &^ 7 // needs no padding
-	requestID = 1           // of a connection's first request; see idAfter
+	version        = 1
+	headerLen      = 8
+	maxContentLen  = 1<<16 - 1
+	maxPaddingLen  = 1<<8 - 1
+	maxUnpaddedLen = maxContentLen &^ 7 // a multiple of 8 needs no padding
+	firstRequestID = 1                  // of a connection; see requestIDAfter
 )
 
-// idAfter gives the id of a request on a connection that has had so many requests before.
-// There is one request at a time, but each has its own id: after fastcgi_finish_request a
-// script may go on writing, under its id, when the connection has its next request
-// already, and the id shows that those records are stale. Ids are 1…65535, in turn.
-func idAfter(requests int) uint16 { return uint16(requests%maxLen) + requestID }
+// requestIDAfter returns the ID of a request on a connection that has carried that many
+// requests before. Requests are sequential, but each has its own ID: after
+// fastcgi_finish_request a script may write records with its ID when the connection
+// already carries the next request. The ID shows that these records are stale. IDs run
+// from 1 to 65535 and start again.
+func requestIDAfter(requests int) uint16 { return uint16(requests%maxContentLen) + firstRequestID }
 
 type recordType byte
 
 const (
-	beginRequest recordType = 1 + iota
-	abortRequest
-	endRequest
-	params
-	stdin
-	stdout
-	stderr
-	data
-	getValues
-	getValuesResult
-	unknownType
+	typeBeginRequest recordType = 1 + iota
+	typeAbortRequest
+	typeEndRequest
+	typeParams
+	typeStdin
+	typeStdout
+	typeStderr
+	typeData
+	typeGetValues
+	typeGetValuesResult
+	typeUnknown
 )
 
 func (t recordType) String() string {
@@ -55,122 +55,124 @@ func (t recordType) String() string {
 	return names[t]
 }
 
-const keepConn = 1 // flag of BEGIN_REQUEST
+const flagKeepConn = 1 // of BEGIN_REQUEST
 
-// framing gives whole records.
-var framing = client.LengthFunc{
+// recordFraming has RecvPacket return one whole record.
+var recordFraming = client.LengthFunc{
 	Func: func(p []byte) (int, error) {
 		if len(p) < headerLen {
 			return 0, nil
 		}
 		return headerLen + int(binary.BigEndian.Uint16(p[4:])) + int(p[6]), nil
 	},
-	Max: headerLen + maxLen + 255,
+	Max: headerLen + maxContentLen + maxPaddingLen,
 }
 
-// A record is one as it was received. Its content is good until the next is.
+// A record is a received record. content is valid until the next record is received.
 type record struct {
 	typ     recordType
 	id      uint16
 	content []byte
 }
 
-// parse reads a whole record.
-func parse(p []byte) (record, error) {
+// parseRecord parses one whole record.
+func parseRecord(p []byte) (record, error) {
 	if len(p) < headerLen {
-		return record{}, &ProtocolError{Reason: fmt.Sprintf("a record of %d bytes", len(p))}
+		return record{}, &ProtocolError{Reason: fmt.Sprintf("record of %d bytes is shorter than its header", len(p))}
 	}
 	r := record{typ: recordType(p[1]), id: binary.BigEndian.Uint16(p[2:])}
 	n := int(binary.BigEndian.Uint16(p[4:]))
 	switch {
 	case p[0] != version:
-		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d", p[0]), Head: clip(p)}
+		return record{}, &ProtocolError{Reason: fmt.Sprintf("version %d is not supported", p[0]), Head: firstBytes(p)}
 	case len(p) != headerLen+n+int(p[6]):
-		return record{}, &ProtocolError{Reason: "a record that is not whole", Head: clip(p)}
+		return record{}, &ProtocolError{Reason: "record is incomplete", Head: firstBytes(p)}
 	}
 	r.content = p[headerLen : headerLen+n]
 	return r, nil
 }
 
-func clip(p []byte) []byte { return append([]byte(nil), p[:min(len(p), 32)]...) }
+// firstBytes returns a copy of the first bytes of a record, for ProtocolError.Head.
+func firstBytes(p []byte) []byte { return append([]byte(nil), p[:min(len(p), 32)]...) }
 
-// appendRecord appends a record with padding to a multiple of 8, as the specification
-// recommends. The content is no longer than maxLen.
+// appendRecord appends a record that is padded to a multiple of 8 bytes, as the
+// specification recommends. content must not be longer than maxContentLen.
 func appendRecord(p []byte, typ recordType, id uint16, content []byte) []byte {
-	pad := -len(content) & 7
-	p = appendHeader(p, typ, id, len(content), pad)
+	padding := -len(content) & 7
+	p = appendRecordHeader(p, typ, id, len(content), padding)
 	p = append(p, content...)
-	return append(p, make([]byte, pad)...)
+	return append(p, make([]byte, padding)...)
 }
 
-func appendHeader(p []byte, typ recordType, id uint16, length, pad int) []byte {
+func appendRecordHeader(p []byte, typ recordType, id uint16, contentLen, paddingLen int) []byte {
 	p = append(p, version, byte(typ))
 	p = binary.BigEndian.AppendUint16(p, id)
-	p = binary.BigEndian.AppendUint16(p, uint16(length))
-	return append(p, byte(pad), 0)
+	p = binary.BigEndian.AppendUint16(p, uint16(contentLen))
+	return append(p, byte(paddingLen), 0)
 }
 
-// appendStream appends content as records of a type, as many as it takes. See setID.
+// appendStream appends content in as many records as needed. Their request ID is
+// firstRequestID until setRequestID is called.
 func appendStream(p []byte, typ recordType, content []byte) []byte {
 	for len(content) > 0 {
-		n := min(len(content), maxPiece)
-		p = appendRecord(p, typ, requestID, content[:n])
+		n := min(len(content), maxUnpaddedLen)
+		p = appendRecord(p, typ, firstRequestID, content[:n])
 		content = content[n:]
 	}
 	return p
 }
 
-// setID gives the records of p, which are whole, a request's id.
-func setID(p []byte, id uint16) {
+// setRequestID sets the request ID of all records in p, which must be whole.
+func setRequestID(p []byte, id uint16) {
 	for len(p) > 0 {
 		binary.BigEndian.PutUint16(p[2:], id)
-		n, _ := framing.Func(p)
+		n, _ := recordFraming.Func(p)
 		p = p[n:]
 	}
 }
 
-// appendPair appends a name and its value: 3.4 of the specification.
+// appendPair appends a name-value pair (specification, section 3.4).
 func appendPair(p []byte, name, value string) []byte {
-	p = appendLen(p, len(name))
-	p = appendLen(p, len(value))
+	p = appendSize(p, len(name))
+	p = appendSize(p, len(value))
 	p = append(p, name...)
 	return append(p, value...)
 }
 
-func appendLen(p []byte, n int) []byte {
+func appendSize(p []byte, n int) []byte {
 	if n < 1<<7 {
 		return append(p, byte(n))
 	}
 	return binary.BigEndian.AppendUint32(p, 1<<31|uint32(n))
 }
 
-// parsePairs reads names and values.
+// parsePairs parses name-value pairs.
 func parsePairs(p []byte) (map[string]string, error) {
 	pairs := make(map[string]string)
 	for len(p) > 0 {
-		var name, value int
+		var nameLen, valueLen int
 		var err error
-		if name, p, err = parseLen(p); err != nil {
+		if nameLen, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
-		if value, p, err = parseLen(p); err != nil {
+		if valueLen, p, err = parseSize(p); err != nil {
 			return nil, err
 		}
-		if name > len(p) || value > len(p)-name {
-			return nil, &ProtocolError{Reason: "a name or value that is longer than its record"}
+		if nameLen > len(p) || valueLen > len(p)-nameLen {
+			return nil, &ProtocolError{Reason: "name-value pair is longer than its record"}
 		}
-		pairs[string(p[:name])] = string(p[name : name+value])
-		p = p[name+value:]
+		pairs[string(p[:nameLen])] = string(p[nameLen : nameLen+valueLen])
+		p = p[nameLen+valueLen:]
 	}
 	return pairs, nil
 }
 
-func parseLen(p []byte) (n int, rest []byte, err error) {
+func parseSize(p []byte) (n int, rest []byte, err error) {
 	switch {
 	case len(p) >= 1 && p[0] < 1<<7:
 		return int(p[0]), p[1:], nil
 	case len(p) >= 4:
 		return int(binary.BigEndian.Uint32(p) &^ (1 << 31)), p[4:], nil
 	}
-	return 0, nil, &ProtocolError{Reason: "a length that is cut off"}
+	return 0, nil, &ProtocolError{Reason: "length in a name-value pair is cut off"}
 }

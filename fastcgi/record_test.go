@@ -8,36 +8,38 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRecordsAreAsTheSpecificationHasThem(t *testing.T) {
-	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, params, 1, []byte("abc")))
-	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, stdin, 1, nil))
-	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, getValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
+func TestRecords_AreAsInTheSpecification(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []byte{1, 4, 0, 1, 0, 3, 5, 0, 'a', 'b', 'c', 0, 0, 0, 0, 0}, appendRecord(nil, typeParams, 1, []byte("abc")))
+	require.Equal(t, []byte{1, 5, 0, 1, 0, 0, 0, 0}, appendRecord(nil, typeStdin, 1, nil))
+	require.Equal(t, []byte{1, 9, 0, 0, 0, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, appendRecord(nil, typeGetValues, 0, []byte{1, 2, 3, 4, 5, 6, 7, 8}))
 	require.Equal(t, "\x01\x02ab\x63", string(appendPair(nil, "a", "bc")))
 	long := strings.Repeat("x", 128)
 	require.Equal(t, "\x01\x80\x00\x00\x80a"+long, string(appendPair(nil, "a", long)))
 }
 
-// Parameters are as long as they are: records divide them where they want.
-func TestParametersOfAnyLengthAreDividedAndNotCut(t *testing.T) {
+// Records may divide parameters at any byte.
+func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{
 		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
 		"B": strings.Repeat("b", 200_000),
 	}
-	head, err := appendHead(nil, &Request{Params: want}, 0)
+	head, err := appendBeginAndParams(nil, &Request{Params: want}, 0)
 	require.NoError(t, err)
 	var stream []byte
 	ended := false
 	for i := 0; len(head) > 0; i++ {
-		n, err := framing.Func(head)
+		n, err := recordFraming.Func(head)
 		require.NoError(t, err)
-		r, err := parse(head[:n])
+		r, err := parseRecord(head[:n])
 		require.NoError(t, err)
-		require.EqualValues(t, requestID, r.id)
+		require.EqualValues(t, firstRequestID, r.id)
 		if i == 0 {
-			require.Equal(t, beginRequest, r.typ)
+			require.Equal(t, typeBeginRequest, r.typ)
 			require.Equal(t, []byte{0, 1, 1, 0, 0, 0, 0, 0}, r.content)
 		} else {
-			require.Equal(t, params, r.typ)
+			require.Equal(t, typeParams, r.typ)
 			require.False(t, ended)
 			ended = len(r.content) == 0
 			stream = append(stream, r.content...)
@@ -50,7 +52,8 @@ func TestParametersOfAnyLengthAreDividedAndNotCut(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-func TestPairsThatAreCutOff(t *testing.T) {
+func TestPairs_CutOffAreAnError(t *testing.T) {
+	t.Parallel()
 	for _, p := range []string{"\x01", "\x01\x01", "\x01\x01a", "\x80", "\x80\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x80\x00\x00\x05abcd"} {
 		_, err := parsePairs([]byte(p))
 		var bad *ProtocolError
@@ -59,14 +62,14 @@ func TestPairsThatAreCutOff(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add(appendRecord(nil, stdout, 1, []byte("hello")))
+	f.Add(appendRecord(nil, typeStdout, 1, []byte("hello")))
 	f.Add([]byte{1, 6, 0, 1, 255, 255, 255, 0})
 	f.Fuzz(func(t *testing.T, p []byte) {
-		n, err := framing.Func(p)
-		if err != nil || n < 0 || n > framing.Max {
+		n, err := recordFraming.Func(p)
+		if err != nil || n < 0 || n > recordFraming.Max {
 			t.Fatal(n, err)
 		}
-		r, err := parse(p)
+		r, err := parseRecord(p)
 		if err == nil && len(r.content)+headerLen > len(p) {
 			t.Fatal(r)
 		}
@@ -93,7 +96,7 @@ func FuzzHeader(f *testing.F) {
 		if end > len(p) {
 			t.Fatal(end)
 		}
-		if cut >= 0 && cut < len(p) { // as it comes, in two pieces
+		if cut >= 0 && cut < len(p) { // in two pieces
 			if first := headerEnd(p[:cut], 0); first >= 0 && first != end {
 				t.Fatal(first, end)
 			} else if first < 0 {
@@ -105,7 +108,7 @@ func FuzzHeader(f *testing.F) {
 		if end < 0 {
 			return
 		}
-		status, _, h, err := parseHeader(p[:end])
+		status, _, h, err := parseCGIHeader(p[:end])
 		if err != nil {
 			return
 		}
@@ -122,7 +125,8 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
-func TestHeaders(t *testing.T) {
+func TestHeaders_AreParsed(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]struct {
 		status int
 		reason string
@@ -135,28 +139,28 @@ func TestHeaders(t *testing.T) {
 		"Status: 201Made\nA: b\n\n":           {status: 201, reason: "Made"},
 		"Location: /x\n\n":                    {status: 302, reason: "Found"},
 		"Status: 301\nLocation: /x\n\n":       {status: 301},
-		"\n":                                  {status: 200, reason: "OK"}, // header_remove() of all
+		"\n":                                  {status: 200, reason: "OK"}, // after header_remove() in PHP
 		"\r\n":                                {status: 200, reason: "OK"},
-		"hello\n\n":                           {fails: "not a field"},
-		"A b: c\n\n":                          {fails: "not a field"},
-		"A : c\n\n":                           {fails: "not a field"},
-		": c\n\n":                             {fails: "not a field"},
-		"A: b\n c\n\n":                        {fails: "not a field"}, // RFC 9112, 5.2: no folding
-		"A: b\x00\n\n":                        {fails: "not a value"},
-		"A: b\rc\n\n":                         {fails: "not a value"},
-		"Status: x\n\n":                       {fails: "not a status"},
-		"Status: 99\n\n":                      {fails: "not a status"},
-		"Status: 100\n\n":                     {fails: "not a status"},
-		"Status: 2000\n\n":                    {fails: "not a status"},
-		"Status: +20\n\n":                     {fails: "not a status"},
-		"Status:\n\n":                         {fails: "not a status"},
-		"Status: 200\nStatus: 404\n\n":        {fails: "two of them"},
+		"hello\n\n":                           {fails: "malformed field"},
+		"A b: c\n\n":                          {fails: "malformed field name"},
+		"A : c\n\n":                           {fails: "malformed field name"},
+		": c\n\n":                             {fails: "malformed field name"},
+		"A: b\n c\n\n":                        {fails: "malformed field name"}, // RFC 9112, section 5.2: no line folding
+		"A: b\x00\n\n":                        {fails: "CR or NUL in a field value"},
+		"A: b\rc\n\n":                         {fails: "CR or NUL in a field value"},
+		"Status: x\n\n":                       {fails: "malformed Status"},
+		"Status: 99\n\n":                      {fails: "malformed Status"},
+		"Status: 100\n\n":                     {fails: "malformed Status"},
+		"Status: 2000\n\n":                    {fails: "malformed Status"},
+		"Status: +20\n\n":                     {fails: "malformed Status"},
+		"Status:\n\n":                         {fails: "malformed Status"},
+		"Status: 200\nStatus: 404\n\n":        {fails: "two Status fields that differ"},
 		"Status: 404\nStatus: 404\n\n":        {status: 404},
-		"A\u00e4: b\n\n":                      {fails: "not a field"},
+		"A\u00e4: b\n\n":                      {fails: "malformed field"},
 		"HTTP/1.1 404 Not Found\n\n":          {fails: "a status line"},
 	} {
 		require.Equal(t, len(in), headerEnd([]byte(in), 0), "%q", in)
-		status, reason, h, err := parseHeader([]byte(in))
+		status, reason, h, err := parseCGIHeader([]byte(in))
 		if want.fails != "" {
 			var bad *HeaderError
 			require.ErrorAs(t, err, &bad, "%q", in)

@@ -9,103 +9,102 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/blocksock/client"
 )
 
-// A source reads a request's body. A Read may block for ever, so each has a limit.
-type source struct {
-	body     io.Reader
-	limit    time.Duration // of one Read; negative: no limit
-	timer    *time.Timer
-	onLate   func() // called once, when a Read takes longer than limit
-	timedOut bool
+// A bodyReader reads a request's body. Each Read has a timeout, because a Read of a
+// caller's io.Reader may block forever.
+type bodyReader struct {
+	body      io.Reader
+	timeout   time.Duration // of one Read; negative: no limit
+	timer     *time.Timer
+	onTimeout func() // called once, when a Read takes longer than timeout
+	timedOut  bool
 
-	hangUp  func() // asks a Read in progress to return; may be nil
-	returns bool   // a Read in progress returns soon after hangUp, or in any case
-	release func() // called when body is not read any more; may be called again
+	interrupt   func() // makes a Read in progress return; may be nil
+	waitForRead bool   // a Read in progress returns soon after interrupt
+	release     func() // called when body will not be read any more; may be called again
 }
 
-// sourceOf gives the source of a request's own body.
-func (cl *Client) sourceOf(r *Request) *source {
-	s := &source{body: r.Body, limit: cmp.Or(cl.BodyTimeout, DefaultBodyTimeout), release: func() {}}
+// newBodyReader returns a reader of r.Body.
+func (cl *Client) newBodyReader(r *Request) *bodyReader {
+	b := &bodyReader{body: r.Body, timeout: cmp.Or(cl.BodyTimeout, DefaultBodyTimeout), release: func() {}}
 	switch {
 	case r.interrupt != nil:
-		s.hangUp, s.returns = r.interrupt, true
+		b.interrupt, b.waitForRead = r.interrupt, true
 	case r.closeBody != nil:
-		s.release = sync.OnceFunc(r.closeBody)
-		// Close of a body that net/http's server made waits for a Read in progress.
-		s.hangUp = func() { go s.release() }
+		b.release = sync.OnceFunc(r.closeBody)
+		// Close of a body of net/http's server waits for a Read in progress.
+		b.interrupt = func() { go b.release() }
 	}
-	return s
+	return b
 }
 
-// Read reads from the body. All errors but io.EOF are a *BodyError.
-func (s *source) Read(p []byte) (int, error) {
+// Read reads from the body. Its errors other than io.EOF are a *BodyError.
+func (b *bodyReader) Read(p []byte) (int, error) {
 	switch {
-	case s.timedOut:
+	case b.timedOut:
 		return 0, &BodyError{ErrBodyTimeout}
-	case s.limit > 0 && s.timer == nil:
-		s.timer = time.AfterFunc(s.limit, s.onLate)
-	case s.limit > 0:
-		s.timer.Reset(s.limit)
+	case b.timeout > 0 && b.timer == nil:
+		b.timer = time.AfterFunc(b.timeout, b.onTimeout)
+	case b.timeout > 0:
+		b.timer.Reset(b.timeout)
 	}
-	n, err := s.body.Read(p)
+	n, err := b.body.Read(p)
 	switch {
-	case s.limit > 0 && !s.timer.Stop():
-		s.timedOut = true
+	case b.timeout > 0 && !b.timer.Stop():
+		b.timedOut = true
 		return n, &BodyError{ErrBodyTimeout}
-	case err != nil && err != io.EOF: //nolint:errorlint // io.Reader's own, which comes bare
+	case err != nil && err != io.EOF: //nolint:errorlint // io.Reader returns io.EOF unwrapped
 		return n, &BodyError{err}
 	}
 	return n, err
 }
 
-// giveUp ends a Read in progress. done is closed when the body is not read any more.
-func (s *source) giveUp(done <-chan struct{}) {
-	if s.hangUp != nil {
-		s.hangUp()
+// stop interrupts a Read in progress. done is closed when the body is not read any more.
+func (b *bodyReader) stop(done <-chan struct{}) {
+	if b.interrupt != nil {
+		b.interrupt()
 	}
-	if s.returns {
+	if b.waitForRead {
 		<-done
 	}
 }
 
-// readNow calls f, which reads the body. It returns before f if ctx ends or if a Read
-// takes longer than its limit. If f succeeds after that, undo is called.
-func (s *source) readNow(ctx context.Context, f func() error, undo func()) error {
-	if isInMemory(s.body) {
-		defer s.release()
-		s.limit = -1
+// readBounded calls f, which reads the body, and returns its error. If ctx ends or a Read
+// times out first, it returns before f does. If f succeeds after that, cleanup is called.
+func (b *bodyReader) readBounded(ctx context.Context, f func() error, cleanup func()) error {
+	if isInMemory(b.body) {
+		defer b.release()
+		b.timeout = -1
 		return f()
 	}
-	late, done := make(chan struct{}), make(chan struct{})
-	s.onLate = func() { close(late) }
+	timedOut, done := make(chan struct{}), make(chan struct{})
+	b.onTimeout = func() { close(timedOut) }
 	var result error
 	go func() {
 		defer close(done)
 		result = f()
-		s.release()
+		b.release()
 	}()
 	var err error
 	select {
 	case <-done:
 		return result
-	case <-late:
+	case <-timedOut:
 		err = &BodyError{ErrBodyTimeout}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	s.giveUp(done)
+	b.stop(done)
 	go func() {
 		if <-done; result == nil {
-			undo()
+			cleanup()
 		}
 	}()
 	return err
 }
 
-// isInMemory reports whether Read of a body never blocks.
+// isInMemory reports whether Read of body never blocks.
 func isInMemory(body io.Reader) bool {
 	switch body.(type) {
 	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
@@ -114,180 +113,86 @@ func isInMemory(body io.Reader) bool {
 	return false
 }
 
-// A content is a request's body of known length. Without a body it is the zero content.
-type content struct {
+// A requestBody is a request's body of known length. The zero value is no body.
+type requestBody struct {
 	length int64
-	short  []byte  // a short body, which is sent with the parameters
-	long   *source // a longer body; otherwise nil
+	inline []byte      // a body of up to maxInlineBody, which is sent with the parameters
+	stream *bodyReader // a longer body, or nil
 }
 
-// contentOf gives a request's body with its length. It reads a short body, and copies a
-// body of unknown length to a temporary file.
-func (cl *Client) contentOf(ctx context.Context, r *Request) (content, error) {
+// openBody returns a request's body with its length. It reads a body of up to
+// maxInlineBody, and copies a body of unknown length to a temporary file.
+func (cl *Client) openBody(ctx context.Context, r *Request) (requestBody, error) {
 	if r.Body == nil {
-		return content{}, nil
+		return requestBody{}, nil
 	}
-	s := cl.sourceOf(r)
+	b := cl.newBodyReader(r)
 	switch {
-	case r.ContentLength > shortBody:
-		return content{length: r.ContentLength, long: s}, nil
+	case r.ContentLength > maxInlineBody:
+		return requestBody{length: r.ContentLength, stream: b}, nil
 	case r.ContentLength >= 0:
-		short := make([]byte, r.ContentLength)
-		err := s.readNow(ctx, func() error { return readExactly(s, short, r.ContentLength) }, func() {})
-		return content{length: r.ContentLength, short: short}, err
-	case cl.MaxSpool < 0:
-		s.release()
-		return content{}, ErrLengthRequired
+		inline := make([]byte, r.ContentLength)
+		err := b.readBounded(ctx, func() error { return readExactly(b, inline, r.ContentLength) }, func() {})
+		return requestBody{length: r.ContentLength, inline: inline}, err
+	case cl.MaxBufferedBody < 0:
+		b.release()
+		return requestBody{}, ErrLengthRequired
 	}
-	most := cmp.Or(cl.MaxSpool, DefaultMaxSpool)
-	f, err := temporaryFile()
+	maxLen := cmp.Or(cl.MaxBufferedBody, DefaultMaxBufferedBody)
+	f, err := createTemp()
 	if err != nil {
-		s.release()
-		return content{}, &SpoolError{err}
+		b.release()
+		return requestBody{}, &TempFileError{err}
 	}
 	var length int64
-	err = s.readNow(ctx, func() (err error) {
-		length, err = spool(f, s, most)
+	err = b.readBounded(ctx, func() (err error) {
+		length, err = copyToFile(f, b, maxLen)
 		if err != nil {
 			_ = f.Close()
 		}
 		return err
 	}, func() { _ = f.Close() })
 	if err != nil {
-		return content{}, err
+		return requestBody{}, err
 	}
-	file := &source{body: f, limit: -1, returns: true, release: sync.OnceFunc(func() { _ = f.Close() })}
-	if length > shortBody {
-		return content{length: length, long: file}, nil
+	file := &bodyReader{body: f, timeout: -1, waitForRead: true, release: sync.OnceFunc(func() { _ = f.Close() })}
+	if length > maxInlineBody {
+		return requestBody{length: length, stream: file}, nil
 	}
 	defer file.release()
-	short := make([]byte, length)
-	return content{length: length, short: short}, readExactly(file, short, length)
+	inline := make([]byte, length)
+	return requestBody{length: length, inline: inline}, readExactly(file, inline, length)
 }
 
-// close releases a body that is not sent.
-func (c content) close() {
-	if c.long != nil {
-		c.long.release()
+// close releases a body that will not be sent.
+func (b requestBody) close() {
+	if b.stream != nil {
+		b.stream.release()
 	}
 }
 
-// readExactly fills p. left is what is left of the body's length: if p is all of that,
-// the body must end there.
-func readExactly(body io.Reader, p []byte, left int64) error {
+// readExactly fills p. remaining is how much of the body's length has not been read. If p
+// is all of that, the body must end after it.
+func readExactly(body io.Reader, p []byte, remaining int64) error {
 	switch _, err := io.ReadFull(body, p); {
-	case err == io.EOF || err == io.ErrUnexpectedEOF: //nolint:errorlint // ReadFull's own; those of the body are a BodyError
+	case err == io.EOF || err == io.ErrUnexpectedEOF: //nolint:errorlint // of ReadFull; other errors are a *BodyError
 		return ErrBodyTooShort
 	case err != nil:
 		return err
-	case left > int64(len(p)):
+	case remaining > int64(len(p)):
 		return nil
 	}
-	return endsHere(body)
+	return expectEOF(body)
 }
 
-// endsHere returns nil at the end of a body.
-func endsHere(body io.Reader) error {
-	var more [1]byte
-	switch n, err := io.ReadFull(body, more[:]); {
+// expectEOF returns nil if the body has ended, and ErrBodyTooLong if it has not.
+func expectEOF(body io.Reader) error {
+	var extra [1]byte
+	switch n, err := io.ReadFull(body, extra[:]); {
 	case n > 0:
 		return ErrBodyTooLong
 	case !errors.Is(err, io.EOF):
 		return err
-	}
-	return nil
-}
-
-// An upload sends a body in a goroutine of its own while the answer is awaited: an
-// application may answer before it has read the whole body.
-type upload struct {
-	body *source
-	done chan struct{} // closed when the goroutine has ended
-	err  error         // of sending; valid after done
-
-	mu    sync.Mutex
-	sent  bool  // RecvTimeout runs
-	cause error // why the upload closed the connection, if it did
-}
-
-// startUpload sends a body.
-func (x *exchange) startUpload(body content) {
-	u := &upload{done: make(chan struct{}), body: body.long}
-	u.body.onLate = func() {
-		x.failUpload(u, &BodyError{ErrBodyTimeout})
-		if u.body.hangUp != nil {
-			u.body.hangUp()
-		}
-	}
-	x.up = u
-	x.arm()
-	go func() {
-		defer close(u.done)
-		defer u.body.release()
-		u.err = send(x.c, x.id, u.body, body.length)
-		if isOfBody(u.err) || isTimeout(u.err) {
-			x.failUpload(u, u.err)
-			return
-		}
-		// Sent, or the application has closed the connection, perhaps after an answer.
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.sent = true
-		_ = x.c.SetReadDeadline(after(x.limit))
-	}()
-}
-
-// failUpload closes the connection: the protocol has no way to say that a body ends
-// early.
-func (x *exchange) failUpload(u *upload, cause error) {
-	u.mu.Lock()
-	if u.cause == nil && x.ctx.Err() == nil {
-		u.cause = cause
-	}
-	u.mu.Unlock()
-	_ = x.c.Discard()
-}
-
-func (u *upload) isDone() bool {
-	select {
-	case <-u.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// isOfBody reports whether an error is about a body, as opposed to the connection.
-func isOfBody(err error) bool {
-	var bad *BodyError
-	return errors.As(err, &bad) || errors.Is(err, ErrBodyTooShort) || errors.Is(err, ErrBodyTooLong)
-}
-
-// send sends each piece of a body when it has been read, and the last piece when the
-// body has ended there.
-func send(c *client.Client, id uint16, body io.Reader, length int64) error {
-	p := make([]byte, headerLen+min(maxPiece, length)+headerLen) // with room for the end
-	for left := length; left > 0; {
-		n, err := body.Read(p[headerLen : headerLen+min(left, maxPiece)])
-		left -= int64(n)
-		if err == nil && left == 0 {
-			err = endsHere(body)
-		}
-		switch {
-		case err == io.EOF && left > 0: //nolint:errorlint // io.Reader's own
-			return ErrBodyTooShort
-		case err != nil && err != io.EOF: //nolint:errorlint // as above
-			return err
-		case n == 0:
-			continue
-		}
-		record := appendHeader(p[:0], stdin, id, n, 0)[:headerLen+n]
-		if left == 0 {
-			record = appendRecord(record, stdin, id, nil)
-		}
-		if _, err := c.Send(record, 0); err != nil {
-			return err
-		}
 	}
 	return nil
 }

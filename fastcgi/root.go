@@ -9,41 +9,40 @@ import (
 	"strings"
 )
 
-// A docRoot is a document root as it was when it was opened. Deployments switch a
-// symbolic link from one release to the next, and then remove the old one: each
-// request looks where Root leads now, and opens it anew if that is another directory.
-// The descriptor keeps the inode number of a directory that was removed from being
-// used again.
-type docRoot struct {
-	path string // Handler.Root, made absolute
-	real string // path without symbolic links
-	info fs.FileInfo
-	dir  *os.Root // nil: links are followed wherever they lead
+// A documentRoot is an open document root. Deployments switch a symbolic link from one
+// release to the next and then delete the old release. So each request looks where
+// Handler.Root leads now, and opens that if it is another directory. While the old
+// directory is open, its inode number is not used again.
+type documentRoot struct {
+	path     string // Handler.Root, made absolute
+	realPath string // path with its symbolic links resolved
+	info     fs.FileInfo
+	dir      *os.Root // nil with Handler.FollowSymlinks
 
-	users  int  // requests; Handler.mu is held
-	former bool // another has taken its place
+	refs     int  // requests that use it; guarded by Handler.mu
+	replaced bool // another directory has become the root; guarded by Handler.mu
 }
 
-func openRoot(path string, followLinks bool) (d *docRoot, err error) {
-	for range 3 { // a release may be removed in the moment in which it is opened
-		if d, err = tryRoot(path, followLinks); !errors.Is(err, fs.ErrNotExist) {
+func openRoot(path string, followSymlinks bool) (d *documentRoot, err error) {
+	for range 3 { // a deployment may delete the directory while it is being opened
+		if d, err = openRootOnce(path, followSymlinks); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	return d, err
 }
 
-func tryRoot(path string, followLinks bool) (*docRoot, error) {
-	d := &docRoot{path: path}
+func openRootOnce(path string, followSymlinks bool) (*documentRoot, error) {
+	d := &documentRoot{path: path}
 	var err error
-	if d.real, err = filepath.EvalSymlinks(path); err != nil {
+	if d.realPath, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, err
 	}
-	if followLinks {
-		d.info, err = os.Stat(d.real)
+	if followSymlinks {
+		d.info, err = os.Stat(d.realPath)
 		return d, err
 	}
-	if d.dir, err = os.OpenRoot(d.real); err != nil {
+	if d.dir, err = os.OpenRoot(d.realPath); err != nil {
 		return nil, err
 	}
 	if d.info, err = d.dir.Stat("."); err != nil {
@@ -53,9 +52,9 @@ func tryRoot(path string, followLinks bool) (*docRoot, error) {
 	return d, nil
 }
 
-// acquire gives the document root, which release is to be called with.
-func (h *Handler) acquire() (*docRoot, error) {
-	info, err := os.Stat(h.abs)
+// acquireRoot returns the document root. The caller must call releaseRoot.
+func (h *Handler) acquireRoot() (*documentRoot, error) {
+	info, err := os.Stat(h.rootPath)
 	if err != nil {
 		return nil, err
 	}
@@ -65,94 +64,96 @@ func (h *Handler) acquire() (*docRoot, error) {
 		return nil, http.ErrServerClosed
 	}
 	if h.root == nil || !os.SameFile(info, h.root.info) {
-		d, err := openRoot(h.abs, h.FollowLinks)
+		d, err := openRoot(h.rootPath, h.FollowSymlinks)
 		if err != nil {
 			return nil, err
 		}
-		h.retireLocked()
+		h.dropRootLocked()
 		h.root = d
 	}
-	h.root.users++
+	h.root.refs++
 	return h.root, nil
 }
 
-func (h *Handler) release(d *docRoot) {
+func (h *Handler) releaseRoot(d *documentRoot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d.users--
-	d.closeUnused()
+	d.refs--
+	d.closeUnusedLocked()
 }
 
-func (h *Handler) retireLocked() {
+func (h *Handler) dropRootLocked() {
 	if h.root != nil {
-		h.root.former = true
-		h.root.closeUnused()
+		h.root.replaced = true
+		h.root.closeUnusedLocked()
 		h.root = nil
 	}
 }
 
-func (d *docRoot) closeUnused() {
-	if d.former && d.users == 0 && d.dir != nil {
+func (d *documentRoot) closeUnusedLocked() {
+	if d.replaced && d.refs == 0 && d.dir != nil {
 		_ = d.dir.Close()
 	}
 }
 
-// open opens what a path of a URL names. Names are bytes, of whatever encoding.
-func (d *docRoot) open(name string) (*os.File, error) {
+// open opens the file that the path of a URL names. The name may have any encoding.
+func (d *documentRoot) open(name string) (*os.File, error) {
 	if d.dir == nil {
 		return os.Open(d.join(d.path, name))
 	}
-	f, err := d.dir.Open(within(name))
-	if inside := d.resolve(name, err); inside != "" {
-		return d.dir.Open(inside)
+	f, err := d.dir.Open(relativeName(name))
+	if resolved := d.resolveLink(name, err); resolved != "" {
+		return d.dir.Open(resolved)
 	}
 	return f, err
 }
 
-func (d *docRoot) stat(name string) (fs.FileInfo, error) {
+func (d *documentRoot) stat(name string) (fs.FileInfo, error) {
 	if d.dir == nil {
 		return os.Stat(d.join(d.path, name))
 	}
-	info, err := d.dir.Stat(within(name))
-	if inside := d.resolve(name, err); inside != "" {
-		return d.dir.Stat(inside)
+	info, err := d.dir.Stat(relativeName(name))
+	if resolved := d.resolveLink(name, err); resolved != "" {
+		return d.dir.Stat(resolved)
 	}
 	return info, err
 }
 
-// resolve gives the path below the root to which the links of a name lead. os.Root
-// refuses a link that is absolute, or that leaves the root on its way back into it.
-// What it has refused is resolved here, and then opened by os.Root all the same: what
-// another process changes meanwhile leads nowhere else. Empty: there is none.
-func (d *docRoot) resolve(name string, err error) string {
+// resolveLink returns the path below the root to which the symbolic links of name lead, or
+// "". os.Root fails with err for an absolute link, and for a link that leaves the root and
+// comes back into it. The caller opens the result through os.Root again, so that a link
+// that changes meanwhile cannot lead out of the root.
+func (d *documentRoot) resolveLink(name string, err error) string {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return ""
 	}
-	resolved, err := filepath.EvalSymlinks(d.join(d.real, name))
+	resolved, err := filepath.EvalSymlinks(d.join(d.realPath, name))
 	if err != nil {
 		return ""
 	}
-	inside, err := filepath.Rel(d.real, resolved)
-	if err != nil || !filepath.IsLocal(inside) {
+	relative, err := filepath.Rel(d.realPath, resolved)
+	if err != nil || !filepath.IsLocal(relative) {
 		return ""
 	}
-	return inside
+	return relative
 }
 
-func (*docRoot) join(dir, name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+func (*documentRoot) join(dir, name string) string {
+	return filepath.Join(dir, filepath.FromSlash(name))
+}
 
-func (d *docRoot) isFile(name string) bool {
+func (d *documentRoot) isFile(name string) bool {
 	info, err := d.stat(name)
 	return err == nil && info.Mode().IsRegular()
 }
 
-func (d *docRoot) isDir(name string) bool {
+func (d *documentRoot) isDir(name string) bool {
 	info, err := d.stat(name)
 	return err == nil && info.IsDir()
 }
 
-// within is a path of a URL as os.Root has it.
-func within(name string) string {
+// relativeName returns the path of a URL as a path for os.Root.
+func relativeName(name string) string {
 	if name = strings.Trim(name, "/"); name == "" {
 		return "."
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// files writes files into a directory of the test's own.
-func files(t testing.TB, contents map[string]string) string {
+// writeFiles writes files into a temporary directory.
+func writeFiles(t testing.TB, contents map[string]string) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
@@ -27,11 +27,11 @@ func files(t testing.TB, contents map[string]string) string {
 	return dir
 }
 
-// serving is an HTTP server of a Handler, which is closed with it.
-func serving(t testing.TB, h *Handler) *httptest.Server {
+// serveHandler serves a Handler and closes it with the server.
+func serveHandler(t testing.TB, h *Handler) *httptest.Server {
 	t.Helper()
-	if h.Log == nil {
-		h.Log = log.New(io.Discard, "", 0)
+	if h.ErrorLog == nil {
+		h.ErrorLog = log.New(io.Discard, "", 0)
 	}
 	s := httptest.NewServer(h)
 	s.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -42,37 +42,37 @@ func serving(t testing.TB, h *Handler) *httptest.Server {
 	return s
 }
 
-func logTo(w io.Writer) *log.Logger { return log.New(w, "", 0) }
+func newLogger(w io.Writer) *log.Logger { return log.New(w, "", 0) }
 
-// switches has a link lead elsewhere, as a deployment does: in one step.
-func switches(t testing.TB, link, to string) {
+// switchLink makes a link lead elsewhere in one step, as a deployment does.
+func switchLink(t testing.TB, link, to string) {
 	t.Helper()
 	require.NoError(t, os.Symlink(to, link+".new"))
 	require.NoError(t, os.Rename(link+".new", link))
 }
 
-func openFiles(t testing.TB) int {
+func openDescriptorCount(t testing.TB) int {
 	t.Helper()
 	names, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return len(names)
 }
 
-// After ln -sfn the old release's files were served, and after its removal everything
-// was 404, for as long as the program ran.
-func TestAReleaseThatIsSwitchedByALinkIsServedAtOnce(t *testing.T) {
+// After ln -sfn, the old release was served. After its deletion, every path had status 404
+// until the program was restarted.
+func TestHandler_SwitchedReleaseIsServedAtOnce(t *testing.T) {
 	for name, h := range map[string]*Handler{
-		"the path": {}, "the real path": {ResolveRootSymlink: true}, "links followed": {FollowLinks: true},
-		"links followed, the real path": {FollowLinks: true, ResolveRootSymlink: true},
-		"another's path":                {AppRoot: "/app", ResolveRootSymlink: true},
+		"the path": {}, "the real path": {ResolveRootSymlink: true}, "links followed": {FollowSymlinks: true},
+		"links followed, the real path": {FollowSymlinks: true, ResolveRootSymlink: true},
+		"another's path":                {ScriptRoot: "/app", ResolveRootSymlink: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			base := files(t, map[string]string{"releases/0/public/style.css": "css 0", "releases/0/public/index.php": ""})
+			base := writeFiles(t, map[string]string{"releases/0/public/style.css": "css 0", "releases/0/public/index.php": ""})
 			current := filepath.Join(base, "current")
-			switches(t, current, "releases/0")
-			h.Root = filepath.Join(current, "public") // below the link that is switched
-			h.Client = envApplication(t)
-			s := serving(t, h)
+			switchLink(t, current, "releases/0")
+			h.Root = filepath.Join(current, "public") // below the switched link
+			h.Client = newParamsApplication(t)
+			s := serveHandler(t, h)
 			before := 0
 			for n := range 30 {
 				release := filepath.Join(base, "releases", strconv.Itoa(n))
@@ -80,7 +80,7 @@ func TestAReleaseThatIsSwitchedByALinkIsServedAtOnce(t *testing.T) {
 					require.NoError(t, os.MkdirAll(filepath.Join(release, "public"), 0o755))
 					require.NoError(t, os.WriteFile(filepath.Join(release, "public/style.css"), []byte("css "+strconv.Itoa(n)), 0o600))
 					require.NoError(t, os.WriteFile(filepath.Join(release, "public/index.php"), nil, 0o600))
-					switches(t, current, release)
+					switchLink(t, current, release)
 					require.NoError(t, os.RemoveAll(filepath.Join(base, "releases", strconv.Itoa(n-1))))
 				}
 				_, body := get(t, s, "/style.css")
@@ -89,27 +89,28 @@ func TestAReleaseThatIsSwitchedByALinkIsServedAtOnce(t *testing.T) {
 				require.Equal(t, http.StatusOK, resp.StatusCode)
 				root := h.Root
 				switch {
-				case h.AppRoot != "":
-					root = h.AppRoot
+				case h.ScriptRoot != "":
+					root = h.ScriptRoot
 				case h.ResolveRootSymlink:
 					root = filepath.Join(release, "public")
 				}
-				require.Equal(t, root, environment(body)["DOCUMENT_ROOT"])
-				require.Equal(t, root+"/index.php", environment(body)["SCRIPT_FILENAME"])
+				require.Equal(t, root, parseParams(body)["DOCUMENT_ROOT"])
+				require.Equal(t, root+"/index.php", parseParams(body)["SCRIPT_FILENAME"])
 				if n == 0 {
-					before = openFiles(t)
+					before = openDescriptorCount(t)
 				}
 			}
-			require.LessOrEqual(t, openFiles(t), before+2, "of the roots that were before, none is open")
+			require.LessOrEqual(t, openDescriptorCount(t), before+2, "the directories of old releases are closed")
 		})
 	}
 }
 
-func TestRequestsWhileReleasesAreSwitchedFindTheirFiles(t *testing.T) {
-	base := files(t, map[string]string{"a/style.css": "css", "b/style.css": "css"})
+func TestHandler_FilesAreFoundWhileReleasesAreSwitched(t *testing.T) {
+	t.Parallel()
+	base := writeFiles(t, map[string]string{"a/style.css": "css", "b/style.css": "css"})
 	current := filepath.Join(base, "current")
-	switches(t, current, "a")
-	s := serving(t, &Handler{Client: &Client{}, Root: current})
+	switchLink(t, current, "a")
+	s := serveHandler(t, &Handler{Client: &Client{}, Root: current})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -122,26 +123,28 @@ func TestRequestsWhileReleasesAreSwitchedFindTheirFiles(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		switches(t, current, []string{"a", "b"}[i%2])
+		switchLink(t, current, []string{"a", "b"}[i%2])
 	}
 	wg.Wait()
 }
 
-// A root that is not there is an error for as long as it is not.
-func TestARootThatComesBackIsServed(t *testing.T) {
-	base := files(t, map[string]string{"a/style.css": "css"})
-	s := serving(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "current")})
+// A missing root is an error only as long as it is missing.
+func TestHandler_RootThatAppearsLaterIsServed(t *testing.T) {
+	t.Parallel()
+	base := writeFiles(t, map[string]string{"a/style.css": "css"})
+	s := serveHandler(t, &Handler{Client: &Client{}, Root: filepath.Join(base, "current")})
 	resp, _ := get(t, s, "/style.css")
 	require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
-	switches(t, filepath.Join(base, "current"), "a")
+	switchLink(t, filepath.Join(base, "current"), "a")
 	_, body := get(t, s, "/style.css")
 	require.Equal(t, "css", body)
 }
 
-// os.Root refuses links that are absolute. Deployments make such, to uploads that all
-// releases share.
-func TestLinksThatStayInsideAreFollowed(t *testing.T) {
-	base := files(t, map[string]string{
+// os.Root rejects absolute links. Deployments create them to directories that all releases
+// share.
+func TestHandler_LinksInsideTheRootAreFollowed(t *testing.T) {
+	t.Parallel()
+	base := writeFiles(t, map[string]string{
 		"site/dir/file.txt": "inside", "site/dir/run.php": "secret source", "secret.txt": "outside", "site2/secret.txt": "outside", "secret.php": "secret source",
 	})
 	site := filepath.Join(base, "site")
@@ -155,14 +158,14 @@ func TestLinksThatStayInsideAreFollowed(t *testing.T) {
 		require.NoError(t, os.Symlink(to, filepath.Join(site, name)))
 	}
 	for _, root := range []string{site, filepath.Join(base, "current")} {
-		s := serving(t, &Handler{Client: envApplication(t), Root: root})
+		s := serveHandler(t, &Handler{Client: newParamsApplication(t), Root: root})
 		for _, path := range []string{"/absolute.txt", "/absolute/file.txt", "/around.txt", "/current.txt", "/twice.txt"} {
 			_, body := get(t, s, path)
 			require.Equal(t, "inside", body, path)
 		}
 		resp, body := get(t, s, "/absolute.php/info")
 		require.Equal(t, http.StatusOK, resp.StatusCode)
-		require.Equal(t, root+"/absolute.php", environment(body)["SCRIPT_FILENAME"])
+		require.Equal(t, root+"/absolute.php", parseParams(body)["SCRIPT_FILENAME"])
 		for _, path := range []string{
 			"/out.txt", "/sibling.txt", "/out.php", "/up/secret.txt", "/root" + base + "/secret.txt", "/root/etc/passwd", "/loop", "/nowhere", "/back",
 		} {
@@ -172,11 +175,12 @@ func TestLinksThatStayInsideAreFollowed(t *testing.T) {
 	}
 }
 
-// Names of files are bytes. package fs knows none that are not UTF-8.
-func TestFilesWhoseNamesAreNotUTF8AreServed(t *testing.T) {
+// File names are bytes. Package fs rejects names that are not UTF-8.
+func TestHandler_FileNamesThatAreNotUTF8AreServed(t *testing.T) {
+	t.Parallel()
 	for _, follow := range []bool{false, true} {
-		root := files(t, map[string]string{"caf\xe9.txt": "latin", "d\xe9/index.html": "index", "r\xe9.php": "secret source"})
-		s := serving(t, &Handler{Client: envApplication(t), Root: root, FollowLinks: follow})
+		root := writeFiles(t, map[string]string{"caf\xe9.txt": "latin", "d\xe9/index.html": "index", "r\xe9.php": "secret source"})
+		s := serveHandler(t, &Handler{Client: newParamsApplication(t), Root: root, FollowSymlinks: follow})
 		_, body := get(t, s, "/caf%E9.txt")
 		require.Equal(t, "latin", body)
 		resp, _ := get(t, s, "/d%E9")
@@ -184,7 +188,7 @@ func TestFilesWhoseNamesAreNotUTF8AreServed(t *testing.T) {
 		_, body = get(t, s, "/d%E9/")
 		require.Equal(t, "index", body)
 		_, body = get(t, s, "/r%E9.php/i%E8")
-		got := environment(body)
+		got := parseParams(body)
 		require.Equal(t, root+"/r\xe9.php", got["SCRIPT_FILENAME"])
 		require.Equal(t, "/i\xe8", got["PATH_INFO"])
 	}

@@ -25,9 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tortured are the scripts of the torture test: all say whose answer it is, and
-// finish.php goes on after it with what is nobody's.
-func tortured(ids string) map[string]string {
+// tortureScripts are the scripts of the torture test. Each names its request in its
+// response. finish.php writes more after its response.
+func tortureScripts(ids string) map[string]string {
 	return map[string]string{
 		"get.php":      `<?php header('X-Id: ' . $_GET['id']); echo str_repeat($_GET['id'] . "\n", (int)$_GET['lines']);`,
 		"post.php":     `<?php $b = file_get_contents('php://input'); header('X-Id: ' . $b); file_put_contents('` + ids + `', $b . "\n", FILE_APPEND); echo $b, "\n";`,
@@ -38,27 +38,28 @@ error_log('secret of ' . $_GET['id']); echo "X-Id: secret\r\nSet-Cookie: secret=
 	}
 }
 
-// A torment is what has become of the requests of the torture test.
-type torment struct {
+// tortureResults counts what became of the requests of the torture test.
+type tortureResults struct {
 	t                                     *testing.T
 	base                                  map[string]*httptest.Server
-	done, failed, cancelled, wrong        atomic.Int64
+	done, failed, canceled, wrong         atomic.Int64
 	posts, postsFailed, uploads, finishes atomic.Int64
 
 	mu       sync.Mutex
-	answered []string // ids of POSTs that were answered
+	answered []string // IDs of POSTs with a response
 	statuses map[string]int
 }
 
-func (m *torment) isWrong(format string, args ...any) {
+func (m *tortureResults) reportWrong(format string, args ...any) {
 	if m.wrong.Add(1) <= 10 {
 		m.t.Errorf(format, args...)
 	}
 }
 
-// ask sends one request. what is its whole body, unless it is to be given up.
-func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), enough)
+// request sends one request. what is its complete body, unless the request is to be
+// abandoned.
+func (m *tortureResults) request(s *httptest.Server, method, path string, body io.Reader, id, what string, giveUp bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, body)
 	if err != nil {
@@ -70,28 +71,28 @@ func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, i
 	}
 	resp, err := s.Client().Do(req)
 	if err != nil {
-		m.fails(giveUp, "no answer")
+		m.addFailure(giveUp, "no answer")
 		return false
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(resp.Body)
-		m.fails(giveUp, strconv.Itoa(resp.StatusCode))
+		m.addFailure(giveUp, strconv.Itoa(resp.StatusCode))
 		if resp.StatusCode < 400 || strings.Contains(string(b), "-") || resp.Header.Get("X-Id") != "" {
-			m.isWrong("%s: %d %v %.80q", id, resp.StatusCode, resp.Header, b)
+			m.reportWrong("%s: %d %v %.80q", id, resp.StatusCode, resp.Header, b)
 		}
 		return false
 	}
 	if resp.Header.Get("X-Id") != id || len(resp.Cookies()) > 0 {
-		m.isWrong("%s: the answer to %q: %v", id, resp.Header.Get("X-Id"), resp.Header)
+		m.reportWrong("%s: the answer to %q: %v", id, resp.Header.Get("X-Id"), resp.Header)
 	}
 	if giveUp {
 		p := make([]byte, min(len(what), 4096))
 		if n, _ := io.ReadFull(resp.Body, p); string(p[:n]) != what[:n] {
-			m.isWrong("%s: %.80q", id, p[:n])
+			m.reportWrong("%s: %.80q", id, p[:n])
 		}
 		cancel()
-		m.cancelled.Add(1)
+		m.canceled.Add(1)
 		return false
 	}
 	b, err := io.ReadAll(resp.Body)
@@ -100,16 +101,16 @@ func (m *torment) ask(s *httptest.Server, method, path string, body io.Reader, i
 		m.done.Add(1)
 		return true
 	case err == nil || !strings.HasPrefix(what, string(b)):
-		m.isWrong("%s %s: %d bytes of %d, %v: %.80q", id, path, len(b), len(what), err, b)
+		m.reportWrong("%s %s: %d bytes of %d, %v: %.80q", id, path, len(b), len(what), err, b)
 	default:
-		m.fails(false, "cut off")
+		m.addFailure(false, "cut off")
 	}
 	return false
 }
 
-func (m *torment) fails(cancelled bool, how string) {
-	if cancelled {
-		m.cancelled.Add(1)
+func (m *tortureResults) addFailure(canceled bool, how string) {
+	if canceled {
+		m.canceled.Add(1)
 		return
 	}
 	m.failed.Add(1)
@@ -118,8 +119,8 @@ func (m *torment) fails(cancelled bool, how string) {
 	m.mu.Unlock()
 }
 
-// one is a request of a random kind.
-func (m *torment) one(id string) {
+// randomRequest sends a request of a random kind.
+func (m *tortureResults) randomRequest(id string) {
 	proto := "HTTP/1.1"
 	if rand.N(2) == 0 {
 		proto = "HTTP/2.0"
@@ -127,12 +128,12 @@ func (m *torment) one(id string) {
 	s := m.base[proto]
 	switch rand.N(8) {
 	case 0, 1:
-		m.ask(s, http.MethodGet, "/get.php?lines=1&id="+id, nil, id, id+"\n", false)
+		m.request(s, http.MethodGet, "/get.php?lines=1&id="+id, nil, id, id+"\n", false)
 	case 2:
-		m.ask(s, http.MethodGet, "/get.php?lines=50000&id="+id, nil, id, strings.Repeat(id+"\n", 50_000), true)
+		m.request(s, http.MethodGet, "/get.php?lines=50000&id="+id, nil, id, strings.Repeat(id+"\n", 50_000), true)
 	case 3:
 		m.posts.Add(1)
-		if m.ask(s, http.MethodPost, "/post.php", strings.NewReader(id), id, id+"\n", false) {
+		if m.request(s, http.MethodPost, "/post.php", strings.NewReader(id), id, id+"\n", false) {
 			m.mu.Lock()
 			m.answered = append(m.answered, id)
 			m.mu.Unlock()
@@ -144,21 +145,21 @@ func (m *torment) one(id string) {
 		sum := sha256.Sum256(content)
 		var body io.Reader = bytes.NewReader(content)
 		if rand.N(2) == 0 {
-			body = io.MultiReader(body) // of unknown length
+			body = io.MultiReader(body) // hides the length
 		}
 		m.uploads.Add(1)
-		m.ask(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
+		m.request(s, http.MethodPost, "/upload.php?id="+id, body, id, hex.EncodeToString(sum[:]), rand.N(3) == 0)
 	case 5:
 		size := rand.N(1 << 20)
 		what := strings.Repeat(id+".", size/(len(id)+1)+1)[:size]
-		m.ask(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
+		m.request(s, http.MethodGet, fmt.Sprintf("/download.php?size=%d&id=%s", size, id), nil, id, what, rand.N(3) == 0)
 	default:
 		m.finishes.Add(1)
-		m.ask(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
+		m.request(s, http.MethodGet, fmt.Sprintf("/finish.php?pause=%d&lines=%d&id=%s", rand.N(20_000), rand.N(20_000), id), nil, id, id+"\n", false)
 	}
 }
 
-// children are the processes of php-fpm's workers.
+// children returns the process IDs of php-fpm's workers.
 func (p *phpFPM) children() (pids []int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Pid()))
 	for field := range strings.FieldsSeq(string(b)) {
@@ -169,22 +170,24 @@ func (p *phpFPM) children() (pids []int) {
 	return pids
 }
 
-// Requests of all kinds over HTTP/1.1 and HTTP/2, of which some are given up, and scripts
-// that go on after their answer, while workers end after 20 requests, are killed, and
-// php-fpm is told to start anew: what is answered is the request's own, no POST is
-// carried out twice, none that was answered is lost, and nothing is left behind.
-func TestTorture(t *testing.T) {
-	length := 30 * time.Second / time.Duration(sparing(t))
-	if sparing(t) == 1 {
+// Requests of all kinds are sent over HTTP/1.1 and HTTP/2. Some are abandoned, and some
+// scripts go on after their response. Meanwhile workers exit after 20 requests or are
+// killed, and php-fpm is reloaded. Each response must belong to its request, no POST may
+// arrive twice, no POST with a response may be lost, and no goroutine or descriptor may be
+// leaked.
+func TestTorture_EveryResponseIsItsOwn(t *testing.T) {
+	skipLoad(t)
+	length := 30 * time.Second / time.Duration(loadDivisor(t))
+	if loadDivisor(t) == 1 {
 		length = 90 * time.Second
 	}
 	ids := filepath.Join(t.TempDir(), "ids")
 	p := startPHP(t, "unix", "pm.max_requests = 20")
-	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
-	var said lockedBuffer
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptorCount(t)
+	var logged syncBuffer
 	cl := &Client{Network: "unix", Address: p.Socket()}
-	h := &Handler{Client: cl, Root: scripts(t, tortured(ids)), Log: log.New(&said, "", 0)}
-	m := &torment{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
+	h := &Handler{Client: cl, Root: writeFiles(t, tortureScripts(ids)), ErrorLog: log.New(&logged, "", 0)}
+	m := &tortureResults{t: t, base: make(map[string]*httptest.Server), statuses: make(map[string]int)}
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		s := httptest.NewUnstartedServer(h)
 		s.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -210,7 +213,7 @@ func TestTorture(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					m.one(fmt.Sprintf("%d-%d", g, i))
+					m.randomRequest(fmt.Sprintf("%d-%d", g, i))
 				}
 			}
 		})
@@ -238,7 +241,7 @@ func TestTorture(t *testing.T) {
 	clients.Wait()
 	chaos.Wait()
 
-	require.Eventually(t, func() bool { // in peace it works as ever
+	require.Eventually(t, func() bool { // afterwards requests succeed again
 		resp, err := m.base["HTTP/1.1"].Client().Get(m.base["HTTP/1.1"].URL + "/get.php?lines=1&id=0-0")
 		if err != nil {
 			return false
@@ -246,7 +249,7 @@ func TestTorture(t *testing.T) {
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		return err == nil && string(b) == "0-0\n"
-	}, enough, 100*time.Millisecond)
+	}, testTimeout, 100*time.Millisecond)
 	stats := cl.Stats()
 	for _, s := range m.base {
 		s.Close()
@@ -268,20 +271,20 @@ func TestTorture(t *testing.T) {
 			lost++
 		}
 	}
-	if strings.Contains(said.String(), "secret") {
-		t.Error("the log has what a script said after its answer")
+	if strings.Contains(logged.String(), "secret") {
+		t.Error("the log has what a script logged after its answer")
 		m.wrong.Add(1)
 	}
 	var leakedGoroutines, leakedDescriptors int
-	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		leakedGoroutines = runtime.NumGoroutine() - goroutines
-		leakedDescriptors = openDescriptors(t) - descriptors
+		leakedDescriptors = openDescriptorCount(t) - descriptors
 		if leakedGoroutines <= 0 && leakedDescriptors <= 0 {
 			break
 		}
 	}
 	t.Logf("%v: %d requests answered, %d given up, %d failed (%v); %d POSTs, %d of them failed; %d uploads; %d answers before their script's end",
-		length, m.done.Load(), m.cancelled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishes.Load())
+		length, m.done.Load(), m.canceled.Load(), m.failed.Load(), m.statuses, m.posts.Load(), m.postsFailed.Load(), m.uploads.Load(), m.finishes.Load())
 	t.Logf("%d workers killed, %d reloads; %+v", kills, reloads, stats)
 	t.Logf("wrong answers: %d; POSTs carried out twice: %d; answered and not carried out: %d; leaked descriptors: %d, goroutines: %d",
 		m.wrong.Load(), doubled, lost, max(leakedDescriptors, 0), max(leakedGoroutines, 0))
@@ -293,29 +296,4 @@ func TestTorture(t *testing.T) {
 	require.Positive(t, m.done.Load())
 	require.NotEmpty(t, m.answered)
 	require.Positive(t, kills)
-}
-
-// A lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func openDescriptors(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	require.NoError(t, err)
-	return len(entries)
 }

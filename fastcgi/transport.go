@@ -7,38 +7,38 @@ import (
 	"strings"
 )
 
-// A Transport is an http.RoundTripper whose requests an application answers: an
-// http.Client of it reaches scripts by their URLs, whatever the host in them, and an
-// httputil.ReverseProxy of it serves them. Where Handler looks at files, it does not:
-// Root is the application's.
+// A Transport is an http.RoundTripper that sends requests to an application. An http.Client
+// with a Transport calls scripts by their URLs, and an httputil.ReverseProxy with one serves
+// them. The host of the URL is not used to connect. Unlike Handler, Transport does not
+// access the scripts' files.
 //
-// RoundTrip treats a request as net/http's own Transport does. ContentLength 0 with a
-// Body that is neither nil nor http.NoBody is an unknown length: the body is copied to a
-// temporary file first, see Client.MaxSpool. Body is closed in any case, perhaps after
-// RoundTrip has returned. The answer's body ends at its Content-Length, and with
-// io.ErrUnexpectedEOF if it is shorter. Answers to HEAD and answers with the statuses 204
-// and 304 have no body. Unlike net/http's, RoundTrip neither asks for compression nor
-// undoes it, and ignores Request.Cancel.
+// RoundTrip treats a request as http.Transport does. If ContentLength is 0 and Body is
+// neither nil nor http.NoBody, the length is unknown and the body is first copied to a
+// temporary file (see Client.MaxBufferedBody). Body is always closed, possibly after
+// RoundTrip has returned. The response's Body ends at its Content-Length, and with
+// io.ErrUnexpectedEOF if it is shorter. A response to HEAD, or with status 204 or 304, has
+// no body. Unlike http.Transport, RoundTrip neither requests nor removes compression, and
+// it ignores Request.Cancel.
 //
-// REMOTE_ADDR is the host of the request's RemoteAddr, which a ReverseProxy passes on,
-// or 127.0.0.1. HTTPS is set for https URLs.
+// REMOTE_ADDR is the IP address in the request's RemoteAddr, which httputil.ReverseProxy
+// passes on, otherwise 127.0.0.1. HTTPS is set for an https URL.
 type Transport struct {
 	Client *Client
 
-	// Root is the directory of the scripts, as the application has it.
-	Root string
+	// ScriptRoot is the directory of the scripts as the application sees it.
+	ScriptRoot string
 
-	// Extensions are those of scripts. Default: .php.
+	// Extensions are the extensions of scripts. Default: .php.
 	Extensions []string
 
-	// Script is the path of the script for URLs that name none. Default: such are an
-	// error.
-	Script string
+	// Fallback is the path of the script for a URL that names no script. Default: such a
+	// URL is an error.
+	Fallback string
 }
 
-// RoundTrip answers a request. Errors are those of Client.Do.
+// RoundTrip sends a request and returns its response. Its errors are those of Client.Do.
 func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	req, err := tr.requestOf(r)
+	req, err := tr.newRequest(r)
 	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close()
@@ -49,54 +49,44 @@ func (tr *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	length, _ := bodyLength(resp.Header) // Do has looked at it
+	contentLength, _ := parseContentLength(resp.Header) // Do has returned its error
 	if resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
-		length = 0
+		contentLength = 0
 	}
 	resp.Header.Del("Transfer-Encoding") // the body is not encoded
 	return &http.Response{
 		Status: strings.TrimRight(fmt.Sprintf("%03d %s", resp.StatusCode, resp.Reason), " "), StatusCode: resp.StatusCode,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: resp.Header, Body: resp.Body, ContentLength: length, Request: r,
+		Header: resp.Header, Body: resp.Body, ContentLength: contentLength, Request: r,
 	}, nil
 }
 
-// requestOf is the request for the script that a URL names.
-func (tr *Transport) requestOf(r *http.Request) (*Request, error) {
+// newRequest returns the request for the script that the URL names.
+func (tr *Transport) newRequest(r *http.Request) (*Request, error) {
 	if r.URL == nil {
-		return nil, errors.New("fastcgi: the request has no URL")
+		return nil, errors.New("fastcgi: request has no URL")
 	}
 	name := r.URL.Path
 	if name == "" {
 		name = "/"
 	}
-	p, refused := clean(name)
-	t, script := split(p, tr.Extensions)
-	if refused != 0 || hidden(t.name) {
-		return nil, fmt.Errorf("fastcgi: a path that may not be: %q", name)
+	p, status := cleanPath(name)
+	s, isScript := splitPathInfo(p, tr.Extensions)
+	if status != 0 || isHidden(s.name) {
+		return nil, fmt.Errorf("fastcgi: path %q is not allowed: it must begin with a slash and must not contain a line break, a zero byte or a name that begins with a dot", name)
 	}
-	if !script {
-		if t, script = split(tr.Script, tr.Extensions); !script {
-			return nil, fmt.Errorf("fastcgi: no script in %q", name)
+	if !isScript {
+		if s, isScript = splitPathInfo(tr.Fallback, tr.Extensions); !isScript {
+			return nil, fmt.Errorf("fastcgi: path %q names no script: set Transport.Fallback to the path of a script", name)
 		}
 	}
-	req, err := requestOf(r, tr.Root, t)
+	req, err := newRequest(r, transportParams(r, tr.ScriptRoot, s))
 	if err != nil {
 		return nil, err
 	}
-	// A request's URL counts, not the fields that a server set, which a ReverseProxy
-	// leaves in its request.
-	req.Params["REQUEST_URI"] = r.URL.RequestURI()
-	if r.URL.Scheme == "https" {
-		req.Params["HTTPS"], req.Params["REQUEST_SCHEME"] = "on", "https"
-	}
-	if req.Params["REMOTE_ADDR"] == "" {
-		req.Params["REMOTE_ADDR"] = "127.0.0.1" // RFC 3875, 4.1.8: it is never absent
-	}
-	req.Body, req.ContentLength = nil, 0
 	switch {
 	case r.Body == nil && r.ContentLength > 0:
-		return nil, fmt.Errorf("fastcgi: ContentLength is %d, and there is no Body", r.ContentLength)
+		return nil, fmt.Errorf("fastcgi: ContentLength is %d but Body is nil", r.ContentLength)
 	case r.Body != nil && r.Body != http.NoBody:
 		req.Body, req.ContentLength = r.Body, r.ContentLength
 		if r.ContentLength == 0 {

@@ -22,26 +22,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answering is a Transport whose application answers with what the test says.
-func answering(t testing.TB, answer func(a *asked) string) (*Transport, *Client) {
+// newTestTransport returns a Transport whose application responds with the text that
+// answer returns.
+func newTestTransport(t testing.TB, answer func(a *appRequest) string) (*Transport, *Client) {
 	t.Helper()
-	cl := application(t, func(a *asked) bool {
+	cl := newApplication(t, func(a *appRequest) bool {
 		if text := answer(a); text != "" {
-			p := appendRecord(appendStream(nil, stdout, []byte(text)), stdout, requestID, nil)
-			a.write(t, append(p, end(0, 0)...)) // in one piece, so that the end is there with the rest
+			p := appendRecord(appendStream(nil, typeStdout, []byte(text)), typeStdout, firstRequestID, nil)
+			a.write(t, append(p, endRecord(0, 0)...)) // in one piece, so that END_REQUEST arrives with the body
 		}
 		return true
 	})
-	return &Transport{Client: cl, Root: "/srv", Script: "/front.php"}, cl
+	return &Transport{Client: cl, ScriptRoot: "/srv", Fallback: "/front.php"}, cl
 }
 
-// A closer tells that it was closed, and how often.
-type closer struct {
+// A trackedBody counts how often it was closed.
+type trackedBody struct {
 	io.Reader
 	closed atomic.Int32
 }
 
-func (c *closer) Close() error {
+func (c *trackedBody) Close() error {
 	c.closed.Add(1)
 	if r, ok := c.Reader.(io.Closer); ok {
 		return r.Close()
@@ -49,16 +50,17 @@ func (c *closer) Close() error {
 	return nil
 }
 
-func (c *closer) isClosed(t testing.TB) {
+func (c *trackedBody) requireClosed(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return c.closed.Load() > 0 }, enough, time.Millisecond)
+	require.Eventually(t, func() bool { return c.closed.Load() > 0 }, testTimeout, time.Millisecond)
 	require.EqualValues(t, 1, c.closed.Load())
 }
 
-// As net/http has it: ContentLength 0 and a Body that is not nil is a body of unknown
-// length. The body is sent whole, of whatever kind, and closed.
-func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
-	tr, _ := answering(t, func(a *asked) string {
+// As in net/http, ContentLength 0 with a Body means an unknown length. Each kind of body
+// is sent whole and closed.
+func TestTransport_SendsBodiesOfUnknownLength(t *testing.T) {
+	t.Parallel()
+	tr, _ := newTestTransport(t, func(a *appRequest) string {
 		return fmt.Sprintf("A: b\n\n%s %d", a.params["CONTENT_LENGTH"], len(a.body))
 	})
 	hc := &http.Client{Transport: tr}
@@ -67,7 +69,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 	for size, body := range map[int]func() io.Reader{
 		1000:    func() io.Reader { return bytes.NewReader(make([]byte, 1000)) },
 		1001:    func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 1001))) },
-		100_000: func() io.Reader { return trickle(t, 10, 10_000, 0) },
+		100_000: func() io.Reader { return slowBody(t, 10, 10_000, 0) },
 		50_000: func() io.Reader {
 			f, err := os.Open(file)
 			require.NoError(t, err)
@@ -75,7 +77,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 		},
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodGet} {
-			c := &closer{Reader: body()}
+			c := &trackedBody{Reader: body()}
 			req, err := http.NewRequest(method, "http://x/a.php", c)
 			require.NoError(t, err)
 			require.Zero(t, req.ContentLength)
@@ -87,7 +89,7 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 			require.Equal(t, fmt.Sprint(size, " ", size), string(b))
 			require.Equal(t, before, fmt.Sprintf("%+v", req), "a request is not modified")
-			c.isClosed(t)
+			c.requireClosed(t)
 		}
 	}
 	for _, body := range []io.Reader{nil, http.NoBody} {
@@ -104,12 +106,13 @@ func TestTransportSendsBodiesOfUnknownLength(t *testing.T) {
 	require.NoError(t, err)
 	req.ContentLength = 5
 	_, err = tr.RoundTrip(req) //nolint:bodyclose // there is none
-	require.ErrorContains(t, err, "no Body")
+	require.ErrorContains(t, err, "Body is nil")
 }
 
 // The body is closed whatever becomes of the request.
-func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
-	tr, cl := answering(t, func(*asked) string { return "broken" })
+func TestTransport_ClosesTheBodyAfterErrors(t *testing.T) {
+	t.Parallel()
+	tr, cl := newTestTransport(t, func(*appRequest) string { return "broken" })
 	cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
 	cl.BodyTimeout = 200 * time.Millisecond
 	stalled := func() io.Reader {
@@ -117,8 +120,8 @@ func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
 		t.Cleanup(func() { _ = w.Close() })
 		return r
 	}
-	gone := &Client{Network: "unix", Address: filepath.Join(t.TempDir(), "nowhere")}
-	defer gone.Close()
+	unreachable := &Client{Network: "unix", Address: filepath.Join(t.TempDir(), "nowhere")}
+	defer unreachable.Close()
 	for name, test := range map[string]struct {
 		tr   *Transport
 		url  string
@@ -126,38 +129,39 @@ func TestTransportClosesTheBodyAfterErrorsToo(t *testing.T) {
 		size int64
 	}{
 		"no script":               {&Transport{Client: cl}, "http://x/x", strings.NewReader("x"), 1},
-		"no application":          {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), 1},
-		"no application, long":    {&Transport{Client: gone}, "http://x/a.php", io.LimitReader(zeros{}, 1<<20), 1 << 20},
-		"no application, unknown": {&Transport{Client: gone}, "http://x/a.php", strings.NewReader("x"), -1},
+		"no application":          {&Transport{Client: unreachable}, "http://x/a.php", strings.NewReader("x"), 1},
+		"no application, long":    {&Transport{Client: unreachable}, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1 << 20},
+		"no application, unknown": {&Transport{Client: unreachable}, "http://x/a.php", strings.NewReader("x"), -1},
 		"malformed answer":        {tr, "http://x/a.php", strings.NewReader("x"), 1},
 		"too short":               {tr, "http://x/a.php", strings.NewReader("x"), 2},
-		"too long":                {tr, "http://x/a.php", io.LimitReader(zeros{}, 1<<20), 1<<20 - 1},
+		"too long":                {tr, "http://x/a.php", io.LimitReader(zeroReader{}, 1<<20), 1<<20 - 1},
 		"stalled, short":          {tr, "http://x/a.php", stalled(), 100},
 		"stalled, long":           {tr, "http://x/a.php", stalled(), 1 << 20},
 		"stalled, unknown":        {tr, "http://x/a.php", stalled(), -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &closer{Reader: test.body}
+			c := &trackedBody{Reader: test.body}
 			req, err := http.NewRequest(http.MethodPost, test.url, c)
 			require.NoError(t, err)
 			req.ContentLength = test.size
 			_, err = test.tr.RoundTrip(req) //nolint:bodyclose // there is none
 			require.Error(t, err)
-			c.isClosed(t)
+			c.requireClosed(t)
 		})
 	}
 }
 
-// A response is as long as its Content-Length says, and those that have no body have
-// none; a script that goes on to print breaks neither the header nor the next answer.
-func TestTransportGivesBodiesTheirLength(t *testing.T) {
+// A response ends at its Content-Length, and one that must not have a body has none. If
+// the script prints more, neither this response nor the next one is affected.
+func TestTransport_BodiesHaveTheirContentLength(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		method, answer string
 		status         int
 		length         int64
 		body           string
 		err            error
-		isKept         bool
+		isReusable     bool
 	}{
 		"as long":              {"GET", "Content-Length: 5\n\nhello", 200, 5, "hello", nil, true},
 		"longer":               {"GET", "Content-Length: 5\n\nhello\n\n", 200, 5, "hello", nil, false},
@@ -179,8 +183,8 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 		"an error with a body": {"GET", "Status: 500 No\nContent-Length: 5\n\nhello", 500, 5, "hello", nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr, cl := answering(t, func(*asked) string { return test.answer })
-			for _, give := range []string{"read", "copied", "closed"} {
+			tr, cl := newTestTransport(t, func(*appRequest) string { return test.answer })
+			for _, consume := range []string{"read", "copied", "closed"} {
 				req, err := http.NewRequest(test.method, "http://x/a.php", nil)
 				require.NoError(t, err)
 				resp, err := (&http.Client{Transport: tr}).Do(req)
@@ -190,58 +194,64 @@ func TestTransportGivesBodiesTheirLength(t *testing.T) {
 				require.Same(t, req, resp.Request)
 				require.False(t, resp.Uncompressed)
 				var body bytes.Buffer
-				switch give {
+				switch consume {
 				case "read":
 					_, err = body.ReadFrom(struct{ io.Reader }{resp.Body})
 				case "copied":
 					_, err = io.Copy(&body, resp.Body)
 				}
-				if give != "closed" {
-					require.Equal(t, test.body, body.String(), give)
-					require.Equal(t, test.err, err, give) // as net/http's, bare
+				if consume != "closed" {
+					require.Equal(t, test.body, body.String(), consume)
+					require.Equal(t, test.err, err, consume) // not wrapped, as in net/http
 				}
 				require.NoError(t, resp.Body.Close())
 				require.NoError(t, resp.Body.Close())
-				if give != "closed" || test.body == "" && test.err == nil {
-					require.Equal(t, test.isKept, cl.Stats().Idle == 1, "%s: %+v", give, cl.Stats())
+				if consume != "closed" || test.body == "" && test.err == nil {
+					if test.isReusable {
+						require.Eventually(t, func() bool { return cl.Stats().Idle == 1 }, testTimeout, time.Millisecond, consume)
+					} else {
+						require.Zero(t, cl.Stats().Idle, consume)
+					}
 				}
 			}
 		})
 	}
-	tr, _ := answering(t, func(*asked) string { return "Content-Length: 5\nContent-Length: 6\n\nhello!" })
+	tr, _ := newTestTransport(t, func(*appRequest) string { return "Content-Length: 5\nContent-Length: 6\n\nhello!" })
 	_, err := (&http.Client{Transport: tr}).Get("http://x/a.php") //nolint:bodyclose // there is none
 	var malformed *HeaderError
 	require.ErrorAs(t, err, &malformed)
 }
 
-// A body that has come whole is whole, even if the application ends the connection
-// instead of the request; one of unknown length is not.
-func TestABodyOfKnownLengthIsWholeWhenItHasCome(t *testing.T) {
+// A body of known length is complete even if the application closes the connection without
+// END_REQUEST. A body of unknown length is not.
+func TestClient_BodyOfKnownLengthIsCompleteWithoutEndRequest(t *testing.T) {
+	t.Parallel()
 	for head, want := range map[string]error{"Content-Length: 5\n\n": nil, "A: b\n\n": io.ErrUnexpectedEOF} {
-		cl := application(t, func(a *asked) bool {
-			a.write(t, appendStream(nil, stdout, []byte(head+"hello")))
+		cl := newApplication(t, func(a *appRequest) bool {
+			a.write(t, appendStream(nil, typeStdout, []byte(head+"hello")))
 			return false
 		})
-		_, body, err := whole(cl, &Request{})
+		_, body, err := doAndRead(cl, &Request{})
 		require.Equal(t, want, err)
 		require.Equal(t, "hello", body)
 		require.Zero(t, cl.Stats().Idle)
 	}
 }
 
-// Close ends a Read that another goroutine is in, as that of net/http does; a context
-// ends everything.
-func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
-	gone := make(chan struct{}, 10)
-	cl := application(t, func(a *asked) bool {
+// Close ends a Read in another goroutine, as it does in net/http. A context ends
+// everything.
+func TestTransport_CloseAndContextEndReads(t *testing.T) {
+	t.Parallel()
+	disconnected := make(chan struct{}, 10)
+	cl := newApplication(t, func(a *appRequest) bool {
 		if a.params["QUERY_STRING"] != "silent" {
-			a.write(t, appendStream(nil, stdout, []byte("A: b\n\npart")))
+			a.write(t, appendStream(nil, typeStdout, []byte("A: b\n\npart")))
 		}
 		_, _ = io.Copy(io.Discard, a.conn)
-		gone <- struct{}{}
+		disconnected <- struct{}{}
 		return false
 	})
-	hc := &http.Client{Transport: &Transport{Client: cl, Root: "/srv"}}
+	hc := &http.Client{Transport: &Transport{Client: cl, ScriptRoot: "/srv"}}
 	for _, copies := range []bool{false, true} {
 		resp, err := hc.Get("http://x/a.php")
 		require.NoError(t, err)
@@ -257,12 +267,12 @@ func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
 			}
 			over <- err
 		}()
-		time.Sleep(20 * time.Millisecond) // for the Read to wait; nothing tells
+		time.Sleep(20 * time.Millisecond) // let the Read begin to wait
 		require.NoError(t, resp.Body.Close())
 		require.ErrorIs(t, <-over, errBodyClosed)
 		_, err = resp.Body.Read(make([]byte, 1))
 		require.ErrorIs(t, err, errBodyClosed)
-		<-gone
+		<-disconnected
 	}
 	for _, query := range []string{"silent", "part"} {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -274,20 +284,20 @@ func TestTransportIsEndedByCloseAndByItsContext(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 		}
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		<-gone
+		<-disconnected
 		cancel()
 	}
 	hc.Timeout = 50 * time.Millisecond
 	_, err := hc.Get("http://x/a.php?silent") //nolint:bodyclose // there is none
 	var late interface{ Timeout() bool }
 	require.True(t, errors.As(err, &late) && late.Timeout(), err)
-	<-gone
+	<-disconnected
 }
 
-// Before php-fpm a ReverseProxy is a web server: bodies of both kinds, limits, statuses,
-// and clients that go.
-func TestTransportBehindAReverseProxy(t *testing.T) {
-	root := scripts(t, map[string]string{
+// An httputil.ReverseProxy with a Transport serves php-fpm: bodies of known and unknown
+// length, limits, statuses, and clients that disconnect.
+func TestTransport_BehindAReverseProxy(t *testing.T) {
+	root := writeFiles(t, map[string]string{
 		"up.php":     `<?php header('Content-Type: text/plain'); echo strlen(file_get_contents('php://input')), ' ', $_SERVER['REMOTE_ADDR'], ' ', $_SERVER['REQUEST_URI'];`,
 		"longer.php": "<?php header('Content-Length: 5'); echo 'hello'; ?>\n\n",
 		"none.php":   `<?php http_response_code(204); echo "and yet";`,
@@ -296,7 +306,7 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 	cl := p.client(t)
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "php" },
-		Transport: &Transport{Client: cl, Root: root},
+		Transport: &Transport{Client: cl, ScriptRoot: root},
 		ErrorLog:  log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			var tooLong *http.MaxBytesError
@@ -312,7 +322,7 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 		http.StripPrefix("/app", proxy).ServeHTTP(w, r)
 	}))
 	defer s.Close()
-	for _, size := range []int{0, 10, shortBody, shortBody + 1, 1 << 20} {
+	for _, size := range []int{0, 10, maxInlineBody, maxInlineBody + 1, 1 << 20} {
 		for _, body := range []io.Reader{bytes.NewReader(make([]byte, size)), io.MultiReader(bytes.NewReader(make([]byte, size)))} {
 			resp, err := http.Post(s.URL+"/app/up.php?q=1", "application/octet-stream", body)
 			require.NoError(t, err)
@@ -337,7 +347,7 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 		require.Equal(t, resp.StatusCode, head.StatusCode)
 	}
 	var wg sync.WaitGroup
-	for i := range 40 { // uploads that end in the middle
+	for i := range 40 { // uploads that are canceled
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -365,9 +375,10 @@ func TestTransportBehindAReverseProxy(t *testing.T) {
 	require.Equal(t, "0 127.0.0.1 /up.php", body)
 }
 
-// REMOTE_ADDR is who has asked the proxy, if there is one, and else this machine.
-func TestTransportHasAnAddressOfWhoAsks(t *testing.T) {
-	tr, _ := answering(t, func(a *asked) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
+// REMOTE_ADDR is the address of the proxy's client, or 127.0.0.1 without a proxy.
+func TestTransport_RemoteAddrIsThatOfTheRequest(t *testing.T) {
+	t.Parallel()
+	tr, _ := newTestTransport(t, func(a *appRequest) string { return "A: b\n\n" + a.params["REMOTE_ADDR"] })
 	for remote, want := range map[string]string{"": "127.0.0.1", "192.0.2.7:1234": "192.0.2.7", "[2001:db8::1]:1234": "2001:db8::1"} {
 		req, err := http.NewRequest(http.MethodGet, "http://x/a.php", nil)
 		require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A browser is Chromium without a screen, driven as WebDriver has it (W3C WebDriver).
+// A browser is a headless Chromium that is controlled by W3C WebDriver.
 type browser struct {
 	t       *testing.T
 	session string
@@ -49,7 +49,7 @@ func startBrowser(t *testing.T) *browser {
 		},
 	}}}, &made)
 	b.session += "/" + made.SessionID
-	b.do(http.MethodPost, "/timeouts", map[string]int{"implicit": 20_000}, nil) // pages take their time
+	b.do(http.MethodPost, "/timeouts", map[string]int{"implicit": 20_000}, nil) // how long to wait for an element
 	t.Cleanup(func() {
 		b.do(http.MethodDelete, "", nil, nil)
 		http.DefaultClient.CloseIdleConnections()
@@ -81,7 +81,7 @@ func (b *browser) open(url string) {
 	b.do(http.MethodPost, "/url", map[string]string{"url": url}, nil)
 }
 
-// element is the path of the one that a CSS selector finds.
+// element returns the path of the element that a selector finds.
 func (b *browser) element(using, value string) string {
 	b.t.Helper()
 	var found map[string]string
@@ -103,13 +103,13 @@ func (b *browser) types(css, text string) {
 	b.do(http.MethodPost, b.element("css selector", css)+"/value", map[string]string{"text": text}, nil)
 }
 
-// sees waits for an element with a text.
+// sees waits for an element that contains a text.
 func (b *browser) sees(name, text string) {
 	b.t.Helper()
 	b.element("xpath", fmt.Sprintf("//%s[contains(., %q)]", name, text))
 }
 
-func TestTheSmallSiteInABrowser(t *testing.T) {
+func TestBrowser_DemoSite(t *testing.T) {
 	eachSite(t, func(t *testing.T, url string) {
 		b := startBrowser(t)
 		b.open(url)
@@ -138,14 +138,14 @@ func TestTheSmallSiteInABrowser(t *testing.T) {
 	})
 }
 
-func TestFrontControllersInABrowser(t *testing.T) {
-	needsPHP(t)
-	for name, front := range fronts {
+func TestBrowser_FrontControllers(t *testing.T) {
+	requirePHP(t)
+	for name, front := range frontControllers {
 		t.Run(name, func(t *testing.T) {
 			b := startBrowser(t)
 			b.open(serve(t, front.root, "/index.php", "") + front.path)
 			b.sees("h1", front.heading)
-			b.click("link text", "Relative") // stays inside the site, whatever the path was
+			b.click("link text", "Relative") // stays inside the site, whatever the path is
 			b.sees("h1", "/relative")
 		})
 	}

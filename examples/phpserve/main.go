@@ -1,13 +1,13 @@
 // Phpserve serves a directory of PHP scripts and files.
 //
 //	phpserve -root DIR -fpm unix:/run/php/php-fpm.sock
-//	phpserve -root blog -front /index.php
+//	phpserve -root blog -fallback /index.php
 //
-// -front is for WordPress, Laravel, Symfony and others that have one script answer for
-// all paths that are no files.
+// -fallback is for WordPress, Laravel, Symfony and other programs with a front controller:
+// one script that serves each path that is not a file.
 //
-// Without -fpm it starts a php-fpm of its own, if one is installed; and else it has
-// the pages of its small site answered by a program in Go that speaks FastCGI too.
+// Without -fpm, phpserve starts its own php-fpm. If php-fpm is not installed, an embedded
+// FastCGI application in Go serves the built-in demo site.
 package main
 
 import (
@@ -32,20 +32,20 @@ import (
 )
 
 func main() {
-	root := flag.String("root", "", "the document root; default: the small site of this program")
-	fpm := flag.String("fpm", "", "unix:PATH or tcp:HOST:PORT of php-fpm; default: start one")
-	front := flag.String("front", "", "the script for all that is not there, such as /index.php; default: 404")
-	listen := flag.String("listen", "localhost:8080", "where to serve")
+	root := flag.String("root", "", "document root (default: the built-in demo site)")
+	fpm := flag.String("fpm", "", "address of php-fpm, unix:PATH or tcp:HOST:PORT (default: start php-fpm)")
+	fallback := flag.String("fallback", "", "script for paths that do not exist, such as /index.php (default: status 404)")
+	listen := flag.String("listen", "localhost:8080", "address to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *root, *front, *fpm, *listen, func(url string) { fmt.Println(url) }); err != nil {
+	if err := run(ctx, *root, *fallback, *fpm, *listen, func(url string) { fmt.Println(url) }); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// run serves until ctx ends, and says where.
-func run(ctx context.Context, root, front, fpm, listen string, ready func(url string)) error {
+// run serves until ctx ends. It calls ready with the site's URL.
+func run(ctx context.Context, root, fallback, fpm, listen string, ready func(url string)) error {
 	dir, err := os.MkdirTemp("", "phpserve")
 	if err != nil {
 		return err
@@ -53,26 +53,26 @@ func run(ctx context.Context, root, front, fpm, listen string, ready func(url st
 	defer os.RemoveAll(dir)
 	if root == "" {
 		root = filepath.Join(dir, "site")
-		if err := unpack(root); err != nil {
+		if err := unpackSite(root); err != nil {
 			return err
 		}
 	}
-	network, address, stop, err := application(dir, fpm)
+	network, address, stop, err := connectOrStart(dir, fpm)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	app := &fastcgi.Client{Network: network, Address: address}
 	defer app.Close()
-	site := &fastcgi.Handler{Client: app, Root: root, Fallback: front}
-	defer site.Close()
+	handler := &fastcgi.Handler{Client: app, Root: root, Fallback: fallback}
+	defer handler.Close()
 
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
 	}
 	ready(fmt.Sprintf("http://%s/", ln.Addr()))
-	server := &http.Server{Handler: site, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -80,8 +80,8 @@ func run(ctx context.Context, root, front, fpm, listen string, ready func(url st
 	return nil
 }
 
-// unpack writes the small site into a directory.
-func unpack(dir string) error {
+// unpackSite writes the built-in demo site into a directory.
+func unpackSite(dir string) error {
 	files, err := fs.Sub(site, "site")
 	if err != nil {
 		return err
@@ -89,20 +89,21 @@ func unpack(dir string) error {
 	return os.CopyFS(dir, files)
 }
 
-// application finds, or makes, who answers.
-func application(dir, fpm string) (network, address string, stop func(), err error) {
+// connectOrStart returns the address of the application in fpm. If fpm is empty, it starts
+// php-fpm or the embedded application.
+func connectOrStart(dir, fpm string) (network, address string, stop func(), err error) {
 	if fpm != "" {
 		network, address, ok := strings.Cut(fpm, ":")
 		if !ok || network != "unix" && network != "tcp" {
-			return "", "", nil, fmt.Errorf("-fpm %s: not unix:PATH or tcp:HOST:PORT", fpm)
+			return "", "", nil, fmt.Errorf("-fpm %s is malformed: set it to unix:PATH or tcp:HOST:PORT", fpm)
 		}
 		return network, address, func() {}, nil
 	}
 	address = filepath.Join(dir, "s")
-	name := installed()
-	if name == "" {
-		fmt.Println("php-fpm is not installed: the small site is answered by a program in Go")
-		return embedded(address)
+	path := findFPM()
+	if path == "" {
+		fmt.Println("php-fpm is not installed: an application in Go serves the demo site")
+		return startEmbedded(address)
 	}
 	config := filepath.Join(dir, "fpm.conf")
 	text := strings.Join([]string{
@@ -113,7 +114,7 @@ func application(dir, fpm string) (network, address string, stop func(), err err
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", "", nil, err
 	}
-	cmd := exec.Command(name, "-F", "-R", "-n", "-y", config)
+	cmd := exec.Command(path, "-F", "-R", "-n", "-y", config)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return "", "", nil, err
@@ -126,14 +127,14 @@ func application(dir, fpm string) (network, address string, stop func(), err err
 		if conn, err := net.Dial("unix", address); err == nil {
 			return "unix", address, stop, conn.Close()
 		}
-		time.Sleep(10 * time.Millisecond) // nothing tells when it is there
+		time.Sleep(10 * time.Millisecond) // php-fpm does not notify when it listens
 	}
 	stop()
-	return "", "", nil, fmt.Errorf("%s does not listen", name)
+	return "", "", nil, fmt.Errorf("%s did not listen on its socket within 5 s", path)
 }
 
-// installed is a php-fpm, or empty.
-func installed() string {
+// findFPM returns the path of php-fpm, or "" if it is not installed.
+func findFPM() string {
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
 		for _, pattern := range []string{"php-fpm", "php-fpm[78]*"} {
 			if found, _ := filepath.Glob(filepath.Join(dir, pattern)); len(found) > 0 {

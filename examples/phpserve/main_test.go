@@ -19,37 +19,37 @@ import (
 
 func TestMain(m *testing.M) { testleak.Main(m) }
 
-// eachSite runs f on the small site as php-fpm answers for it, and the program in Go.
+// eachSite runs f with the demo site of php-fpm and with that of the embedded application.
 func eachSite(t *testing.T, f func(t *testing.T, url string)) {
 	t.Run("php-fpm", func(t *testing.T) {
-		needsPHP(t)
+		requirePHP(t)
 		f(t, serve(t, "", "", ""))
 	})
 	t.Run("Go", func(t *testing.T) {
-		_, address, stop, err := embedded(filepath.Join(t.TempDir(), "s"))
+		_, address, stop, err := startEmbedded(filepath.Join(t.TempDir(), "s"))
 		require.NoError(t, err)
 		t.Cleanup(stop)
 		f(t, serve(t, "", "", "unix:"+address))
 	})
 }
 
-func needsPHP(t *testing.T) {
+func requirePHP(t *testing.T) {
 	t.Helper()
-	if installed() != "" {
+	if findFPM() != "" {
 		return
 	}
 	if os.Getenv("CLIENT_REQUIRE_SERVERS") != "" {
-		t.Fatal("no php-fpm: install php8.2-fpm")
+		t.Fatal("php-fpm is not installed: install php8.2-fpm")
 	}
-	t.Skip("no php-fpm: install php8.2-fpm")
+	t.Skip("php-fpm is not installed: install php8.2-fpm")
 }
 
-// serve runs the program until the test's end, and gives its URL.
-func serve(t *testing.T, root, front, fpm string) string {
+// serve runs the program until the test ends, and returns the site's URL.
+func serve(t *testing.T, root, fallback, fpm string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	urls, done := make(chan string, 1), make(chan error, 1)
-	go func() { done <- run(ctx, root, front, fpm, "127.0.0.1:0", func(url string) { urls <- url }) }()
+	go func() { done <- run(ctx, root, fallback, fpm, "127.0.0.1:0", func(url string) { urls <- url }) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
@@ -64,8 +64,8 @@ func serve(t *testing.T, root, front, fpm string) string {
 	return ""
 }
 
-// read gives the page of a GET.
-func read(t *testing.T, url string) string {
+// getPage returns the page of a URL.
+func getPage(t *testing.T, url string) string {
 	t.Helper()
 	resp, err := http.Get(url)
 	require.NoError(t, err)
@@ -77,30 +77,31 @@ func read(t *testing.T, url string) string {
 	return string(b)
 }
 
-// fronts are small sites in the shapes of programs with a front controller: their root,
-// and what a path of no file has for its heading.
-var fronts = map[string]struct{ root, path, heading, inside string }{
+// frontControllers are small sites that work like well-known programs with a front
+// controller: the root, a path that is not a file, its heading, and a path of another script
+// or file.
+var frontControllers = map[string]struct{ root, path, heading, inside string }{
 	"WordPress": {"testdata/wordpress", "2024/05/hello-world/?preview=1", "Post: 2024/05/hello-world", "wp-admin"},
 	"Laravel":   {"testdata/laravel/public", "users/7/edit?tab=a", "Route: users/7/edit", "css/app.css"},
 	"Symfony":   {"testdata/symfony/public", "blog/my-post?page=2", "Path: /blog/my-post", "bundles/app.css"},
 }
 
-func TestFrontControllers(t *testing.T) {
-	needsPHP(t)
-	for name, front := range fronts {
+func TestPhpserve_FrontControllers(t *testing.T) {
+	requirePHP(t)
+	for name, front := range frontControllers {
 		t.Run(name, func(t *testing.T) {
 			site := serve(t, front.root, "/index.php", "")
-			page := read(t, site+front.path)
+			page := getPage(t, site+front.path)
 			require.Contains(t, page, "<h1>"+front.heading+"</h1>")
 			_, query, _ := strings.Cut(front.path, "?")
 			require.Contains(t, page, "<p>Query: "+query+"</p>")
-			require.NotContains(t, read(t, site+front.inside), front.heading)
-			require.Contains(t, read(t, site+"index.php"), "<h1>")
+			require.NotContains(t, getPage(t, site+front.inside), front.heading)
+			require.Contains(t, getPage(t, site+"index.php"), "<h1>")
 		})
 	}
 }
 
-func TestTheSmallSite(t *testing.T) {
+func TestPhpserve_DemoSite(t *testing.T) {
 	eachSite(t, func(t *testing.T, site string) {
 		jar, err := cookiejar.New(nil)
 		require.NoError(t, err)
@@ -137,7 +138,7 @@ func TestTheSmallSite(t *testing.T) {
 	})
 }
 
-func TestFPMThatCannotBe(t *testing.T) {
+func TestPhpserve_MalformedFPMFlagIsAnError(t *testing.T) {
 	for _, fpm := range []string{"nonsense", "udp:x", ":"} {
 		require.ErrorContains(t, run(t.Context(), t.TempDir(), "", fpm, "127.0.0.1:0", nil), "-fpm "+fpm)
 	}

@@ -15,17 +15,17 @@ import (
 //go:embed site
 var site embed.FS
 
-// embedded answers for the scripts of the small site as PHP does.
-func embedded(address string) (string, string, func(), error) {
+// startEmbedded starts an application that serves the demo site as its PHP scripts do.
+func startEmbedded(address string) (string, string, func(), error) {
 	ln, err := net.Listen("unix", address)
 	if err != nil {
 		return "", "", nil, err
 	}
 	mux := http.NewServeMux()
 	home := page("Home", func(_ http.ResponseWriter, _ *http.Request) string {
-		return `<p>This page is made by a program in Go.</p>`
+		return `<p>This page is made by an application in Go.</p>`
 	})
-	mux.HandleFunc("/{$}", home) // what was asked for, of which that is the index
+	mux.HandleFunc("/{$}", home) // REQUEST_URI of the directory whose index is index.php
 	mux.HandleFunc("/index.php", home)
 	mux.HandleFunc("/form.php", page("Form", func(_ http.ResponseWriter, r *http.Request) string {
 		name := r.PostFormValue("name")
@@ -63,7 +63,7 @@ func embedded(address string) (string, string, func(), error) {
 	return "unix", address, func() { _ = ln.Close() }, nil
 }
 
-// page is a handler of a page with the links that all of them have.
+// page returns a handler of a page with the links that all pages have.
 func page(title string, body func(w http.ResponseWriter, r *http.Request) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		text := body(w, r)

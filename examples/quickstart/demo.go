@@ -22,82 +22,84 @@ func demo(out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 
-	const ipv4, ipv6 = "127.0.0.1:0", "[::1]:0" // port 0: the system picks one
-	fmt.Fprintf(out, "%-9s %-18s %-15s %-15s %s\n", "NETWORK", "WHAT HAPPENS", "SENT", "CAME BACK", "ROUND TRIP")
-	visitServer(out, "tcp", ipv4, echo)
-	visitServer(out, "tcp6", ipv6, echo)
-	visitServer(out, "udp", ipv4, echo)
-	visitServer(out, "udp6", ipv6, echo)
-	visitServer(out, "unix", filepath.Join(dir, "stream"), echo)
-	visitServer(out, "unixgram", filepath.Join(dir, "datagrams"), echo)
-	visitServer(out, "tcp", ipv4, halve)  // it is gone halfway
-	visitServer(out, "udp", ipv4, double) // twice as much as there is room for
+	const ipv4, ipv6 = "127.0.0.1:0", "[::1]:0" // the system picks a port
+	fmt.Fprintf(out, "%-9s %-19s %-15s %-15s %s\n", "NETWORK", "RESULT", "SENT", "RECEIVED", "ROUND TRIP")
+	demoServer(out, "tcp", ipv4, echo)
+	demoServer(out, "tcp6", ipv6, echo)
+	demoServer(out, "udp", ipv4, echo)
+	demoServer(out, "udp6", ipv6, echo)
+	demoServer(out, "unix", filepath.Join(dir, "stream"), echo)
+	demoServer(out, "unixgram", filepath.Join(dir, "datagrams"), echo)
+	demoServer(out, "tcp", ipv4, halve)  // replies with half of the message and closes
+	demoServer(out, "udp", ipv4, double) // replies with more than the buffer holds
 
 	l, err := net.Listen("tcp", ipv4)
 	if err != nil {
 		return err
 	}
-	// The kernel takes connections for a listener; nobody answers them here.
-	visit(out, "tcp", l.Addr(), &client.Options{RecvTimeout: 100 * time.Millisecond})
+	// The kernel accepts connections for the listener, but nothing replies.
+	demoRequest(out, "tcp", l.Addr(), &client.Options{RecvTimeout: 100 * time.Millisecond})
 	_ = l.Close()
-	visit(out, "tcp", l.Addr(), nil) // and now the port is closed
-	return showPool(out)
+	demoRequest(out, "tcp", l.Addr(), nil) // the port is closed now
+	return demoPool(out)
 }
 
-func visitServer(out io.Writer, network, address string, answer func([]byte) []byte) {
-	at, stop, err := serve(network, address, answer)
-	if err != nil { // IPv6, say, may be switched off
-		fmt.Fprintf(out, "%-9s not on this machine: %v\n", network, err)
+// demoServer starts a server and sends it one request.
+func demoServer(out io.Writer, network, address string, reply func([]byte) []byte) {
+	addr, stop, err := serve(network, address, reply)
+	if err != nil { // for example, IPv6 may be disabled
+		fmt.Fprintf(out, "%-9s not available here: %v\n", network, err)
 		return
 	}
 	defer stop()
-	visit(out, network, at, nil) // no options: 5 seconds for each call
+	demoRequest(out, network, addr, nil) // nil options: the timeout of each call is 5 s
 }
 
-// visit prints what ask has found.
-func visit(out io.Writer, network string, at net.Addr, opts *client.Options) {
-	sent, got, took, err := ask(network, at.String(), opts)
-	what, is := outcome(err)
-	fmt.Fprintf(out, "%-9s %-18s %-15q %-15q %s\n", network, what, message[:sent], got, ms(took))
+// demoRequest sends one request and prints the result.
+func demoRequest(out io.Writer, network string, addr net.Addr, opts *client.Options) {
+	sent, received, took, err := roundTrip(network, addr.String(), opts)
+	result, errName := describe(err)
+	fmt.Fprintf(out, "%-9s %-19s %-15q %-15q %s\n", network, result, message[:sent], received, ms(took))
 	if err != nil {
-		fmt.Fprintf(out, "%-9s %s: %v\n", "", is, err)
+		fmt.Fprintf(out, "%-9s %s: %v\n", "", errName, err)
 	}
 }
 
-// ask sends the message and receives as many bytes as that has.
-func ask(network, address string, opts *client.Options) (sent int, got []byte, took time.Duration, err error) {
-	begin := time.Now()
+// roundTrip sends the message and receives a reply of the same length.
+func roundTrip(network, address string, opts *client.Options) (sent int, received []byte, took time.Duration, err error) {
+	start := time.Now()
 	c, err := client.Dial(network, address, opts)
 	if err != nil {
-		return 0, nil, time.Since(begin), err
+		return 0, nil, time.Since(start), err
 	}
 	defer c.Close()
 
-	begin = time.Now()
+	start = time.Now()
 	if sent, err = c.Send([]byte(message), 0); err != nil {
-		return sent, nil, time.Since(begin), err
+		return sent, nil, time.Since(start), err
 	}
-	// What is sent at once over a stream may arrive in pieces: WaitAll waits for
-	// the last. A datagram is whole without it. With an error comes what arrived.
-	got = make([]byte, len(message))
-	n, err := c.Recv(got, client.WaitAll)
-	return sent, got[:n], time.Since(begin), err
+	// On a byte stream, one Send may arrive in several pieces. WaitAll waits until the
+	// buffer is full. A datagram always arrives whole. If there is an error, n is the
+	// number of bytes received before it.
+	buffer := make([]byte, len(message))
+	n, err := c.Recv(buffer, client.WaitAll)
+	return sent, buffer[:n], time.Since(start), err
 }
 
-// outcome tells errors apart as programs do: by what they are, not by their text.
-func outcome(err error) (what, is string) {
-	var cut *client.TruncatedError
+// describe tells errors apart with errors.Is and errors.As, not by their text.
+func describe(err error) (result, errName string) {
+	var truncated *client.TruncatedError
 	switch {
 	case err == nil:
-		return "an answer", ""
+		return "reply", ""
 	case errors.Is(err, unix.ECONNREFUSED):
-		return "refused port", "unix.ECONNREFUSED"
+		return "connection refused", "unix.ECONNREFUSED"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "time-out", "os.ErrDeadlineExceeded"
+		return "timeout", "os.ErrDeadlineExceeded"
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "vanished peer", "io.ErrUnexpectedEOF"
-	case errors.As(err, &cut):
-		return "too-long datagram", fmt.Sprintf("*client.TruncatedError, %d bytes lost", cut.Size-cut.Got)
+		return "incomplete reply", "io.ErrUnexpectedEOF"
+	case errors.As(err, &truncated):
+		return "truncated datagram", fmt.Sprintf("*client.TruncatedError, %d bytes lost", truncated.Size-truncated.Got)
 	}
-	return "something else", "error"
+	return "other error", "error"
 }

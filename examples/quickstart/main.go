@@ -1,13 +1,13 @@
-// Quickstart shows the library at work.
+// Quickstart shows what the library does.
 //
 //	go run ./examples/quickstart
 //
-// needs nothing installed: it starts little servers in its own process and talks
-// to them over every network, also to some that fail.
+// needs nothing installed. It starts small servers in its own process and connects to them
+// over each network. Some of the servers fail on purpose.
 //
 //	go run ./examples/quickstart tcp 127.0.0.1:6379 'PING\r\n'
 //
-// talks to a real server: it sends the message and prints what comes back.
+// connects to a real server, sends the message and prints the reply.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 
 var errUsage = errors.New(`usage: quickstart [NETWORK ADDRESS MESSAGE]
 networks: tcp tcp4 tcp6 udp udp4 udp6 unix unixgram
-escapes in the message are those of a Go string: \r \n \t \x00 \\`)
+escapes in MESSAGE are those of a Go string: \r \n \t \x00 \\`)
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
@@ -45,10 +45,10 @@ func run(args []string, out io.Writer) error {
 	case 3:
 		return talk(out, args[0], args[1], args[2])
 	}
-	return fmt.Errorf("three arguments or none\n%w", errUsage)
+	return fmt.Errorf("want three arguments or none\n%w", errUsage)
 }
 
-// talk sends one message to a server and prints what comes back.
+// talk sends one message to a server and prints the reply.
 func talk(out io.Writer, network, address, escaped string) error {
 	message, err := unescape(escaped)
 	if err != nil {
@@ -59,46 +59,47 @@ func talk(out io.Writer, network, address, escaped string) error {
 		return err
 	}
 	defer c.Close()
-	begin := time.Now()
+	start := time.Now()
 	if _, err := c.Send(message, 0); err != nil {
 		return err
 	}
 	show(out, "sent", message)
 
-	answer := make([]byte, 64<<10) // no UDP datagram is longer
-	n, err := c.Recv(answer, 0)
-	took := time.Since(begin)
-	// Where an answer ends on a stream, only its protocol tells. This program
-	// speaks none and waits for a pause.
-	for err == nil && isStream(network) && n < len(answer) {
+	reply := make([]byte, 64<<10) // no UDP datagram is longer
+	n, err := c.Recv(reply, 0)
+	took := time.Since(start)
+	// A byte stream has no message boundaries: only a protocol tells where a reply ends.
+	// This program knows no protocol, and takes a pause for the end.
+	for err == nil && isStream(network) && n < len(reply) {
 		if err = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 			return err
 		}
 		var more int
-		more, err = c.Recv(answer[n:], 0)
+		more, err = c.Recv(reply[n:], 0)
 		n += more
 	}
-	show(out, "received after "+ms(took), answer[:n])
+	show(out, "received after "+ms(took), reply[:n])
 	switch {
 	case errors.Is(err, io.EOF):
-		fmt.Fprintln(out, "then the server closed the connection")
-	case err == nil && n == len(answer):
-		fmt.Fprintln(out, "and there was no room for more")
-	case n == 0 || !errors.Is(err, os.ErrDeadlineExceeded): // after bytes, it is the pause
+		fmt.Fprintln(out, "the server closed the connection")
+	case err == nil && n == len(reply):
+		fmt.Fprintln(out, "the buffer is full; there may be more")
+	case n == 0 || !errors.Is(err, os.ErrDeadlineExceeded): // after some bytes, the timeout is the pause
 		return err
 	}
 	return nil
 }
 
-// show prints bytes line by line, quoted: raw, they could command the terminal.
-func show(out io.Writer, what string, p []byte) {
-	fmt.Fprintf(out, "%s: %d bytes\n", what, len(p))
+// show prints bytes line by line. They are quoted, because raw bytes could be control
+// sequences for the terminal.
+func show(out io.Writer, title string, p []byte) {
+	fmt.Fprintf(out, "%s: %d bytes\n", title, len(p))
 	for line := range bytes.Lines(p) {
 		fmt.Fprintf(out, "    %q\n", line)
 	}
 }
 
-// unescape is strconv.Unquote for text without quotes around it, but maybe in it.
+// unescape is strconv.Unquote for a string without surrounding quotes.
 func unescape(s string) ([]byte, error) {
 	var p []byte
 	for s != "" {
@@ -111,9 +112,9 @@ func unescape(s string) ([]byte, error) {
 			return nil, fmt.Errorf("malformed escape: %#q\n%w", s, errUsage)
 		}
 		if s = rest; multibyte {
-			p = utf8.AppendRune(p, r) // \u00e9, a character
+			p = utf8.AppendRune(p, r) // \u00e9 is a character
 		} else {
-			p = append(p, byte(r)) // \xe9, a byte
+			p = append(p, byte(r)) // \xe9 is a byte
 		}
 	}
 	return p, nil
@@ -123,5 +124,5 @@ func isStream(network string) bool {
 	return network == "unix" || strings.HasPrefix(network, "tcp")
 }
 
-// ms is a duration in ASCII, which time.Duration's own µs is not.
+// ms formats a duration in ASCII. time.Duration would write µs.
 func ms(d time.Duration) string { return fmt.Sprintf("%.3f ms", d.Seconds()*1000) }

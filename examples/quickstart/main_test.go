@@ -16,18 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const asProgram = "QUICKSTART_TEST_AS_PROGRAM"
+const runProgramEnv = "QUICKSTART_TEST_AS_PROGRAM"
 
-// TestMain is the program itself where a test has started it as one.
+// TestMain runs the program if a test has started this process for that.
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	if os.Getenv(runProgramEnv) != "" {
 		main()
 		os.Exit(0)
 	}
 	testleak.Main(m)
 }
 
-func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
+func TestDemo_ShowsEveryNetworkAndFailure(t *testing.T) {
 	temp := tempDir(t)
 	t.Setenv("TMPDIR", temp)
 	var out bytes.Buffer
@@ -38,17 +38,17 @@ func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "udp", "udp6", "unix", "unixgram"} {
 		t.Run(network, func(t *testing.T) {
 			if strings.HasSuffix(network, "6") && !hasIPv6() {
-				requireLine(t, lines, network, "not on this machine: ")
+				requireLine(t, lines, network, "not available here: ")
 				return
 			}
-			requireLine(t, lines, network, "an answer", sent, sent, " ms")
+			requireLine(t, lines, network, "reply", sent, sent, " ms")
 		})
 	}
 	for _, f := range []struct{ network, what, sent, got, is, says string }{
-		{"tcp", "vanished peer", sent, `"hello,"`, "io.ErrUnexpectedEOF", "unexpected EOF"},
-		{"udp", "too-long datagram", sent, sent, "*client.TruncatedError, 12 bytes lost", "datagram of 24 bytes cut to 12"},
-		{"tcp", "time-out", sent, `""`, "os.ErrDeadlineExceeded", "i/o timeout"},
-		{"tcp", "refused port", `""`, `""`, "unix.ECONNREFUSED", "connection refused"},
+		{"tcp", "incomplete reply", sent, `"hello,"`, "io.ErrUnexpectedEOF", "unexpected EOF"},
+		{"udp", "truncated datagram", sent, sent, "*client.TruncatedError, 12 bytes lost", "datagram of 24 bytes truncated to 12"},
+		{"tcp", "timeout", sent, `""`, "os.ErrDeadlineExceeded", "i/o timeout"},
+		{"tcp", "connection refused", `""`, `""`, "unix.ECONNREFUSED", "connection refused"},
 	} {
 		t.Run(f.what, func(t *testing.T) {
 			i := requireLine(t, lines, f.network, f.what, f.sent, f.got, " ms")
@@ -57,17 +57,17 @@ func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
 	}
 
 	t.Run("pool", func(t *testing.T) {
-		i := requireLine(t, lines, "POOL", "CONNECTION", "CAME BACK")
+		i := requireLine(t, lines, "POOL", "CONNECTION", "RECEIVED")
 		requireLine(t, lines[i+1:i+2], "tcp", "new", sent)
-		requireLine(t, lines[i+2:i+3], "tcp", "reused, use 2", sent)
-		requireLine(t, lines[i+3:i+4], "", "now the server has closed it")
+		requireLine(t, lines[i+2:i+3], "tcp", "reused (use 2)", sent)
+		requireLine(t, lines[i+3:i+4], "", "the server has closed the connection")
 		requireLine(t, lines[i+4:i+5], "tcp", "new", sent)
-		requireLine(t, lines[i+5:i+6], "", "connections found dead: 1")
+		requireLine(t, lines[i+5:i+6], "", "closed connections detected by the pool: 1")
 	})
-	t.Run("in ASCII", func(t *testing.T) {
+	t.Run("only ASCII", func(t *testing.T) {
 		require.NotRegexp(t, `[^\n\x20-\x7e]`, out.String())
 	})
-	t.Run("in columns", func(t *testing.T) {
+	t.Run("aligned columns", func(t *testing.T) {
 		column := strings.Index(lines[0], "ROUND TRIP")
 		for _, line := range lines[1:] {
 			if strings.HasSuffix(line, " ms") {
@@ -75,20 +75,20 @@ func TestDemoShowsEveryNetworkAndFailure(t *testing.T) {
 			}
 		}
 	})
-	t.Run("leaving no files", func(t *testing.T) {
+	t.Run("no files are left", func(t *testing.T) {
 		left, err := os.ReadDir(temp)
 		require.NoError(t, err)
 		require.Empty(t, left)
 	})
 }
 
-func TestNetworkThatTheMachineLacksIsSaidSo(t *testing.T) {
+func TestDemo_UnavailableNetworkIsReported(t *testing.T) {
 	var out bytes.Buffer
-	visitServer(&out, "unix", filepath.Join(tempDir(t), "no such directory", "stream"), echo)
-	require.Regexp(t, `^unix +not on this machine: listen unix .*\n$`, out.String())
+	demoServer(&out, "unix", filepath.Join(tempDir(t), "no such directory", "stream"), echo)
+	require.Regexp(t, `^unix +not available here: listen unix .*\n$`, out.String())
 }
 
-func TestStreamServersAnswerIsPrinted(t *testing.T) {
+func TestTalk_PrintsTheReplyOfAStreamServer(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			address := listen(t, network, func(c net.Conn) {
@@ -96,7 +96,7 @@ func TestStreamServersAnswerIsPrinted(t *testing.T) {
 				if _, err := io.ReadFull(c, ping); err == nil && string(ping) == "PING\r\n" {
 					_, _ = io.WriteString(c, "+PONG\r\n")
 				}
-				_, _ = io.Copy(io.Discard, c) // until the peer leaves
+				_, _ = io.Copy(io.Discard, c) // until the client closes the connection
 			})
 			out, err := talkTo(network, address, `PING\r\n`)
 			require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestStreamServersAnswerIsPrinted(t *testing.T) {
 	}
 }
 
-func TestDatagramServersAnswerIsPrinted(t *testing.T) {
+func TestTalk_PrintsTheReplyOfADatagramServer(t *testing.T) {
 	for network, address := range map[string]string{
 		"udp":      "127.0.0.1:0",
 		"unixgram": filepath.Join(tempDir(t), "datagrams"),
@@ -122,7 +122,7 @@ func TestDatagramServersAnswerIsPrinted(t *testing.T) {
 	}
 }
 
-func TestAnswerInPiecesIsPrintedWhole(t *testing.T) {
+func TestTalk_PrintsAReplyInPiecesWhole(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 100))
 		for _, piece := range []string{"one\nt", "wo", "\n\x1b[31mthree"} {
@@ -132,10 +132,10 @@ func TestAnswerInPiecesIsPrintedWhole(t *testing.T) {
 	out, err := talkTo("tcp", address, "x")
 	require.NoError(t, err)
 	require.Contains(t, out, "ms: 18 bytes\n    \"one\\n\"\n    \"two\\n\"\n    \"\\x1b[31mthree\"\n"+
-		"then the server closed the connection\n")
+		"the server closed the connection\n")
 }
 
-func TestGreetingOfServerIsPrintedForEmptyMessage(t *testing.T) {
+func TestTalk_PrintsAGreetingForAnEmptyMessage(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.WriteString(c, "hello") })
 	out, err := talkTo("tcp", address, "")
 	require.NoError(t, err)
@@ -143,14 +143,14 @@ func TestGreetingOfServerIsPrintedForEmptyMessage(t *testing.T) {
 	require.Contains(t, out, "5 bytes\n    \"hello\"\n")
 }
 
-func TestServerThatClosesWithoutAnAnswerIsNoError(t *testing.T) {
+func TestTalk_ServerThatClosesWithoutAReplyIsNoError(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
 	out, err := talkTo("tcp", address, "x")
 	require.NoError(t, err)
-	require.Contains(t, out, "ms: 0 bytes\nthen the server closed the connection\n")
+	require.Contains(t, out, "ms: 0 bytes\nthe server closed the connection\n")
 }
 
-func TestAnswerBeyondTheBufferIsSaidSo(t *testing.T) {
+func TestTalk_ReplyThatFillsTheBufferIsReported(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 100))
 		_, _ = c.Write(make([]byte, 100<<10))
@@ -159,10 +159,10 @@ func TestAnswerBeyondTheBufferIsSaidSo(t *testing.T) {
 	out, err := talkTo("tcp", address, "x")
 	require.NoError(t, err)
 	require.Contains(t, out, "ms: 65536 bytes\n")
-	require.True(t, strings.HasSuffix(out, "and there was no room for more\n"))
+	require.True(t, strings.HasSuffix(out, "the buffer is full; there may be more\n"))
 }
 
-func TestFailureOfRealServerIsReturned(t *testing.T) {
+func TestTalk_ErrorOfTheServerIsReturned(t *testing.T) {
 	_, err := talkTo("tcp", closedPort(t), "x")
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 
@@ -170,7 +170,7 @@ func TestFailureOfRealServerIsReturned(t *testing.T) {
 	require.ErrorAs(t, err, new(net.UnknownNetworkError))
 }
 
-func TestEscapesAreThoseOfAGoString(t *testing.T) {
+func TestUnescape_EscapesAreThoseOfAGoString(t *testing.T) {
 	for escaped, want := range map[string]string{
 		``:                  "",
 		`plain`:             "plain",
@@ -187,7 +187,7 @@ func TestEscapesAreThoseOfAGoString(t *testing.T) {
 	}
 }
 
-func TestMalformedEscapeIsAUsageError(t *testing.T) {
+func TestUnescape_MalformedEscapeIsAUsageError(t *testing.T) {
 	for _, escaped := range []string{`\`, `a\q`, `\x0`, `\xzz`, `\8`, `\400`, `\ud800`, `\'`} {
 		_, err := talkTo("tcp", "127.0.0.1:1", escaped)
 		require.ErrorIs(t, err, errUsage, escaped)
@@ -195,13 +195,13 @@ func TestMalformedEscapeIsAUsageError(t *testing.T) {
 	}
 }
 
-func TestWrongNumberOfArgumentsIsAUsageError(t *testing.T) {
+func TestRun_WrongNumberOfArgumentsIsAUsageError(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
 		require.ErrorIs(t, run(make([]string, n), io.Discard), errUsage)
 	}
 }
 
-func TestExitStatusTellsUsageFromFailure(t *testing.T) {
+func TestProgram_ExitStatusTellsUsageErrorsApart(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.WriteString(c, "hello") })
 	for _, c := range []struct {
 		args   []string
@@ -214,7 +214,7 @@ func TestExitStatusTellsUsageFromFailure(t *testing.T) {
 		{[]string{"--help"}, 2, "usage: quickstart"},
 	} {
 		cmd := exec.Command(os.Args[0], c.args...)
-		cmd.Env = append(os.Environ(), asProgram+"=1")
+		cmd.Env = append(os.Environ(), runProgramEnv+"=1")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		err := cmd.Run()
@@ -232,7 +232,7 @@ func talkTo(network, address, message string) (string, error) {
 	return out.String(), err
 }
 
-// listen has one connection served, and waits for the end of that.
+// listen serves one connection. The test ends when serve has returned.
 func listen(t *testing.T, network string, serve func(net.Conn)) (address string) {
 	t.Helper()
 	address = "127.0.0.1:0"
@@ -266,7 +266,8 @@ func closedPort(t *testing.T) (address string) {
 	return l.Addr().String()
 }
 
-// tempDir has a shorter path than t.TempDir: a unix socket's name is limited.
+// tempDir returns a directory with a shorter path than that of t.TempDir: the name of a
+// unix socket is limited.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "q")
@@ -284,8 +285,8 @@ func hasIPv6() bool {
 	return true
 }
 
-// requireLine gives the index of the line that starts with a network and has all
-// the parts, in their order.
+// requireLine returns the index of the line that begins with a network and contains the
+// parts in their order.
 func requireLine(t *testing.T, lines []string, network string, parts ...string) int {
 	t.Helper()
 	for i, line := range lines {

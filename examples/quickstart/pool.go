@@ -9,40 +9,40 @@ import (
 	"github.com/blocksock/client"
 )
 
-// answersEach is how many messages the pool's server answers on a connection
-// before it closes it, as servers do in their own time.
-const answersEach = 2
+// repliesPerConn is how many messages the server replies to before it closes the
+// connection, as servers do after some time.
+const repliesPerConn = 2
 
-// showPool has three dials: of a connection, of the same once more, and of it when
-// the server has closed it.
-func showPool(out io.Writer) error {
+// demoPool dials three times: the first connection is new, the second one reuses it, and
+// the third one is new because the server has closed the first.
+func demoPool(out io.Writer) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	closed := make(chan struct{}, 1)
-	go answerPeers(l, closed)
+	go serveConns(l, closed)
 	pool := client.NewPool(client.PoolOptions{})
 	defer pool.Close()
 
-	fmt.Fprintf(out, "\n%-9s %-18s %s\n", "POOL", "CONNECTION", "CAME BACK")
-	for range answersEach {
-		if err := borrow(out, pool, l.Addr().String()); err != nil {
+	fmt.Fprintf(out, "\n%-9s %-19s %s\n", "POOL", "CONNECTION", "RECEIVED")
+	for range repliesPerConn {
+		if err := poolRequest(out, pool, l.Addr().String()); err != nil {
 			return err
 		}
 	}
 	<-closed
-	fmt.Fprintf(out, "%-9s now the server has closed it\n", "")
-	if err := borrow(out, pool, l.Addr().String()); err != nil {
+	fmt.Fprintf(out, "%-9s the server has closed the connection\n", "")
+	if err := poolRequest(out, pool, l.Addr().String()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%-9s connections found dead: %d\n", "", pool.Stats().Dead)
+	fmt.Fprintf(out, "%-9s closed connections detected by the pool: %d\n", "", pool.Stats().Dead)
 	return nil
 }
 
-// borrow asks on a connection of the pool, and gives it back.
-func borrow(out io.Writer, pool *client.Pool, address string) error {
+// poolRequest sends a request on a connection of the pool. Close puts the connection back.
+func poolRequest(out io.Writer, pool *client.Pool, address string) error {
 	c, err := pool.Dial(context.Background(), "tcp", address, nil)
 	if err != nil {
 		return err
@@ -51,27 +51,28 @@ func borrow(out io.Writer, pool *client.Pool, address string) error {
 	if _, err := c.Send([]byte(message), 0); err != nil {
 		return err
 	}
-	got := make([]byte, len(message))
-	if _, err := c.Recv(got, client.WaitAll); err != nil {
+	received := make([]byte, len(message))
+	if _, err := c.Recv(received, client.WaitAll); err != nil {
 		return err
 	}
-	what := "new"
+	state := "new"
 	if c.Reused() {
-		what = fmt.Sprintf("reused, use %d", c.ReuseCount()+1)
+		state = fmt.Sprintf("reused (use %d)", c.ReuseCount()+1)
 	}
-	fmt.Fprintf(out, "%-9s %-18s %q\n", "tcp", what, got)
+	fmt.Fprintf(out, "%-9s %-19s %q\n", "tcp", state, received)
 	return nil
 }
 
-// answerPeers tells of each connection that it has closed.
-func answerPeers(l net.Listener, closed chan<- struct{}) {
+// serveConns serves one connection after the other, and sends on closed after it has closed
+// one.
+func serveConns(l net.Listener, closed chan<- struct{}) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			return // stopped
+			return // l is closed
 		}
 		p := make([]byte, len(message))
-		for range answersEach {
+		for range repliesPerConn {
 			n, _ := io.ReadFull(c, p)
 			_, _ = c.Write(p[:n])
 		}

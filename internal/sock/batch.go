@@ -31,7 +31,7 @@ const (
 // may come with a count: it arrived after those datagrams.
 func (l *IOLock) RecvBatch(b *Batch) (int, error) {
 	s := l.s
-	if s.life.isOver() {
+	if s.refs.Ending() {
 		return 0, s.closedErr()
 	}
 	n, errno := s.sysRecvBatch(b)

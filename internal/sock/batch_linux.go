@@ -231,7 +231,7 @@ func (s *Socket) sysRecvGRO(waitInKernel bool) unix.Errno {
 	var errno unix.Errno
 	if waitInKernel {
 		s.rd.threadWaker.prepare()
-		if s.life.isOver() || s.polled.Load() {
+		if s.refs.Ending() || s.polled.Load() {
 			return unix.EINTR
 		}
 		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVMSG, s.fd, unsafe.Pointer(&g.hdr), 0, 0, nil, nil)

@@ -20,7 +20,7 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
 	switch {
 	case results == nil:
 		return nil
-	case s.life.ended():
+	case s.refs.Closed():
 		return net.ErrClosed
 	}
 	return results[0].Err

@@ -298,7 +298,7 @@ func (a *attempt) connect() (done bool, err error) {
 
 // checkConnect is called when the attempt may have made progress.
 func (a *attempt) checkConnect() (done bool, err error) {
-	if a.socket.life.isOver() {
+	if a.socket.refs.Ending() {
 		return false, a.socket.closedErr()
 	}
 	if a.connectAgain {

@@ -23,9 +23,9 @@ type direction struct {
 	threadWaker  threadWaker // recvfrom(2)
 	netpollWaker atomic.Pointer[netpollWaker]
 
-	// Protected by the lock. See waitPolicy.
-	period     uint32 // the last period in which a call waited
-	parkedLast bool   // the last receive returned data only after a wait
+	// Protected by the I/O lock.
+	period     uint32 // the last one of waitPolicy's in which it waited
+	parkedLast bool   // the last receive was there only after a wait
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
@@ -115,7 +115,7 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 
 // tryLock is lock for a call that must not wait for the lock.
 func (s *Socket) tryLock(d *direction) (ok bool, err error) {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return false, net.ErrClosed
 	}
 	select {
@@ -151,7 +151,7 @@ func (s *Socket) unlock(d *direction) {
 
 // lockSlow waits for the I/O lock while another call holds it, and takes a reference.
 func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return net.ErrClosed
 	}
 	defer func() {
@@ -161,7 +161,7 @@ func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
 	}()
 	for {
 		changed := d.changes()
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return s.closedErr()
 		}
 		left := d.limit(until).Left()

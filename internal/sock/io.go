@@ -31,9 +31,6 @@ func (s *Socket) Recv(p []byte, flags int, timeout time.Duration, from *Addr) (i
 		return 0, err
 	}
 	defer l.Unlock()
-	if s.upgraded.Load() {
-		return 0, ErrUpgraded
-	}
 	if from == nil {
 		return l.recv(p, flags, nil)
 	}
@@ -53,9 +50,6 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	defer l.Unlock()
-	if s.upgraded.Load() {
-		return 0, ErrUpgraded
-	}
 	return l.recv(p, 0, nil)
 }
 
@@ -82,7 +76,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 	var retry backoff
 	got, looked := 0, false
 	for {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return got, s.closedErr()
 		}
 		room := p[got:]
@@ -100,7 +94,6 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			}
 		}
 		if !looked && !outOfBand && state&prepareRecvStates == 0 && s.parksFirst(flags, until) {
-			looked = true
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
@@ -151,20 +144,20 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 	}
 }
 
-// parksFirst reports whether a receive parks before it asks the kernel. It does so if the
-// receive before it had to wait, because the kernel would probably return EAGAIN. A short
-// limit could expire before the kernel was asked.
+// parksFirst reports whether a receive waits before it tries: it will park, and as the
+// receive before it had to wait, recvfrom(2) would return EAGAIN. A call with a short
+// limit tries first, because waiting could use up the limit.
 func (s *Socket) parksFirst(flags int, until Instant) bool {
 	const shortLimit = 10 * time.Millisecond
-	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 {
+	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 || s.Buffered() {
 		return false
 	}
 	now := Now()
 	return s.parks(&s.rd, now) && s.rd.limit(until).LeftAt(now) > shortLimit
 }
 
-// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is true.
-// EAGAIN means that the call continues in waitReady.
+// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
+// true. EAGAIN means that the call has to wait in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
 		defer waits.giveThread()
@@ -190,7 +183,7 @@ func (s *Socket) recvErr(errno unix.Errno) error {
 // eofErr is the error of a receive that met the end of the stream after got bytes.
 func (s *Socket) eofErr(got int) error {
 	switch errno := s.loadStreamErr(); {
-	case errno != 0 || s.life.isOver():
+	case errno != 0 || s.refs.Ending():
 		return s.syscallErr("recvfrom", errno)
 	case got > 0:
 		return io.ErrUnexpectedEOF
@@ -209,7 +202,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 	var retry backoff
 	ended := false
 	for {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return 0, s.closedErr()
 		}
 		room := p[:min(len(p), maxPeek)]
@@ -283,9 +276,6 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *rawSockadd
 		return 0, err
 	}
 	defer l.Unlock()
-	if s.upgraded.Load() {
-		return 0, ErrUpgraded
-	}
 	return s.sendLocked(p, flags, l.until, to)
 }
 

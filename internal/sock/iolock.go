@@ -1,7 +1,6 @@
 package sock
 
 import (
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,13 +22,6 @@ type IOLock struct {
 	waitInKernel bool // the first receive may wait inside recvfrom(2)
 }
 
-// ErrUpgraded is the error of Recv, Read, Send, SendTo and Write after Upgrade.
-var ErrUpgraded = errors.New("the stream became another layer's while the call waited for its turn")
-
-// Upgrade gives the socket to a layer that uses IOLocks. The caller holds both locks.
-// A call that waits for one of them gets ErrUpgraded.
-func (s *Socket) Upgrade() { s.upgraded.Store(true) }
-
 // LockRecv takes the receive lock with the flags and the timeout of Recv.
 func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 	l := IOLock{s: s, d: &s.rd, until: In(timeout), flags: flags & unix.MSG_DONTWAIT}
@@ -37,11 +29,11 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 		return l, s.lockNonblock(l.d, "recvfrom")
 	}
 	waited, err := s.lock(l.d, l.until)
+	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
+	// ICMP error that a send was told of does not end recvfrom(2).
 	if err == nil && s.asConn.Load() {
 		s.asConn.Store(false)
 	}
-	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
-	// ICMP error that a send was told of does not end recvfrom(2).
 	l.waitInKernel = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return l, err
 }
@@ -131,7 +123,7 @@ const (
 // Probe reports what the next receive would find. It consumes nothing but a pending
 // error, never waits and allocates nothing.
 func (s *Socket) Probe() ProbeResult {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return Closed
 	}
 	result := s.probe()

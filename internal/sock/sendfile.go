@@ -33,7 +33,7 @@ func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count i
 	}
 	var retry backoff
 	for sent < count {
-		if s.life.isOver() {
+		if s.refs.Ending() {
 			return sent, s.closedErr()
 		}
 		if s.state.Load()&writeClosed != 0 {

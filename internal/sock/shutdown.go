@@ -126,7 +126,7 @@ func (s *Socket) finishHandshake(until Instant) error {
 		// poll(2) does not report POLLOUT then, so check at intervals.
 		err := p.Wait(Earlier(until, In(pollInterval(began))))
 		switch {
-		case s.life.isOver():
+		case s.refs.Ending():
 			return s.closedErr()
 		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return err

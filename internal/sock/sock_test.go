@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -62,51 +61,6 @@ func TestInstant_ConversionsAndArithmetic(t *testing.T) {
 	require.Equal(t, Instant(3), Earlier(3, 4))
 	require.Equal(t, Instant(3), Earlier(4, 3))
 	require.Equal(t, Never, Earlier(Never, Never))
-}
-
-func TestALifeEndsOnceAndIsClosedByItsLastUser(t *testing.T) {
-	var l life
-	require.True(t, l.use())
-	first, others := l.end()
-	require.True(t, first)
-	require.True(t, others)
-	first, _ = l.end()
-	require.False(t, first)
-	require.False(t, l.use())
-	require.False(t, l.release())
-	require.True(t, l.release())
-
-	for range 1000 {
-		var l life
-		var last, firsts int
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				if l.use() && l.release() {
-					mu.Lock()
-					last++
-					mu.Unlock()
-				}
-			})
-		}
-		for range 2 {
-			wg.Go(func() {
-				if first, _ := l.end(); first {
-					done := l.release()
-					mu.Lock()
-					defer mu.Unlock()
-					firsts++
-					if done {
-						last++
-					}
-				}
-			})
-		}
-		wg.Wait()
-		require.Equal(t, 1, firsts)
-		require.Equal(t, 1, last)
-	}
 }
 
 func TestFDWaker_KeepsAWakeThatComesFirst(t *testing.T) {

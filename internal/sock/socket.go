@@ -22,17 +22,15 @@ type Socket struct {
 	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
 	dgrams datagrams
 
-	life     life
+	refs     Refcount
 	fdClosed atomic.Bool // close(2) has returned, see CloseWait
 	rd, wr   direction
 
 	// polled is true once a deadline was set or the descriptor became non-blocking for
 	// good. From then on no call waits inside recvfrom(2).
 	polled     atomic.Bool
-	asConn     atomic.Bool  // the last receive was a Read, so a driver uses the socket as a net.Conn
+	asConn     atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
 	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
-
-	upgraded atomic.Bool // set for good by Upgrade
 
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …
@@ -93,14 +91,14 @@ func (s *Socket) finalize() {
 func (s *Socket) Finalize() { s.finalize() }
 
 // Closed reports whether Close was called.
-func (s *Socket) Closed() bool { return s.life.ended() }
+func (s *Socket) Closed() bool { return s.refs.Closed() }
 
 // Close makes every call on the socket, and every later one, return net.ErrClosed. It
 // does not wait for them: the last call to return closes the descriptor. It does not
 // act on the connection, which another process may share (dup(2), fork(2)): what the
 // peer sees depends on close(2) and SO_LINGER.
 func (s *Socket) Close() error {
-	first, others := s.life.end()
+	first, others := s.refs.IncrefAndClose()
 	if !first {
 		return net.ErrClosed
 	}
@@ -126,20 +124,20 @@ func (s *Socket) CloseWait(timeout time.Duration) error {
 func (s *Socket) Stop() {
 	s.mu.Lock()
 	s.stops++
-	s.life.stop()
+	s.refs.Stop()
 	s.mu.Unlock()
 	s.wakeAll()
 }
 
 // Stopped reports whether calls return ErrStopped.
-func (s *Socket) Stopped() bool { return s.life.isOver() && !s.life.ended() }
+func (s *Socket) Stopped() bool { return s.refs.Ending() && !s.refs.Closed() }
 
 // Resume undoes one Stop.
 func (s *Socket) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stops--; s.stops == 0 {
-		s.life.resume()
+		s.refs.Resume()
 	}
 }
 
@@ -157,7 +155,7 @@ func (s *Socket) wakeAll() {
 // decref releases a reference. Releasing the last one of a closed socket closes the
 // descriptor.
 func (s *Socket) decref() error {
-	if !s.life.release() {
+	if !s.refs.Decref() {
 		return nil
 	}
 	s.clearTimeout()
@@ -186,7 +184,7 @@ func (s *Socket) sysClose() error {
 
 // incref takes a reference to the descriptor, which stays open until decref.
 func (s *Socket) incref() error {
-	if !s.life.use() {
+	if !s.refs.Incref() {
 		return net.ErrClosed
 	}
 	return nil
@@ -237,12 +235,12 @@ func (s *Socket) invalidateTimeout() { s.rcvTimeout.Store(unknownTimeout) }
 // mustReturn reports whether a call with this limit has to return because of Close or
 // Stop. Only Close ends an uninterruptible one.
 func (s *Socket) mustReturn(until Instant) bool {
-	return s.life.isOver() && (until != Uninterruptible || s.life.ended())
+	return s.refs.Ending() && (until != Uninterruptible || s.refs.Closed())
 }
 
 // closedErr is the error of calls on a closed or stopped socket.
 func (s *Socket) closedErr() error {
-	if s.life.ended() {
+	if s.refs.Closed() {
 		return net.ErrClosed
 	}
 	return ErrStopped
@@ -251,7 +249,7 @@ func (s *Socket) closedErr() error {
 // syscallErr wraps the error of a system call. On a socket that is closed or stopped it
 // is closedErr, whatever the system call returned.
 func (s *Socket) syscallErr(call string, errno unix.Errno) error {
-	if s.life.isOver() {
+	if s.refs.Ending() {
 		return s.closedErr()
 	}
 	return os.NewSyscallError(call, errno)

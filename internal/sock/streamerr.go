@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"errors"
+	"io"
 	"runtime"
 	"time"
 
@@ -76,7 +78,7 @@ func (s *Socket) loadStreamErr() unix.Errno {
 	if calls := s.wr.syscalls.Load(); calls%2 != 0 {
 		const spins = 100
 		limit := In(time.Second) // sendfile(2) may wait for a disk without end
-		for i := 0; s.wr.syscalls.Load() == calls && !s.life.isOver() && limit.Left() > 0; i++ {
+		for i := 0; s.wr.syscalls.Load() == calls && !s.refs.Ending() && limit.Left() > 0; i++ {
 			if i < spins {
 				runtime.Gosched()
 			} else {
@@ -85,4 +87,13 @@ func (s *Socket) loadStreamErr() unix.Errno {
 		}
 	}
 	return unix.Errno(s.streamErr.Load())
+}
+
+// EOFAfter is the error of a call that received n bytes before err: the end of the stream
+// after a part is io.ErrUnexpectedEOF.
+func EOFAfter(n int, err error) error {
+	if n > 0 && errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -48,7 +48,7 @@ func (s *Socket) sysRecv(p []byte, flags int, waitInKernel bool, from *rawSockad
 	switch {
 	case waitInKernel:
 		s.rd.threadWaker.prepare()
-		if s.life.isOver() || s.polled.Load() {
+		if s.refs.Ending() || s.polled.Load() {
 			return 0, unix.EINTR
 		}
 		n, errno = s.rd.threadWaker.sleep(unix.SYS_RECVFROM, s.fd, buf, len(p), flags, addr, addrLen)

@@ -77,11 +77,11 @@ func readerLines(s *sample.Spec) (op, error) {
 }
 
 func clientLines(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.Delimiter{EOF: []byte("\n"), Max: longest})
+	return recvPackets(s, client.Delimiter{Delim: []byte("\n"), Max: longest})
 }
 
 func clientLengths(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.LengthPrefix{Type: 'N', BodyOffset: 4, Max: longest})
+	return recvPackets(s, client.LengthPrefix{Encoding: 'N', BodyOffset: 4, Max: longest})
 }
 
 func recvPackets(s *sample.Spec, framing client.Framing) (op, error) {

@@ -1,0 +1,90 @@
+package dtls
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+
+	"github.com/pion/dtls/v3/pkg/protocol/alert"
+	"github.com/pion/logging"
+)
+
+// An ending is pion's logger, and nothing is logged: it learns which alert has ended the
+// connection. pion tells nobody else. Its Read returns io.EOF after a fatal alert too, and
+// that would be taken for the end of the conversation, which only close_notify is.
+type ending struct {
+	silent
+	err atomic.Pointer[error]
+}
+
+// The texts by which pion logs the alerts that end a connection.
+var endings = func() map[string]error {
+	all := make(map[string]error)
+	for i := range 256 {
+		a := alert.Alert{Level: alert.Fatal, Description: alert.Description(i)}
+		all[a.String()] = remoteError(a.Description)
+	}
+	for _, level := range []alert.Level{alert.Warning, alert.Fatal} {
+		a := alert.Alert{Level: level, Description: alert.CloseNotify}
+		all[a.String()] = io.EOF
+	}
+	return all
+}()
+
+// remoteError is the error that crypto/tls has for a fatal alert.
+func remoteError(d alert.Description) error {
+	return &net.OpError{Op: "remote error", Err: tls.AlertError(d)}
+}
+
+// receivedAlert gives the error for an alert that pion returns as its error, or nil.
+func receivedAlert(err error) error {
+	var received interface { // alertError, which pion does not export
+		error
+		Marshal() ([]byte, error)
+	}
+	if !errors.As(err, &received) {
+		return nil
+	}
+	encoded, err := received.Marshal()
+	if err != nil || len(encoded) != 2 {
+		return nil
+	}
+	return remoteError(alert.Description(encoded[1]))
+}
+
+// NewLogger gives all parts of pion the one logger.
+func (e *ending) NewLogger(string) logging.LeveledLogger { return e }
+
+// Tracef is called for each alert, with its text as the last argument.
+func (e *ending) Tracef(_ string, args ...any) {
+	if len(args) == 0 {
+		return
+	}
+	text, _ := args[len(args)-1].(string)
+	if err, ok := endings[text]; ok {
+		e.err.CompareAndSwap(nil, &err)
+	}
+}
+
+// cause is why the connection has ended.
+func (e *ending) cause() error {
+	if err := e.err.Load(); err != nil {
+		return *err
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// silent is a logger that logs nothing.
+type silent struct{}
+
+func (silent) Trace(string)          {}
+func (silent) Debug(string)          {}
+func (silent) Debugf(string, ...any) {}
+func (silent) Info(string)           {}
+func (silent) Infof(string, ...any)  {}
+func (silent) Warn(string)           {}
+func (silent) Warnf(string, ...any)  {}
+func (silent) Error(string)          {}
+func (silent) Errorf(string, ...any) {}

@@ -1,0 +1,133 @@
+package dtls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/blocksock/client"
+	pion "github.com/pion/dtls/v3"
+)
+
+// Dial connects to a DTLS server and returns when the handshake is over and the server is
+// verified. Nothing is sent before but the handshake. Networks are "udp", "udp4" and "udp6"; the
+// address is as for client.Dial. Of a name's addresses the first that the machine has a route
+// to is used.
+//
+// opts are the options of the socket, nil for the defaults. opts.TLS is how the server is
+// verified: ServerName, CAFile, CAPath, CertFile, KeyFile, Passphrase, AllowSelfSigned, VerifyDepth,
+// CRLFile, InsecureSkipVerify and NextProtos are as in package client, and of Config the fields
+// RootCAs, Certificates, ServerName, NextProtos, Time, KeyLogWriter, VerifyPeerCertificate and
+// VerifyConnection. MinVersion and MaxVersion have to allow 1.2. Any other field that is set is an
+// error. There are no OCSP responses: a certificate that promises one (RFC 7633) is refused. d are the
+// options of DTLS, nil for the defaults.
+//
+// Options.ConnectTimeout and ctx bound all of it: resolving the name, connecting and the
+// handshake. A closed port is unix.ECONNREFUSED at once. The error is a *net.OpError around what
+// client.Dial fails with, a *client.OptionError, or a *client.TLSError. Once Dial has returned,
+// ctx has no effect on the connection.
+func Dial(ctx context.Context, network, address string, opts *client.Options, d *Options) (*Conn, error) {
+	if opts == nil {
+		opts = &client.Options{}
+	}
+	if d == nil {
+		d = &Options{}
+	}
+	limited := ctx
+	if limit := timeout(opts, opts.ConnectTimeout); limit > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithDeadlineCause(ctx, time.Now().Add(limit), os.ErrDeadlineExceeded)
+		defer cancel()
+	}
+	where := target{network, address}
+	failed := func(err error) error {
+		return &net.OpError{Op: "dial", Net: network, Addr: where, Err: err}
+	}
+	switch network {
+	case "udp", "udp4", "udp6":
+	default:
+		return nil, failed(fmt.Errorf("%w: DTLS needs udp, udp4 or udp6", net.UnknownNetworkError(network)))
+	}
+	s, err := newSecurity(address, opts.TLS, d)
+	if err != nil {
+		return nil, failed(err)
+	}
+	plain := *opts
+	plain.TLS = nil
+	socket, err := client.DialContext(ctx, network, address, &plain)
+	if err != nil {
+		return nil, err
+	}
+	c, err := handshake(limited, socket, network, &plain, s, d)
+	if err != nil {
+		_ = socket.Close() // pion has not closed it after every error
+		return nil, &net.OpError{Op: "dial", Net: network, Source: socket.LocalAddr(), Addr: socket.RemoteAddr(), Err: err}
+	}
+	return c, nil
+}
+
+// handshake makes the handshake, and the connection of it.
+func handshake(ctx context.Context, socket *client.Client, network string, opts *client.Options, s *security, d *Options) (*Conn, error) {
+	w := &wire{Client: socket, mtu: d.MTU}
+	w.waits.Store(true)
+	e := &ending{}
+	options := append(s.options(), pion.WithLoggerFactory(e))
+	options = append(options, d.options()...)
+	p, err := pion.ClientWithOptions(w, socket.RemoteAddr(), options...)
+	if err != nil {
+		return nil, cause(err)
+	}
+	if err := p.HandshakeContext(ctx); err != nil {
+		_ = p.Close()
+		s.rethrow()
+		return nil, &client.TLSError{ServerName: s.name, Err: handshakeError(ctx, err)}
+	}
+	w.secure()
+	c := newConn(w, p, e, network, opts)
+	c.state = s.state(p)
+	return c, nil
+}
+
+// handshakeError gives the reason of a handshake that has failed.
+func handshakeError(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		switch why := context.Cause(ctx); {
+		case errors.Is(why, context.DeadlineExceeded):
+			return fmt.Errorf("%w: %w", why, os.ErrDeadlineExceeded)
+		default:
+			return why
+		}
+	}
+	if alert := receivedAlert(err); alert != nil {
+		return alert
+	}
+	return cause(err)
+}
+
+// options are those of DTLS, for pion.
+func (o *Options) options() []pion.ClientOption {
+	mtu := o.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	// pion's MTU is that of a message's fragment, without the headers of the record and of the
+	// message (RFC 6347, 4.2.2).
+	const messageHeader = 12
+	options := []pion.ClientOption{pion.WithMTU(mtu - headerSize - messageHeader)}
+	if o.Retransmit > 0 {
+		options = append(options, pion.WithFlightInterval(o.Retransmit))
+	}
+	if o.ConnectionID {
+		options = append(options, pion.WithConnectionIDGenerator(pion.OnlySendCIDGenerator()))
+	}
+	return options
+}
+
+// A target is an address as the caller wrote it.
+type target struct{ network, address string }
+
+func (t target) Network() string { return t.network }
+func (t target) String() string  { return t.address }

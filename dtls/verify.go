@@ -1,0 +1,192 @@
+package dtls
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/tlsverify"
+	pion "github.com/pion/dtls/v3"
+)
+
+// A security is how one handshake knows the server: client.TLSOptions and Options, with
+// the files read.
+type security struct {
+	name     string      // to verify and to send (SNI)
+	config   *tls.Config // the caller's
+	verifier *tlsverify.Verifier
+	protos   []string
+	psk      []byte // nil: certificates
+	identity string
+
+	// What the handshake has found out.
+	certs    []*x509.Certificate
+	chains   [][]*x509.Certificate
+	panicked any // by a callback of config
+}
+
+func newSecurity(address string, t *client.TLSOptions, d *Options) (*security, error) {
+	if t == nil {
+		t = &client.TLSOptions{}
+	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	if err := d.checkTLS(t); err != nil {
+		return nil, err
+	}
+	s := &security{config: t.Config, psk: slices.Clone(d.PSK), identity: d.PSKIdentity}
+	if s.config == nil {
+		s.config = &tls.Config{}
+	}
+	s.protos = s.config.NextProtos
+	if t.NextProtos != nil {
+		s.protos = t.NextProtos
+	}
+	var err error
+	if s.name, err = s.serverName(t, address); err != nil {
+		return nil, err
+	}
+	files := tlsverify.Config{
+		CAFile: t.CAFile, CAPath: t.CAPath, RootCAs: s.config.RootCAs,
+		CertFile: t.CertFile, KeyFile: t.KeyFile, Passphrase: t.Passphrase, CRLFile: t.CRLFile,
+		AllowSelfSigned: t.AllowSelfSigned, VerifyDepth: t.VerifyDepth, InsecureSkipVerify: t.InsecureSkipVerify,
+	}
+	if s.verifier, err = files.Load(); err != nil {
+		var field *tlsverify.FieldError
+		errors.As(err, &field)
+		return nil, &client.OptionError{Option: "TLS." + field.Field, Reason: field.Err.Error(), Err: field.Err}
+	}
+	return s, nil
+}
+
+// serverName is the name that the server has to prove.
+func (s *security) serverName(t *client.TLSOptions, address string) (string, error) {
+	if t.ServerName != "" {
+		return t.ServerName, nil
+	}
+	if s.config.ServerName != "" {
+		return s.config.ServerName, nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.WithZone("").String() // a zone has a meaning on this machine only
+	}
+	if host == "" && !t.InsecureSkipVerify && s.psk == nil {
+		return "", &client.OptionError{Option: "TLS.ServerName", Reason: "is missing: set it, because the address has no host to verify"}
+	}
+	return host, nil
+}
+
+// Suites with authenticated encryption: the older ones leak by their timing (RFC 7457, 2.4).
+// CCM is what small devices have (RFC 7925, 4).
+var (
+	certificateSuites = []pion.CipherSuiteID{
+		pion.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, pion.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		pion.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, pion.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		pion.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, pion.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		pion.TLS_ECDHE_ECDSA_WITH_AES_128_CCM, pion.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
+	}
+	pskSuites = []pion.CipherSuiteID{
+		pion.TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256, // the only one with forward secrecy
+		pion.TLS_PSK_WITH_AES_128_GCM_SHA256, pion.TLS_PSK_WITH_CHACHA20_POLY1305_SHA256,
+		pion.TLS_PSK_WITH_AES_128_CCM, pion.TLS_PSK_WITH_AES_128_CCM_8, pion.TLS_PSK_WITH_AES_256_CCM_8,
+	}
+)
+
+// options are the same for pion.
+func (s *security) options() []pion.ClientOption {
+	options := []pion.ClientOption{pion.WithServerName(s.name)}
+	if len(s.protos) > 0 {
+		options = append(options, pion.WithSupportedProtocols(s.protos...))
+	}
+	if s.config.KeyLogWriter != nil {
+		options = append(options, pion.WithKeyLogWriter(s.config.KeyLogWriter))
+	}
+	if s.psk != nil {
+		return append(options, pion.WithCipherSuites(pskSuites...),
+			pion.WithPSK(func([]byte) ([]byte, error) { return s.psk, nil }), pion.WithPSKIdentityHint([]byte(s.identity)))
+	}
+	certificates := s.config.Certificates
+	if s.verifier.Certificate != nil {
+		certificates = []tls.Certificate{*s.verifier.Certificate}
+	}
+	if len(certificates) > 0 {
+		options = append(options, pion.WithCertificates(certificates...))
+	}
+	// pion can verify less than is asked for here, so that it must not verify by itself.
+	return append(options, pion.WithCipherSuites(certificateSuites...),
+		pion.WithInsecureSkipVerify(true), pion.WithVerifyPeerCertificate(s.verify))
+}
+
+// verify decides on the server's certificate, which the server has proved to have the key of. pion
+// calls it before it sends anything that the server could take for the client's Finished.
+func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
+	defer func() {
+		if s.panicked = recover(); s.panicked != nil { // on pion's goroutine nobody could catch it
+			err = errors.New("a callback of TLS.Config has panicked")
+		}
+	}()
+	for _, der := range raw {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		s.certs = append(s.certs, c)
+	}
+	now := time.Now
+	if s.config.Time != nil {
+		now = s.config.Time
+	}
+	if s.chains, err = s.verifier.Verify(raw, s.name, now()); err != nil {
+		return publicError(err)
+	}
+	if s.config.VerifyPeerCertificate != nil {
+		if err := s.config.VerifyPeerCertificate(raw, s.chains); err != nil {
+			return err
+		}
+	}
+	if s.config.VerifyConnection != nil {
+		return s.config.VerifyConnection(tls.ConnectionState{
+			Version: pion.VersionDTLS12, ServerName: s.name, PeerCertificates: s.certs, VerifiedChains: s.chains,
+		})
+	}
+	return nil
+}
+
+// publicError gives an error about revocation the type that users know.
+func publicError(err error) error {
+	var failed *tls.CertificateVerificationError
+	var revocation *tlsverify.RevocationError
+	if errors.As(err, &failed) && errors.As(failed.Err, &revocation) {
+		failed.Err = (*client.RevocationError)(revocation)
+	}
+	return err
+}
+
+// rethrow panics as a callback of the caller's has.
+func (s *security) rethrow() {
+	if s.panicked != nil {
+		panic(s.panicked)
+	}
+}
+
+// state is what the handshake has settled.
+func (s *security) state(p *pion.Conn) tls.ConnectionState {
+	state := tls.ConnectionState{
+		Version: pion.VersionDTLS12, HandshakeComplete: true, ServerName: s.name,
+		PeerCertificates: s.certs, VerifiedChains: s.chains,
+	}
+	if settled, ok := p.ConnectionState(); ok {
+		state.CipherSuite, state.NegotiatedProtocol = uint16(settled.CipherSuiteID), settled.NegotiatedProtocol
+	}
+	return state
+}
