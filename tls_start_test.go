@@ -102,7 +102,7 @@ func newMailServer(t *testing.T) *mailServer {
 	return &mailServer{tlsServer: listenTLS(t, "tcp4", nil)}
 }
 
-func TestStartTLSUpgradesAStream(t *testing.T) {
+func TestStartTLS_UpgradesAStream(t *testing.T) {
 	m := newMailServer(t)
 	trust := &client.TLSOptions{CAFile: m.trust(t).CAFile}
 	for _, host := range []string{"localhost", "127.0.0.1"} { // which is the name to verify
@@ -128,7 +128,7 @@ func TestStartTLSUpgradesAStream(t *testing.T) {
 
 // What was said before TLS by whoever was on the line must not count as said by
 // the peer that TLS has verified (CVE-2011-0411 and its many descendants).
-func TestStartTLSRefusesBytesFromBefore(t *testing.T) {
+func TestStartTLS_RefusesUnreadBytes(t *testing.T) {
 	m := newMailServer(t)
 	m.alsoSays = "250 injected\r\n"
 	inside, before := m.serve()
@@ -143,7 +143,7 @@ func TestStartTLSRefusesBytesFromBefore(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestStartTLSThatFailsClosesTheClient(t *testing.T) {
+func TestStartTLS_FailureClosesTheClient(t *testing.T) {
 	m := newMailServer(t)
 	for name, test := range map[string]struct {
 		opts  *client.TLSOptions
@@ -169,7 +169,7 @@ func TestStartTLSThatFailsClosesTheClient(t *testing.T) {
 	}
 }
 
-func TestStartTLSHasALimit(t *testing.T) {
+func TestStartTLS_HasALimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	m := newMailServer(t)
 	m.hangs = true
@@ -230,7 +230,7 @@ func TestStartTLSHasALimit(t *testing.T) {
 	})
 }
 
-func TestStartTLSWhereItCannotBe(t *testing.T) {
+func TestStartTLS_Refusals(t *testing.T) {
 	background := context.Background()
 	t.Run("datagrams", func(t *testing.T) {
 		for _, network := range datagramNetworks {
@@ -283,7 +283,7 @@ func TestStartTLSWhereItCannotBe(t *testing.T) {
 		go func() { _, err := c.Send(make([]byte, 64<<20), 0); result <- err }()
 		inKernel(t)
 		require.ErrorIs(t, c.StartTLS(background, &client.TLSOptions{ServerName: "x"}), unix.EBUSY)
-		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose turn is free
+		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose lock is free
 		require.ErrorIs(t, err, unix.EAGAIN)
 		_, err = peer.Write([]byte("x"))
 		require.NoError(t, err)
@@ -363,7 +363,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 			defer close(returned)
 			got, err = call(c)
 		}()
-		waitForTurn(t, 1)
+		waitForLock(t, 1)
 		close(m.gate)
 		require.NoError(t, <-started)
 		<-returned
@@ -417,8 +417,8 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 }
 
-// waitForTurn waits until so many goroutines wait for their turn on a client.
-func waitForTurn(t *testing.T, n int) {
+// waitForLock waits until n goroutines wait for the I/O lock of a client.
+func waitForLock(t *testing.T, n int) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {

@@ -114,7 +114,7 @@ func arrived(t testing.TB, c *client.Client) {
 }
 
 // However a record is cut, and whichever receive meets the part: not a byte is lost.
-func TestAReceiveThatEndsInTheMiddleOfARecordLosesNothing(t *testing.T) {
+func TestTLSRecv_EndWithinARecordLosesNothing(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{RecvTimeout: time.Millisecond})
 		message := []byte("every byte of it")
@@ -162,7 +162,7 @@ func errorIsEither(err, a, b error) bool {
 
 // A part of a WaitAll that came in whole records is counted, and what follows is
 // for the next call.
-func TestWaitAllOverTLSGivesThePartAtTheLimit(t *testing.T) {
+func TestTLSRecv_WaitAllReturnsThePartAtTheLimit(t *testing.T) {
 	c, peer := stream(t, "tls", &client.Options{RecvTimeout: 50 * time.Millisecond})
 	_, err := peer.Write([]byte("half "))
 	require.NoError(t, err)
@@ -178,7 +178,7 @@ func TestWaitAllOverTLSGivesThePartAtTheLimit(t *testing.T) {
 }
 
 // Who peeks for the end of a line has to see more when there is more.
-func TestPeekOverTLSSeesWhatArrivesLater(t *testing.T) {
+func TestTLSRecv_PeekSeesWhatArrivesLater(t *testing.T) {
 	c, peer := stream(t, "tls", nil)
 	got := make([]byte, 64)
 	want := ""
@@ -208,7 +208,7 @@ func TestPeekOverTLSSeesWhatArrivesLater(t *testing.T) {
 }
 
 // An attacker, or a crash, can end the TCP stream; only the peer can end TLS.
-func TestAnEndWithoutCloseNotifyIsUnexpected(t *testing.T) {
+func TestTLSRecv_EndWithoutCloseNotifyIsUnexpected(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		test := func(name string, part int, want error, closeRead bool) {
 			t.Run(name, func(t *testing.T) {
@@ -248,7 +248,7 @@ func TestAnEndWithoutCloseNotifyIsUnexpected(t *testing.T) {
 	})
 }
 
-func TestCloseNotifyIsTheEndAndSendingGoesOn(t *testing.T) {
+func TestTLSRecv_CloseNotifyIsEOFAndSendingGoesOn(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{})
 		_, err := peer.Write([]byte("bye"))
@@ -284,7 +284,7 @@ func (s strictEnd) Read(p []byte) (int, error) {
 
 // A server's session tickets lie unread in the kernel when a client that has only
 // sent closes. For TCP that is a reason to reset, and what was sent last is lost.
-func TestCloseSaysGoodbyeAndLosesNothingToUnreadTickets(t *testing.T) {
+func TestTLSClose_LosesNothingToUnreadTickets(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) {
 			c.MaxVersion = version
@@ -323,7 +323,7 @@ func TestCloseSaysGoodbyeAndLosesNothingToUnreadTickets(t *testing.T) {
 
 // What a Send has counted when its limit ended it goes out before whatever comes
 // next: also if that is to wait for the answer.
-func TestWhatIsLeftOfASendGoesOutWithTheNextCall(t *testing.T) {
+func TestTLSSend_RestGoesOutWithTheNextCall(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, next := range map[string]func(c *client.Client) error{
 			"Recv":       func(c *client.Client) error { _, err := c.Recv(make([]byte, 1), 0); return err },
@@ -358,7 +358,7 @@ func TestWhatIsLeftOfASendGoesOutWithTheNextCall(t *testing.T) {
 	})
 }
 
-func TestCloseWriteWaitsForRoomNoLongerThanItsLimit(t *testing.T) {
+func TestTLSCloseWrite_EndsAtItsLimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	c, _ := listenTLS(t, "unix", nil).handshakes(t, client.Options{SendTimeout: limit}) // TCP finds more room later
 	_, err := c.Send(make([]byte, 64<<20), 0)
@@ -372,7 +372,7 @@ func TestCloseWriteWaitsForRoomNoLongerThanItsLimit(t *testing.T) {
 }
 
 // The urgent byte is the socket's: it would be in clear, and in the way.
-func TestOOBIsNotThereOverTLS(t *testing.T) {
+func TestTLS_OOBIsNotSupported(t *testing.T) {
 	c, _ := stream(t, "tls", nil)
 	_, err := c.Send([]byte("!"), client.OOB)
 	require.ErrorIs(t, err, unix.EOPNOTSUPP)
@@ -380,7 +380,7 @@ func TestOOBIsNotThereOverTLS(t *testing.T) {
 	require.ErrorIs(t, err, unix.EOPNOTSUPP)
 }
 
-func TestARecordThatWasTamperedWithEndsTheClient(t *testing.T) {
+func TestTLSRecv_TamperedRecordEndsTheClient(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{})
 		record := records(t, v, func() error { _, err := peer.Write([]byte("pay me")); return err })
@@ -401,7 +401,7 @@ func TestARecordThatWasTamperedWithEndsTheClient(t *testing.T) {
 	})
 }
 
-func TestAResetUnderTLSIsAReset(t *testing.T) {
+func TestTLSRecv_Reset(t *testing.T) {
 	c, peer := stream(t, "tls", nil)
 	require.NoError(t, peer.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0))
 	require.NoError(t, peer.(*tls.Conn).NetConn().Close())
@@ -411,7 +411,7 @@ func TestAResetUnderTLSIsAReset(t *testing.T) {
 	require.ErrorIs(t, err, unix.EPIPE)
 }
 
-func TestBothDirectionsAtOnceOverTLS(t *testing.T) {
+func TestTLS_BothDirectionsAtOnce(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{})
 		data := make([]byte, 8<<20)
@@ -445,7 +445,7 @@ func TestBothDirectionsAtOnceOverTLS(t *testing.T) {
 }
 
 // Nothing that is sent over TLS is readable on the way.
-func TestNothingIsSentInClear(t *testing.T) {
+func TestTLSSend_NothingIsInClear(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	_, err := c.Send([]byte("the secret"), 0)
 	require.NoError(t, err)
@@ -457,7 +457,7 @@ func TestNothingIsSentInClear(t *testing.T) {
 }
 
 // However the stream is cut and whatever calls receive it, it is the same stream.
-func TestAnyMixOfReceivesGivesTheSameBytes(t *testing.T) {
+func TestTLSRecv_AnyMixOfCallsGivesTheSameBytes(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
