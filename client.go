@@ -183,7 +183,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
-			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
+			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: unresolvedAddr{n.name, opts.LocalAddr}, Err: err}
 		}
 	}
 	return c, nil
@@ -340,7 +340,7 @@ func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) err
 	}
 	c.lease.recordErr(err)
 	if !c.sent.Load() {
-		err = unsent{err}
+		err = unsentError{err}
 	}
 	var addr net.Addr
 	if to != nil {

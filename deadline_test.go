@@ -135,7 +135,7 @@ func TestDeadline_FirstOneEndsAWaitingReceive(t *testing.T) {
 	}
 }
 
-// A deadline that is yet to come, and the first, is kept to as exactly.
+// The first deadline of a connection, set while a receive waits, is exact too.
 func TestDeadline_FirstOneInTheFutureEndsAReceive(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		t.Run(network, func(t *testing.T) {

@@ -50,10 +50,10 @@ func TestMain(m *testing.M) {
 		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
-	case "crowd":
-		fail(waitingCrowd(argument))
+	case "waiting":
+		fail(waitingClients(argument))
 	case "idle":
-		fail(idleCrowd(argument))
+		fail(idleClients(argument))
 	case "deaf":
 		fail(closeWithoutSignals(argument))
 	}
@@ -187,7 +187,7 @@ func roundTrip(c *client.Client, buf []byte) error {
 	return err
 }
 
-// copyFile is the helper process of TestACopyOfAFileIsSendfile.
+// copyFile is the helper process of TestCost_CopyOfAFileUsesSendfile.
 func copyFile(path string) error {
 	f, err := os.Open(os.Args[0])
 	if err != nil {

@@ -749,15 +749,15 @@ func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 		asks, takes      int
 		raw              bool // with what is no packet between
 		greeting         bool // with a packet before them
-		unanswered, kept bool
+		unanswered, idle bool
 	}{
-		{name: "all answered", asks: 3, takes: 3, kept: true},
+		{name: "all answered", asks: 3, takes: 3, idle: true},
 		{name: "one to come", asks: 3, takes: 2},
 		{name: "all to come", asks: 1},
-		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, kept: true},
+		{name: "one to come, and that is usual", asks: 3, takes: 2, unanswered: true, idle: true},
 		{name: "one to come, and other bytes answered", asks: 2, takes: 1, raw: true},
 		{name: "one to come, after a greeting", greeting: true, asks: 2, takes: 1},
-		{name: "all answered, after a greeting", greeting: true, asks: 2, takes: 2, kept: true},
+		{name: "all answered, after a greeting", greeting: true, asks: 2, takes: 2, idle: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			done := make(chan struct{})
@@ -785,8 +785,8 @@ func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 			}
 			require.NoError(t, c.Close())
 			stats := p.Stats()
-			require.Equal(t, test.kept, stats.Idle == 1, "%+v", stats)
-			require.Equal(t, test.kept, stats.Dirty == 0, "%+v", stats)
+			require.Equal(t, test.idle, stats.Idle == 1, "%+v", stats)
+			require.Equal(t, test.idle, stats.Dirty == 0, "%+v", stats)
 		})
 	}
 }

@@ -10,9 +10,9 @@ import (
 
 func waitingThreads() int { return 0 }
 
-func waitingCrowd(string) error { return nil }
+func waitingClients(string) error { return nil }
 
-func idleCrowd(string) error { return nil }
+func idleClients(string) error { return nil }
 
 func dialSearchList(string) error { return nil }
 

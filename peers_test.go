@@ -33,8 +33,6 @@ var (
 // testTimeout is an upper bound that no machine is too slow for.
 const testTimeout = 10 * time.Second
 
-const enough = testTimeout // until the tests of pools say testTimeout
-
 // loopbackOf returns a loopback address for a network: a host with port 0, or a path that
 // does not exist.
 func loopbackOf(t testing.TB, network string) string {

@@ -31,7 +31,7 @@ func TestThreads_ManyWaitingClientsHoldFew(t *testing.T) {
 				clients, threads = 18_000, 300
 			}
 			address := otherProcess(t, "echo", network)
-			cmd := helperCommand(t, fmt.Sprintf("crowd %s %s %d %d", network, address, clients, threads))
+			cmd := helperCommand(t, fmt.Sprintf("waiting %s %s %d %d", network, address, clients, threads))
 			out, err := cmd.Output()
 			require.NoError(t, err)
 			t.Log(strings.TrimSpace(string(out)))
@@ -55,9 +55,9 @@ func TestThreads_SetMaxThreadsGivesWhatWas(t *testing.T) {
 	require.Equal(t, was, client.SetMaxThreads(-1))
 }
 
-// waitingCrowd has so many clients wait in a process that may have so many threads. Every
-// other one is answered, and the rest are closed.
-func waitingCrowd(argument string) error {
+// waitingClients has many clients wait in a process with a limit of threads. The server
+// answers every other one. The rest are closed.
+func waitingClients(argument string) error {
 	var network, address string
 	var clients, threads int
 	if _, err := fmt.Sscan(argument, &network, &address, &clients, &threads); err != nil {
@@ -130,8 +130,9 @@ func waitingCrowd(argument string) error {
 	return nil
 }
 
-// idleCrowd looks how many threads sleep in a system call for 1,000 clients, after a while.
-func idleCrowd(address string) error {
+// idleClients counts the threads that sleep in a system call while 1,000 clients have
+// waited for a while.
+func idleClients(address string) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for i := range 1000 {

@@ -229,7 +229,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case c.sock != nil && !c.typ.isStream():
 		return unix.EOPNOTSUPP
 	case ctx.Err() != nil:
-		return contextual(ctx, sock.ErrStopped)
+		return contextError(ctx, sock.ErrStopped)
 	}
 	if err := c.begin(0, 0, true); err != nil {
 		return err
@@ -317,7 +317,7 @@ func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLo
 		err = sock.ErrStopped
 	}
 	if err != nil {
-		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, publicError(noEOF(err)))}
+		return &TLSError{ServerName: config.ServerName, Err: contextError(ctx, publicError(noEOF(err)))}
 	}
 	t.VerifiedChains = verified()
 	c.tls.Store(t)

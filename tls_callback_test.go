@@ -515,7 +515,7 @@ func TestTLSClient_UnreachableIsClosedAfterTimedOutSend(t *testing.T) {
 	})
 }
 
-// A RawConn that Options.Control has kept is a reference to the socket, with TLS and
+// A RawConn that Options.Control has stored is a reference to the socket, with TLS and
 // without.
 func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)

@@ -20,7 +20,7 @@ import (
 // Options.ReuseAddr is SwitchOff. Bind fails with unix.EINVAL if the client is bound,
 // unix.EISCONN if it is connected, and unix.EALREADY if Connect is under way.
 func (c *Client) Bind(address string) error {
-	where := target{c.network, address}
+	where := unresolvedAddr{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.lease.incref() {
 		return c.opError(opBind, where, net.ErrClosed)
 	}

@@ -69,7 +69,7 @@ func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
 func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
 	t.Parallel()
 	h, _, _ := newBigApplication(t, 2)
-	h.ClientTimeout = 500 * time.Millisecond
+	h.ClientTimeout = 700 * time.Millisecond
 	h.Root = writeFiles(t, map[string]string{"big.php": "", "a.bin": strings.Repeat("x", bigResponseLen)})
 	s := serveHTTP2(t, h)
 	for _, path := range []string{"/big.php", "/a.bin"} {
@@ -85,7 +85,7 @@ func TestHandlerHTTP2_SlowClientIsServed(t *testing.T) {
 			total := 0
 			begin := time.Now()
 			for total < 160<<10 { // more than is received before the stream is reset
-				// 2 KiB in 50 ms are 20 KiB within ClientTimeout.
+				// 2 KiB in 50 ms are 28 KiB within ClientTimeout.
 				n, err := io.ReadFull(resp.Body, make([]byte, 2<<10))
 				total += n
 				require.NoError(t, err, "after %v and %d bytes", time.Since(begin), total)

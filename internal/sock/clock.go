@@ -45,7 +45,7 @@ func At(t time.Time) Instant {
 	if t.IsZero() {
 		return Never
 	}
-	if t != t.Round(0) { // it has a monotonic reading, as epoch has; see package time
+	if t != t.Round(0) { // it has a monotonic reading, as epoch does
 		return Instant(1).Add(t.Sub(epoch))
 	}
 	left := time.Until(t) // before Now, so that the result may be late but not early
@@ -67,12 +67,12 @@ func (i Instant) Add(d time.Duration) Instant {
 // Left is the time until i: forever for Never, zero or negative once i is over.
 func (i Instant) Left() time.Duration {
 	if i == Never || i == Uninterruptible {
-		return forever // and no look at the clock
+		return forever // without reading the clock
 	}
 	return i.LeftAt(Now())
 }
 
-// LeftAt is Left at another time than now, for who has read the clock already.
+// LeftAt is Left for a caller that has read the clock already: the time from now to i.
 func (i Instant) LeftAt(now Instant) time.Duration {
 	if i == Never || i == Uninterruptible {
 		return forever

@@ -23,9 +23,9 @@ type direction struct {
 	threadWaker  threadWaker // recvfrom(2)
 	netpollWaker atomic.Pointer[netpollWaker]
 
-	// Protected by the lock. See waitPolicy.
-	period     uint32 // the last period in which a call waited
-	parkedLast bool   // the last receive returned data only after a wait
+	// Protected by the I/O lock.
+	period     uint32 // the last one of waitPolicy's in which it waited
+	parkedLast bool   // the last receive was there only after a wait
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes

@@ -8,7 +8,7 @@
 //	                                  │ timer, signal
 //	                                  ▼
 //	any other call ──EAGAIN──▶ ppoll(2) on the socket and a wake-up descriptor
-//	                                  │ longestHold, or SetMaxThreads exceeded
+//	                                  │ waitPolicy, SetMaxThreads, longestHold
 //	                                  ▼
 //	                           Go runtime's poller, without a thread
 //
@@ -21,9 +21,10 @@
 //     goroutine changes the deadline or closes the socket by waking the poll; see
 //     fdWaker. A Recv whose recvfrom(2) ended early, by a signal or because the
 //     kernel's timer is coarse, continues here.
-//   - A call waits in the Go runtime's poller when more than SetMaxThreads calls wait,
-//     or when its wait has lasted for longestHold; see netpollWaker. A Poll and a dial
-//     of several addresses cannot use that poller. They poll at intervals instead.
+//   - A call waits in the Go runtime's poller where that costs less (see waitPolicy), when
+//     SetMaxThreads calls hold a thread, or when its wait has lasted for longestHold; see
+//     netpollWaker. A Poll and a dial of several addresses cannot use that poller. They
+//     poll at intervals instead.
 //
 // Send never waits inside send(2). On a unix stream the kernel applies SO_SNDTIMEO to
 // each 32 KiB of the message separately, so a peer that reads slowly could extend the

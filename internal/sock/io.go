@@ -94,7 +94,6 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			}
 		}
 		if !looked && !outOfBand && state&prepareRecvStates == 0 && s.parksFirst(flags, until) {
-			looked = true
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
@@ -145,9 +144,9 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 	}
 }
 
-// parksFirst reports whether a receive parks before it asks the kernel. It does so if the
-// receive before it had to wait, because the kernel would probably return EAGAIN. A short
-// limit could expire before the kernel was asked.
+// parksFirst reports whether a receive waits before it tries: it will park, and as the
+// receive before it had to wait, recvfrom(2) would return EAGAIN. A call with a short
+// limit tries first, because waiting could use up the limit.
 func (s *Socket) parksFirst(flags int, until Instant) bool {
 	const shortLimit = 10 * time.Millisecond
 	if !s.rd.parkedLast || flags&unix.MSG_DONTWAIT != 0 || s.Buffered() {
@@ -157,8 +156,8 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 	return s.parks(&s.rd, now) && s.rd.limit(until).LeftAt(now) > shortLimit
 }
 
-// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is true.
-// EAGAIN means that the call continues in waitReady.
+// recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
+// true. EAGAIN means that the call has to wait in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
 		defer waits.giveThread()

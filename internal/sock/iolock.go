@@ -29,11 +29,11 @@ func (s *Socket) LockRecv(flags int, timeout time.Duration) (IOLock, error) {
 		return l, s.lockNonblock(l.d, "recvfrom")
 	}
 	waited, err := s.lock(l.d, l.until)
+	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
+	// ICMP error that a send was told of does not end recvfrom(2).
 	if err == nil && s.asConn.Load() {
 		s.asConn.Store(false)
 	}
-	// recvfrom(2) waits for a fixed time, so the whole timeout has to be left. A queued
-	// ICMP error that a send was told of does not end recvfrom(2).
 	l.waitInKernel = err == nil && !waited && flags&unix.MSG_OOB == 0 && !s.icmp && s.waitsInKernel(timeout)
 	return l, err
 }

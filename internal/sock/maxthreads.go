@@ -6,10 +6,9 @@ import "sync/atomic"
 // has more than 10,000 threads (debug.SetMaxThreads), and other code needs threads too.
 const DefaultMaxThreads = 256
 
-// maxThreads bounds the calls that wait on their thread. Waiting on a thread is the
-// cheapest way while few calls wait and not for long. When more calls wait, or a wait has
-// lasted for longestHold, the call parks: its goroutine waits in the Go runtime's poller,
-// as in package net.
+// maxThreads bounds the calls that wait on their thread. When as many do, or a wait has
+// lasted for longestHold, a call parks: its goroutine waits in the Go runtime's poller, as
+// in package net. See waitPolicy for the calls that park earlier.
 var maxThreads atomic.Int64
 
 func init() { maxThreads.Store(DefaultMaxThreads) }

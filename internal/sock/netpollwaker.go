@@ -30,7 +30,7 @@ type netpollWaker struct {
 	events  int16
 	seen    uint32                // wakes at prepare
 	looked  bool                  // isDone has polled
-	parked  bool                  // the socket was not ready then
+	parked  bool                  // the socket was not ready at once
 	done    func(fd uintptr) bool // isDone, allocated once
 }
 
@@ -59,8 +59,8 @@ func (k *netpollWaker) setDeadline(t time.Time) {
 	}
 }
 
-// park waits for events, POLLIN or POLLOUT, for at most d from now. It reports whether the
-// socket may be ready: false after d and after wake.
+// park waits for events, POLLIN or POLLOUT, for at most d. It reports whether the socket
+// may be ready: false after d and after wake.
 func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	k.events, k.looked = events, false
 	k.arm(now, d)
@@ -73,13 +73,14 @@ func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 		err = k.raw.Write(k.done)
 	}
 	if err != nil {
-		k.armedAt = k.seen - 1 // that deadline is over, whoever has set it
+		k.armedAt = k.seen - 1 // the file's deadline is over
 	}
 	return err == nil && k.wakes.Load() == k.seen
 }
 
-// arm sets the file's deadline to d from now, or leaves one that is earlier: to set it costs
-// as much as a system call, and a call that wakes up too early parks again.
+// arm sets the file's deadline to d from now. An earlier one that is not over stays,
+// because setting a deadline costs as much as a system call. The caller waits again when
+// it comes.
 func (k *netpollWaker) arm(now Instant, d time.Duration) {
 	limit := Never
 	if d != forever {

@@ -7,35 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Poll waits for several sockets at once. It holds each from Add to Release; a
-// socket is in it once, whatever it is waited for. The zero Poll is ready to use, and
-// one that is used again allocates nothing if it is not for more sockets than before.
+// A Poll waits for several sockets at once. It holds a reference to each from Add to
+// Release, and contains a socket once, whatever it waits for. The zero Poll is ready to
+// use. Using it again allocates nothing unless it has more sockets than before.
 type Poll struct {
 	socks       []*Socket
-	fds         []unix.PollFd // of socks, in their order
-	at          []int32       // by descriptor, 1 + where it is in socks; 0 is nowhere
+	fds         []unix.PollFd // of socks, in the same order
+	index       []int32       // by descriptor: 1 + the index in socks; 0 if it is not there
 	retry       backoff
-	threadWaker threadWaker
-	fdWaker     fdWaker // where it holds no thread
+	threadWaker threadWaker // for a Wait that holds a thread
+	fdWaker     fdWaker     // for a Wait that does not
 }
 
-// wake makes Wait check for sockets that were closed.
+// wake makes Wait check for closed sockets.
 func (p *Poll) wake() {
 	p.fdWaker.wake()
 	p.threadWaker.wake()
 }
 
-// Add has the poll wait for events of a socket too: POLLIN, POLLOUT or POLLPRI.
+// Add makes the poll wait for events of a socket: POLLIN, POLLOUT or POLLPRI.
 func (p *Poll) Add(s *Socket, events int16) error {
 	if err := s.incref(); err != nil {
 		return err
 	}
-	if s.fd >= len(p.at) {
-		p.at = append(p.at, make([]int32, s.fd+1-len(p.at))...)
+	if s.fd >= len(p.index) {
+		p.index = append(p.index, make([]int32, s.fd+1-len(p.index))...)
 	}
-	if i := p.at[s.fd]; i != 0 {
+	if i := p.index[s.fd]; i != 0 {
 		p.fds[i-1].Events |= events
-		_ = s.decref() // it is held, and not to be closed by this
+		_ = s.decref() // the poll has a reference already
 		return nil
 	}
 	if err := s.startHandshake(); err != nil {
@@ -44,15 +44,15 @@ func (p *Poll) Add(s *Socket, events int16) error {
 	}
 	p.socks = append(p.socks, s)
 	p.fds = append(p.fds, unix.PollFd{Fd: int32(s.fd), Events: events})
-	p.at[s.fd] = int32(len(p.socks))
+	p.index[s.fd] = int32(len(p.socks))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.polls = append(s.polls, p)
 	return nil
 }
 
-// Wait waits until a socket is ready or closed. It returns os.ErrDeadlineExceeded when until
-// has passed. It polls once even if until has passed already.
+// Wait waits until a socket is ready or closed. It returns os.ErrDeadlineExceeded when
+// until is over. It polls at least once.
 func (p *Poll) Wait(until Instant) error {
 	began := Now()
 	for {
@@ -62,12 +62,12 @@ func (p *Poll) Wait(until Instant) error {
 			return nil
 		}
 		left := until.Left()
-		nap := min(max(left, 0), longestSleep)
+		timeout := min(max(left, 0), longestSleep)
 		held := waits.takeThread()
 		if !held {
-			nap = 0
+			timeout = 0
 		}
-		n, errno := p.threadWaker.sleepPoll(p.fds, nap)
+		n, errno := p.threadWaker.sleepPoll(p.fds, timeout)
 		if held {
 			waits.giveThread()
 		}
@@ -85,7 +85,7 @@ func (p *Poll) Wait(until Instant) error {
 	}
 }
 
-// closed reports whether a socket was closed or stopped.
+// closed reports whether a socket is closed or stopped.
 func (p *Poll) closed() bool {
 	for _, s := range p.socks {
 		if s.refs.Ending() {
@@ -96,24 +96,24 @@ func (p *Poll) closed() bool {
 }
 
 // Ready returns what the last Wait found out about a socket: the events of poll(2), or
-// net.ErrClosed if the socket was closed.
+// net.ErrClosed.
 func (p *Poll) Ready(s *Socket) (events int16, err error) {
 	if s.refs.Ending() {
 		return 0, s.closedErr()
 	}
-	return p.fds[p.at[s.fd]-1].Revents, nil
+	return p.fds[p.index[s.fd]-1].Revents, nil
 }
 
-// Backoff makes a pause after a Wait that has brought nothing, for a socket that poll(2)
-// calls ready all the time and that has nothing to give.
+// Backoff sleeps for a backoff after a Wait that was of no use, because poll(2) reports a
+// socket as ready although no call succeeds.
 func (p *Poll) Backoff(until Instant) {
 	_, _ = sleepPoll([]unix.PollFd{{Fd: -1}}, min(p.retry.next(), max(until.Left(), 0)))
 }
 
-// Release lets go of the sockets.
+// Release removes all sockets.
 func (p *Poll) Release() {
 	for _, s := range p.socks {
-		p.at[s.fd] = 0
+		p.index[s.fd] = 0
 		s.mu.Lock()
 		s.polls = slices.DeleteFunc(s.polls, func(other *Poll) bool { return other == p })
 		s.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrStopped is the error of a dial that a Stopper ended, and of calls on a stopped
-// socket.
+// ErrStopped is the error of a connect that a Stop has ended, and of calls on a socket
+// that was stopped.
 var ErrStopped = errors.New("stopped")
 
 // A Stopper ends a dial from another goroutine, for good. A context and Close use it to

@@ -7,11 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A backoff is the pause before a retry where poll(2) cannot tell when to retry: when a
-// unix listener's backlog or a datagram peer's queue has room again, or when more bytes are
-// queued than before. It also keeps a thread from spinning on a socket that poll(2) reports
-// as ready and that has nothing to receive: one with an unread error queue (IP_RECVERR,
-// SO_TIMESTAMPING), or a unix stream with an urgent byte. The zero backoff is the first.
+// A backoff is the time before the next attempt of a call for which poll(2) cannot wait:
+// the backlog of a unix listener or the queue of a datagram's receiver is full, or more
+// bytes have to be queued than there are. It also keeps a thread from spinning on a socket
+// that poll(2) reports as ready although no call succeeds: an error queue with unread
+// entries (IP_RECVERR, SO_TIMESTAMPING), an urgent byte on a unix stream. The zero backoff
+// is the first.
 type backoff time.Duration
 
 const (
@@ -19,17 +20,17 @@ const (
 	maxBackoff = 2 * time.Millisecond
 )
 
-// next returns the pause to make now: twice the last one, up to maxBackoff.
+// next returns the time to sleep now: twice the last one, from minBackoff to maxBackoff.
 func (p *backoff) next() time.Duration {
 	*p = backoff(min(max(2*time.Duration(*p), minBackoff), maxBackoff))
 	return time.Duration(*p)
 }
 
 // waitReady waits until the socket is ready for events. It returns net.ErrClosed when the
-// socket is closed, and os.ErrDeadlineExceeded when until or the direction's deadline has
-// passed, which may be set meanwhile; signals make neither earlier. The caller holds the I/O
-// lock of d. It resets p when it has made progress: a second waitReady without progress
-// begins with a pause.
+// socket is closed, and os.ErrDeadlineExceeded when until or the direction's current
+// deadline is over. It never returns that early, whatever signals the process gets. The
+// caller holds the I/O lock of d. It sets p to 0 when it has made progress. Otherwise the
+// next waitReady sleeps for a backoff first.
 func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff) error {
 	if *p != 0 {
 		if err := s.sleepBackoff(d, until, p); err != nil {
@@ -41,15 +42,15 @@ func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff
 	return s.pollWait(d, int32(s.fd), events, until, Never)
 }
 
-// sleepBackoff makes a pause. Close and deadlines end it as they end a wait.
+// sleepBackoff sleeps for a backoff. Close and deadlines end it as they end waitReady.
 func (s *Socket) sleepBackoff(d *direction, until Instant, p *backoff) error {
-	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) ignores -1
+	return s.pollWait(d, -1, 0, until, In(p.next())) // poll(2) ignores fd -1
 }
 
-// longestHold is how long a wait holds a thread before it parks.
+// longestHold bounds how long a wait holds a thread before it parks.
 const longestHold = 500 * time.Millisecond
 
-// pollWait waits until fd is ready or end has come; fd may be -1.
+// pollWait waits until fd is ready or end has come. fd -1 is never ready.
 func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
 	d.polling.Store(true)
 	defer d.polling.Store(false)
@@ -70,18 +71,18 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		nap := end.LeftAt(now)
-		if nap <= 0 {
+		timeout := end.LeftAt(now)
+		if timeout <= 0 {
 			return nil
 		}
-		nap = min(left, nap)
+		timeout = min(left, timeout)
 		var ready bool
 		var err error
 		if hold := holdEnd.LeftAt(now); hold > 0 && waits.takeThread() {
-			ready, err = d.waitOnThread(fd, events, min(nap, hold))
+			ready, err = d.waitOnThread(fd, events, min(timeout, hold))
 			waits.giveThread()
 		} else {
-			ready = s.waitParked(d, k, fd, events, now, nap)
+			ready = s.waitParked(d, k, fd, events, now, timeout)
 		}
 		if ready || err != nil {
 			return err
@@ -89,19 +90,18 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	}
 }
 
-// waitOnThread waits on the thread for at most nap, or until fdWaker wakes it.
-func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (ready bool, err error) {
+// waitOnThread waits in ppoll(2) for at most timeout, or until it is woken.
+func (d *direction) waitOnThread(fd int32, events int16, timeout time.Duration) (ready bool, err error) {
 	wake, err := d.fdWaker.pollFD()
 	if err != nil {
-		// The process has no descriptor left for the waker. The socket has its own, so
-		// the call polls it at intervals instead.
-		wake, nap = -1, min(nap, maxBackoff)
+		// The process has no descriptor left. Without a waker, poll at intervals.
+		wake, timeout = -1, min(timeout, maxBackoff)
 	}
 	fds := [...]unix.PollFd{
 		{Fd: fd, Events: events},
 		{Fd: int32(wake), Events: unix.POLLIN},
 	}
-	_, errno := sleepPoll(fds[:], nap)
+	_, errno := sleepPoll(fds[:], timeout)
 	switch {
 	case errno == unix.EINTR:
 	case errno != 0:
@@ -112,26 +112,26 @@ func (d *direction) waitOnThread(fd int32, events int16, nap time.Duration) (rea
 	return fds[0].Revents != 0, nil
 }
 
-// waitParked waits without a thread for at most nap, or until it is woken. k is the
-// direction's netpollWaker after prepare, or nil.
-func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, nap time.Duration) (ready bool) {
-	defer d.fdWaker.drain() // before the next check
+// waitParked waits without a thread for at most timeout, or until it is woken. k is the
+// direction's netpollWaker, which is prepared, or nil.
+func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, timeout time.Duration) (ready bool) {
+	defer d.fdWaker.drain() // before pollWait checks for a reason to return
 	switch {
-	case fd < 0: // a pause
-		d.fdWaker.wait(nap)
+	case fd < 0: // a backoff
+		d.fdWaker.wait(timeout)
 	case events != unix.POLLPRI && k != nil:
-		ready = k.park(events, now, nap)
+		ready = k.park(events, now, timeout)
 		d.parkedLast = k.parked
 		return ready
 	case events != unix.POLLPRI && s.attachNetpoll():
-		// It exists from now on. The caller has to prepare it.
+		// There is a netpollWaker now. pollWait prepares it before it calls again.
 	default:
-		// The runtime's poller does not watch for urgent bytes, and may not take the descriptor.
+		// The poller does not report an urgent byte, or does not take this descriptor.
 		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
 		if n, _ := pollNow(fds[:]); n > 0 {
 			return true
 		}
-		d.fdWaker.wait(min(nap, maxBackoff))
+		d.fdWaker.wait(min(timeout, maxBackoff))
 	}
 	return false
 }
