@@ -128,9 +128,9 @@ type addressing struct {
 	addrs atomic.Pointer[addrPair]
 	host  string // the host connected to, as the caller wrote it
 
-	resolver *net.Resolver
-	security *tlsConfig                         // for Connect; nil: no TLS
-	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
+	resolver  *net.Resolver
+	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
+	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 
 	bind    sync.Mutex // held while the socket is bound
 	bound   bool
@@ -179,7 +179,7 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts, a)
-	c.security, c.frames = p.tls, p.frames
+	c.tlsConfig, c.frames = p.tls, p.frames
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()

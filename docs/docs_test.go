@@ -60,8 +60,8 @@ func get(c *client.Client, key string) error
 func document(
 	c *client.Client, conn net.Conn, pool *client.Pool, dialer *client.Dialer, err error,
 	ctx context.Context, address, network string, opts *client.Options, timeout time.Duration,
-	p []byte, ds []client.Datagram, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
-	read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
+	p []byte, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
+	ds []client.Datagram, read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
 ) error {
 	%s
 	return nil // here the code is checked
