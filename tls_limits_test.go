@@ -51,7 +51,7 @@ func TestTLSRecv_SlowRecordHasOneLimit(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Who gets all the time what it waits for has a limit too.
+// A call that never has to wait has a limit too.
 func TestTimeout_EndsCallsWhosePeerNeverPauses(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	const much = 1 << 30       // no test is to have that in memory: it is never filled
@@ -108,7 +108,7 @@ func TestTimeout_EndsCallsWhosePeerNeverPauses(t *testing.T) {
 	}
 }
 
-// A handshake has to end also if its peer sends without end, and never lets it wait.
+// A handshake ends at its limit also if it never has to wait, because the peer keeps sending.
 func TestTLSHandshake_LimitEndsAPeerThatNeverPauses(t *testing.T) {
 	const limit = time.Millisecond
 	// The longest ServerHello there can be, a byte to each record.
@@ -171,8 +171,7 @@ func TestTLSHandshake_LaterEndOfTheContextDoesNoHarm(t *testing.T) {
 	works(c)
 }
 
-// What a Send had to leave goes out also while the next receive waits already,
-// which may be for the answer to it.
+// The rest of a Send goes out also while the next receive waits, perhaps for its answer.
 func TestTLSSend_RestGoesOutByItself(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{Timeout: -1})
@@ -224,8 +223,8 @@ func TestTLSRecv_PeekDoesNotWaitForMore(t *testing.T) {
 	}
 }
 
-// crypto/tls looks whether an alert comes behind what it has to give (in TLS 1.2
-// it can be seen that it is one), and waits for all of it.
+// crypto/tls reads ahead for an alert behind the data that it returns, and waits for all of it.
+// In TLS 1.2 the record's header shows that it is an alert.
 func TestTLSRecv_DataDoesNotWaitForTheAlertBehindIt(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS12, client.Options{Timeout: -1})
 	both := records(t, v, func() error {
@@ -260,7 +259,7 @@ func TestTLSSend_AfterCloseWriteIsABrokenPipe(t *testing.T) {
 	require.ErrorIs(t, err, unix.EPIPE)
 }
 
-// A part of a record is a part of a request: the peer cannot read it, but it has it.
+// A part of a record counts as a part of a request: the peer has received it.
 func TestTLSSend_PartOfARecordIsNotSafeToRetry(t *testing.T) {
 	small := func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 1) })
@@ -305,7 +304,7 @@ func TestTLSHandshake_AlertTellsThePeerWhy(t *testing.T) {
 	})
 }
 
-// A callback that panics takes the descriptor with it: nobody else could close it.
+// If a callback panics, the handshake closes the descriptor: no other code could.
 func TestTLSHandshake_PanicLeavesNothingBehind(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	accept := func() {
