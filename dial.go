@@ -70,7 +70,7 @@ func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
 		return c, true
-	case tlsConn:
+	case tlsNetConn:
 		return c.Client, true
 	case packetConn:
 		return c.Client, true
@@ -117,7 +117,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	case !c.typ.isStream():
 		return packetConn{c}, nil
 	case c.hasTLS():
-		return tlsConn{c, concealed{}}, nil
+		return tlsNetConn{c, noSyscallConn{}}, nil
 	}
 	return c, nil
 }
@@ -230,7 +230,7 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 // is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock == nil || !c.lease.incref() {
-		return c.failed(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
+		return c.opError(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
 	}
 	defer c.lease.decref()
 	var addr net.Addr = unresolvedAddr{c.network, address}
@@ -262,7 +262,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	} else if c.sock.Stopped() && err != nil {
 		err = c.stopped(sock.ErrStopped)
 	}
-	c.closeIfHalfSecured(err)
+	c.closeAfterTLSError(err)
 	if err != nil {
 		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: addr, Err: err}
 	}
@@ -278,7 +278,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	sec, err := c.security.forHost(host)
+	conf, err := c.tlsConfig.forHost(host)
 	if err != nil {
 		return where, err
 	}
@@ -300,8 +300,8 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 		}
 		c.host = host
 		c.recordAddrs()
-		if sec != nil {
-			err = c.secure(ctx, sec, until)
+		if conf != nil {
+			err = c.secure(ctx, conf, until)
 		}
 		return where, err
 	}
@@ -314,7 +314,7 @@ func (c *Client) recordAddrs() {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()
-	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
+	c.addrs.Store(&addrPair{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
