@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mailServer is as much of SMTP as STARTTLS needs.
+// A mailServer implements as much of SMTP as STARTTLS needs.
 type mailServer struct {
 	*tlsServer
 	alsoSays string        // in the same segment as its agreement
@@ -26,7 +26,7 @@ type mailServer struct {
 	gate     chan struct{} // to be closed before the handshake, if there is one
 }
 
-// serve has one conversation, and gives what it was told over TLS, and before.
+// serve serves one connection. The channels return what was received over TLS and before.
 func (m *mailServer) serve() (overTLS, before <-chan string) {
 	inside, outside := make(chan string, 1), make(chan string, 1)
 	go func() {
@@ -126,8 +126,8 @@ func TestStartTLS_UpgradesAStream(t *testing.T) {
 	}
 }
 
-// What was said before TLS by whoever was on the line must not count as said by
-// the peer that TLS has verified (CVE-2011-0411 and its many descendants).
+// What an attacker has injected before TLS must not count as sent by the peer that TLS has
+// verified (CVE-2011-0411 and many like it).
 func TestStartTLS_RefusesUnreadBytes(t *testing.T) {
 	m := newMailServer(t)
 	m.alsoSays = "250 injected\r\n"
@@ -350,7 +350,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"SendPacket": func(c *client.Client) (int, error) { return c.SendPacket([]byte("secret")) },
 	}
 	// upgrade makes call wait for the lock that StartTLS holds, and gives its result.
-	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, err error, told <-chan string) {
+	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, told <-chan string, err error) {
 		m := newMailServer(t)
 		m.gate = make(chan struct{})
 		told, _ = m.serve()
@@ -367,7 +367,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		close(m.gate)
 		require.NoError(t, <-started)
 		<-returned
-		return c, got, err, told
+		return c, got, told, err
 	}
 	lines := client.Delimiter{Delim: []byte("\r\n")}
 	for name, call := range receiving {
@@ -376,7 +376,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 				continue
 			}
 			t.Run(name+kind, func(t *testing.T) {
-				c, got, err, told := upgrade(t, framing, call)
+				c, got, told, err := upgrade(t, framing, call)
 				require.NoError(t, err)
 				require.Equal(t, greeting, got)
 				if name == "Peek" {
@@ -389,7 +389,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 	for name, call := range sending {
 		t.Run(name, func(t *testing.T) {
-			c, _, err, told := upgrade(t, lines, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, lines, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Equal(t, len("secret\r\n"), n)
 				return "", err
@@ -405,7 +405,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"Send": func(c *client.Client) (int, error) { return c.Send([]byte("!"), client.OOB) },
 	} {
 		t.Run(name+" OOB", func(t *testing.T) {
-			c, _, err, told := upgrade(t, nil, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, nil, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Zero(t, n)
 				return "", err
