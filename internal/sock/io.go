@@ -97,6 +97,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
+			waitInKernel = false // which waits for a fixed time, and a part of the limit is over
 		}
 		n, errno := s.recvOnce(room, flags, waitInKernel, from)
 		looked = true
