@@ -56,8 +56,8 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	defer d.polling.Store(false)
 	began := Now()
 	now, holdEnd := began, began.Add(longestHold)
-	if fd >= 0 && s.parks(d, now) {
-		holdEnd = now
+	if d.held || fd >= 0 && s.parks(d, now) {
+		holdEnd, d.held = now, false
 	}
 	for ; ; now = Now() {
 		k := d.netpollWaker.Load()

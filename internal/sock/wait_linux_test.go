@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"sync"
@@ -107,4 +108,67 @@ func TestRecv_PollsMoreSeldomTheLongerItWaits(t *testing.T) {
 	now := Now()
 	require.False(t, s.waitParked(&s.rd, nil, int32(s.fd), unix.POLLPRI, now.Add(-lasted), now, time.Hour))
 	require.GreaterOrEqual(t, time.Duration(Now()-now), lasted/8)
+}
+
+// Inside recvfrom(2) and in ppoll(2) together a call holds its thread for longestHold.
+func TestRecv_ParksAfterItsWaitInTheKernel(t *testing.T) {
+	for range 5 { // a signal may end recvfrom(2) early
+		s, peer := pair(t, unix.SOCK_STREAM)
+		received := make(chan error, 1)
+		go func() { _, err := s.Recv(make([]byte, 1), 0, -1, nil); received <- err }()
+		require.Eventually(t, func() bool { return Parked.Load() > 0 }, testTimeoutOfWaits, time.Millisecond)
+		_, err := unix.Write(peer, []byte{1})
+		require.NoError(t, err)
+		require.NoError(t, <-received)
+		if !s.rd.fdWaker.made { // ppoll(2) would need it
+			return
+		}
+	}
+	t.Fatal("it waits in ppoll(2) too")
+}
+
+// Whatever an earlier call has left, its deadline or a wake that came too late for it, a
+// wake ends a parked call, and nothing else does.
+func TestNetpollWaker_WakesAtAnyMoment(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	s, peer := pair(t, unix.SOCK_STREAM)
+	rounds := 5000
+	if testing.Short() {
+		rounds = 500
+	}
+	limits := [...]time.Duration{-1, time.Hour, testTimeoutOfWaits, time.Hour, 2 * time.Hour, -1}
+	for i := range rounds {
+		returned := make(chan error, 1)
+		go func() {
+			_, err := s.Recv(make([]byte, 1), 0, limits[i%len(limits)], nil)
+			returned <- err
+		}()
+		for end := Now().Add(rand.N(30 * time.Microsecond)); end.Left() > 0; { //nolint:revive // too short to sleep
+		}
+		want := os.ErrDeadlineExceeded
+		switch i % 4 {
+		case 0: // data and a wake that changes nothing
+			require.NoError(t, s.SetReadDeadline(In(time.Hour)))
+			_, err := unix.Write(peer, []byte{1})
+			require.NoError(t, err)
+			want = nil
+		case 1:
+			require.NoError(t, s.SetReadDeadline(In(rand.N(100*time.Microsecond))))
+		case 2:
+			s.Stop()
+			want = ErrStopped
+		case 3:
+			require.NoError(t, s.SetReadDeadline(1))
+		}
+		select {
+		case err := <-returned:
+			require.ErrorIs(t, err, want)
+		case <-time.After(testTimeoutOfWaits):
+			t.Fatalf("round %d: the call is not woken", i)
+		}
+		if want == ErrStopped { //nolint:errorlint // it is ours
+			s.Resume()
+		}
+		require.NoError(t, s.SetReadDeadline(Never))
+	}
 }
