@@ -103,7 +103,7 @@ func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, ret
 }
 
 // dialDirect is dialAddrs with a guarded resolver.
-func dialDirect(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+func dialDirect(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	ctx, rethrow := guardResolver(ctx, p.opts.Resolver)
 	c, addr, err := dialAddrs(ctx, where, p, until)
 	if c != nil {

@@ -20,13 +20,13 @@ type Type int
 const (
 	TCP        Type = 1 // a stream over IPv4
 	UDP        Type = 2 // datagrams over IPv4
-	TCP6       Type = 3 // a stream over IPv6, and only that
-	UDP6       Type = 4 // datagrams over IPv6, and only that
-	UnixStream Type = 5 // a stream on this machine
-	UnixDgram  Type = 6 // datagrams on this machine
+	TCP6       Type = 3 // a stream over IPv6, never IPv4
+	UDP6       Type = 4 // datagrams over IPv6, never IPv4
+	UnixStream Type = 5 // a stream within this machine
+	UnixDgram  Type = 6 // datagrams within this machine
 )
 
-// String gives the network that Dial knows the type by: "tcp4", "unixgram".
+// String returns the network that Dial has for the type, such as "tcp4" or "unixgram".
 func (t Type) String() string {
 	switch t {
 	case TCP:
@@ -59,27 +59,26 @@ func (t Type) domain() int {
 	return unix.AF_INET
 }
 
-// A Flag changes what one Send or Recv does. Flags are or-ed.
+// A Flag changes what one Send or Recv does. Flags are combined with |.
 type Flag int
 
 const (
-	// WaitAll makes Recv wait until the buffer is full (MSG_WAITALL). What is
-	// received is all of it, or the count with an error: io.ErrUnexpectedEOF if
-	// the peer closed midway, os.ErrDeadlineExceeded at the limit. Of datagrams
-	// each is whole, and WaitAll makes no difference.
+	// WaitAll makes Recv wait until the buffer is full (MSG_WAITALL). A short count comes
+	// with an error: io.ErrUnexpectedEOF if the peer closed before, os.ErrDeadlineExceeded
+	// at the limit. On datagrams it has no effect: a datagram is always received whole.
 	WaitAll Flag = unix.MSG_WAITALL
 
-	// Peek leaves what is received where it is, for the next Recv (MSG_PEEK).
+	// Peek makes Recv leave the data to be received again (MSG_PEEK).
 	Peek Flag = unix.MSG_PEEK
 
-	// DontWait makes a call that would have to wait return unix.EAGAIN at once
-	// (MSG_DONTWAIT), with the count of what could be done. That error is not
-	// os.ErrDeadlineExceeded, though its Timeout method says true, as any EAGAIN's.
+	// DontWait makes a call that would have to wait return at once (MSG_DONTWAIT), with
+	// unix.EAGAIN and the count of what could be done. That error is not
+	// os.ErrDeadlineExceeded, but its Timeout method returns true, as that of any EAGAIN.
 	DontWait Flag = unix.MSG_DONTWAIT
 
-	// OOB sends or receives the urgent byte of a stream (MSG_OOB, RFC 6093).
-	// Receiving waits for one that the peer has announced; if there is none, the
-	// kernel says unix.EINVAL. On datagrams and over TLS it is unix.EOPNOTSUPP.
+	// OOB sends or receives the urgent byte of a stream (MSG_OOB, RFC 6093). A receive
+	// waits for an urgent byte that the peer has announced. If none is announced, it fails
+	// with unix.EINVAL. Datagrams and TLS have no urgent byte: unix.EOPNOTSUPP.
 	OOB Flag = unix.MSG_OOB
 )
 
@@ -88,18 +87,16 @@ const (
 	sendFlags = DontWait | OOB
 )
 
-// A Client is one socket and the calls on it. It comes from Dial, connected, or
-// from NewTCP, NewUDP and their kin, to be bound and connected by hand.
+// A Client is one socket. Dial and Pool.Dial return a connected one. NewTCP, NewUDP and the
+// other New functions return one to be bound and connected with Bind and Connect.
 //
-// A call that has to wait holds an operating-system thread, or parks; see SetMaxThreads.
-// All methods may be called from several goroutines at once: one receives and
-// one sends at a time, the others wait for their turn within their own limits,
-// and Close ends them all.
+// A waiting call holds a thread or parks its goroutine; see SetMaxThreads. All methods may be
+// called from several goroutines at once. One call receives and one sends at a time; further
+// calls wait for them within their own limits. Close ends all calls.
 //
-// Errors are a *net.OpError around the cause, as in package net, except io.EOF
-// and io.ErrUnexpectedEOF, which come bare. errors.Is finds
-// os.ErrDeadlineExceeded for a limit that was reached, net.ErrClosed for a
-// client that was closed, and the kernel's unix.Errno for the rest.
+// Errors are a *net.OpError around the cause, as in package net, except io.EOF and
+// io.ErrUnexpectedEOF, which are returned unwrapped. errors.Is finds os.ErrDeadlineExceeded
+// after a limit, net.ErrClosed after Close, and otherwise the kernel's unix.Errno.
 type Client struct {
 	stream
 	typ     Type
@@ -109,12 +106,12 @@ type Client struct {
 
 	limits limits
 
-	watchers atomic.Pointer[watchers] // contexts that end the calls; nil: none ever
+	watchers atomic.Pointer[watchers] // contexts that end the calls; nil before the first Watch
 
 	lease *lease // nil if the client is not from a pool
 }
 
-// A client's way through Connect. Close is not a state: the socket knows.
+// The states of Connect. Close is not one of them: the socket knows whether it is closed.
 //
 //	idle ──▶ connecting ──▶ connected
 //	  ▲           │ failed
@@ -125,47 +122,45 @@ const (
 	connected
 )
 
-// An addressing is what a socket has to do with addresses. It is apart from the
-// client because all who have a pooled connection, one after another, have it in
-// common, and because a pool has to make a Client for each of them: what is in
-// there costs each checkout memory.
+// An addressing is what belongs to the addresses of a connection. It is apart from the Client
+// because all clients of a pooled connection share it, and a pool checkout makes a new Client.
 type addressing struct {
-	ends atomic.Pointer[ends]
-	host string // the one connected to, as the caller called it
+	addrs atomic.Pointer[addrPair]
+	host  string // the host connected to, as the caller wrote it
 
-	resolver *net.Resolver
-	security *tlsConfig                         // what Connect has to make, if anything
-	abort    atomic.Pointer[context.CancelFunc] // ends a Connect that is under way
+	resolver  *net.Resolver
+	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
+	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 
-	bind    sync.Mutex // belongs to who gives the socket an address
+	bind    sync.Mutex // held while the socket is bound
 	bound   bool
 	reuse   Switch // Options.ReuseAddr
 	ownPort bool   // see ownPort
 }
 
-type ends struct{ local, remote net.Addr }
+type addrPair struct{ local, remote net.Addr }
 
 var _ net.Conn = (*Client)(nil)
 
-// NewTCP makes a TCP socket over IPv4, to be connected by Connect. It fails if
-// the options cannot be used (*OptionError) or the system has no descriptor left.
+// NewTCP makes a TCP socket over IPv4, to be connected by Connect. It fails with an
+// *OptionError if an option cannot be used, and if the system has no descriptor left.
 func NewTCP(opts *Options) (*Client, error) { return newClient(TCP, opts) }
 
-// NewTCP6 is NewTCP over IPv6. It never speaks IPv4.
+// NewTCP6 is NewTCP over IPv6. It never uses IPv4.
 func NewTCP6(opts *Options) (*Client, error) { return newClient(TCP6, opts) }
 
-// NewUDP makes a UDP socket over IPv4. Unconnected, it sends with SendTo and
-// takes datagrams from anybody; Connect gives it one peer.
+// NewUDP makes a UDP socket over IPv4. Before Connect it sends with SendTo and receives from
+// any address. After Connect it has one peer.
 func NewUDP(opts *Options) (*Client, error) { return newClient(UDP, opts) }
 
-// NewUDP6 is NewUDP over IPv6. It never speaks IPv4.
+// NewUDP6 is NewUDP over IPv6. It never uses IPv4.
 func NewUDP6(opts *Options) (*Client, error) { return newClient(UDP6, opts) }
 
 // NewUnix makes a unix stream socket, to be connected by Connect.
 func NewUnix(opts *Options) (*Client, error) { return newClient(UnixStream, opts) }
 
-// NewUnixgram makes a unix datagram socket. It gets a name that it can be
-// answered at when it first connects or sends, unless Bind gave it one.
+// NewUnixgram makes a unix datagram socket. If Bind has not given it a name, it gets one with
+// the first Connect or SendTo, so that the peer can answer.
 func NewUnixgram(opts *Options) (*Client, error) { return newClient(UnixDgram, opts) }
 
 func newClient(typ Type, opts *Options) (*Client, error) {
@@ -184,18 +179,18 @@ func newClient(typ Type, opts *Options) (*Client, error) {
 		return nil, &net.OpError{Op: opNew, Net: n.name, Err: err}
 	}
 	c := wrap(s, typ, n.name, opts, a)
-	c.security, c.frames = p.tls, p.frames
+	c.tlsConfig, c.frames = p.tls, p.frames
 	if p.local != nil {
 		if err := c.bindTo(*p.local, bindAtConnect); err != nil {
 			_ = c.Close()
-			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: target{n.name, opts.LocalAddr}, Err: err}
+			return nil, &net.OpError{Op: opBind, Net: n.name, Addr: unresolvedAddr{n.name, opts.LocalAddr}, Err: err}
 		}
 	}
 	return c, nil
 }
 
-// open makes a socket and gives it the options that do not depend on its address. The
-// addressing is that of the client to be.
+// open makes a socket and sets the options that do not depend on its address. a is that of
+// the client to be.
 func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket, error) {
 	kind := unix.SOCK_DGRAM
 	if typ.isStream() {
@@ -226,8 +221,8 @@ func open(typ Type, address string, opts *Options, a *addressing) (*sock.Socket,
 	return s, nil
 }
 
-// A controlConn is what Options.Control gets and may keep. It holds the addressing, so that
-// the socket is not closed as unreachable (see StartTLS) while there is a controlConn.
+// A controlConn is the RawConn of Options.Control, which may keep it. It refers to the
+// addressing, so that the socket is not closed as unreachable (see handshake) before it.
 type controlConn struct {
 	sock.RawConn
 	owner *addressing
@@ -244,61 +239,62 @@ func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing
 	}
 }
 
-// Type tells which of the six types of socket the client has.
+// Type returns which of the six types of socket the client has.
 func (c *Client) Type() Type { return c.typ }
 
-// Send sends p. It returns len(p), or how many bytes the kernel took and an
-// error that says why not more: never less without one. Options.SendTimeout
-// and the write deadline bound the call. flags are DontWait and OOB.
+// Send sends all of p. A count below len(p), of the bytes that the kernel has accepted, comes
+// with an error. Options.SendTimeout and the write deadline bound the call. The flags are
+// DontWait and OOB.
 //
-// On a datagram client p is one datagram, an empty one included; one that is
-// too long for the network is refused whole with unix.EMSGSIZE. A UDP datagram
-// that finds the peer's port closed makes the next call fail with
-// unix.ECONNREFUSED.
+// On a datagram client p is one datagram, which may be empty. A datagram that is too long for
+// the network is not sent: unix.EMSGSIZE. If the peer's UDP port is closed, a later call
+// fails with unix.ECONNREFUSED.
 //
-// SIGPIPE is never raised: a peer that has gone gives unix.EPIPE or
-// unix.ECONNRESET.
+// If the peer has closed the connection, Send fails with unix.EPIPE or unix.ECONNRESET. It
+// never raises SIGPIPE.
 //
-// Over TLS the count is of bytes that are in records, the last of which (16 KiB
-// at most) may not be all sent if there is an error: the count can then be all of
-// p. The rest goes out by itself when there is room, and before anything else; a
-// Send of an empty p waits until it has. Close does not wait for it.
+// Over TLS the count is of bytes in records that were made. After an error a part of the last
+// record, of 16 KiB at most, may be unsent, also if the count is len(p). That part is sent in
+// the background, before anything else. A Send of an empty p waits for that; Close does not.
 func (c *Client) Send(p []byte, flags Flag) (int, error) {
 	if err := c.beginSend(flags); err != nil {
-		return 0, c.sentSome(opSend, nil, 0, err)
+		return 0, c.sendResult(opSend, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.send(p, flags, c.limits.send)
-	return n, c.sentSome(opSend, nil, n, err)
+	n, err := c.send(p, flags, c.limits.send)
+	return n, c.sendResult(opSend, nil, n, err)
 }
 
-// Recv receives into p and returns how many bytes there are. Without flags it
-// waits until there is at least one byte and returns what is there; with
-// WaitAll it fills p. Options.RecvTimeout and the read deadline bound the call:
-// at the limit it fails with os.ErrDeadlineExceeded, and bytes that arrived
-// meanwhile come with the count. A deadline that is set while Recv waits counts.
+// Recv receives into p and returns the number of bytes. Without flags it waits for at least
+// one byte and returns what has arrived. With WaitAll it fills p. The other flags are Peek,
+// DontWait and OOB.
 //
-// On a stream the end is io.EOF, or io.ErrUnexpectedEOF if a part of a WaitAll
-// came before it, or if it is TLS that the peer has not ended. A connection that has
-// failed never gives io.EOF: each Recv returns the error that ended it, also if a Send
-// or a Peek met it first. A datagram that is longer than p gives what fits and a
-// *TruncatedError; an empty one gives 0 and no error.
+// Options.RecvTimeout and the read deadline bound the call, also a deadline that is set while
+// Recv waits. At the limit Recv fails with os.ErrDeadlineExceeded and returns the count of
+// the bytes that have arrived.
 //
-// On Linux Recv may wait inside recvfrom(2). Close and a deadline that is set meanwhile
-// then end it by a signal to its thread: SIGURG, as the Go runtime uses it to preempt
-// goroutines.
+// At the end of a stream Recv returns io.EOF. It returns io.ErrUnexpectedEOF if WaitAll has
+// received a part before, or if the peer has not ended TLS. After a connection has failed
+// Recv never returns io.EOF: each call returns the error that ended the connection, also if a
+// Send or a Peek met that error first.
+//
+// If a datagram is longer than p, Recv returns what fits and a *TruncatedError. An empty
+// datagram is 0 bytes and no error.
+//
+// On Linux Recv may wait inside recvfrom(2). Close and SetDeadline then end it by a signal to
+// its thread: SIGURG, which the Go runtime uses to preempt goroutines.
 func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, c.typ.isStream()); err != nil {
-		return 0, c.failed(opRecv, nil, err)
+		return 0, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.recv(p, flags, c.limits.recv)
+	n, err := c.recv(p, flags, c.limits.recv)
 	c.lease.recordRecv(n, len(p), err, flags)
-	return c.received(opRecv, nil, len(p), n, err)
+	return c.recvResult(opRecv, nil, len(p), n, err)
 }
 
-// begin says why a call with such flags cannot be made, if it cannot. Otherwise
-// the call has to end.
+// begin holds the client for a call, which ends with lease.decref. It fails if the call cannot
+// be made.
 func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 	if !c.lease.incref() {
 		return net.ErrClosed
@@ -310,7 +306,7 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 	return err
 }
 
-// beginSend is begin for what sends to the peer.
+// beginSend is begin for a call that sends to the peer.
 func (c *Client) beginSend(flags Flag) error {
 	err := c.begin(sendFlags, flags, true)
 	if err == nil {
@@ -319,7 +315,7 @@ func (c *Client) beginSend(flags Flag) error {
 	return err
 }
 
-// usable says why a call with such flags cannot go to the kernel, if it cannot.
+// usable fails if a call with these flags must not reach the kernel.
 func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	switch {
 	case flags&^known != 0:
@@ -327,16 +323,15 @@ func (c *Client) usable(known, flags Flag, needsPeer bool) error {
 	case flags&OOB != 0 && (!c.typ.isStream() || c.hasTLS()):
 		return unix.EOPNOTSUPP
 	case c.sock == nil, needsPeer && c.state.Load() != connected && !c.sock.Closed():
-		// Left to itself the kernel says EPIPE or EDESTADDRREQ to a send here:
-		// answers to other questions.
+		// The kernel's own EPIPE or EDESTADDRREQ for a send would mislead.
 		return unix.ENOTCONN
 	}
 	return nil
 }
 
-// sentSome takes note of n bytes accepted, and gives the call's error. to is
-// called for the address that it is about, if the client has no peer.
-func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error {
+// sendResult records that n bytes were accepted, and returns the error of the call. If the
+// client has no peer, to returns the address that the error is about.
+func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) error {
 	if (n > 0 || err == nil) && !c.sent.Load() {
 		c.sent.Store(true)
 	}
@@ -345,34 +340,35 @@ func (c *Client) sentSome(op string, to func() net.Addr, n int, err error) error
 	}
 	c.lease.recordErr(err)
 	if !c.sent.Load() {
-		err = unsent{err}
+		err = unsentError{err}
 	}
 	var addr net.Addr
 	if to != nil {
 		addr = to()
 	}
-	return c.failed(op, addr, err)
+	return c.opError(op, addr, err)
 }
 
-func (c *Client) received(op string, from net.Addr, room, n int, err error) (int, error) {
-	if icmp, ok := err.(*sock.ICMPError); ok { //nolint:errorlint // as the socket gives it; errors.As allocates
-		return n, c.failed(op, netAddr(c.typ, sock.Addr{IP: icmp.To}), &ICMPError{
+// recvResult returns the result of a receive of n bytes into room.
+func (c *Client) recvResult(op string, from net.Addr, room, n int, err error) (int, error) {
+	if icmp, ok := err.(*sock.ICMPError); ok { //nolint:errorlint // as the socket returns it; errors.As allocates
+		return n, c.opError(op, netAddr(c.typ, sock.Addr{IP: icmp.To}), &ICMPError{
 			Type: icmp.Type, Code: icmp.Code, To: icmp.To, By: icmp.By, MTU: icmp.MTU, Err: icmp.Errno,
 		})
 	}
 	if err != nil {
-		return n, c.failed(op, from, err)
+		return n, c.opError(op, from, err)
 	}
 	if n > room {
-		return room, c.failed(op, from, &TruncatedError{Size: n, Got: room})
+		return room, c.opError(op, from, &TruncatedError{Size: n, Got: room})
 	}
 	return n, nil
 }
 
-// failed gives a cause its operation and addresses; peer is for a client that
-// has no peer of its own.
-func (c *Client) failed(op string, peer net.Addr, cause error) error {
-	if cause == io.EOF || cause == io.ErrUnexpectedEOF { //nolint:errorlint // they come bare; in other errors they are a reason
+// opError adds the operation and the addresses to a cause. peer is for a client that has no
+// peer of its own.
+func (c *Client) opError(op string, peer net.Addr, cause error) error {
+	if cause == io.EOF || cause == io.ErrUnexpectedEOF { //nolint:errorlint // returned unwrapped; within another error they are a cause
 		return cause
 	}
 	cause = c.stopped(cause)
@@ -382,51 +378,49 @@ func (c *Client) failed(op string, peer net.Addr, cause error) error {
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}
 }
 
-// Close closes the socket. Every call that waits on it, in whatever goroutine,
-// returns at once with an error that is net.ErrClosed, and so does every later
-// one, a second Close included. Close does not wait for those calls: close(2), and
-// with it what the peer sees, comes when the last of them has returned, and it is
-// that one which waits if Options.Linger says so. A descriptor of the same socket in
-// another process stays connected. Over TLS the peer is told (RFC 8446, 6.1,
-// close_notify) if there is room for that at once.
+// Close closes the socket. All waiting calls return at once with net.ErrClosed, and so does
+// every later call, including a second Close. Close does not wait for those calls: the last
+// of them to return calls close(2), and waits there if Options.Linger is positive. The peer
+// sees the end after that. A duplicate of the descriptor in another process stays connected.
+// Over TLS, Close sends close_notify (RFC 8446, 6.1) if there is room for it.
 //
-// A client that nobody has any more is closed by the garbage collector, whenever that
-// comes to it, as one of package net is; over TLS the peer is not told. One of a Pool is
-// not: its place is taken until Close or Discard.
+// Close of a client from a Pool returns the connection to the pool; see Pool.
+//
+// An unreachable Client is closed by the garbage collector, as in package net, without
+// close_notify. A client from a Pool is not: it counts as in use until Close or Discard.
 func (c *Client) Close() error {
 	if c.sock == nil {
-		return c.failed(opClose, nil, net.ErrClosed)
+		return c.opError(opClose, nil, net.ErrClosed)
 	}
 	if c.lease != nil {
-		return c.closed(c.lease.conn.release(c, false))
+		return c.closeError(c.lease.conn.release(c, false))
 	}
-	c.LocalAddr() // to be remembered: a closed socket has no address to tell
-	err := c.stream.close()
+	c.LocalAddr() // stores the address, which a closed socket does not have
+	err := c.close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
-	return c.closed(err)
+	return c.closeError(err)
 }
 
-func (c *Client) closed(err error) error {
+func (c *Client) closeError(err error) error {
 	if err != nil {
-		return c.failed(opClose, nil, err)
+		return c.opError(opClose, nil, err)
 	}
 	return nil
 }
 
-// CloseWrite tells the peer of a stream that nothing more will be sent, which
-// it reads as the end; receiving goes on. See shutdown(2), SHUT_WR. Over TLS it
-// is TLS that ends (close_notify), and what waits for room, as Send does, within
-// Options.SendTimeout. A datagram client gives unix.EOPNOTSUPP.
+// CloseWrite ends sending on a stream: the peer receives io.EOF after what was sent. Receiving
+// goes on. See shutdown(2), SHUT_WR. Over TLS, CloseWrite sends close_notify and leaves the
+// socket open; Options.SendTimeout bounds the wait for room. On a datagram client it fails
+// with unix.EOPNOTSUPP.
 func (c *Client) CloseWrite() error {
 	return c.shutdown(unix.SHUT_WR)
 }
 
-// CloseRead ends receiving on a stream: what arrives later is not for this
-// program. Recv gives what had arrived before, and then io.EOF. See shutdown(2),
-// SHUT_RD; systems other than Linux also drop what had arrived. A datagram client
-// gives unix.EOPNOTSUPP.
+// CloseRead ends receiving on a stream: Recv returns what has arrived before, and then io.EOF.
+// See shutdown(2), SHUT_RD. Systems other than Linux also drop what has arrived before. On a
+// datagram client it fails with unix.EOPNOTSUPP.
 func (c *Client) CloseRead() error {
 	return c.shutdown(unix.SHUT_RD)
 }
@@ -434,12 +428,12 @@ func (c *Client) CloseRead() error {
 func (c *Client) shutdown(how int) error {
 	err := c.begin(0, 0, c.typ.isStream())
 	if err != nil {
-		return c.failed(opClose, nil, err)
+		return c.opError(opClose, nil, err)
 	}
 	defer c.lease.decref()
 	c.lease.markFailed()
 	if how == unix.SHUT_RD {
-		c.lease.markAltered() // the end that is read then is not the peer's
+		c.lease.markAltered() // the end of the stream is then not the peer's
 	}
 	switch {
 	case !c.typ.isStream():
@@ -449,16 +443,16 @@ func (c *Client) shutdown(how int) error {
 	default:
 		err = c.closeRead(c.limits.send)
 	}
-	return c.closed(err)
+	return c.closeError(err)
 }
 
-// IsConnected reports whether the client has a peer and, on a stream, whether
-// the peer is still there as far as the kernel knows: it has neither closed its
-// side nor reset the connection. It asks the kernel each time and takes nothing
-// away: neither bytes that have arrived nor an error that is yet to be told. A
-// peer whose machine or network has failed silently still counts as there, and
-// one that CloseRead has cut off does not, nor one whose end of TLS has been
-// received.
+// IsConnected reports whether the client is connected. On a stream it also asks the kernel
+// whether the peer has closed its side or reset the connection. It receives nothing: data and
+// a pending error stay for the next call.
+//
+// If the peer's machine or network has failed silently, the kernel does not know and
+// IsConnected returns true. After CloseRead, and after the peer's close_notify was received,
+// it returns false.
 func (c *Client) IsConnected() bool {
 	if c.sock == nil || c.state.Load() != connected || !c.lease.incref() {
 		return false

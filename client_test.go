@@ -19,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachStream runs f on every kind of stream, TLS included: to a caller it is one
-// like any other.
+// eachStream runs f on every kind of stream, TLS included.
 func eachStream(t *testing.T, f func(t *testing.T, network string)) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) { f(t, network) })
@@ -39,7 +38,7 @@ func eachDatagram(t *testing.T, f func(t *testing.T, network string)) {
 	}
 }
 
-func TestSendAndRecv(t *testing.T) {
+func TestRecv_GetsWhatWasSent(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		n, err := c.Send([]byte("question"), 0)
@@ -64,7 +63,7 @@ func TestSendAndRecv(t *testing.T) {
 	})
 }
 
-func TestWaitAllGivesAllOfABigMessageInOneCall(t *testing.T) {
+func TestRecv_WaitAllFillsTheBuffer(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		want := make([]byte, 8<<20)
@@ -82,7 +81,7 @@ func TestWaitAllGivesAllOfABigMessageInOneCall(t *testing.T) {
 	})
 }
 
-func TestSendHandsOverAllOfABigMessageInOneCall(t *testing.T) {
+func TestSend_SendsAllOfABigMessage(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		want := bytes.Repeat([]byte("0123456789abcde\n"), 1<<19)
@@ -99,7 +98,7 @@ func TestSendHandsOverAllOfABigMessageInOneCall(t *testing.T) {
 	})
 }
 
-func TestWaitAllOfAPeerThatClosesMidwayGivesTheCountAndUnexpectedEOF(t *testing.T) {
+func TestRecv_WaitAllReturnsThePartAtTheEndOfTheStream(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for _, flags := range []client.Flag{client.WaitAll, client.WaitAll | client.Peek} {
 			c, peer := stream(t, network, nil)
@@ -122,7 +121,7 @@ func TestWaitAllOfAPeerThatClosesMidwayGivesTheCountAndUnexpectedEOF(t *testing.
 	})
 }
 
-func TestPeekLeavesTheBytes(t *testing.T) {
+func TestRecv_PeekLeavesTheBytes(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		_, err := peer.Write([]byte("abcd"))
@@ -142,8 +141,8 @@ func TestPeekLeavesTheBytes(t *testing.T) {
 	})
 }
 
-// A peek that has got a part cannot wait for readability, which it has already.
-func TestPeekWaitAllWaitsForTheRest(t *testing.T) {
+// A peek that has a part cannot poll for the rest: the socket is readable already.
+func TestRecv_PeekWaitAllWaitsForTheRest(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		test := func(t *testing.T) {
 			c, peer := stream(t, network, nil)
@@ -165,7 +164,7 @@ func TestPeekWaitAllWaitsForTheRest(t *testing.T) {
 	})
 }
 
-func TestDontWaitReturnsEAGAINAtOnce(t *testing.T) {
+func TestDontWait_ReturnsEAGAINAtOnce(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, &client.Options{Timeout: -1}) // a wait would be for ever
 		buf := make([]byte, 10)
@@ -200,9 +199,9 @@ func TestDontWaitReturnsEAGAINAtOnce(t *testing.T) {
 	})
 }
 
-// readAfterEnd ends the stream of a client whose last send was ended before it
-// was done, and gives how much the peer has got and not read. With TLS a record
-// may be left in the client, which Close would not wait for.
+// readAfterEnd ends the stream of a client whose last send was cut short. It returns how many
+// bytes the peer had not read. With TLS a part of a record may be left in the client, for
+// which Close would not wait.
 func readAfterEnd(t *testing.T, network string, c *client.Client, peer net.Conn) int {
 	t.Helper()
 	end := c.Close
@@ -217,8 +216,8 @@ func readAfterEnd(t *testing.T, network string, c *client.Client, peer net.Conn)
 	return int(rest)
 }
 
-// It has to return even while another goroutine has the turn and waits.
-func TestDontWaitDoesNotWaitForItsTurn(t *testing.T) {
+// DontWait returns also while another goroutine holds the I/O lock and waits.
+func TestDontWait_DoesNotWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -229,7 +228,7 @@ func TestDontWaitDoesNotWaitForItsTurn(t *testing.T) {
 	require.ErrorIs(t, err, unix.EAGAIN)
 }
 
-func TestOOBIsASeparateByte(t *testing.T) {
+func TestOOB_IsASeparateByte(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	raw, err := peer.(*net.TCPConn).SyscallConn()
 	require.NoError(t, err)
@@ -248,7 +247,7 @@ func TestOOBIsASeparateByte(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestUnknownFlagsAreRefused(t *testing.T) {
+func TestFlags_UnknownOnesAreRefused(t *testing.T) {
 	c, _ := stream(t, "tcp", nil)
 	_, err := c.Recv(make([]byte, 1), client.Flag(unix.MSG_TRUNC))
 	require.ErrorIs(t, err, unix.EINVAL, "on a stream it would throw bytes away")
@@ -256,8 +255,8 @@ func TestUnknownFlagsAreRefused(t *testing.T) {
 	require.ErrorIs(t, err, unix.EINVAL)
 }
 
-// limitedCalls are all the calls that wait, on peers that make them wait for
-// ever. Each returns the function that is timed, made with the given limit.
+// limitedCalls are all calls that wait, with peers that make them wait forever. Each returns
+// the function to be timed, with the given limit.
 func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() error {
 	calls := make(map[string]func(*testing.T, time.Duration) func() error)
 	recv := func(network string, flags client.Flag) func(*testing.T, time.Duration) func() error {
@@ -357,9 +356,8 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 	return calls
 }
 
-// tooMuch is more than a socket's buffers take, or a datagram for a full queue.
-// TCP finds room for a little more after it was full, when the peer's kernel
-// has acknowledged what there was.
+// tooMuch is more than a socket's buffers hold, or a datagram for a full queue. After TCP's
+// buffers were full there is room for a little more, when the peer's kernel has acknowledged.
 func tooMuch(network string) []byte {
 	if network == "unixgram" {
 		return make([]byte, 1)
@@ -367,7 +365,7 @@ func tooMuch(network string) []byte {
 	return make([]byte, 64<<20)
 }
 
-// fill sends until the peer, which does not read, has no more room.
+// fill sends until there is no more room at the peer, which does not read.
 func fill(c *client.Client) {
 	size := 1 << 16
 	for {
@@ -380,8 +378,8 @@ func fill(c *client.Client) {
 	}
 }
 
-// threeHoles is a name, with the resolver for it, whose three addresses drop
-// what they are sent. All are reached at one port.
+// threeHoles returns a name and its resolver. The name has three addresses, which drop what is
+// sent to them, at the same port.
 func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 	t.Helper()
 	hole := blackHole(t, "tcp", "127.0.0.1")
@@ -391,11 +389,11 @@ func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 	return "holes.test:" + port, names(t, map[string][]string{"holes.test.": {"127.0.0.1", "127.0.0.1", "127.0.0.1"}})
 }
 
-// Neither early nor, so far as a test can say, late, whatever interrupts.
-func TestEveryCallEndsAtItsLimit(t *testing.T) {
+// A limit is neither early nor, as far as a test can tell, late, whatever signals come.
+func TestTimeout_EndsEveryCall(t *testing.T) {
 	for name, call := range limitedCalls() {
 		t.Run(name, func(t *testing.T) {
-			for _, limit := range []time.Duration{200 * time.Millisecond, 3 * time.Millisecond} {
+			for _, limit := range testLimits() {
 				test := func(t *testing.T) {
 					f := call(t, limit)
 					start := time.Now()
@@ -410,15 +408,25 @@ func TestEveryCallEndsAtItsLimit(t *testing.T) {
 					require.Less(t, took, limit+testTimeout)
 				}
 				t.Run(limit.String(), test)
-				t.Run(limit.String()+" under signals", func(t *testing.T) { underSignals(t, test) })
+				if !testing.Short() {
+					t.Run(limit.String()+" under signals", func(t *testing.T) { underSignals(t, test) })
+				}
 			}
 		})
 	}
 }
 
-func TestBytesThatDripInDoNotExtendTheLimit(t *testing.T) {
+// testLimits are a limit for which a receive waits inside recvfrom(2), and one that is too short.
+func testLimits() []time.Duration {
+	if testing.Short() {
+		return []time.Duration{110 * time.Millisecond, 3 * time.Millisecond}
+	}
+	return []time.Duration{200 * time.Millisecond, 3 * time.Millisecond}
+}
+
+func TestTimeout_IsNotExtendedBySlowBytes(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
-		for _, limit := range []time.Duration{200 * time.Millisecond, 3 * time.Millisecond} {
+		for _, limit := range testLimits() {
 			test := func(t *testing.T) {
 				c, peer := stream(t, network, &client.Options{RecvTimeout: limit})
 				stop := make(chan struct{})
@@ -458,9 +466,9 @@ func TestBytesThatDripInDoNotExtendTheLimit(t *testing.T) {
 	})
 }
 
-// A peer that reads a little now and then must not extend a Send either: the
-// kernel's own limit starts anew with every 32 KiB on a unix stream.
-func TestSendToAPeerThatReadsTooSlowlyEndsAtItsLimitWithTheTrueCount(t *testing.T) {
+// A peer that reads a little now and then must not extend a Send. The kernel's own limit
+// (SO_SNDTIMEO) starts again after each 32 KiB on a unix stream.
+func TestSend_SlowPeerEndsItWithTheTrueCount(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for _, drip := range []bool{false, true} {
 			const limit = 200 * time.Millisecond
@@ -496,7 +504,7 @@ func TestSendToAPeerThatReadsTooSlowlyEndsAtItsLimitWithTheTrueCount(t *testing.
 	})
 }
 
-func TestALateReplyIsThereForTheNextCall(t *testing.T) {
+func TestRecv_LateReplyIsForTheNextCall(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, &client.Options{Timeout: 150 * time.Millisecond})
 		got := make([]byte, 4)
@@ -514,7 +522,7 @@ func TestALateReplyIsThereForTheNextCall(t *testing.T) {
 	})
 }
 
-func TestNegativeTimeoutIsNoLimit(t *testing.T) {
+func TestTimeout_NegativeIsNoLimit(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -527,7 +535,7 @@ func TestNegativeTimeoutIsNoLimit(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-func TestTheDefaultLimitIsFiveSeconds(t *testing.T) {
+func TestTimeout_DefaultIsFiveSeconds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 5 s")
 	}
@@ -540,7 +548,7 @@ func TestTheDefaultLimitIsFiveSeconds(t *testing.T) {
 	require.Less(t, took, client.DefaultTimeout+testTimeout)
 }
 
-func TestTheDeadlineBoundsRecvAndSendToo(t *testing.T) {
+func TestDeadline_BoundsRecvAndSend(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, _ := stream(t, network, &client.Options{Timeout: -1})
 		const limit = 150 * time.Millisecond
@@ -557,11 +565,10 @@ func TestTheDeadlineBoundsRecvAndSendToo(t *testing.T) {
 	})
 }
 
-// Two who receive at once must not share the bytes of one exact read, and who
-// waits for the turn has a limit like anybody else.
-// Nor may the limit begin anew when the turn comes: a wait inside the kernel has
-// the length that it was set to.
-func TestTheWaitForATurnIsPartOfTheLimit(t *testing.T) {
+// Two receives at the same time must not share the bytes of one exact read, so that one waits
+// for the I/O lock. That wait is a part of its limit, which must not begin again with the lock:
+// a wait inside recvfrom(2) has the length that was set before.
+func TestTimeout_IncludesTheWaitForTheLock(t *testing.T) {
 	const limit = 400 * time.Millisecond
 	c, peer := stream(t, "tcp", &client.Options{RecvTimeout: limit})
 	first := make(chan error, 1)
@@ -574,12 +581,12 @@ func TestTheWaitForATurnIsPartOfTheLimit(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NoError(t, <-first)
 	require.GreaterOrEqual(t, took, limit)
-	require.Less(t, took, limit*3/2, "the turn came at three quarters of the limit, and another three of the kernel's")
+	require.Less(t, took, limit*3/2, "the lock came at three quarters of the limit, and another three of the kernel's")
 }
 
-// A deadline is everybody's: of who receives, inside recvfrom(2), and of who waits for
-// the turn. What has arrived by then is given with the error, and nothing is lost.
-func TestTurnsAreLimitedToo(t *testing.T) {
+// A deadline ends the call that receives, inside recvfrom(2), and those that wait for the
+// lock. Bytes that have arrived are returned with the error; none is lost.
+func TestTimeout_EndsTheWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
 	got := make([]byte, 8)
@@ -614,7 +621,7 @@ func TestTurnsAreLimitedToo(t *testing.T) {
 	require.Equal(t, "11112222", string(got))
 }
 
-func TestConcurrentSendsDoNotMix(t *testing.T) {
+func TestSend_ConcurrentCallsDoNotMix(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		const size, senders = 1 << 20, 4
@@ -639,8 +646,8 @@ func TestConcurrentSendsDoNotMix(t *testing.T) {
 	})
 }
 
-// blockedCalls are the calls that block on a client without a limit, each with
-// the client to close. UDP sends and datagram connects never block.
+// blockedCalls are the calls that block without a limit, each with the client to close. UDP
+// sends and connects of datagram clients never block.
 func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*client.Client, func() error) {
 	type maker = func(t testing.TB) (*client.Client, func() error)
 	none := &client.Options{Timeout: -1}
@@ -682,7 +689,7 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 			require.NoError(t, err)
 			return c, func() error { _, _, err := c.RecvFrom(make([]byte, 9), 0); return err }
 		}
-		calls["RecvBatch"] = on(func(c *client.Client) error { _, err := c.RecvBatch(rooms(9, 9), 0); return err })
+		calls["RecvBatch"] = on(func(c *client.Client) error { _, err := c.RecvBatch(buffers(9, 9), 0); return err })
 	}
 	switch network {
 	case "unixgram":
@@ -707,7 +714,7 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 		}
 		calls["RecvBatch, GRO"] = func(t testing.TB) (*client.Client, func() error) {
 			c, _ := datagrams(t, network, &client.Options{Timeout: -1, GRO: true})
-			return c, func() error { _, err := c.RecvBatch(rooms(9, 9), 0); return err }
+			return c, func() error { _, err := c.RecvBatch(buffers(9, 9), 0); return err }
 		}
 	case "tcp", "tcp6", "unix":
 		calls["WaitAll"] = on(func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err })
@@ -727,7 +734,7 @@ var unconnected = map[string]func(*client.Options) (*client.Client, error){
 	"unix": client.NewUnix, "unixgram": client.NewUnixgram,
 }
 
-func TestCloseEndsEveryCallThatWaits(t *testing.T) {
+func TestClose_EndsWaitingCalls(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		t.Run(network, func(t *testing.T) {
 			for name, call := range blockedCalls(t, network) {
@@ -751,7 +758,7 @@ func TestCloseEndsEveryCallThatWaits(t *testing.T) {
 	}
 }
 
-func TestCloseEndsThoseWhoWaitForTheirTurn(t *testing.T) {
+func TestClose_EndsCallsThatWaitForTheLock(t *testing.T) {
 	c, _ := stream(t, "tcp", &client.Options{Timeout: -1})
 	results := make(chan error, 8)
 	for range cap(results) {
@@ -764,10 +771,9 @@ func TestCloseEndsThoseWhoWaitForTheirTurn(t *testing.T) {
 	}
 }
 
-// Close while others are on their way into the kernel, beside a goroutine whose
-// descriptors get the numbers that become free: if a call or a shutdown of ours
-// came late, it would meet one of those.
-func TestCloseWhileReadingNeverTouchesAnothersDescriptor(t *testing.T) {
+// Close runs while other calls enter the kernel, beside a goroutine that opens descriptors and
+// so gets the numbers that become free. A system call after close(2) would hit one of them.
+func TestClose_NeverTouchesAnotherDescriptor(t *testing.T) {
 	rounds := 10_000
 	if testing.Short() {
 		rounds = 500
@@ -818,8 +824,8 @@ func TestCloseWhileReadingNeverTouchesAnothersDescriptor(t *testing.T) {
 	wg.Wait()
 }
 
-// useDescriptors opens a pair of sockets and a file and sees that they are as
-// they should be until it has closed them.
+// useDescriptors opens a pair of sockets and a file, and checks that nothing else uses them
+// until it has closed them.
 func useDescriptors() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -845,7 +851,7 @@ func useDescriptors() error {
 	return errors.Join(unix.Close(pair[0]), unix.Close(pair[1]), file.Close())
 }
 
-func TestShutdownOfOneSide(t *testing.T) {
+func TestCloseWrite_EndsOneDirection(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		require.NoError(t, c.CloseWrite())
@@ -867,7 +873,7 @@ func TestShutdownOfOneSide(t *testing.T) {
 	require.ErrorIs(t, c.CloseRead(), unix.EOPNOTSUPP)
 }
 
-func TestIsConnectedAsksWhetherThePeerIsThere(t *testing.T) {
+func TestIsConnected_AsksTheKernel(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		require.True(t, c.IsConnected())
@@ -901,7 +907,7 @@ func TestIsConnectedAsksWhetherThePeerIsThere(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func TestTheZeroClientIsAnErrorNotAPanic(t *testing.T) {
+func TestClient_ZeroValueReturnsErrors(t *testing.T) {
 	var c client.Client
 	_, err := c.Send([]byte("x"), 0)
 	require.ErrorIs(t, err, unix.ENOTCONN)

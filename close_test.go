@@ -46,7 +46,7 @@ func isWaiting(name string) bool {
 	return name != "nobody" && name != "IsConnected" && name != "SetDeadline"
 }
 
-func TestCloseWithNegativeLingerResetsWhateverIsUnderWay(t *testing.T) {
+func TestClose_NegativeLingerResets(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		for name, call := range busy {
 			t.Run(network+", "+name, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestCloseWithNegativeLingerResetsWhateverIsUnderWay(t *testing.T) {
 
 // A descriptor that was handed on, to a child or over a unix socket, is as good after
 // Close as before.
-func TestCloseLeavesADuplicateOfTheDescriptorConnected(t *testing.T) {
+func TestClose_DuplicateStaysConnected(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix"} {
 		for name, call := range busy {
 			t.Run(network+", "+name, func(t *testing.T) {
@@ -145,7 +145,7 @@ func duplicate(t *testing.T, c *client.Client) net.Conn {
 }
 
 // A program may ignore SIGURG. Its calls end all the same, up to a second later.
-func TestCloseEndsARecvInAProgramThatIgnoresSignals(t *testing.T) {
+func TestClose_EndsARecvWhereSignalsAreIgnored(t *testing.T) {
 	cmd := helperCommand(t, "deaf "+otherProcess(t, "sink", "unix"))
 	begin := time.Now()
 	require.NoError(t, cmd.Run())
@@ -153,7 +153,7 @@ func TestCloseEndsARecvInAProgramThatIgnoresSignals(t *testing.T) {
 }
 
 // Without a shutdown nothing but the call itself can end a send whose peer keeps up.
-func TestCloseEndsASendWhosePeerKeepsUp(t *testing.T) {
+func TestClose_EndsASendWhosePeerKeepsUp(t *testing.T) {
 	for _, network := range []string{"tcp", "unix", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})
@@ -180,7 +180,7 @@ func TestCloseEndsASendWhosePeerKeepsUp(t *testing.T) {
 
 // CloseRead has an end: what had arrived is received, then comes io.EOF, and what the peer
 // sends after that is not for this program. Linux itself goes on receiving TCP.
-func TestWhatArrivesAfterCloseReadIsNotReceived(t *testing.T) {
+func TestCloseRead_LaterDataIsNotReceived(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6", "unix", "tls"} {
 		for _, first := range []bool{false, true} {
 			name := network
@@ -255,7 +255,7 @@ func TestWhatArrivesAfterCloseReadIsNotReceived(t *testing.T) {
 
 // A Recv that waits takes what arrives before CloseRead, and nothing that arrives after it is
 // received in place of that.
-func TestCloseReadWhileSomethingArrives(t *testing.T) {
+func TestCloseRead_WhileDataArrives(t *testing.T) {
 	for _, polled := range []bool{false, true} {
 		for range 300 {
 			c, peer := stream(t, "tcp", &client.Options{Timeout: testTimeout})
@@ -288,7 +288,7 @@ func TestCloseReadWhileSomethingArrives(t *testing.T) {
 }
 
 // What is behind an urgent byte has arrived too.
-func TestCloseReadCountsWhatIsBehindAnUrgentByte(t *testing.T) {
+func TestCloseRead_CountsWhatIsBehindAnUrgentByte(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	raw, err := peer.(*net.TCPConn).SyscallConn()
 	require.NoError(t, err)
@@ -319,7 +319,7 @@ func TestCloseReadCountsWhatIsBehindAnUrgentByte(t *testing.T) {
 
 // The limit of a receive that waited in the kernel is the socket's (SO_RCVTIMEO), and is not
 // left to who goes on with a duplicate of the descriptor.
-func TestCloseLeavesNoTimeoutToADuplicate(t *testing.T) {
+func TestClose_DuplicateHasNoTimeout(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has receives that wait in the kernel")
 	}

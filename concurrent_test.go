@@ -17,6 +17,9 @@ import (
 // Many connections that are always answered at once share the processors no worse than over
 // package net, where the Go scheduler's time slices divide them.
 func TestManyClients_AreServedAsEvenlyAsOverNet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads the machine")
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	address := otherProcess(t, "echo", "unix")
 	overNet := func() net.Conn {

@@ -8,34 +8,33 @@ import (
 	"github.com/blocksock/client/internal/sock"
 )
 
-// Read receives as net.Conn has it: what is there, at least one byte, limited
-// by the read deadline alone and not by the client's timeouts. Setting the
-// deadline from another goroutine ends a Read that waits. See Recv for the rest.
+// Read implements net.Conn. It returns what has arrived, and waits for at least one byte.
+// Only the read deadline limits it: Options.RecvTimeout does not. A deadline that another
+// goroutine sets ends a waiting Read. For the rest see Recv.
 func (c *Client) Read(p []byte) (int, error) {
 	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
-		return 0, c.failed(opRead, nil, err)
+		return 0, c.opError(opRead, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.read(p)
+	n, err := c.read(p)
 	c.lease.recordRecv(n, len(p), err, 0)
-	return c.received(opRead, nil, len(p), n, err)
+	return c.recvResult(opRead, nil, len(p), n, err)
 }
 
-// Write sends all of p as net.Conn has it: limited by the write deadline alone
-// and not by the client's timeouts. Setting the deadline from another goroutine
-// ends a Write that waits. See Send for the rest.
+// Write implements net.Conn. It sends all of p. Only the write deadline limits it:
+// Options.SendTimeout does not. A deadline that another goroutine sets ends a waiting Write.
+// For the rest see Send.
 func (c *Client) Write(p []byte) (int, error) {
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opWrite, nil, 0, err)
+		return 0, c.sendResult(opWrite, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.send(p, 0, -1)
-	return n, c.sentSome(opWrite, nil, n, err)
+	n, err := c.send(p, 0, -1)
+	return n, c.sendResult(opWrite, nil, n, err)
 }
 
-// SetDeadline sets the read and the write deadline: the point in time after
-// which calls fail with os.ErrDeadlineExceeded, also those that wait already.
-// The zero time is no deadline.
+// SetDeadline sets the read and the write deadline. After it, calls fail with
+// os.ErrDeadlineExceeded, including those that wait already. The zero time means no deadline.
 func (c *Client) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
@@ -43,76 +42,79 @@ func (c *Client) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline sets the deadline of Read, Recv and RecvFrom. The last two
-// obey it beside Options.RecvTimeout, whichever is over first.
+// SetReadDeadline sets the deadline of Read, Recv, RecvFrom and RecvPacket. All but Read end
+// at the earlier of the deadline and Options.RecvTimeout.
 func (c *Client) SetReadDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetReadDeadline, t)
 }
 
-// SetWriteDeadline sets the deadline of Write, Send and SendTo. The last two
-// obey it beside Options.SendTimeout, whichever is over first.
+// SetWriteDeadline sets the deadline of Write, Send, SendTo, SendPacket and SendFile. All but
+// Write end at the earlier of the deadline and Options.SendTimeout.
 func (c *Client) SetWriteDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetWriteDeadline, t)
 }
 
 func (c *Client) setDeadline(set func(*sock.Socket, sock.Instant) error, t time.Time) error {
 	if c.sock == nil || !c.lease.incref() {
-		return c.failed(opSet, nil, net.ErrClosed)
+		return c.opError(opSet, nil, net.ErrClosed)
 	}
 	defer c.lease.decref()
 	if err := set(c.sock, sock.At(t)); err != nil {
-		return c.failed(opSet, nil, err)
+		return c.opError(opSet, nil, err)
 	}
 	return nil
 }
 
-// LocalAddr is the client's own address: a *net.TCPAddr, *net.UDPAddr or
-// *net.UnixAddr. It is still known after Close.
+// LocalAddr returns the client's own address: a *net.TCPAddr, *net.UDPAddr or *net.UnixAddr.
+// It is available after Close too.
 func (c *Client) LocalAddr() net.Addr {
 	if c.sock == nil {
 		return nil
 	}
-	e := c.ends.Load()
-	if !c.sock.Closed() && (e == nil || e.remote == nil) {
-		// Unconnected, the address can still change: by Bind, or by the first
-		// datagram, for which the kernel picks a port.
-		c.ends.CompareAndSwap(e, &ends{local: netAddr(c.typ, c.sock.Local())})
-		e = c.ends.Load()
+	a := c.addrs.Load()
+	if !c.sock.Closed() && (a == nil || a.remote == nil) {
+		// The address of an unconnected socket can change: by Bind, or by the first datagram,
+		// for which the kernel chooses a port.
+		c.addrs.CompareAndSwap(a, &addrPair{local: netAddr(c.typ, c.sock.Local())})
+		a = c.addrs.Load()
 	}
-	if e == nil {
+	if a == nil {
 		return nil
 	}
-	return e.local
+	return a.local
 }
 
-// RemoteAddr is the peer's address, of the same types as LocalAddr, or nil if
-// the client is not connected. It is still known after Close.
+// RemoteAddr returns the peer's address, of the same types as LocalAddr, or nil if the client
+// is not connected. It is available after Close too.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.sock == nil {
 		return nil
 	}
-	if e := c.ends.Load(); e != nil {
-		return e.remote
+	if a := c.addrs.Load(); a != nil {
+		return a.remote
 	}
 	return nil
 }
 
-// SyscallConn lends the descriptor, for what this package has no method for.
-// Read and Write make it non-blocking for good, so that a callback which expects
-// EAGAIN gets it; Recv and Send then wait in poll(2), which costs a system call
-// more. Control leaves the descriptor as it is: on Linux it may block. Over TLS
-// what goes through the descriptor is TLS records, which nobody else may take, and
-// drivers may: a Dialer gives them none, Dial does. A
-// client whose descriptor was lent is not given back to a Pool.
+// SyscallConn gives callbacks the file descriptor, for what this package has no method for.
+//
+// Read and Write of the RawConn make the descriptor non-blocking for good, because their
+// callbacks expect EAGAIN. Recv and Send then wait in poll(2), which costs one more system
+// call. Control leaves the descriptor as it is: on Linux it may block.
+//
+// Over TLS the descriptor carries TLS records, which no other code may receive. Drivers may
+// try to: the connections of a Dialer have no SyscallConn over TLS.
+//
+// A Pool closes a connection whose descriptor was used.
 func (c *Client) SyscallConn() (syscall.RawConn, error) {
 	if c.sock == nil || !c.lease.incref() {
-		return nil, c.failed(opRaw, nil, net.ErrClosed)
+		return nil, c.opError(opRaw, nil, net.ErrClosed)
 	}
 	defer c.lease.decref()
 	return rawConn{c, c.sock.Raw()}, nil
 }
 
-// A rawConn gives the socket's errors their addresses.
+// A rawConn adds the addresses to the errors of the socket.
 type rawConn struct {
 	c   *Client
 	raw sock.RawConn
@@ -134,11 +136,11 @@ func (r rawConn) do(call func() error) error {
 	err := net.ErrClosed
 	if r.c.lease.incref() {
 		defer r.c.lease.decref()
-		r.c.lease.markAltered() // whatever it is lent for, the next one must not find it done
+		r.c.lease.markAltered() // the next client must not find what the callback does
 		err = call()
 	}
 	if err == nil {
 		return nil
 	}
-	return r.c.failed(opRaw, nil, err)
+	return r.c.opError(opRaw, nil, err)
 }

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestNetConnContract(t *testing.T) {
+func TestConn_NetConnContract(t *testing.T) {
 	eachPlainStream(t, func(t *testing.T, network string) {
 		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 			c, peer := stream(t, network, nil)
@@ -27,8 +27,8 @@ func TestNetConnContract(t *testing.T) {
 	})
 }
 
-// A deadline was set once; so Read waits where SetDeadline can reach it.
-func TestSetDeadlineEndsAReadThatWaits(t *testing.T) {
+// After a deadline was set once, Read waits in ppoll(2), which SetDeadline can wake.
+func TestSetDeadline_EndsAWaitingRead(t *testing.T) {
 	for _, network := range allNetworks {
 		t.Run(network, func(t *testing.T) {
 			c := connectedTo(t, network, nil)
@@ -45,7 +45,7 @@ func TestSetDeadlineEndsAReadThatWaits(t *testing.T) {
 	}
 }
 
-func TestSetDeadlineEndsAWriteThatWaits(t *testing.T) {
+func TestSetDeadline_EndsAWaitingWrite(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		type result struct {
@@ -63,7 +63,7 @@ func TestSetDeadlineEndsAWriteThatWaits(t *testing.T) {
 	})
 }
 
-func TestADeadlineThatIsOverStopsEvenWhatNeedNotWait(t *testing.T) {
+func TestDeadline_InThePastEndsCallsThatNeedNotWait(t *testing.T) {
 	c, peer := stream(t, "tcp", nil)
 	_, err := peer.Write([]byte("x"))
 	require.NoError(t, err)
@@ -85,7 +85,7 @@ func TestADeadlineThatIsOverStopsEvenWhatNeedNotWait(t *testing.T) {
 
 // Options.Timeout is for Send and Recv; a Read that it ended would break every
 // driver that waits for the server to speak.
-func TestReadHasNoLimitUnlessADeadlineIsSet(t *testing.T) {
+func TestRead_HasNoLimitWithoutADeadline(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{RecvTimeout: time.Millisecond})
 	_, err := c.Recv(make([]byte, 1), 0)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -101,7 +101,7 @@ func TestReadHasNoLimitUnlessADeadlineIsSet(t *testing.T) {
 	require.NoError(t, <-result)
 }
 
-func TestDeadlinesComeAndGoWhileOthersReadAndWrite(t *testing.T) {
+func TestSetDeadline_WhileOthersReadAndWrite(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		const total = 4 << 20
@@ -154,7 +154,7 @@ func TestDeadlinesComeAndGoWhileOthersReadAndWrite(t *testing.T) {
 	})
 }
 
-func TestAddressesAreKnownAlsoAfterClose(t *testing.T) {
+func TestLocalAddr_IsKnownAfterClose(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		require.Equal(t, peer.LocalAddr(), c.RemoteAddr())
@@ -167,9 +167,9 @@ func TestAddressesAreKnownAlsoAfterClose(t *testing.T) {
 	})
 }
 
-// A driver that looks whether its connection is alive does it like this, and
-// expects EAGAIN from a plain read: on a descriptor that blocks it would hang.
-func TestRawReadFindsADescriptorThatDoesNotBlock(t *testing.T) {
+// Drivers check like this whether a connection is alive. They expect EAGAIN from read(2),
+// which would hang on a blocking descriptor.
+func TestSyscallConn_ReadFindsANonblockingDescriptor(t *testing.T) {
 	eachPlainStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		raw, err := c.SyscallConn()
@@ -214,7 +214,7 @@ func TestRawReadFindsADescriptorThatDoesNotBlock(t *testing.T) {
 	})
 }
 
-func TestRawConnObeysDeadlinesAndClose(t *testing.T) {
+func TestSyscallConn_ObeysDeadlinesAndClose(t *testing.T) {
 	c, _ := stream(t, "tcp", nil)
 	raw, err := c.SyscallConn()
 	require.NoError(t, err)
@@ -232,9 +232,9 @@ func TestRawConnObeysDeadlinesAndClose(t *testing.T) {
 	require.ErrorIs(t, c.SetDeadline(time.Now()), net.ErrClosed)
 }
 
-// Drivers forget connections: nats.go dials again after a handshake that has failed and
-// closes nothing. Package net's are closed by the garbage collector then, and so are these.
-func TestAClientThatNobodyHasAnyMoreIsClosed(t *testing.T) {
+// Some drivers do not close connections: nats.go dials again after a failed handshake and
+// closes nothing. The garbage collector closes those of package net, and these.
+func TestClient_UnreachableOneIsClosed(t *testing.T) {
 	ln := listen(t, "tcp")
 	const n = 10
 	ended := make(chan struct{}, n)

@@ -14,9 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The whole argument for the kernel's own wait: a round trip is one sendto(2)
-// and one recvfrom(2), and the runtime's poller has no part in it.
-func TestARoundTripIsTwoSystemCalls(t *testing.T) {
+// A round trip is one sendto(2) and one recvfrom(2), without the runtime's poller.
+func TestCost_RoundTripIsTwoSystemCalls(t *testing.T) {
 	requireProgram(t, "strace", "strace")
 	const trips = 10_000
 	counts := filepath.Join(t.TempDir(), "counts")
@@ -37,8 +36,8 @@ func TestARoundTripIsTwoSystemCalls(t *testing.T) {
 	}
 }
 
-// io.Copy of a file has the kernel send it: not a byte passes through the process.
-func TestACopyOfAFileIsSendfile(t *testing.T) {
+// io.Copy of a file makes the kernel send it: no byte passes through the process.
+func TestCost_CopyOfAFileUsesSendfile(t *testing.T) {
 	requireProgram(t, "strace", "strace")
 	counts := filepath.Join(t.TempDir(), "counts")
 	cmd := helperCommand(t, "copy "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=/^sendfile,sendto,splice")
@@ -48,8 +47,8 @@ func TestACopyOfAFileIsSendfile(t *testing.T) {
 	require.Zero(t, calls["sendto"]+calls["splice"], "%v", calls)
 }
 
-// systemCalls reads strace's table: the calls are the fourth column, the name
-// is the last.
+// systemCalls parses strace's table: the calls are in the fourth column, the name in the
+// last.
 func systemCalls(t *testing.T, path string) map[string]int {
 	t.Helper()
 	f, err := os.Open(path)
@@ -69,7 +68,7 @@ func systemCalls(t *testing.T, path string) map[string]int {
 	return calls
 }
 
-func TestSendAndRecvAllocateNothing(t *testing.T) {
+func TestCost_SendAndRecvAllocateNothing(t *testing.T) {
 	none := func(name string, f func() error) {
 		t.Helper()
 		require.Zero(t, testing.AllocsPerRun(1000, func() {

@@ -15,7 +15,7 @@ import (
 
 // A deadline that no clock of ours can represent is none: programs say "never" with the
 // year 9999, or with the longest Duration, and found their calls to fail at once.
-func TestADeadlineFarAwayIsNone(t *testing.T) {
+func TestDeadline_FarAwayIsNone(t *testing.T) {
 	year9999 := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	for _, far := range []time.Time{
 		year9999, year9999.Local(), time.Unix(math.MaxInt64>>2, 0),
@@ -60,7 +60,7 @@ func TestADeadlineFarAwayIsNone(t *testing.T) {
 	}
 }
 
-func TestATimeoutFarAwayIsNone(t *testing.T) {
+func TestTimeout_FarAwayIsNone(t *testing.T) {
 	for _, far := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - time.Hour, math.MinInt64} {
 		ln := listen(t, "tcp")
 		c, peer := accepted(t, ln, &client.Options{Timeout: far})
@@ -76,7 +76,7 @@ func TestATimeoutFarAwayIsNone(t *testing.T) {
 }
 
 // And one in the past is past, however far.
-func TestADeadlineLongOverIsOver(t *testing.T) {
+func TestDeadline_LongOver(t *testing.T) {
 	for _, past := range []time.Time{time.Time{}.Add(1), time.Unix(math.MinInt64>>2, 0), time.Unix(1, 0), time.Now().Add(math.MinInt64), time.Now()} {
 		c, peer := stream(t, "tcp", nil)
 		_, err := peer.Write([]byte("there"))
@@ -96,7 +96,7 @@ func TestADeadlineLongOverIsOver(t *testing.T) {
 // The first deadline ever set ends a call that waits inside recvfrom(2), as any later one
 // does, and as net's: a program that stops its readers by SetReadDeadline of now would
 // else hang with Timeout -1 for ever.
-func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
+func TestDeadline_FirstOneEndsAWaitingReceive(t *testing.T) {
 	calls := map[string]func(c *client.Client) error{
 		"Recv":     func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), 0); return err },
 		"WaitAll":  func(c *client.Client) error { _, err := c.Recv(make([]byte, 9), client.WaitAll); return err },
@@ -136,7 +136,7 @@ func TestTheFirstDeadlineEndsAReceiveThatWaits(t *testing.T) {
 }
 
 // The first deadline of a connection, set while a receive waits, is exact too.
-func TestTheFirstDeadlineThatIsYetToComeEndsAReceive(t *testing.T) {
+func TestDeadline_FirstOneInTheFutureEndsAReceive(t *testing.T) {
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		t.Run(network, func(t *testing.T) {
 			const wait = 50 * time.Millisecond

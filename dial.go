@@ -70,7 +70,7 @@ func FromConn(conn net.Conn) (*Client, bool) {
 	switch c := conn.(type) {
 	case *Client:
 		return c, true
-	case tlsConn:
+	case tlsNetConn:
 		return c.Client, true
 	case packetConn:
 		return c.Client, true
@@ -117,14 +117,14 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	case !c.typ.isStream():
 		return packetConn{c}, nil
 	case c.hasTLS():
-		return tlsConn{c, concealed{}}, nil
+		return tlsNetConn{c, noSyscallConn{}}, nil
 	}
 	return c, nil
 }
 
 // dial also returns, with an error, the address that the error is about.
 func dial(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
-	where := target{network, address}
+	where := unresolvedAddr{network, address}
 	n, ok := networks[network]
 	if !ok {
 		return nil, where, net.UnknownNetworkError(network)
@@ -161,7 +161,7 @@ func dial(ctx context.Context, network, address string, opts *Options, until soc
 	return c, nil, nil
 }
 
-func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
 	addrs, search, err := resolveContext(ctx, n, local, where.address, opts.Resolver, until)
 	defer search.close()
@@ -230,10 +230,10 @@ func dialAddrs(ctx context.Context, where target, p *dialConfig, until sock.Inst
 // is under way.
 func (c *Client) Connect(ctx context.Context, address string) error {
 	if c.sock == nil || !c.lease.incref() {
-		return c.failed(opConnect, target{c.network, address}, net.ErrClosed)
+		return c.opError(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
 	}
 	defer c.lease.decref()
-	var addr net.Addr = target{c.network, address}
+	var addr net.Addr = unresolvedAddr{c.network, address}
 	var err error
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
@@ -262,7 +262,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 	} else if c.sock.Stopped() && err != nil {
 		err = c.stopped(sock.ErrStopped)
 	}
-	c.closeIfHalfSecured(err)
+	c.closeAfterTLSError(err)
 	if err != nil {
 		return &net.OpError{Op: opConnect, Net: c.network, Source: c.LocalAddr(), Addr: addr, Err: err}
 	}
@@ -271,14 +271,14 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 
 // connect also returns, with an error, the address that the error is about.
 func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
-	where := target{c.network, address}
+	where := unresolvedAddr{c.network, address}
 	n := networks[c.typ.String()]
 	until := deadline(ctx, c.limits.connect)
 	host, err := n.host(address)
 	if err != nil {
 		return where, err
 	}
-	sec, err := c.security.forHost(host)
+	conf, err := c.tlsConfig.forHost(host)
 	if err != nil {
 		return where, err
 	}
@@ -300,8 +300,8 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 		}
 		c.host = host
 		c.recordAddrs()
-		if sec != nil {
-			err = c.secure(ctx, sec, until)
+		if conf != nil {
+			err = c.secure(ctx, conf, until)
 		}
 		return where, err
 	}
@@ -314,7 +314,7 @@ func (c *Client) recordAddrs() {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()
-	c.ends.Store(&ends{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
+	c.addrs.Store(&addrPair{local: netAddr(c.typ, local), remote: netAddr(c.typ, peer)})
 	c.bind.Lock()
 	defer c.bind.Unlock()
 	if c.ownPort {
@@ -348,46 +348,46 @@ func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 // resolveContext is resolve with the error of a context that has ended.
 func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
-		return nil, nil, contextual(ctx, sock.ErrStopped)
+		return nil, nil, contextError(ctx, sock.ErrStopped)
 	}
 	addrs, s, err := resolve(ctx, n, local, address, r, until)
 	if err != nil && ctx.Err() != nil {
-		err = contextual(ctx, sock.ErrStopped)
+		err = contextError(ctx, sock.ErrStopped)
 	}
 	return addrs, s, err
 }
 
 // joinDialErrors joins the errors of all addresses, and returns the address that the result
 // is about. unanswered, if not nil, is why not all addresses of the name are known.
-func joinDialErrors(ctx context.Context, op string, where target, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
+func joinDialErrors(ctx context.Context, op string, where unresolvedAddr, n network, tried []sock.AttemptResult, unanswered error) (net.Addr, error) {
 	addr := func(a sock.Addr) net.Addr { return netAddr(n.typeOf(a), a) }
 	switch {
 	case len(tried) == 1 && unanswered == nil:
-		return addr(tried[0].Addr), contextual(ctx, tried[0].Err)
+		return addr(tried[0].Addr), contextError(ctx, tried[0].Err)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return where, ctx.Err()
 	}
 	all := &DialError{Errs: make([]*net.OpError, len(tried))}
 	for i, t := range tried {
-		all.Errs[i] = &net.OpError{Op: op, Net: where.network, Addr: addr(t.Addr), Err: contextual(ctx, t.Err)}
+		all.Errs[i] = &net.OpError{Op: op, Net: where.network, Addr: addr(t.Addr), Err: contextError(ctx, t.Err)}
 	}
 	if unanswered != nil {
-		all.Errs = append(all.Errs, &net.OpError{Op: op, Net: where.network, Addr: where, Err: contextual(ctx, unanswered)})
+		all.Errs = append(all.Errs, &net.OpError{Op: op, Net: where.network, Addr: where, Err: contextError(ctx, unanswered)})
 	}
 	return where, all
 }
 
-// contextual replaces the error of a call that ctx has ended by ctx's error.
-func contextual(ctx context.Context, err error) error {
+// contextError replaces the error of a call that ctx has ended by ctx's error.
+func contextError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, sock.ErrStopped):
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return &limitError{cause: context.DeadlineExceeded}
+			return &timeoutError{cause: context.DeadlineExceeded}
 		}
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		if t, ok := ctx.Deadline(); ok && !time.Now().Before(t) {
-			return &limitError{cause: context.DeadlineExceeded}
+			return &timeoutError{cause: context.DeadlineExceeded}
 		}
 	}
 	return err

@@ -147,31 +147,31 @@ const (
 	opSendSegments = "sendsegments"
 )
 
-// unsent marks the error of a call of which the kernel accepted nothing.
-type unsent struct{ error }
+// An unsentError marks the error of a call of which the kernel accepted nothing.
+type unsentError struct{ error }
 
-func (e unsent) Unwrap() error     { return e.error }
-func (e unsent) SafeToRetry() bool { return true }
-func (e unsent) Timeout() bool     { return isTimeout(e.error) }
-func (e unsent) Temporary() bool   { return isTimeout(e.error) }
+func (e unsentError) Unwrap() error     { return e.error }
+func (e unsentError) SafeToRetry() bool { return true }
+func (e unsentError) Timeout() bool     { return isTimeout(e.error) }
+func (e unsentError) Temporary() bool   { return isTimeout(e.error) }
 
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// A limitError is the timeout of a context or of the resolver. errors.Is finds both the
+// A timeoutError is the timeout of a context or of the resolver. errors.Is finds both the
 // cause and os.ErrDeadlineExceeded.
-type limitError struct{ cause error }
+type timeoutError struct{ cause error }
 
-func (e *limitError) Error() string        { return e.cause.Error() }
-func (e *limitError) Unwrap() error        { return e.cause }
-func (e *limitError) Timeout() bool        { return true }
-func (e *limitError) Temporary() bool      { return true }
-func (e *limitError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+func (e *timeoutError) Error() string        { return e.cause.Error() }
+func (e *timeoutError) Unwrap() error        { return e.cause }
+func (e *timeoutError) Timeout() bool        { return true }
+func (e *timeoutError) Temporary() bool      { return true }
+func (e *timeoutError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
-// A target is an unresolved address, as the caller wrote it.
-type target struct{ network, address string }
+// An unresolvedAddr is an address that was not resolved, as the caller wrote it.
+type unresolvedAddr struct{ network, address string }
 
-func (t target) Network() string { return t.network }
-func (t target) String() string  { return t.address }
+func (a unresolvedAddr) Network() string { return a.network }
+func (a unresolvedAddr) String() string  { return a.address }

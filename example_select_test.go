@@ -120,7 +120,7 @@ func ExampleFileError() {
 	if errors.As(err, &bad) {
 		fmt.Println(bad.Offset, bad.Length, bad.Size, bad.Err)
 	}
-	// Output: 20 100 25 the range is not in the file: invalid argument
+	// Output: 20 100 25 the range is outside of the file: invalid argument
 }
 
 // Members of a group receive what is sent to it.

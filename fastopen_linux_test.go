@@ -19,7 +19,7 @@ import (
 // client of a server that speaks first (MySQL, SMTP, FTP) waited for ever, since it never
 // had connected.
 
-// fastOpen has the connect put off without a cookie that an earlier one has brought.
+// fastOpen defers the connect without the cookie of an earlier connection.
 func fastOpen(opts client.Options) *client.Options {
 	opts.FastOpen = true
 	opts.Control = func(_, _ string, c syscall.RawConn) error {
@@ -36,7 +36,7 @@ func fastOpen(opts client.Options) *client.Options {
 
 const greeting = "220 ready\r\n"
 
-// greets serves a listener: it speaks first, and then echoes until the end.
+// greets serves a listener: it sends a greeting and then echoes until the end.
 func greets(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -51,7 +51,7 @@ func greets(ln net.Listener) {
 	}
 }
 
-func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
+func TestFastOpen_ServerThatSpeaksFirst(t *testing.T) {
 	recv := func(c *client.Client, flags client.Flag) error {
 		got := make([]byte, len(greeting))
 		_, err := c.Recv(got, flags)
@@ -105,8 +105,9 @@ func TestFastOpenToAServerThatSpeaksFirst(t *testing.T) {
 	}
 }
 
-// shutdown(2) takes back a SYN that has no answer yet, so it comes after the handshake.
-func TestFastOpenAndOneDirectionClosedFirst(t *testing.T) {
+// shutdown(2) would cancel a SYN that has not been answered, so it follows the
+// handshake.
+func TestFastOpen_CloseOneDirectionFirst(t *testing.T) {
 	ln := listen(t, "tcp")
 	go greets(ln)
 	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout}))
@@ -133,7 +134,7 @@ func TestFastOpenAndOneDirectionClosedFirst(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-func TestFastOpenSendsAFileFirst(t *testing.T) {
+func TestFastOpen_SendFileFirst(t *testing.T) {
 	ln := listen(t, "tcp")
 	go greets(ln)
 	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: testTimeout}))
@@ -152,8 +153,9 @@ func TestFastOpenSendsAFileFirst(t *testing.T) {
 	require.Equal(t, greeting+"a file", string(got))
 }
 
-// The connect's own failure is told by whatever call makes it, and again by each receive.
-func TestFastOpenWhereNobodyListens(t *testing.T) {
+// The call that connects returns the error of the connect, and so does each later
+// receive.
+func TestFastOpen_Refused(t *testing.T) {
 	for name, first := range map[string]func(c *client.Client) error{
 		"Recv":       func(c *client.Client) error { _, err := c.Recv(make([]byte, 1), 0); return err },
 		"CloseWrite": func(c *client.Client) error { return c.CloseWrite() },
@@ -181,7 +183,7 @@ func TestFastOpenWhereNobodyListens(t *testing.T) {
 	}
 }
 
-func TestFastOpenHasTheLimitOfTheCallThatConnects(t *testing.T) {
+func TestFastOpen_LimitIsThatOfTheConnectingCall(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	const limit = 200 * time.Millisecond
 	for name, first := range map[string]func(c *client.Client) error{
@@ -204,9 +206,9 @@ func TestFastOpenHasTheLimitOfTheCallThatConnects(t *testing.T) {
 	}
 }
 
-// Once there is a connection nothing of it is left: one direction is closed at once, also
-// with a send that waits and no room for more.
-func TestFastOpenClosesADirectionWhileASendWaits(t *testing.T) {
+// Once connected, the client is like any other: one direction is closed at once, even
+// while a send waits for room.
+func TestFastOpen_CloseOneDirectionDuringSend(t *testing.T) {
 	ln := listen(t, "tcp")
 	c, err := client.Dial("tcp", ln.Addr().String(), fastOpen(client.Options{Timeout: -1}))
 	require.NoError(t, err)

@@ -205,7 +205,7 @@ func (s *addrLookup) timeoutError() error {
 	if s.lateAddrs() == nil {
 		return nil
 	}
-	return &limitError{cause: &net.DNSError{Err: "i/o timeout", Name: s.host, IsTimeout: true, IsTemporary: true}}
+	return &timeoutError{cause: &net.DNSError{Err: "i/o timeout", Name: s.host, IsTimeout: true, IsTemporary: true}}
 }
 
 func splitFamilies(addrs []sock.Addr) (v4, v6 []sock.Addr) {

@@ -187,7 +187,7 @@ func roundTrip(c *client.Client, buf []byte) error {
 	return err
 }
 
-// copyFile is the helper process of TestACopyOfAFileIsSendfile.
+// copyFile is the helper process of TestCost_CopyOfAFileUsesSendfile.
 func copyFile(path string) error {
 	f, err := os.Open(os.Args[0])
 	if err != nil {

@@ -399,7 +399,11 @@ func TestLocalAddr_TwoDialsDoNotGetOnePort(t *testing.T) {
 	for _, network := range []string{"tcp", "tcp6"} {
 		peers := []string{listen(t, network).Addr().String(), listen(t, network).Addr().String()}
 		local := unusedOn(t, network)
-		for range 150 {
+		rounds := 150
+		if testing.Short() {
+			rounds = 15
+		}
+		for range rounds {
 			clients := make([]*client.Client, len(peers))
 			begin := make(chan struct{})
 			var wg sync.WaitGroup

@@ -6,32 +6,33 @@ import (
 	"iter"
 )
 
-// RecvPacket receives one whole packet by Options.Framing, its header or delimiter
-// included. It is valid until the next call that receives. Options.RecvTimeout and
-// the read deadline, the earlier, bound the call; a packet of which a part has come
-// by then is given by the next call, when the rest has.
+// RecvPacket receives one packet of Options.Framing, including its header or delimiter. The
+// packet is valid until the next call that receives. Options.RecvTimeout and the read
+// deadline bound the call. If a part of a packet has arrived at the limit, it stays for the
+// next call.
 //
-// Between two packets the end of the stream is io.EOF, within one it is
-// io.ErrUnexpectedEOF. What is no packet, or one longer than the framing's Max, is
-// a *PacketError, for this and every later call; Recv gives the bytes as they came.
+// The end of the stream is io.EOF between two packets and io.ErrUnexpectedEOF within one. If
+// the bytes are no packet, or one longer than the framing's Max, this call and all later ones
+// fail with a *PacketError. Recv then still returns the bytes. Without Options.Framing,
+// RecvPacket fails with an *OptionError.
 func (c *Client) RecvPacket() ([]byte, error) {
 	if err := c.begin(0, 0, c.typ.isStream()); err != nil {
-		return nil, c.failed(opRecvPacket, nil, err)
+		return nil, c.opError(opRecvPacket, nil, err)
 	}
 	defer c.lease.decref()
 	if !c.hasFraming() {
-		return nil, c.failed(opRecvPacket, nil, errNoFraming)
+		return nil, c.opError(opRecvPacket, nil, errNoFraming)
 	}
-	p, got, err := c.stream.recvPacket(c.limits.recv)
+	p, got, err := c.recvPacket(c.limits.recv)
 	c.lease.recordRecv(got, 1, err, 0)
 	if err != nil {
-		return nil, c.failed(opRecvPacket, nil, err)
+		return nil, c.opError(opRecvPacket, nil, err)
 	}
 	return p, nil
 }
 
-// Packets ranges over the packets that RecvPacket gives, until the stream ends
-// between two of them. Any other error comes last, with no packet.
+// Packets ranges over the packets that RecvPacket returns, until the stream ends between two
+// of them. Another error is the last pair, with a nil packet.
 func (c *Client) Packets() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
@@ -49,20 +50,21 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 	}
 }
 
-// SendPacket sends p with what it lacks to be a packet by Options.Framing: the
-// length, after the first Offset bytes of p; the delimiter, after all of it;
-// nothing, for a LengthFunc. What the peer's framing would not take for that one
-// packet is a *PacketError, and nothing is sent. The count is of the packet's
-// bytes, the added ones too; after a part there are no more packets. For the rest
-// it is Send.
+// SendPacket makes p a packet of Options.Framing and sends it. For a LengthPrefix it inserts
+// the length after the first Offset bytes of p. For a Delimiter it appends Delim. For a
+// LengthFunc it adds nothing. The count includes what was added.
+//
+// If the peer would not receive p as one packet, SendPacket sends nothing and fails with a
+// *PacketError. If a packet was sent in part, all later ones fail. Limits and errors are
+// otherwise those of Send.
 func (c *Client) SendPacket(p []byte) (int, error) {
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opSendPacket, nil, 0, err)
+		return 0, c.sendResult(opSendPacket, nil, 0, err)
 	}
 	defer c.lease.decref()
 	if !c.hasFraming() {
-		return 0, c.sentSome(opSendPacket, nil, 0, errNoFraming)
+		return 0, c.sendResult(opSendPacket, nil, 0, errNoFraming)
 	}
-	n, err := c.stream.sendPacket(p, c.limits.send)
-	return n, c.sentSome(opSendPacket, nil, n, err)
+	n, err := c.sendPacket(p, c.limits.send)
+	return n, c.sendResult(opSendPacket, nil, n, err)
 }

@@ -132,7 +132,7 @@ func BenchmarkLongPacketBesideWaitAll(b *testing.B) {
 	})
 }
 
-func TestPacketsAllocateNothing(t *testing.T) {
+func TestRecvPacket_AllocatesNothing(t *testing.T) {
 	packet := append(binary.BigEndian.AppendUint32(nil, 196), make([]byte, 196)...)
 	address := repeats(t, bytes.Repeat(packet, 100), 777)
 	for name, f := range map[string]client.Framing{"length": client.LengthPrefix{BodyOffset: 4}, "delimiter": client.Delimiter{Delim: packet[:4]}} {

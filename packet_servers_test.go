@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRedisPipelineIsReadLineByLine(t *testing.T) {
+func TestRecvPacket_RedisPipelineByLine(t *testing.T) {
 	_, addrs := startRedis(t)
 	for network, addr := range addrs {
 		t.Run(network, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestRedisPipelineIsReadLineByLine(t *testing.T) {
 // postgresMessages are a type in one byte and a length that counts itself.
 var postgresMessages = client.LengthPrefix{Encoding: 'N', Offset: 1, BodyOffset: 1}
 
-func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
+func TestRecvPacket_PostgreSQLMessages(t *testing.T) {
 	server, err := testserver.Postgres()
 	s := testserver.Serve(t, server, err)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})
@@ -81,7 +81,7 @@ func TestPostgreSQLsProtocolIsReadMessageByMessage(t *testing.T) {
 	receivesNoMore(t, c)
 }
 
-// untilReady gives the types of the messages up to ReadyForQuery.
+// untilReady returns the types of the messages up to ReadyForQuery.
 func untilReady(t *testing.T, c *client.Client, each func(m []byte)) (kinds []byte) {
 	t.Helper()
 	for m, err := range c.Packets() {
@@ -145,7 +145,7 @@ func mqttString(s string) string {
 	return string(binary.BigEndian.AppendUint16(nil, uint16(len(s)))) + s
 }
 
-func TestMQTTsVariableLengthIsReadByAFunction(t *testing.T) {
+func TestRecvPacket_MQTTLengthFunc(t *testing.T) {
 	s := startMosquitto(t)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: mqttPackets})
 	require.NoError(t, mqttConnect(c, "both"))

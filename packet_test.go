@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// framed gives a client with a framing and its peer.
+// framed returns a client with a framing, and its peer.
 func framed(t testing.TB, network string, f client.Framing) (*client.Client, net.Conn) {
 	t.Helper()
 	return stream(t, network, &client.Options{Framing: f})
@@ -45,12 +45,12 @@ var (
 	short = client.LengthPrefix{Encoding: 'n', BodyOffset: 2}
 )
 
-// prefixed is a packet of short.
+// prefixed returns a packet with a length of two bytes.
 func prefixed(body string) string {
 	return string(binary.BigEndian.AppendUint16(nil, uint16(len(body)))) + body
 }
 
-func TestEveryTypeOfALength(t *testing.T) {
+func TestLengthPrefix_EveryEncoding(t *testing.T) {
 	native := binary.NativeEndian
 	for _, test := range []struct {
 		types string
@@ -141,7 +141,7 @@ func isMalformed(t testing.TB, err error, length int64, text string) {
 	require.NotErrorIs(t, err, io.EOF)
 }
 
-func TestWhereTheLengthIsAndWhatItCounts(t *testing.T) {
+func TestLengthPrefix_OffsetAndBodyOffset(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		f    client.LengthPrefix
@@ -170,7 +170,7 @@ func TestWhereTheLengthIsAndWhatItCounts(t *testing.T) {
 	}
 }
 
-func TestPacketsInOneSegmentComeOutOneByOne(t *testing.T) {
+func TestRecvPacket_OneSegmentOfSeveralPackets(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f       client.Framing
@@ -193,7 +193,7 @@ func TestPacketsInOneSegmentComeOutOneByOne(t *testing.T) {
 	})
 }
 
-func TestAPacketMayComeInAnyPieces(t *testing.T) {
+func TestRecvPacket_PacketInAnyPieces(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f client.Framing
@@ -226,8 +226,8 @@ func TestAPacketMayComeInAnyPieces(t *testing.T) {
 	})
 }
 
-// The original has thrown the part away, and taken the rest for a packet.
-func TestATimeoutKeepsThePartOfAPacket(t *testing.T) {
+// The original discards the part and takes the rest for a packet.
+func TestRecvPacket_TimeoutKeepsThePart(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f client.Framing
@@ -254,8 +254,8 @@ func TestATimeoutKeepsThePartOfAPacket(t *testing.T) {
 	})
 }
 
-// The original has had a limit for each receive(2), twice for a header.
-func TestAPacketHasOneLimit(t *testing.T) {
+// The original has a limit for each recv(2), and two for a header.
+func TestRecvPacket_HasOneLimit(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 100 * time.Millisecond
 		c, peer := stream(t, network, &client.Options{Framing: client.LengthPrefix{Encoding: 'N', BodyOffset: 4}, RecvTimeout: limit})
@@ -284,7 +284,7 @@ func TestAPacketHasOneLimit(t *testing.T) {
 	})
 }
 
-func TestADeadlineAndCloseEndRecvPacket(t *testing.T) {
+func TestRecvPacket_DeadlineAndCloseEndIt(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, &client.Options{Framing: lines, Timeout: -1})
 		writes(t, peer, "half")
@@ -307,7 +307,7 @@ func TestADeadlineAndCloseEndRecvPacket(t *testing.T) {
 	})
 }
 
-func TestRecvAndReadGiveWhatFollowsAPacket(t *testing.T) {
+func TestRecv_GetsWhatFollowsAPacket(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := framed(t, network, lines)
 		writes(t, peer, "one\r\ntwo\r\nthree")
@@ -356,13 +356,13 @@ func TestRecvAndReadGiveWhatFollowsAPacket(t *testing.T) {
 	})
 }
 
-// closeWrite ends what the peer sends.
+// closeWrite ends the direction in which the peer sends.
 func closeWrite(peer net.Conn) {
 	_ = peer.(interface{ CloseWrite() error }).CloseWrite()
 }
 
 // Four things that have happened, and the original has ” for all of them.
-func TestFourAnswersThatDiffer(t *testing.T) {
+func TestRecvPacket_FourKindsOfEnds(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		t.Run("the end between packets", func(t *testing.T) {
 			c, peer := framed(t, network, lines)
@@ -418,7 +418,7 @@ func TestFourAnswersThatDiffer(t *testing.T) {
 	})
 }
 
-func TestMalformedPackets(t *testing.T) {
+func TestRecvPacket_Malformed(t *testing.T) {
 	reason := errors.New("this is no packet")
 	for _, test := range []struct {
 		name   string
@@ -460,7 +460,7 @@ func TestMalformedPackets(t *testing.T) {
 	}
 }
 
-func TestTheLongestPacketIsNotTooLong(t *testing.T) {
+func TestRecvPacket_LongestIsNotTooLong(t *testing.T) {
 	for name, test := range map[string]struct {
 		f client.Framing
 		p string
@@ -489,7 +489,7 @@ func TestTheLongestPacketIsNotTooLong(t *testing.T) {
 	}
 }
 
-func TestPacketsRangesUntilTheEnd(t *testing.T) {
+func TestPackets_RangesUntilTheEnd(t *testing.T) {
 	c, peer := framed(t, "tcp", lines)
 	writes(t, peer, "one\r\ntwo\r\nthree\r\n")
 	closeWrite(peer)
@@ -517,7 +517,7 @@ func TestPacketsRangesUntilTheEnd(t *testing.T) {
 	require.Equal(t, []error{nil, io.ErrUnexpectedEOF}, errs)
 }
 
-func TestSendPacketSendsWhatIsLacking(t *testing.T) {
+func TestSendPacket_AddsWhatIsMissing(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f       client.Framing
@@ -552,7 +552,7 @@ func TestSendPacketSendsWhatIsLacking(t *testing.T) {
 	})
 }
 
-func TestSendPacketRefusesWhatIsNoPacket(t *testing.T) {
+func TestSendPacket_RefusesWhatIsNoPacket(t *testing.T) {
 	for name, test := range map[string]struct {
 		f    client.Framing
 		p    string
@@ -585,8 +585,8 @@ func TestSendPacketRefusesWhatIsNoPacket(t *testing.T) {
 	}
 }
 
-// After a part of a packet the peer would take another for the rest of it.
-func TestAPacketSentInPartIsTheLast(t *testing.T) {
+// After a part of a packet, the peer would take another packet for the rest of it.
+func TestSendPacket_AfterAPartIsAnError(t *testing.T) {
 	c, peer := stream(t, "unix", &client.Options{Framing: client.LengthPrefix{BodyOffset: 4, Max: 1 << 30}, SendTimeout: 20 * time.Millisecond})
 	n, err := c.SendPacket(make([]byte, 16<<20))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -601,7 +601,7 @@ func TestAPacketSentInPartIsTheLast(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestFramingsThatCannotBe(t *testing.T) {
+func TestFraming_InvalidOptions(t *testing.T) {
 	ln := listen(t, "tcp")
 	for name, f := range map[string]client.Framing{
 		"type":               client.LengthPrefix{Encoding: 'x'},
@@ -658,7 +658,7 @@ func TestFramingsThatCannotBe(t *testing.T) {
 	})
 }
 
-func TestConnectGivesAFramedClient(t *testing.T) {
+func TestConnect_KeepsTheFraming(t *testing.T) {
 	ln := listen(t, "tcp4")
 	c, err := client.NewTCP(&client.Options{Framing: lines})
 	require.NoError(t, err)
@@ -671,8 +671,8 @@ func TestConnectGivesAFramedClient(t *testing.T) {
 	wantPacket(t, c, "hello\r\n")
 }
 
-// What a framed client has received ahead is from before TLS as well.
-func TestStartTLSRefusesWhatWasReceivedAhead(t *testing.T) {
+// What was received ahead of a packet was sent before TLS.
+func TestStartTLS_RefusesBufferedBytes(t *testing.T) {
 	c, peer := framed(t, "tcp", lines)
 	writes(t, peer, "220 go ahead\r\n250 injected\r\n")
 	wantPacket(t, c, "220 go ahead\r\n")
@@ -680,7 +680,7 @@ func TestStartTLSRefusesWhatWasReceivedAhead(t *testing.T) {
 	wantPacket(t, c, "250 injected\r\n")
 }
 
-func TestFramingGoesOnOverTLS(t *testing.T) {
+func TestStartTLS_FramingGoesOn(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	peers := make(chan net.Conn, 1)
 	go func() {
@@ -711,8 +711,9 @@ func TestFramingGoesOnOverTLS(t *testing.T) {
 	require.Equal(t, "QUIT\r\n", string(p))
 }
 
-// A framing is its user's, and so is what was received ahead.
-func TestFramingAndThePool(t *testing.T) {
+// Each client of a pooled connection has its own framing. A connection with bytes that were
+// received ahead is not reused.
+func TestPool_Framing(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	p := newPool(t, client.PoolOptions{})
 	c := s.from(t, p, &client.Options{Framing: lines})
@@ -742,8 +743,9 @@ func TestFramingAndThePool(t *testing.T) {
 	require.EqualValues(t, 2, p.Stats().Dirty, "with an answer to come")
 }
 
-// Who asks three times and takes two answers leaves the third to the next user.
-func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
+// A client that sends three requests and receives two answers would leave the third to the
+// next client.
+func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 	for _, test := range []struct {
 		name             string
 		asks, takes      int
@@ -791,8 +793,8 @@ func TestAFramedClientWithAnswersToComeIsNotKept(t *testing.T) {
 	}
 }
 
-// An answer may be received before the send of its question has returned: it is no greeting.
-func TestAnAnswerDuringTheSendIsCounted(t *testing.T) {
+// An answer may be received before the send of its request has returned. It is no greeting.
+func TestPool_AnswerDuringTheSendIsCounted(t *testing.T) {
 	rest := make(chan struct{})
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		_, _ = conn.Read(make([]byte, 1))
@@ -812,8 +814,8 @@ func TestAnAnswerDuringTheSendIsCounted(t *testing.T) {
 	require.Equal(t, 1, p.Stats().Idle, "%+v", p.Stats())
 }
 
-// A length is a promise. Memory is for what has come.
-func TestAPacketThatIsAnnouncedTakesNoMemory(t *testing.T) {
+// A length is a claim of the peer. Memory is allocated for what has arrived.
+func TestRecvPacket_AnnouncedLengthTakesNoMemory(t *testing.T) {
 	c, peer := stream(t, "unix", &client.Options{
 		Framing: client.LengthPrefix{BodyOffset: 4, Max: 1 << 30}, RecvTimeout: 20 * time.Millisecond,
 	})
@@ -824,7 +826,7 @@ func TestAPacketThatIsAnnouncedTakesNoMemory(t *testing.T) {
 	}), uint64(4*client.DefaultMaxPacket))
 }
 
-// allocated is how many bytes f allocates, with whatever else goes on.
+// allocated returns how many bytes the process allocates while f runs.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -833,7 +835,7 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-func TestAPacketOfManyMegabytesArrivesWhole(t *testing.T) {
+func TestRecvPacket_ManyMegabytes(t *testing.T) {
 	for _, network := range []string{"tcp", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := framed(t, network, client.LengthPrefix{BodyOffset: 4, Max: 64 << 20})

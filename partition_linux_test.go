@@ -16,7 +16,7 @@ import (
 )
 
 // inANetworkOfItsOwn runs f on a thread with a network namespace of its own, whose
-// loopback interface cut takes away. That takes root.
+// loopback interface cut takes down. It needs root.
 func inANetworkOfItsOwn(t *testing.T, f func(cut func()) error) {
 	t.Helper()
 	result := make(chan error, 1)
@@ -53,7 +53,7 @@ func setLoopback(up bool) error {
 	})
 }
 
-// onLoopback makes a request of netdevice(7) about the thread's loopback interface.
+// onLoopback makes a netdevice(7) request about the thread's loopback interface.
 func onLoopback(prepare func(*unix.Ifreq) (call uint)) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -72,9 +72,9 @@ func onLoopback(prepare func(*unix.Ifreq) (call uint)) error {
 	return nil
 }
 
-// A peer behind a network that has failed is given up by the kernel (TCP_USER_TIMEOUT).
-// Whoever is told first, the receiver is too, and does not read the end of a stream.
-func TestATimeOutOfTheKernelIsNotAnOrderlyEnd(t *testing.T) {
+// The kernel gives up a peer behind a failed network (TCP_USER_TIMEOUT). Whichever call
+// gets that error first, the receiver returns an error too, not the end of the stream.
+func TestRecv_KernelTimeoutIsNotEOF(t *testing.T) {
 	inANetworkOfItsOwn(t, func(cut func()) error {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -38,7 +38,7 @@ type acquireResult struct {
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
 	if ctx.Err() != nil {
-		return nil, acquireError(network, address, contextual(ctx, sock.ErrStopped))
+		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
 	frames, err := opts.frames(network)
 	if err != nil {
@@ -115,5 +115,5 @@ func acquireError(network, address string, err error) error {
 	if errors.As(err, &op) && op.Op == opDial {
 		return err
 	}
-	return &net.OpError{Op: opDial, Net: network, Addr: target{network, address}, Err: err}
+	return &net.OpError{Op: opDial, Net: network, Addr: unresolvedAddr{network, address}, Err: err}
 }

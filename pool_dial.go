@@ -95,7 +95,7 @@ func (p *Pool) dialConn(ctx context.Context, b *bucket, opts *Options, until soc
 	k := p.newConn(b, c, bothClocks())
 	if p.opts.Setup != nil {
 		if err := k.setUp(ctx, c, opts, until); err != nil {
-			return nil, &net.OpError{Op: opDial, Net: k.network, Addr: target{b.key.network, b.key.address}, Err: &setupError{err}}
+			return nil, &net.OpError{Op: opDial, Net: k.network, Addr: unresolvedAddr{b.key.network, b.key.address}, Err: &setupError{err}}
 		}
 	}
 	return k, nil

@@ -313,6 +313,9 @@ func TestPoolMinIdle_IsBoundedByMaxConnsPerKey(t *testing.T) {
 
 // When a server is available again, its idle connections are dialled without a caller.
 func TestPoolMinIdle_IsRestoredWithoutACaller(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 4 s")
+	}
 	for name, first := range map[string]bool{"the server was there before": true, "the server comes later": false} {
 		t.Run(name, func(t *testing.T) {
 			ln := listen(t, "tcp")
@@ -367,6 +370,9 @@ func TestPoolMinIdle_IsRestoredWithoutACaller(t *testing.T) {
 
 // A server that stays unavailable is dialled at growing intervals.
 func TestPoolMinIdle_BacksOffAfterFailedDials(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
 	var dials atomic.Int32
 	p := newPool(t, client.PoolOptions{MinIdle: 10})
 	opts := &client.Options{Control: func(string, string, syscall.RawConn) error { dials.Add(1); return errors.New("no") }}

@@ -143,7 +143,7 @@ func (c *Client) Discard() error {
 	if c.lease == nil {
 		return c.Close()
 	}
-	return c.closed(c.lease.conn.release(c, true))
+	return c.closeError(c.lease.conn.release(c, true))
 }
 
 // Reused reports whether another client has used the connection before. It is false for

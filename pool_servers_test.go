@@ -94,6 +94,9 @@ func TestPoolDo_RedisRestartFailsNoRequest(t *testing.T) {
 // memcached closes connections that are idle for a second. The pool keeps them for
 // longer.
 func TestPool_DetectsMemcachedIdleTimeout(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 6 s")
+	}
 	s := startMemcached(t, "-o", "idle_timeout=1")
 	p := newPool(t, client.PoolOptions{})
 	version := func(c *client.Client) error {

@@ -40,7 +40,7 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	k.share(&c.stream)        // Setup may have called StartTLS
 	switch {
 	case ctx.Err() != nil:
-		return contextual(ctx, sock.ErrStopped)
+		return contextError(ctx, sock.ErrStopped)
 	case limited.Err() != nil || until.Left() <= 0: // a deadline set by Setup can pass before the timer of limited fires
 		return os.ErrDeadlineExceeded
 	case err != nil:

@@ -155,7 +155,7 @@ func (w *waiter) wait(p *Pool, b *bucket) (*pooledConn, error) {
 		case <-limit:
 			err = os.ErrDeadlineExceeded
 		case <-w.ctx.Done():
-			err = contextual(w.ctx, sock.ErrStopped)
+			err = contextError(w.ctx, sock.ErrStopped)
 			final = true
 		}
 		p.mu.Lock()

@@ -250,6 +250,9 @@ func TestPool_DialOutlivesItsCallersDeadline(t *testing.T) {
 
 // A dial without a limit gets one when its caller has left.
 func TestPool_DetachedDialHasATimeLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 5 s")
+	}
 	var lookups atomic.Int32 // the resolver may begin another when one has ended
 	defer func() {
 		require.Eventually(t, func() bool { return lookups.Load() == 0 }, 20*time.Second, time.Millisecond)
@@ -439,6 +442,9 @@ func TestPool_ClosesBeforeItReplaces(t *testing.T) {
 
 // An idle connection counts until it is closed.
 func TestPool_ClosingConnectionsCount(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 3 s")
+	}
 	for name, opts := range map[string]PoolOptions{
 		"CloseIdle":     {MaxConnsPerKey: 1, ReuseUnanswered: true},
 		"over MaxIdle":  {MaxConnsPerKey: 1, ReuseUnanswered: true, MaxIdle: -1},

@@ -69,7 +69,7 @@ func (o *Options) proxyConfig(n network) (*proxy.Config, error) {
 }
 
 // dialProxy connects to the proxy and has it connect to where, both before until.
-func dialProxy(ctx context.Context, where target, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+func dialProxy(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	host, port, err := p.net.proxyTarget(where.address)
 	if err != nil {
 		return nil, where, err
@@ -84,18 +84,18 @@ func dialProxy(ctx context.Context, where target, p *dialConfig, until sock.Inst
 	}
 	toProxy := *p
 	toProxy.net = networks["tcp"]
-	c, _, err := dialDirect(ctx, target{"tcp", p.proxy.Address}, &toProxy, until)
+	c, _, err := dialDirect(ctx, unresolvedAddr{"tcp", p.proxy.Address}, &toProxy, until)
 	if err != nil {
 		return fail(err)
 	}
 	unwatch := context.AfterFunc(ctx, func() { _ = c.Close() })
 	err = p.proxy.Connect(proxyConn{c.sock, until}, host, port)
 	if !unwatch() {
-		return fail(contextual(ctx, sock.ErrStopped))
+		return fail(contextError(ctx, sock.ErrStopped))
 	}
 	if err != nil {
 		_ = c.Close()
-		return fail(contextual(ctx, err))
+		return fail(contextError(ctx, err))
 	}
 	c.network = where.network
 	c.sent.Store(false) // the handshake is no request of the caller

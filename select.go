@@ -177,5 +177,5 @@ func (s *set) error(i int, err error) error {
 	if c == nil {
 		return &net.OpError{Op: opSelect, Err: &SelectError{Set: s.name, Index: i, Err: err}}
 	}
-	return c.failed(opSelect, nil, &SelectError{Set: s.name, Index: i, Err: c.stopped(err)})
+	return c.opError(opSelect, nil, &SelectError{Set: s.name, Index: i, Err: c.stopped(err)})
 }

@@ -11,28 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SendFile sends length bytes of a regular file from offset on; length 0 is up to
-// its end. It returns how many bytes were sent, and without an error that is all of
-// them. Options.SendTimeout and the write deadline bound the call. The file's own
-// offset is neither used nor moved.
+// SendFile sends length bytes of a regular file, from offset on. Length 0 means up to the end
+// of the file. A count below that comes with an error. Options.SendTimeout and the write
+// deadline bound the call. SendFile neither uses nor moves the offset of f.
 //
-// On a plain stream the kernel sends from its cache, sendfile(2), and nothing passes
-// through the process. Over TLS the file is read and sealed, as Send would. A
-// datagram client gives unix.EOPNOTSUPP.
+// On a plain stream the kernel sends the file from its cache (sendfile(2)), without a copy in
+// the process. Over TLS, SendFile reads the file and encrypts it as Send does. On a datagram
+// client it fails with unix.EOPNOTSUPP.
 //
-// A range that is not in the file, an empty one, and what is no regular file are a
-// *FileError before anything is sent. So is, with the count of what was sent, a file
-// that has become shorter meanwhile (io.ErrUnexpectedEOF).
+// A range outside of the file, an empty range and a file that is not regular are a *FileError,
+// and nothing is sent. If the file becomes shorter during the call, the error is a *FileError
+// too (io.ErrUnexpectedEOF), with the count of what was sent.
 //
-// sendfile(2) raises SIGPIPE where the peer has gone, which Go programs ignore unless
-// they ask for it with os/signal.
+// If the peer has closed the connection, sendfile(2) raises SIGPIPE. Go programs ignore that
+// signal unless they use os/signal to receive it.
 func (c *Client) SendFile(f *os.File, offset, length int64) (int64, error) {
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opSendFile, nil, 0, err)
+		return 0, c.sendResult(opSendFile, nil, 0, err)
 	}
 	defer c.lease.decref()
 	n, err := c.sendFile(f, offset, length)
-	return n, c.sentSome(opSendFile, nil, int(min(n, 1)), err)
+	return n, c.sendResult(opSendFile, nil, int(min(n, 1)), err)
 }
 
 func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
@@ -44,12 +43,12 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	}
 	size, err := sizeOf(f)
 	if err == nil {
-		length, err = within(size, offset, length)
+		length, err = rangeLength(size, offset, length)
 	}
 	if err != nil {
 		return 0, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 	}
-	n, err := c.stream.sendFile(f, offset, length, c.limits.send)
+	n, err := c.sendRange(f, offset, length, c.limits.send)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		size, _ = sizeOf(f)
 		err = &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
@@ -57,14 +56,13 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	return n, err
 }
 
-// fileIn gives the file that r is, if it is one. What has a file in it may have a Read of
+// fileIn returns the file that r is, if it is one. A type that embeds a file may have a Read of
 // its own, which decrypts or counts: it is no file, whatever other methods it has.
 //
-// io.Copy of an *os.File calls its WriteTo, and that, where it knows no better way, calls
-// io.Copy again with the file in a struct of package os that hides WriteTo. No other
-// package can make one, as long as it is asked for the type itself: a type that embeds
-// it has another name, and the path "os" is the standard library's. Should
-// that rename it, such a file is read like any other reader.
+// io.Copy of an *os.File calls File.WriteTo. If that has no better way, it calls io.Copy again
+// with the file in a struct of package os that hides WriteTo. fileIn looks for that type by
+// its name: a type that embeds it has another name, and the path "os" belongs to the standard
+// library. If a later Go renames the type, such a file is read as any other reader is.
 func fileIn(r io.Reader) (*os.File, bool) {
 	if f, ok := r.(*os.File); ok {
 		return f, f != nil
@@ -77,7 +75,7 @@ func fileIn(r io.Reader) (*os.File, bool) {
 	return f, ok && f != nil
 }
 
-// sizeOf refuses what is not a regular file.
+// sizeOf returns the size of a regular file, and fails for any other.
 func sizeOf(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	switch {
@@ -93,12 +91,12 @@ func sizeOf(f *os.File) (int64, error) {
 
 var (
 	errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrInvalid)
-	errEmptyRange = fmt.Errorf("there is nothing to send: %w", fs.ErrInvalid)
-	errOutside    = fmt.Errorf("the range is not in the file: %w", fs.ErrInvalid)
+	errEmptyRange = fmt.Errorf("the range is empty: %w", fs.ErrInvalid)
+	errOutside    = fmt.Errorf("the range is outside of the file: %w", fs.ErrInvalid)
 )
 
-// within gives the length of a range of a file.
-func within(size, offset, length int64) (int64, error) {
+// rangeLength returns the length of a range of a file.
+func rangeLength(size, offset, length int64) (int64, error) {
 	switch {
 	case offset < 0 || length < 0 || offset > size || length > size-offset:
 		return length, errOutside
@@ -110,18 +108,17 @@ func within(size, offset, length int64) (int64, error) {
 	return length, nil
 }
 
-// ReadFrom sends all that r has, as io.ReaderFrom has it: io.Copy to a client uses
-// it. A regular file goes the way of SendFile, from its offset on, which moves; so
-// does a part of one, in an io.LimitedReader. Any other reader, also one that has a
-// file in it, is read by its own Read. Limits are those of Write: the write
-// deadline alone.
+// ReadFrom implements io.ReaderFrom, which io.Copy uses: it sends what r returns up to io.EOF.
+// A regular file, also in an io.LimitedReader, is sent as by SendFile, from its offset on, and
+// the offset moves. Any other reader is read by its own Read, also one that embeds a file.
+// Only the write deadline limits it, as with Write.
 func (c *Client) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFromFile(r)
 	if err != nil {
 		return n, err
 	}
-	// What is not a file, and what a file has more of than it said. A reader that embeds
-	// one has its WriteTo too, which passes over the reader's Read.
+	// For other readers, and for a file that is longer than its size says. r's WriteTo is
+	// hidden: a reader that embeds a file has the file's, which bypasses the reader's Read.
 	m, err := io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
 	return n + m, err
 }
@@ -133,11 +130,11 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 		f, ok = limited.R.(*os.File)
 	}
 	if !ok || !c.typ.isStream() || c.hasTLS() {
-		return 0, nil // nothing is gained
+		return 0, nil // sendfile(2) cannot be used
 	}
 	size, err := sizeOf(f)
 	if err != nil {
-		return 0, nil //nolint:nilerror // it is read as any other
+		return 0, nil //nolint:nilerror // it is read as any other reader
 	}
 	offset, err := f.Seek(0, io.SeekCurrent)
 	length := size - offset
@@ -145,13 +142,13 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 		length = min(length, limited.N)
 	}
 	if err != nil || length <= 0 {
-		return 0, nil //nolint:nilerror // likewise
+		return 0, nil //nolint:nilerror // as above
 	}
 	if err := c.beginSend(0); err != nil {
-		return 0, c.sentSome(opReadFrom, nil, 0, err)
+		return 0, c.sendResult(opReadFrom, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.sendFile(f, offset, length, -1)
+	n, err := c.sendRange(f, offset, length, -1)
 	if limited != nil {
 		limited.N -= n
 	}
@@ -159,25 +156,24 @@ func (c *Client) readFromFile(r io.Reader) (int64, error) {
 		err = seekErr
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil // it has become shorter: a copy is of what there is
+		err = nil // the file has become shorter: a copy ends at its end
 	}
-	return n, c.sentSome(opReadFrom, nil, int(min(n, 1)), err)
+	return n, c.sendResult(opReadFrom, nil, int(min(n, 1)), err)
 }
 
-// A FileError is the error of SendFile where it is the file that is at fault.
-// errors.Is finds fs.ErrInvalid for a range that cannot be sent and for what is no
-// regular file, unix.EISDIR for a directory, and io.ErrUnexpectedEOF for a file that
-// has become shorter while it was sent.
+// A FileError is an error of SendFile about the file. errors.Is finds fs.ErrInvalid for a
+// range that cannot be sent and for a file that is not regular, unix.EISDIR for a directory,
+// and io.ErrUnexpectedEOF for a file that became shorter during the call.
 type FileError struct {
 	Path           string
-	Offset, Length int64 // as asked for; in the end, with the length filled in
-	Size           int64 // of the file, where known
+	Offset, Length int64 // the arguments; 0 for Length is replaced if the size is known
+	Size           int64 // of the file, if known
 	Err            error
 }
 
 func (e *FileError) Error() string {
-	return fmt.Sprintf("%s: %d bytes from %d on, of %d: %v", e.Path, e.Length, e.Offset, e.Size, e.Err)
+	return fmt.Sprintf("%s: %d bytes from offset %d, of %d: %v", e.Path, e.Length, e.Offset, e.Size, e.Err)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns Err.
 func (e *FileError) Unwrap() error { return e.Err }

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileOf gives an open file with random content, its offset somewhere in it.
+// fileOf returns an open file with random content, and an offset somewhere in it.
 func fileOf(t testing.TB, size int) (*os.File, []byte) {
 	t.Helper()
 	content := make([]byte, size)
@@ -31,7 +31,7 @@ func fileOf(t testing.TB, size int) (*os.File, []byte) {
 	return f, content
 }
 
-// collects gives what a peer reads until the end.
+// collects returns what a peer reads until the end.
 func collects(peer io.Reader) chan []byte {
 	all := make(chan []byte, 1)
 	go func() {
@@ -48,7 +48,7 @@ func at(t testing.TB, f *os.File) int64 {
 	return offset
 }
 
-func TestSendFileSendsTheRangeAndLeavesTheFilesOffset(t *testing.T) {
+func TestSendFile_SendsTheRangeAndLeavesTheFileOffset(t *testing.T) {
 	const size = 3<<20 + 17
 	for _, r := range []struct{ offset, length, want int64 }{
 		{0, 0, size}, {0, size, size}, {size - 1, 0, 1}, {size - 1, 1, 1}, {1 << 20, 12345, 12345}, {5, 2<<20 + 1, 2<<20 + 1}, {0, 1, 1},
@@ -70,8 +70,8 @@ func TestSendFileSendsTheRangeAndLeavesTheFilesOffset(t *testing.T) {
 	}
 }
 
-// What cannot be sent is refused before the first byte.
-func TestSendFileSaysWhatIsWrongWithAFile(t *testing.T) {
+// A range that cannot be sent is an error before the first byte.
+func TestSendFile_FileErrors(t *testing.T) {
 	f, _ := fileOf(t, 100)
 	dir, err := os.Open(t.TempDir())
 	require.NoError(t, err)
@@ -88,13 +88,13 @@ func TestSendFileSaysWhatIsWrongWithAFile(t *testing.T) {
 		is             error
 		says           string
 	}{
-		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from -1 on, of 100"},
-		"negative length":    {f, 0, -1, fs.ErrInvalid, "not in the file"},
-		"from behind":        {f, 101, 0, fs.ErrInvalid, "not in the file"},
-		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from 50 on, of 100"},
-		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "not in the file"},
-		"from the end":       {f, 100, 0, fs.ErrInvalid, "nothing to send"},
-		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "nothing to send"},
+		"negative offset":    {f, -1, 10, fs.ErrInvalid, "10 bytes from offset -1, of 100"},
+		"negative length":    {f, 0, -1, fs.ErrInvalid, "outside of the file"},
+		"from behind":        {f, 101, 0, fs.ErrInvalid, "outside of the file"},
+		"to behind":          {f, 50, 51, fs.ErrInvalid, "51 bytes from offset 50, of 100"},
+		"too long to add up": {f, 50, 1<<63 - 1, fs.ErrInvalid, "outside of the file"},
+		"from the end":       {f, 100, 0, fs.ErrInvalid, "the range is empty"},
+		"an empty file":      {empty, 0, 0, fs.ErrInvalid, "the range is empty"},
 		"a directory":        {dir, 0, 0, unix.EISDIR, "is a directory"},
 		"a device":           {null, 0, 0, fs.ErrInvalid, "not a regular file"},
 		"a closed file":      {closed, 0, 0, os.ErrClosed, "closed"},
@@ -132,9 +132,9 @@ func TestSendFileSaysWhatIsWrongWithAFile(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// A file that shrinks while it is sent is an error with the count of what went, and
-// what went is what the file had.
-func TestSendFileOfAFileThatShrinks(t *testing.T) {
+// If a file shrinks while it is sent, the error comes with the count of what was sent, and the
+// peer has received what the file had.
+func TestSendFile_FileThatShrinks(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const size, left = 64 << 20, 40 << 20
 		path := tempFile(t, "f", nil)
@@ -173,9 +173,9 @@ func TestSendFileOfAFileThatShrinks(t *testing.T) {
 	})
 }
 
-// Offsets and lengths have more than 32 bits, and no one call of the kernel's takes
-// 2 GiB. CLIENT_LOAD=full sends as much, else it is a piece at such an offset.
-func TestSendFileOfMoreThanTwoGigabytes(t *testing.T) {
+// Offsets and lengths have more than 32 bits, and one sendfile(2) sends less than 2 GiB. With
+// CLIENT_LOAD=full the test sends as much, otherwise a piece at such an offset.
+func TestSendFile_MoreThanTwoGigabytes(t *testing.T) {
 	const size = 4<<30 + 4097
 	path := tempFile(t, "f", nil)
 	require.NoError(t, os.Truncate(path, size))
@@ -211,7 +211,7 @@ func TestSendFileOfMoreThanTwoGigabytes(t *testing.T) {
 	require.Equal(t, "end", string(r.last[:]))
 }
 
-func TestSendFileEndsAtItsLimitWithATrueCount(t *testing.T) {
+func TestSendFile_LimitEndsItWithTheTrueCount(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 50 * time.Millisecond
 		f, content := fileOf(t, 16<<20)
@@ -242,7 +242,7 @@ func TestSendFileEndsAtItsLimitWithATrueCount(t *testing.T) {
 	})
 }
 
-func TestCloseEndsSendFile(t *testing.T) {
+func TestSendFile_CloseEndsIt(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		f, _ := fileOf(t, 16<<20)
 		c, _ := stream(t, network, &client.Options{SendTimeout: -1})
@@ -258,7 +258,7 @@ func TestCloseEndsSendFile(t *testing.T) {
 }
 
 // A receive waits inside the kernel while a file is sent beside it, during and after.
-func TestReceivingGoesOnBesideSendFile(t *testing.T) {
+func TestSendFile_ReceivingGoesOn(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		f, content := fileOf(t, 8<<20)
 		c, peer := stream(t, network, nil)
@@ -293,7 +293,7 @@ func TestReceivingGoesOnBesideSendFile(t *testing.T) {
 	})
 }
 
-func TestSendFileToAPeerThatHasGone(t *testing.T) {
+func TestSendFile_PeerHasGone(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		f, _ := fileOf(t, 16<<20)
 		c, peer := stream(t, network, nil)
@@ -304,8 +304,8 @@ func TestSendFileToAPeerThatHasGone(t *testing.T) {
 	})
 }
 
-// The original sends a file in clear on a TLS connection.
-func TestAFileOverTLSIsNeverInClear(t *testing.T) {
+// The original sends a file unencrypted on a TLS connection.
+func TestSendFile_OverTLSIsNeverInClear(t *testing.T) {
 	c, peer, v := valved(t, 0, client.Options{})
 	secret := bytes.Repeat([]byte("a secret that nobody may read "), 1000)
 	f, err := os.Open(tempFile(t, "secret", secret))
@@ -337,9 +337,8 @@ func TestAFileOverTLSIsNeverInClear(t *testing.T) {
 	}
 }
 
-// io.Copy of a file is a copy: from where the file is to its end, and the file is
-// there afterwards.
-func TestCopyOfAFileGoesThroughTheKernel(t *testing.T) {
+// io.Copy sends a file from its offset to its end, and moves the offset to the end.
+func TestReadFrom_FileGoesThroughTheKernel(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const size = 1<<20 + 3
 		f, content := fileOf(t, size)
@@ -376,8 +375,7 @@ func TestCopyOfAFileGoesThroughTheKernel(t *testing.T) {
 	})
 }
 
-// upperCase is a reader that has a file in it, and a Read of its own: as one that
-// decrypts, and whose plain text is never on disk.
+// upperCase is a reader that embeds a file and has a Read of its own, like one that decrypts.
 type upperCase struct{ *os.File }
 
 func (u upperCase) Read(p []byte) (int, error) {
@@ -386,7 +384,7 @@ func (u upperCase) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sameMethods has all that a file has, and is none.
+// sameMethods has all methods of a file, and is none.
 type sameMethods struct {
 	io.Reader
 	*os.File
@@ -394,7 +392,7 @@ type sameMethods struct {
 
 func (s sameMethods) Read(p []byte) (int, error) { return s.Reader.Read(p) }
 
-// inWrapper has package os's own wrapper of a file in it.
+// inWrapper embeds package os's own wrapper of a file.
 type inWrapper struct {
 	own io.Reader
 	io.Reader
@@ -402,7 +400,7 @@ type inWrapper struct {
 
 func (s inWrapper) Read(p []byte) (int, error) { return s.own.Read(p) }
 
-// captured gives the reader that a file is read through by io.Copy: package os's own.
+// captured receives the reader that io.Copy makes of a file: package os's own.
 type captured struct{ r io.Reader }
 
 func (*captured) Write(p []byte) (int, error) { return len(p), nil }
@@ -413,7 +411,7 @@ func (c *captured) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // A reader that embeds a file was taken for the file, and sent as it is on disk.
-func TestAReadersOwnReadIsNeverPassedOver(t *testing.T) {
+func TestReadFrom_ReadersOwnReadIsUsed(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const text = "a secret that is not to be sent as it is"
 		f, err := os.Open(tempFile(t, "f", []byte(text)))
@@ -460,9 +458,8 @@ func TestAReadersOwnReadIsNeverPassedOver(t *testing.T) {
 	})
 }
 
-// What has a length and no content, as files of /proc say of themselves, is copied
-// all the same.
-func TestCopyOfAFileThatSaysItIsEmpty(t *testing.T) {
+// A file whose size is 0 although it has content, such as those of /proc, is copied too.
+func TestReadFrom_FileThatSaysItIsEmpty(t *testing.T) {
 	const name = "/proc/self/status"
 	if _, err := os.Stat(name); err != nil {
 		t.Skip("no /proc")

@@ -80,15 +80,15 @@ func (s TCPState) String() string {
 // unix.EOPNOTSUPP if the client is not TCP, and on systems other than Linux.
 func (c *Client) TCPInfo() (*TCPInfo, error) {
 	if err := c.begin(0, 0, false); err != nil {
-		return nil, c.failed(opInfo, nil, err)
+		return nil, c.opError(opInfo, nil, err)
 	}
 	defer c.lease.decref()
 	if !c.typ.isTCP() {
-		return nil, c.failed(opInfo, nil, os.NewSyscallError("getsockopt", unix.EOPNOTSUPP))
+		return nil, c.opError(opInfo, nil, os.NewSyscallError("getsockopt", unix.EOPNOTSUPP))
 	}
 	info, err := tcpInfo(c.sock)
 	if err != nil {
-		return nil, c.failed(opInfo, nil, err)
+		return nil, c.opError(opInfo, nil, err)
 	}
 	return info, nil
 }

@@ -41,6 +41,9 @@ func TestThreads_ManyWaitingClientsHoldFew(t *testing.T) {
 
 // A wait that has lasted gives its thread up, whatever the budget.
 func TestThreads_IdleClientsHoldNone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 3 s")
+	}
 	cmd := helperCommand(t, "idle "+otherProcess(t, "echo", "unix"))
 	out, err := cmd.Output()
 	require.NoError(t, err)

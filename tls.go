@@ -209,15 +209,15 @@ var (
 func (c *Client) StartTLS(ctx context.Context, t *TLSOptions) error {
 	err := c.startTLS(ctx, t)
 	if err != nil {
-		err = c.failed(opStartTLS, nil, err)
+		err = c.opError(opStartTLS, nil, err)
 	}
-	c.closeIfHalfSecured(err)
+	c.closeAfterTLSError(err)
 	return err
 }
 
-// closeIfHalfSecured closes a client whose handshake has failed. After the first byte of a
+// closeAfterTLSError closes a client whose handshake has failed. After the first byte of a
 // handshake the connection cannot be used for anything else.
-func (c *Client) closeIfHalfSecured(err error) {
+func (c *Client) closeAfterTLSError(err error) {
 	var failed *TLSError
 	if errors.As(err, &failed) {
 		_ = c.sock.Close()
@@ -229,7 +229,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case c.sock != nil && !c.typ.isStream():
 		return unix.EOPNOTSUPP
 	case ctx.Err() != nil:
-		return contextual(ctx, sock.ErrStopped)
+		return contextError(ctx, sock.ErrStopped)
 	}
 	if err := c.begin(0, 0, true); err != nil {
 		return err
@@ -240,14 +240,14 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 		t = &TLSOptions{}
 	}
 	until := deadline(ctx, c.limits.connect)
-	sec, err := t.load()
+	conf, err := t.load()
 	if err != nil {
 		return err
 	}
-	if sec, err = sec.forHost(c.host); err != nil {
+	if conf, err = conf.forHost(c.host); err != nil {
 		return err
 	}
-	rd, wr, err := c.bothTurns(until)
+	rd, wr, err := c.lockBoth(until)
 	if err != nil {
 		return err
 	}
@@ -265,23 +265,23 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	case n > 0:
 		return errPlaintext
 	case !errors.Is(err, unix.EAGAIN):
-		return &TLSError{ServerName: sec.base.ServerName, Err: noEOF(err)}
+		return &TLSError{ServerName: conf.base.ServerName, Err: noEOF(err)}
 	}
-	return c.handshake(ctx, sec, rd, wr)
+	return c.handshake(ctx, conf, rd, wr)
 }
 
 // secure makes the handshake on a new connection.
-func (c *Client) secure(ctx context.Context, sec *tlsConfig, until sock.Instant) error {
-	rd, wr, err := c.bothTurns(until)
+func (c *Client) secure(ctx context.Context, conf *tlsConfig, until sock.Instant) error {
+	rd, wr, err := c.lockBoth(until)
 	if err != nil {
 		return err
 	}
 	defer rd.Unlock()
 	defer wr.Unlock()
-	return c.handshake(ctx, sec, rd, wr)
+	return c.handshake(ctx, conf, rd, wr)
 }
 
-func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
+func (c *Client) lockBoth(until sock.Instant) (rd, wr sock.IOLock, err error) {
 	rd, wr, ok := c.sock.TryLockBoth(until)
 	switch {
 	case ok:
@@ -294,32 +294,32 @@ func (c *Client) bothTurns(until sock.Instant) (rd, wr sock.IOLock, err error) {
 }
 
 // handshake puts TLS between the client and its socket.
-func (c *Client) handshake(ctx context.Context, sec *tlsConfig, rd, wr sock.IOLock) error {
+func (c *Client) handshake(ctx context.Context, conf *tlsConfig, rd, wr sock.IOLock) error {
 	// Not Close: that is up to the caller.
 	unwatch := context.AfterFunc(ctx, c.sock.Stop)
-	over := false
+	returned := false
 	defer func() {
-		if !over { // a callback of Config has panicked
+		if !returned { // a callback of Config has panicked
 			unwatch()
 			_ = c.sock.Close()
 		}
 	}()
-	config, verified := sec.forConn()
-	ends := c.ends.Load()
-	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, ends.local, ends.remote, config)
+	config, accepted := conf.forConn()
+	addrs := c.addrs.Load()
+	t, err := tlsconn.Handshake(ctx, c.sock, rd, wr, addrs.local, addrs.remote, config)
 	if keys, ok := config.KeyLogWriter.(*keyLog); ok {
 		keys.ended.rethrow()
 	}
-	over = true
+	returned = true
 	if unwatch() {
 		err = c.stopped(err)
 	} else {
 		err = sock.ErrStopped
 	}
 	if err != nil {
-		return &TLSError{ServerName: config.ServerName, Err: contextual(ctx, publicError(noEOF(err)))}
+		return &TLSError{ServerName: config.ServerName, Err: contextError(ctx, publicError(noEOF(err)))}
 	}
-	t.VerifiedChains = verified()
+	t.VerifiedChains = accepted()
 	c.tls.Store(t)
 	// The goroutine of tlsconn.Conn.UnlockSend uses the socket while it waits for the peer, which
 	// keeps the socket's finalizer from running. The addressing is reachable as long as a
@@ -342,7 +342,7 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 	return c.connectionState()
 }
 
-// A tlsConn is a client with TLS as a Dialer returns it. Like *tls.Conn it is no
+// A tlsNetConn is a client with TLS as a Dialer returns it. Like *tls.Conn it is no
 // syscall.Conn. Some drivers, go-redis for one, peek at the descriptor of an idle connection
 // that is one. They take a session ticket for unexpected data, and close the connection or
 // read without a limit.
@@ -351,12 +351,12 @@ func (c *Client) ConnectionState() tls.ConnectionState {
 // between two records without close_notify. Many servers do that, and drivers and net/http
 // rely on io.EOF there. The stream may have been truncated (RFC 8446, 6.1), which Recv and
 // Read of a Client report as io.ErrUnexpectedEOF.
-type tlsConn struct {
+type tlsNetConn struct {
 	*Client
-	concealed
+	noSyscallConn
 }
 
-func (c tlsConn) Read(p []byte) (int, error) {
+func (c tlsNetConn) Read(p []byte) (int, error) {
 	n, err := c.Client.Read(p)
 	if err == io.ErrUnexpectedEOF && !c.truncated() { //nolint:errorlint // Read does not wrap it
 		err = io.EOF
@@ -364,14 +364,14 @@ func (c tlsConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A concealed has a method with the name of one of Client's. Two embedded methods of the same
-// name and depth hide each other (Go specification, Selectors), so tlsConn has neither.
-type concealed struct{}
+// A noSyscallConn has a method with the name of one of Client's. Two embedded methods of the same
+// name and depth hide each other (Go specification, Selectors), so tlsNetConn has neither.
+type noSyscallConn struct{}
 
 // SyscallConn hides that of Client.
-func (concealed) SyscallConn() {}
+func (noSyscallConn) SyscallConn() {}
 
 var (
-	_ net.Conn = tlsConn{}
-	_          = concealed.SyscallConn
+	_ net.Conn = tlsNetConn{}
+	_          = noSyscallConn.SyscallConn
 )

@@ -28,7 +28,7 @@ func (o *TLSOptions) load() (*tlsConfig, error) {
 	case base.InsecureSkipVerify:
 		return nil, badTLS("Config", errors.New("InsecureSkipVerify is set in Config: set TLSOptions.InsecureSkipVerify instead"))
 	case base.Renegotiation != tls.RenegotiateNever:
-		return nil, badTLS("Config", errors.New("Renegotiation is not supported, because no limit would bound a handshake within a receive: set it to tls.RenegotiateNever"))
+		return nil, badTLS("Config", errors.New("unsupported Renegotiation, because no limit would bound a handshake within a receive: set it to tls.RenegotiateNever"))
 	}
 	if o.ServerName != "" {
 		base.ServerName = o.ServerName

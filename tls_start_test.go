@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mailServer is as much of SMTP as STARTTLS needs.
+// A mailServer implements as much of SMTP as STARTTLS needs.
 type mailServer struct {
 	*tlsServer
 	alsoSays string        // in the same segment as its agreement
@@ -26,7 +26,7 @@ type mailServer struct {
 	gate     chan struct{} // to be closed before the handshake, if there is one
 }
 
-// serve has one conversation, and gives what it was told over TLS, and before.
+// serve serves one connection. The channels return what was received over TLS and before.
 func (m *mailServer) serve() (overTLS, before <-chan string) {
 	inside, outside := make(chan string, 1), make(chan string, 1)
 	go func() {
@@ -102,7 +102,7 @@ func newMailServer(t *testing.T) *mailServer {
 	return &mailServer{tlsServer: listenTLS(t, "tcp4", nil)}
 }
 
-func TestStartTLSUpgradesAStream(t *testing.T) {
+func TestStartTLS_UpgradesAStream(t *testing.T) {
 	m := newMailServer(t)
 	trust := &client.TLSOptions{CAFile: m.trust(t).CAFile}
 	for _, host := range []string{"localhost", "127.0.0.1"} { // which is the name to verify
@@ -126,9 +126,9 @@ func TestStartTLSUpgradesAStream(t *testing.T) {
 	}
 }
 
-// What was said before TLS by whoever was on the line must not count as said by
-// the peer that TLS has verified (CVE-2011-0411 and its many descendants).
-func TestStartTLSRefusesBytesFromBefore(t *testing.T) {
+// What an attacker has injected before TLS must not count as sent by the peer that TLS has
+// verified (CVE-2011-0411 and many like it).
+func TestStartTLS_RefusesUnreadBytes(t *testing.T) {
 	m := newMailServer(t)
 	m.alsoSays = "250 injected\r\n"
 	inside, before := m.serve()
@@ -143,7 +143,7 @@ func TestStartTLSRefusesBytesFromBefore(t *testing.T) {
 	require.Empty(t, <-inside)
 }
 
-func TestStartTLSThatFailsClosesTheClient(t *testing.T) {
+func TestStartTLS_FailureClosesTheClient(t *testing.T) {
 	m := newMailServer(t)
 	for name, test := range map[string]struct {
 		opts  *client.TLSOptions
@@ -169,7 +169,7 @@ func TestStartTLSThatFailsClosesTheClient(t *testing.T) {
 	}
 }
 
-func TestStartTLSHasALimit(t *testing.T) {
+func TestStartTLS_HasALimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	m := newMailServer(t)
 	m.hangs = true
@@ -230,7 +230,7 @@ func TestStartTLSHasALimit(t *testing.T) {
 	})
 }
 
-func TestStartTLSWhereItCannotBe(t *testing.T) {
+func TestStartTLS_Refusals(t *testing.T) {
 	background := context.Background()
 	t.Run("datagrams", func(t *testing.T) {
 		for _, network := range datagramNetworks {
@@ -283,7 +283,7 @@ func TestStartTLSWhereItCannotBe(t *testing.T) {
 		go func() { _, err := c.Send(make([]byte, 64<<20), 0); result <- err }()
 		inKernel(t)
 		require.ErrorIs(t, c.StartTLS(background, &client.TLSOptions{ServerName: "x"}), unix.EBUSY)
-		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose turn is free
+		_, err := c.Recv(make([]byte, 1), client.DontWait) // whose lock is free
 		require.ErrorIs(t, err, unix.EAGAIN)
 		_, err = peer.Write([]byte("x"))
 		require.NoError(t, err)
@@ -350,7 +350,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"SendPacket": func(c *client.Client) (int, error) { return c.SendPacket([]byte("secret")) },
 	}
 	// upgrade makes call wait for the lock that StartTLS holds, and gives its result.
-	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, err error, told <-chan string) {
+	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, told <-chan string, err error) {
 		m := newMailServer(t)
 		m.gate = make(chan struct{})
 		told, _ = m.serve()
@@ -363,11 +363,11 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 			defer close(returned)
 			got, err = call(c)
 		}()
-		waitForTurn(t, 1)
+		waitForLock(t, 1)
 		close(m.gate)
 		require.NoError(t, <-started)
 		<-returned
-		return c, got, err, told
+		return c, got, told, err
 	}
 	lines := client.Delimiter{Delim: []byte("\r\n")}
 	for name, call := range receiving {
@@ -376,7 +376,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 				continue
 			}
 			t.Run(name+kind, func(t *testing.T) {
-				c, got, err, told := upgrade(t, framing, call)
+				c, got, told, err := upgrade(t, framing, call)
 				require.NoError(t, err)
 				require.Equal(t, greeting, got)
 				if name == "Peek" {
@@ -389,7 +389,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 	for name, call := range sending {
 		t.Run(name, func(t *testing.T) {
-			c, _, err, told := upgrade(t, lines, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, lines, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Equal(t, len("secret\r\n"), n)
 				return "", err
@@ -405,7 +405,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"Send": func(c *client.Client) (int, error) { return c.Send([]byte("!"), client.OOB) },
 	} {
 		t.Run(name+" OOB", func(t *testing.T) {
-			c, _, err, told := upgrade(t, nil, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, nil, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Zero(t, n)
 				return "", err
@@ -417,8 +417,8 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 }
 
-// waitForTurn waits until so many goroutines wait for their turn on a client.
-func waitForTurn(t *testing.T, n int) {
+// waitForLock waits until n goroutines wait for the I/O lock of a client.
+func waitForLock(t *testing.T, n int) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {

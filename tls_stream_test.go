@@ -18,8 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A valve is a connection that holds back what is written until it is let
-// through, and sees what comes in.
+// A valve is a connection that can hold back what is written, and records what is read.
 type valve struct {
 	net.Conn
 
@@ -53,7 +52,7 @@ func (v *valve) shut() {
 	v.closed = true
 }
 
-// holds takes what is held back.
+// holds returns what is held back, and empties it.
 func (v *valve) holds() []byte {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -62,7 +61,7 @@ func (v *valve) holds() []byte {
 	return held
 }
 
-// valved gives both ends of a TLS connection, whose peer writes through a valve.
+// valved returns both ends of a TLS connection, whose peer writes through a valve.
 func valved(t testing.TB, version uint16, opts client.Options) (*client.Client, *tls.Conn, *valve) {
 	t.Helper()
 	s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
@@ -89,7 +88,7 @@ func valved(t testing.TB, version uint16, opts client.Options) (*client.Client, 
 	return c, peer, v
 }
 
-// records gives the bytes that the peer's TLS makes of what do does.
+// records returns the records that the peer's TLS makes of the writes of do.
 func records(t testing.TB, v *valve, do func() error) []byte {
 	t.Helper()
 	v.shut()
@@ -97,7 +96,7 @@ func records(t testing.TB, v *valve, do func() error) []byte {
 	return v.holds()
 }
 
-// arrived waits until the kernel has something for the client.
+// arrived waits until the client's socket is readable.
 func arrived(t testing.TB, c *client.Client) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -113,8 +112,8 @@ func arrived(t testing.TB, c *client.Client) {
 	}))
 }
 
-// However a record is cut, and whichever receive meets the part: not a byte is lost.
-func TestAReceiveThatEndsInTheMiddleOfARecordLosesNothing(t *testing.T) {
+// Wherever a record is cut, and whichever call receives the part, no byte is lost.
+func TestTLSRecv_EndWithinARecordLosesNothing(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{RecvTimeout: time.Millisecond})
 		message := []byte("every byte of it")
@@ -160,9 +159,8 @@ func errorIsEither(err, a, b error) bool {
 	return err != nil && (errors.Is(err, a) || errors.Is(err, b))
 }
 
-// A part of a WaitAll that came in whole records is counted, and what follows is
-// for the next call.
-func TestWaitAllOverTLSGivesThePartAtTheLimit(t *testing.T) {
+// The count of a WaitAll at its limit includes whole records. What follows is for the next call.
+func TestTLSRecv_WaitAllReturnsThePartAtTheLimit(t *testing.T) {
 	c, peer := stream(t, "tls", &client.Options{RecvTimeout: 50 * time.Millisecond})
 	_, err := peer.Write([]byte("half "))
 	require.NoError(t, err)
@@ -177,8 +175,8 @@ func TestWaitAllOverTLSGivesThePartAtTheLimit(t *testing.T) {
 	require.Equal(t, "and half.", string(got[:n]))
 }
 
-// Who peeks for the end of a line has to see more when there is more.
-func TestPeekOverTLSSeesWhatArrivesLater(t *testing.T) {
+// A later peek returns what has arrived since, so that a caller can wait for the end of a line.
+func TestTLSRecv_PeekSeesWhatArrivesLater(t *testing.T) {
 	c, peer := stream(t, "tls", nil)
 	got := make([]byte, 64)
 	want := ""
@@ -208,7 +206,7 @@ func TestPeekOverTLSSeesWhatArrivesLater(t *testing.T) {
 }
 
 // An attacker, or a crash, can end the TCP stream; only the peer can end TLS.
-func TestAnEndWithoutCloseNotifyIsUnexpected(t *testing.T) {
+func TestTLSRecv_EndWithoutCloseNotifyIsUnexpected(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		test := func(name string, part int, want error, closeRead bool) {
 			t.Run(name, func(t *testing.T) {
@@ -248,7 +246,7 @@ func TestAnEndWithoutCloseNotifyIsUnexpected(t *testing.T) {
 	})
 }
 
-func TestCloseNotifyIsTheEndAndSendingGoesOn(t *testing.T) {
+func TestTLSRecv_CloseNotifyIsEOFAndSendingGoesOn(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{})
 		_, err := peer.Write([]byte("bye"))
@@ -270,8 +268,8 @@ func TestCloseNotifyIsTheEndAndSendingGoesOn(t *testing.T) {
 	})
 }
 
-// strictEnd makes an end of the socket's stream an error that crypto/tls does not
-// take for the end of TLS.
+// strictEnd makes the end of the socket's stream an error that crypto/tls does not take for
+// the end of TLS.
 type strictEnd struct{ net.Conn }
 
 func (s strictEnd) Read(p []byte) (int, error) {
@@ -282,9 +280,9 @@ func (s strictEnd) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A server's session tickets lie unread in the kernel when a client that has only
-// sent closes. For TCP that is a reason to reset, and what was sent last is lost.
-func TestCloseSaysGoodbyeAndLosesNothingToUnreadTickets(t *testing.T) {
+// A client that has only sent has the server's session tickets unread when it closes. TCP then
+// resets the connection, and what was sent last would be lost.
+func TestTLSClose_LosesNothingToUnreadTickets(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) {
 			c.MaxVersion = version
@@ -321,9 +319,9 @@ func TestCloseSaysGoodbyeAndLosesNothingToUnreadTickets(t *testing.T) {
 	})
 }
 
-// What a Send has counted when its limit ended it goes out before whatever comes
-// next: also if that is to wait for the answer.
-func TestWhatIsLeftOfASendGoesOutWithTheNextCall(t *testing.T) {
+// The rest of a Send that its limit ended goes out before anything else, also if the next call
+// receives.
+func TestTLSSend_RestGoesOutWithTheNextCall(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, next := range map[string]func(c *client.Client) error{
 			"Recv":       func(c *client.Client) error { _, err := c.Recv(make([]byte, 1), 0); return err },
@@ -358,7 +356,7 @@ func TestWhatIsLeftOfASendGoesOutWithTheNextCall(t *testing.T) {
 	})
 }
 
-func TestCloseWriteWaitsForRoomNoLongerThanItsLimit(t *testing.T) {
+func TestTLSCloseWrite_EndsAtItsLimit(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	c, _ := listenTLS(t, "unix", nil).handshakes(t, client.Options{SendTimeout: limit}) // TCP finds more room later
 	_, err := c.Send(make([]byte, 64<<20), 0)
@@ -371,8 +369,8 @@ func TestCloseWriteWaitsForRoomNoLongerThanItsLimit(t *testing.T) {
 	require.Less(t, time.Since(begin), testTimeout/2) // it waits for nobody
 }
 
-// The urgent byte is the socket's: it would be in clear, and in the way.
-func TestOOBIsNotThereOverTLS(t *testing.T) {
+// The urgent byte belongs to the socket: it would not be encrypted, and would break a record.
+func TestTLS_OOBIsNotSupported(t *testing.T) {
 	c, _ := stream(t, "tls", nil)
 	_, err := c.Send([]byte("!"), client.OOB)
 	require.ErrorIs(t, err, unix.EOPNOTSUPP)
@@ -380,7 +378,7 @@ func TestOOBIsNotThereOverTLS(t *testing.T) {
 	require.ErrorIs(t, err, unix.EOPNOTSUPP)
 }
 
-func TestARecordThatWasTamperedWithEndsTheClient(t *testing.T) {
+func TestTLSRecv_TamperedRecordEndsTheClient(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{})
 		record := records(t, v, func() error { _, err := peer.Write([]byte("pay me")); return err })
@@ -401,7 +399,7 @@ func TestARecordThatWasTamperedWithEndsTheClient(t *testing.T) {
 	})
 }
 
-func TestAResetUnderTLSIsAReset(t *testing.T) {
+func TestTLSRecv_Reset(t *testing.T) {
 	c, peer := stream(t, "tls", nil)
 	require.NoError(t, peer.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0))
 	require.NoError(t, peer.(*tls.Conn).NetConn().Close())
@@ -411,7 +409,7 @@ func TestAResetUnderTLSIsAReset(t *testing.T) {
 	require.ErrorIs(t, err, unix.EPIPE)
 }
 
-func TestBothDirectionsAtOnceOverTLS(t *testing.T) {
+func TestTLS_BothDirectionsAtOnce(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{})
 		data := make([]byte, 8<<20)
@@ -444,8 +442,8 @@ func TestBothDirectionsAtOnceOverTLS(t *testing.T) {
 	})
 }
 
-// Nothing that is sent over TLS is readable on the way.
-func TestNothingIsSentInClear(t *testing.T) {
+// What is sent over TLS is not readable on the way.
+func TestTLSSend_NothingIsInClear(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	_, err := c.Send([]byte("the secret"), 0)
 	require.NoError(t, err)
@@ -456,8 +454,8 @@ func TestNothingIsSentInClear(t *testing.T) {
 	require.NotContains(t, v.in.String(), "secret")
 }
 
-// However the stream is cut and whatever calls receive it, it is the same stream.
-func TestAnyMixOfReceivesGivesTheSameBytes(t *testing.T) {
+// Wherever the stream is cut, and whichever calls receive it, the bytes are the same.
+func TestTLSRecv_AnyMixOfCallsGivesTheSameBytes(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)

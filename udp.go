@@ -20,9 +20,9 @@ import (
 // Options.ReuseAddr is SwitchOff. Bind fails with unix.EINVAL if the client is bound,
 // unix.EISCONN if it is connected, and unix.EALREADY if Connect is under way.
 func (c *Client) Bind(address string) error {
-	where := target{c.network, address}
+	where := unresolvedAddr{c.network, address}
 	if c.sock == nil || c.sock.Closed() || !c.lease.incref() {
-		return c.failed(opBind, where, net.ErrClosed)
+		return c.opError(opBind, where, net.ErrClosed)
 	}
 	defer c.lease.decref()
 	addr, err := networks[c.typ.String()].parseLocal(address)
@@ -30,7 +30,7 @@ func (c *Client) Bind(address string) error {
 		err = c.bindTo(addr, bindNow)
 	}
 	if err != nil {
-		return c.failed(opBind, where, err)
+		return c.opError(opBind, where, err)
 	}
 	return nil
 }
@@ -110,7 +110,7 @@ func (c *Client) ensureNamed() error {
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
 	addr, err := c.peerAddr(to)
 	if err != nil {
-		return 0, c.sentSome(opSendTo, func() net.Addr { return to }, 0, err)
+		return 0, c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
 	}
 	return c.sendTo(p, addr)
 }
@@ -118,7 +118,7 @@ func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
 // SendToAddrPort is SendTo for a UDP client. It allocates nothing.
 func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	if err := checkZone(to.Addr()); err != nil {
-		return 0, c.sentSome(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
+		return 0, c.sendResult(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
 	}
 	return c.sendTo(p, sock.Addr{IP: unmapped(to)})
 }
@@ -137,9 +137,9 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 		n, err = c.sock.SendTo(p, to, c.limits.send)
 	}
 	if err != nil {
-		return n, c.sentSome(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
+		return n, c.sendResult(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
 	}
-	return n, c.sentSome(opSendTo, nil, n, nil)
+	return n, c.sendResult(opSendTo, nil, n, nil)
 }
 
 func (c *Client) checkSendTo() error {
@@ -176,18 +176,18 @@ func (c *Client) RecvFromAddrPort(p []byte, flags Flag) (int, netip.AddrPort, er
 
 func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
-		return 0, c.failed(opRecvFrom, nil, err)
+		return 0, c.opError(opRecvFrom, nil, err)
 	}
 	defer c.lease.decref()
 	if c.typ.isStream() {
-		return 0, c.failed(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
+		return 0, c.opError(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
 	n, err := c.sock.Recv(p, int(flags), c.limits.recv, from)
 	c.lease.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
-		return c.received(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
+		return c.recvResult(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}
-	return c.received(opRecvFrom, nil, len(p), n, err)
+	return c.recvResult(opRecvFrom, nil, len(p), n, err)
 }
 
 // peerAddr converts the address of a datagram's receiver.

@@ -42,11 +42,11 @@ type Datagram struct {
 // unix.EOPNOTSUPP.
 func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
-		return 0, c.failed(opRecvBatch, nil, err)
+		return 0, c.opError(opRecvBatch, nil, err)
 	}
 	defer c.lease.decref()
 	if c.typ.isStream() {
-		return 0, c.failed(opRecvBatch, nil, os.NewSyscallError("recvmmsg", unix.EOPNOTSUPP))
+		return 0, c.opError(opRecvBatch, nil, os.NewSyscallError("recvmmsg", unix.EOPNOTSUPP))
 	}
 	if len(ds) == 0 {
 		return 0, nil
@@ -55,11 +55,11 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 	c.lease.recordRecv(n, n, err, flags)
 	for i := range n {
 		if d := &ds[i]; d.Size > d.N && err == nil {
-			_, err = c.received(opRecvBatch, d.netAddr(c.typ), d.N, d.Size, nil)
+			_, err = c.recvResult(opRecvBatch, d.netAddr(c.typ), d.N, d.Size, nil)
 			return n, err
 		}
 	}
-	return c.received(opRecvBatch, nil, n, n, err)
+	return c.recvResult(opRecvBatch, nil, n, n, err)
 }
 
 func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
@@ -127,14 +127,14 @@ func (d *Datagram) netAddr(typ Type) net.Addr {
 func (c *Client) SendBatch(ds []Datagram, flags Flag) (int, error) {
 	n, err := c.sendBatch(ds, flags)
 	if err != nil {
-		return n, c.sentSome(opSendBatch, func() net.Addr {
+		return n, c.sendResult(opSendBatch, func() net.Addr {
 			if n < len(ds) {
 				return ds[n].netAddr(c.typ)
 			}
 			return nil
 		}, n, err)
 	}
-	return n, c.sentSome(opSendBatch, nil, n, nil)
+	return n, c.sendResult(opSendBatch, nil, n, nil)
 }
 
 func (c *Client) sendBatch(ds []Datagram, flags Flag) (int, error) {
@@ -157,7 +157,7 @@ func (c *Client) sendBatch(ds []Datagram, flags Flag) (int, error) {
 }
 
 // beginDatagrams begins a call that sends several datagrams. Without an error the caller has
-// to unlock and to call end.
+// to unlock and to call lease.decref.
 func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 	if err := c.begin(sendFlags, flags, false); err != nil {
 		return sock.IOLock{}, err
@@ -259,7 +259,7 @@ func (c *Client) SendSegments(p []byte, size int, flags Flag) (int, error) {
 // net.ErrWriteToConnected.
 func (c *Client) SendSegmentsToAddrPort(p []byte, size int, to netip.AddrPort, flags Flag) (int, error) {
 	if (to == netip.AddrPort{}) {
-		return 0, c.sentSome(opSendSegments, nil, 0, &net.AddrError{Err: "no address: set to, or use SendSegments on a connected client"})
+		return 0, c.sendResult(opSendSegments, nil, 0, &net.AddrError{Err: "no address: set to, or use SendSegments on a connected client"})
 	}
 	return c.sendSegments(p, size, to, flags)
 }
@@ -267,9 +267,9 @@ func (c *Client) SendSegmentsToAddrPort(p []byte, size int, to netip.AddrPort, f
 func (c *Client) sendSegments(p []byte, size int, to netip.AddrPort, flags Flag) (int, error) {
 	n, err := c.sendSegmentsTo(p, size, to, flags)
 	if err != nil {
-		return n, c.sentSome(opSendSegments, func() net.Addr { return (&Datagram{Addr: to}).netAddr(c.typ) }, n, err)
+		return n, c.sendResult(opSendSegments, func() net.Addr { return (&Datagram{Addr: to}).netAddr(c.typ) }, n, err)
 	}
-	return n, c.sentSome(opSendSegments, nil, n, nil)
+	return n, c.sendResult(opSendSegments, nil, n, nil)
 }
 
 func (c *Client) sendSegmentsTo(p []byte, size int, to netip.AddrPort, flags Flag) (int, error) {

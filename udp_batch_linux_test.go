@@ -154,6 +154,19 @@ func TestGRO_MakesNoDifferenceWhereTheKernelHasNone(t *testing.T) {
 	}, refusal{call: unix.SYS_SETSOCKOPT, option: unix.UDP_GRO, errno: unix.ENOPROTOOPT})
 }
 
+// The other tests would pass without recvmmsg(2) and sendmmsg(2).
+func TestBatch_OneCallTransfersManyDatagrams(t *testing.T) {
+	c, peer := datagramPair(t, "udp", client.Options{})
+	refusing(t, func() {
+		n, err := c.SendBatch(numbered(32), 0)
+		require.NoError(t, err)
+		require.Equal(t, 32, n)
+		n, err = peer.RecvBatch(buffers(40, 2000), 0)
+		require.NoError(t, err)
+		require.Equal(t, 32, n)
+	}, refusal{call: unix.SYS_SENDTO, errno: unix.ENETDOWN}, refusal{call: unix.SYS_RECVFROM, errno: unix.ENETDOWN})
+}
+
 // The other tests of segments and of GRO would pass without either.
 func TestSendSegments_OneCallSendsThemAll(t *testing.T) {
 	c, peer := datagrams(t, "udp", nil)
@@ -201,16 +214,16 @@ func TestRecvBatch_TellsICMPErrors(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		n, err := c.SendBatch([]client.Datagram{{Addr: to}, {Addr: to}}, 0)
-		require.NoError(t, err, "they are no errors of a send")
+		require.NoError(t, err, "the errors are for a receive")
 		require.Equal(t, 2, n)
 		for range 2 {
-			_, err = c.RecvBatch(rooms(4, 10), 0)
+			_, err = c.RecvBatch(buffers(4, 10), 0)
 			var icmp *client.ICMPError
 			require.ErrorAs(t, err, &icmp)
 			require.Equal(t, to, icmp.To)
 			require.ErrorIs(t, err, unix.ECONNREFUSED)
 		}
-		_, err = c.RecvBatch(rooms(4, 10), client.DontWait)
+		_, err = c.RecvBatch(buffers(4, 10), client.DontWait)
 		require.ErrorIs(t, err, unix.EAGAIN)
 	}
 }

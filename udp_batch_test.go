@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rooms makes room for n datagrams of a size.
-func rooms(n, size int) []client.Datagram {
+// buffers gives n datagrams to receive into, with buffers of a size.
+func buffers(n, size int) []client.Datagram {
 	ds := make([]client.Datagram, n)
 	for i := range ds {
 		ds[i].Buf = make([]byte, size)
@@ -51,7 +51,7 @@ func datagramPair(t testing.TB, network string, opts client.Options) (c, peer *c
 // receiveAll receives n datagrams in batches and checks who sent them.
 func receiveAll(t testing.TB, c *client.Client, n int, from net.Addr) (all [][]byte) {
 	t.Helper()
-	for ds := rooms(20, 2000); len(all) < n; {
+	for ds := buffers(20, 2000); len(all) < n; {
 		got, err := c.RecvBatch(ds, 0)
 		require.NoError(t, err)
 		require.Positive(t, got)
@@ -146,11 +146,11 @@ func TestRecvBatch_TellsWhichDatagramsWereCut(t *testing.T) {
 				t.Skip("GRO is for UDP")
 			}
 			c, peer := datagrams(t, network, &client.Options{GRO: gro})
-			for _, p := range []string{"short", "longer than its room", "", "too long as well"} {
+			for _, p := range []string{"short", "longer than a buffer", "", "too long as well"} {
 				_, err := peer.WriteTo([]byte(p), c.LocalAddr())
 				require.NoError(t, err)
 			}
-			ds := rooms(4, 10)
+			ds := buffers(4, 10)
 			n, err := c.RecvBatch(ds, 0)
 			require.Equal(t, 4, n)
 			var cut *client.TruncatedError
@@ -225,7 +225,7 @@ func TestBatch_AClosedPortIsTold(t *testing.T) {
 			require.NoError(t, peer.Close())
 			_, err := c.Send([]byte("x"), 0)
 			require.NoError(t, err)
-			n, err := c.RecvBatch(rooms(2, 10), 0)
+			n, err := c.RecvBatch(buffers(2, 10), 0)
 			require.ErrorIs(t, err, unix.ECONNREFUSED)
 			require.Zero(t, n)
 
@@ -250,7 +250,7 @@ func TestRecvBatch_WaitsForOneDatagramAlone(t *testing.T) {
 			err error
 		}
 		received := make(chan result, 1)
-		ds := rooms(10, 100)
+		ds := buffers(10, 100)
 		go func() {
 			n, err := peer.RecvBatch(ds, 0)
 			received <- result{n, err}
@@ -268,7 +268,7 @@ func TestBatch_LimitsAndDeadlines(t *testing.T) {
 	for _, opts := range []client.Options{{}, {GRO: true}} {
 		opts.RecvTimeout = 30 * time.Millisecond
 		c, _ := datagrams(t, "udp", &opts)
-		ds := rooms(2, 10)
+		ds := buffers(2, 10)
 		begin := time.Now()
 		n, err := c.RecvBatch(ds, 0)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -325,7 +325,7 @@ func TestRecvBatch_PeekGivesTheFirstDatagramAndLeavesIt(t *testing.T) {
 		c, peer := datagramPair(t, "udp", client.Options{GRO: gro})
 		_, err := c.SendSegments([]byte("aaaabbbbcccc"), 4, 0)
 		require.NoError(t, err)
-		ds := rooms(5, 10)
+		ds := buffers(5, 10)
 		for range 2 {
 			n, err := peer.RecvBatch(ds, client.Peek)
 			require.NoError(t, err)
@@ -359,7 +359,7 @@ func TestBatch_IsNotForStreamsNorForAClosedClient(t *testing.T) {
 }
 
 func batchErrors(c *client.Client, flags client.Flag) []error {
-	_, recv := c.RecvBatch(rooms(2, 10), flags)
+	_, recv := c.RecvBatch(buffers(2, 10), flags)
 	_, send := c.SendBatch(numbered(2), flags)
 	_, segments := c.SendSegments(make([]byte, 10), 5, flags)
 	return []error{recv, send, segments}
@@ -376,7 +376,7 @@ func TestBatch_OfNothingIsNothing(t *testing.T) {
 	n, err = c.RecvBatch(nil, 0)
 	require.NoError(t, err)
 	require.Zero(t, n)
-	_, err = peer.RecvBatch(rooms(1, 1), client.DontWait)
+	_, err = peer.RecvBatch(buffers(1, 1), client.DontWait)
 	require.ErrorIs(t, err, unix.EAGAIN)
 }
 
@@ -536,7 +536,7 @@ func TestGRO_IsForUDP(t *testing.T) {
 func TestBatch_AllocatesNothing(t *testing.T) {
 	for _, opts := range []client.Options{{}, {GRO: true}} {
 		c, peer := datagramPair(t, "udp", opts)
-		in, out := rooms(8, 1200), numbered(8)
+		in, out := buffers(8, 1200), numbered(8)
 		p := make([]byte, 8*1200)
 		to := netip.MustParseAddrPort(c.LocalAddr().String())
 		receive := func(n int) {

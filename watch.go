@@ -131,5 +131,5 @@ func (ws *watchers) cause() error {
 	if len(ws.ended) == 0 {
 		return ws.last
 	}
-	return contextual(ws.ended[0].ctx, sock.ErrStopped)
+	return contextError(ws.ended[0].ctx, sock.ErrStopped)
 }

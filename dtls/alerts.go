@@ -11,20 +11,24 @@ import (
 	"github.com/pion/logging"
 )
 
-// An ending is pion's logger, and nothing is logged: it learns which alert has ended the
-// connection. pion tells nobody else. Its Read returns io.EOF after a fatal alert too, and
-// that would be taken for the end of the conversation, which only close_notify is.
+// An ending is a logger for pion that logs nothing. It learns which alert has ended the
+// connection, which pion reports in no other way: its Read returns io.EOF after a fatal alert,
+// too, and only close_notify is the orderly end that io.EOF means.
 type ending struct {
 	silent
 	err atomic.Pointer[error]
 }
 
-// The texts by which pion logs the alerts that end a connection.
+// endings are the alerts that end a connection, by the texts that pion logs.
 var endings = func() map[string]error {
 	all := make(map[string]error)
 	for i := range 256 {
 		a := alert.Alert{Level: alert.Fatal, Description: alert.Description(i)}
-		all[a.String()] = remoteError(a.Description)
+		err := remoteError(a.Description)
+		if _, ambiguous := all[a.String()]; ambiguous { // those that pion does not know
+			err = &net.OpError{Op: "remote error", Err: errors.New("fatal alert of an unknown kind")}
+		}
+		all[a.String()] = err
 	}
 	for _, level := range []alert.Level{alert.Warning, alert.Fatal} {
 		a := alert.Alert{Level: level, Description: alert.CloseNotify}
@@ -33,12 +37,12 @@ var endings = func() map[string]error {
 	return all
 }()
 
-// remoteError is the error that crypto/tls has for a fatal alert.
+// remoteError returns the error that crypto/tls has for a fatal alert.
 func remoteError(d alert.Description) error {
 	return &net.OpError{Op: "remote error", Err: tls.AlertError(d)}
 }
 
-// receivedAlert gives the error for an alert that pion returns as its error, or nil.
+// receivedAlert returns the error for an alert that pion returns as its error, or nil.
 func receivedAlert(err error) error {
 	var received interface { // alertError, which pion does not export
 		error
@@ -54,7 +58,7 @@ func receivedAlert(err error) error {
 	return remoteError(alert.Description(encoded[1]))
 }
 
-// NewLogger gives all parts of pion the one logger.
+// NewLogger returns the one logger for each part of pion.
 func (e *ending) NewLogger(string) logging.LeveledLogger { return e }
 
 // Tracef is called for each alert, with its text as the last argument.
@@ -68,7 +72,7 @@ func (e *ending) Tracef(_ string, args ...any) {
 	}
 }
 
-// cause is why the connection has ended.
+// cause returns why the connection has ended.
 func (e *ending) cause() error {
 	if err := e.err.Load(); err != nil {
 		return *err

@@ -23,8 +23,8 @@ import (
 // Errors are a *net.OpError around the cause, except io.EOF and io.ErrUnexpectedEOF, which
 // come bare. errors.Is finds os.ErrDeadlineExceeded for a limit that was reached,
 // net.ErrClosed for a connection that was closed, and the kernel's unix.Errno for the rest.
-// An error of the socket, such as unix.ECONNREFUSED after an ICMP message, does not end the
-// connection, because anybody can send such a message.
+// An error of the socket, such as unix.ECONNREFUSED after an ICMP message, and a record that
+// is too long to receive do not end the connection, because anybody can send such a datagram.
 type Conn struct {
 	wire    *wire
 	pion    *pion.Conn
@@ -36,16 +36,16 @@ type Conn struct {
 	readDeadline, writeDeadline deadline
 	socketLimit                 socketLimit
 
-	recvLock, sendLock chan struct{} // with one element, for the call that receives or sends
+	recvLock, sendLock chan struct{} // locked: empty
 	records            chan record   // from pump, which closes it at the end
 	end                error         // why records is closed
-	peeked             *record       // recvLock's
+	peeked             *record       // needs recvLock
 
 	isClosed atomic.Bool
 	closed   chan struct{}
 }
 
-// A record is what was received: one, or an error of the socket.
+// A record is a received record, or an error of the socket.
 type record struct {
 	data []byte
 	err  error
@@ -67,7 +67,7 @@ func newConn(w *wire, p *pion.Conn, e *ending, network string, opts *client.Opti
 	return c
 }
 
-// timeout is a limit of client.Options with its default.
+// timeout returns a limit of client.Options, or its default.
 func timeout(opts *client.Options, own time.Duration) time.Duration {
 	for _, t := range []time.Duration{own, opts.Timeout} {
 		if t != 0 {
@@ -81,10 +81,11 @@ func timeout(opts *client.Options, own time.Duration) time.Duration {
 // an error. Options.SendTimeout and the write deadline bound the call. The only flag is
 // client.DontWait.
 //
-// unix.EMSGSIZE is the error for more than 16,384 bytes, which no record can hold (RFC 6347, 4.1),
-// and for a record that the kernel, or Options.MTU, does not let through in one datagram. The cipher
-// suite adds 29 to 37 bytes, and a connection identifier its length and 1. After the end of the
-// connection by the server the error is unix.EPIPE.
+// The error is unix.EMSGSIZE for more than 16,384 bytes, which no record can hold (RFC 6347,
+// 4.1), and for a record that does not fit into one datagram of Options.MTU or of the kernel's
+// limit. The cipher suite adds 29 to 37 bytes; a connection identifier adds its length and 1.
+// After the server has ended the connection the error is unix.EPIPE. Some servers, openssl
+// s_server among them, end the connection after an empty record.
 func (c *Conn) Send(p []byte, flags client.Flag) (int, error) {
 	return c.send("send", p, flags, c.sendTimeout)
 }
@@ -132,16 +133,17 @@ func (c *Conn) sendRecord(p []byte, flags client.Flag, timeout time.Duration) er
 }
 
 // Recv receives one record into p and returns its length. Options.RecvTimeout and the read
-// deadline bound the call. A record that is longer than p gives what fits and a
-// *client.TruncatedError with the true size; the rest is lost. An empty record gives 0 and no error.
+// deadline bound the call. If a record is longer than p, Recv returns what fits and a
+// *client.TruncatedError with the true size; the rest is lost. An empty record gives 0 and no
+// error.
 //
-// After close_notify from the server the error is io.EOF, after a fatal alert a *net.OpError
-// around a tls.AlertError, and it stays so. A server that just goes away is not noticed,
-// except by a limit.
+// After close_notify the error is io.EOF, and after a fatal alert a *net.OpError around a
+// tls.AlertError. Every later Recv returns the same. A server that is gone without either is
+// not noticed, except by a limit.
 //
-// With client.Peek the record is there for the next Recv too. With client.DontWait a call
-// that would have to wait fails with unix.EAGAIN; a datagram that has just arrived is not
-// deciphered yet. client.WaitAll makes no difference, since a record is always whole.
+// With client.Peek the next Recv returns the record again. With client.DontWait a call that
+// would have to wait fails with unix.EAGAIN; a datagram that has just arrived may not be
+// decrypted yet. client.WaitAll makes no difference, because a record is always whole.
 func (c *Conn) Recv(p []byte, flags client.Flag) (int, error) {
 	return c.recv("recv", p, flags, c.recvTimeout)
 }
@@ -194,20 +196,20 @@ func (c *Conn) recvRecord(p []byte, flags client.Flag, timeout time.Duration) (i
 	return n, nil
 }
 
-// pump takes the records from pion, one ahead of Recv: pion's Read cannot be told not to
-// wait, and loses what does not fit.
+// pump receives records from pion, one ahead of Recv: pion's Read has no flag like DontWait,
+// and loses a record that does not fit.
 func (c *Conn) pump() {
 	defer close(c.records)
 	buf := make([]byte, maxReceived)
-	// At the end pion's Read chooses at random between a last record and io.EOF. So many
-	// io.EOF prove that there is none.
+	// At the end pion's Read chooses at random between the last record and io.EOF. After so
+	// many io.EOF there is no record.
 	for ends := 0; ends < 64; {
 		n, err := c.pion.Read(buf)
 		if errors.Is(err, io.EOF) {
 			ends++
 			continue
 		}
-		if receivedAlert(err) != nil { // a warning, which changes nothing
+		if receivedAlert(err) != nil { // a warning, which has no effect
 			continue
 		}
 		r := record{data: bytes.Clone(buf[:n]), err: cause(err)}
@@ -233,7 +235,7 @@ func checkFlags(flags, known client.Flag) error {
 	return nil
 }
 
-// cause takes off what pion and the socket have put around an error.
+// cause returns the error within those of pion and of the socket.
 func cause(err error) error {
 	for {
 		switch e := err.(type) { //nolint:errorlint // the loop unwraps
@@ -255,7 +257,7 @@ func cause(err error) error {
 	}
 }
 
-// failed gives a cause its operation and addresses.
+// failed adds operation and addresses to an error.
 func (c *Conn) failed(op string, err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // they come bare
 		return err
@@ -263,16 +265,16 @@ func (c *Conn) failed(op string, err error) error {
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
-// Close sends close_notify (RFC 5246, 7.2.1), if there is room for it at once, and closes the socket.
-// Every call that waits returns at once with an error that is net.ErrClosed, and so does every
-// later one, a second Close included.
+// Close sends close_notify (RFC 5246, 7.2.1), if the send buffer has room for it at once, and
+// closes the socket. Every call that waits returns at once with an error that is
+// net.ErrClosed. So does every later call, a second Close included.
 func (c *Conn) Close() error {
 	if c.isClosed.Swap(true) {
 		return c.failed("close", net.ErrClosed)
 	}
 	close(c.closed)
 	c.wire.closing.Store(true)
-	_ = c.pion.Close() // it closes the socket, unless the server's close_notify has had that effect
+	_ = c.pion.Close() // it closes the socket, too, unless an alert of the server has closed it
 	if err := c.wire.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return c.failed("close", cause(err))
 	}
@@ -310,11 +312,11 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 		return c.failed("set", net.ErrClosed)
 	}
 	c.writeDeadline.set(t)
-	_ = c.socketLimit.setDeadline(t) // it fails if the server has ended the connection: then no Send waits
+	_ = c.socketLimit.setDeadline(t) // it fails if the server has ended the connection, and then no Send waits
 	return nil
 }
 
-// ConnectionState is what the handshake has settled. Version is 0xfefd, which is DTLS 1.2.
+// ConnectionState returns what the handshake has settled. Version is 0xfefd, which is DTLS 1.2.
 func (c *Conn) ConnectionState() tls.ConnectionState {
 	state := c.state
 	state.PeerCertificates = slices.Clone(state.PeerCertificates)

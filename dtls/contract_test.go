@@ -69,8 +69,8 @@ func pair() (dialled, accepted *Conn, err error) {
 	return r.c, newConn(w, p, e, "udp", opts), r.err
 }
 
-// A paced waits, for a short while, for the other end to receive what was sent: the contract is about streams, and
-// is tested where nothing is lost.
+// A paced waits for a short time until the other end has received what was sent: the contract is
+// for streams, so nothing may be lost.
 type paced struct {
 	*Conn
 	sent, received *atomic.Int32

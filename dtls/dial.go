@@ -13,22 +13,23 @@ import (
 )
 
 // Dial connects to a DTLS server and returns when the handshake is over and the server is
-// verified. Nothing is sent before but the handshake. Networks are "udp", "udp4" and "udp6"; the
-// address is as for client.Dial. Of a name's addresses the first that the machine has a route
-// to is used.
+// verified. Until then it sends handshake messages only. The networks are "udp", "udp4" and
+// "udp6", and the address is as for client.Dial. If a name has several addresses, Dial uses
+// the first to which the machine has a route.
 //
-// opts are the options of the socket, nil for the defaults. opts.TLS is how the server is
-// verified: ServerName, CAFile, CAPath, CertFile, KeyFile, Passphrase, AllowSelfSigned, VerifyDepth,
-// CRLFile, InsecureSkipVerify and NextProtos are as in package client, and of Config the fields
-// RootCAs, Certificates, ServerName, NextProtos, Time, KeyLogWriter, VerifyPeerCertificate and
-// VerifyConnection. MinVersion and MaxVersion have to allow 1.2. Any other field that is set is an
-// error. There are no OCSP responses: a certificate that promises one (RFC 7633) is refused. d are the
-// options of DTLS, nil for the defaults.
+// opts are the options of the socket; nil: the defaults. opts.TLS says how the server is
+// verified. These fields are as in package client: ServerName, CAFile, CAPath, CertFile,
+// KeyFile, Passphrase, AllowSelfSigned, VerifyDepth, CRLFile, InsecureSkipVerify, NextProtos,
+// and of Config RootCAs, Certificates, ServerName, NextProtos, Time, KeyLogWriter,
+// VerifyPeerCertificate and VerifyConnection. MinVersion and MaxVersion must allow 1.2. Any
+// other field that is set is an error. A certificate that promises an OCSP response (RFC 7633)
+// is refused, because pion/dtls cannot receive one. d are the options of DTLS; nil: the
+// defaults.
 //
-// Options.ConnectTimeout and ctx bound all of it: resolving the name, connecting and the
-// handshake. A closed port is unix.ECONNREFUSED at once. The error is a *net.OpError around what
-// client.Dial fails with, a *client.OptionError, or a *client.TLSError. Once Dial has returned,
-// ctx has no effect on the connection.
+// Options.ConnectTimeout and ctx bound the whole call: the name's resolution, connecting and
+// the handshake. A closed port is unix.ECONNREFUSED at once. The error is a *net.OpError around
+// a *client.TLSError if the handshake fails, around a *client.OptionError, or what client.Dial
+// returns. After Dial has returned, ctx has no effect on the connection.
 func Dial(ctx context.Context, network, address string, opts *client.Options, d *Options) (*Conn, error) {
 	if opts == nil {
 		opts = &client.Options{}
@@ -63,13 +64,13 @@ func Dial(ctx context.Context, network, address string, opts *client.Options, d 
 	}
 	c, err := handshake(limited, socket, network, &plain, s, d)
 	if err != nil {
-		_ = socket.Close() // pion has not closed it after every error
+		_ = socket.Close() // pion closes it after some errors only
 		return nil, &net.OpError{Op: "dial", Net: network, Source: socket.LocalAddr(), Addr: socket.RemoteAddr(), Err: err}
 	}
 	return c, nil
 }
 
-// handshake makes the handshake, and the connection of it.
+// handshake makes the handshake on a connected socket.
 func handshake(ctx context.Context, socket *client.Client, network string, opts *client.Options, s *security, d *Options) (*Conn, error) {
 	w := &wire{Client: socket, mtu: d.MTU}
 	w.waits.Store(true)
@@ -91,15 +92,14 @@ func handshake(ctx context.Context, socket *client.Client, network string, opts 
 	return c, nil
 }
 
-// handshakeError gives the reason of a handshake that has failed.
+// handshakeError returns why a handshake has failed.
 func handshakeError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-		switch why := context.Cause(ctx); {
-		case errors.Is(why, context.DeadlineExceeded):
+		why := context.Cause(ctx)
+		if errors.Is(why, context.DeadlineExceeded) {
 			return fmt.Errorf("%w: %w", why, os.ErrDeadlineExceeded)
-		default:
-			return why
 		}
+		return why
 	}
 	if alert := receivedAlert(err); alert != nil {
 		return alert
@@ -107,13 +107,13 @@ func handshakeError(ctx context.Context, err error) error {
 	return cause(err)
 }
 
-// options are those of DTLS, for pion.
+// options returns o as options of pion.
 func (o *Options) options() []pion.ClientOption {
 	mtu := o.MTU
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	// pion's MTU is that of a message's fragment, without the headers of the record and of the
+	// pion's MTU is the length of a fragment, without the headers of the record and of the
 	// message (RFC 6347, 4.2.2).
 	const messageHeader = 12
 	options := []pion.ClientOption{pion.WithMTU(mtu - headerSize - messageHeader)}

@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
@@ -449,13 +450,53 @@ func TestDial_LimitsHoldWhateverThePeerSays(t *testing.T) {
 	}
 }
 
+func TestDial_LimitHoldsForAServerThatFallsSilent(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	c := root.Issue(t, "server", nil)
+	for answers := range 4 { // the handshake needs more datagrams of the server
+		t.Run(fmt.Sprint(answers), func(t *testing.T) {
+			t.Parallel()
+			server := sServer(t, c, "-mtu", "300")
+			relay := newRelay(t, server.addr, nil, func(n int, p []byte) [][]byte {
+				if n < answers {
+					return [][]byte{p}
+				}
+				return nil
+			})
+			opts := trusting(t, root)
+			opts.ConnectTimeout = 300 * time.Millisecond
+			begin := time.Now()
+			err := dialFails(t, relay.addr, opts, &dtls.Options{Retransmit: 20 * time.Millisecond})
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.True(t, timedOut(err))
+			require.GreaterOrEqual(t, time.Since(begin), opts.ConnectTimeout)
+			require.Less(t, time.Since(begin), testTimeout/2)
+			require.False(t, relay.sent(applicationData))
+		})
+	}
+}
+
+func TestDial_RecordsThatCannotBeTheServersAreDropped(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil))
+	relay := newRelay(t, server.addr, nil, func(_ int, p []byte) [][]byte {
+		return [][]byte{
+			plaintext(applicationData, 100, 'x'), plaintext(21, 101, 1), plaintext(20, 102), plaintext(99, 103, 1),
+			plaintext(applicationData, 1<<48|1, 'x'), plaintext(21, 1<<48|2, 2, 80), []byte("no DTLS"), p,
+		}
+	})
+	c := dial(t, relay.addr, trusting(t, root), nil)
+	relay.toClient.set(nil)
+	talks(t, c, server)
+}
+
 func TestDial_RetransmitBeginsAfterTheGivenTime(t *testing.T) {
 	var datagrams atomic.Int32
 	addr := silentPeer(t, func([]byte) [][]byte { datagrams.Add(1); return nil })
-	err := dialFails(t, addr, &client.Options{Timeout: 400 * time.Millisecond}, &dtls.Options{Retransmit: 50 * time.Millisecond})
+	err := dialFails(t, addr, &client.Options{Timeout: 2 * time.Second}, &dtls.Options{Retransmit: 50 * time.Millisecond})
 	require.True(t, timedOut(err))
-	require.GreaterOrEqual(t, datagrams.Load(), int32(2)) // after 0, 50, 150, 350 ms
-	require.LessOrEqual(t, datagrams.Load(), int32(4))
+	require.GreaterOrEqual(t, datagrams.Load(), int32(3)) // after 0, 50, 150, 350, 750, 1550 ms
+	require.LessOrEqual(t, datagrams.Load(), int32(6))
 }
 
 func TestDial_HandshakeSurvivesAnyOneLoss(t *testing.T) {

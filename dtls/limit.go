@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A deadline is that of a net.Conn: a call that waits obeys one that is set meanwhile.
+// A deadline is that of a net.Conn. A call that waits obeys a deadline that is set meanwhile.
 type deadline struct {
 	mu      sync.Mutex
 	at      time.Time
-	changed chan struct{} // closed by the next set, if somebody looks
+	changed chan struct{} // closed by the next set; nil: no call waits
 }
 
 func (d *deadline) set(t time.Time) {
@@ -36,8 +36,8 @@ func (d *deadline) get() (at time.Time, changed <-chan struct{}) {
 	return d.at, d.changed
 }
 
-// A socketLimit keeps the socket's write deadline: the earlier of the connection's and of the
-// end of the Send that is under way.
+// A socketLimit sets the socket's write deadline to the earlier of the connection's deadline
+// and the end of the Send under way.
 type socketLimit struct {
 	mu       sync.Mutex
 	socket   *client.Client
@@ -46,7 +46,7 @@ type socketLimit struct {
 }
 
 func (s *socketLimit) setDeadline(t time.Time) error { return s.set(&s.deadline, t) }
-func (s *socketLimit) setUntil(t time.Time)          { _ = s.set(&s.until, t) } // it fails if the socket is closed, as the Send does
+func (s *socketLimit) setUntil(t time.Time)          { _ = s.set(&s.until, t) } // it fails if the socket is closed, and Send does, too
 
 func (s *socketLimit) set(which *time.Time, t time.Time) error {
 	s.mu.Lock()
@@ -55,7 +55,7 @@ func (s *socketLimit) set(which *time.Time, t time.Time) error {
 	return s.socket.SetWriteDeadline(earlier(s.deadline, s.until))
 }
 
-// earlier returns the earlier of two points in time, of which the zero one is never.
+// earlier returns the earlier of two times. The zero time is never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -63,7 +63,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// A limit is what ends the wait of one call.
+// A limit ends the wait of one call.
 type limit struct {
 	until    time.Time // the end of the call; zero: none
 	deadline *deadline // of the connection

@@ -10,7 +10,7 @@ import (
 func TestMain(m *testing.M) { testleak.Main(m) }
 
 // testTimeout is long enough for whatever has to happen.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 // eventually waits until something holds. It starts no goroutine.
 func eventually(t testing.TB, holds func() bool, what string) {

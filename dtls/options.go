@@ -14,29 +14,30 @@ import (
 // Options are the settings that DTLS has beside those of package client. The zero value
 // and a nil *Options are the defaults.
 type Options struct {
-	// PSK is a key that the server has too, and PSKIdentity the name that the server
-	// knows it by (RFC 4279). They take the place of certificates: the server proves
-	// that it has the key. Only plain bytes of random origin are a good key: a password can be
-	// guessed from one recorded handshake. Default: none, the server has to show a
-	// certificate. Both or neither have to be set.
+	// PSK is a key that the client shares with the server, and PSKIdentity the name of the
+	// key (RFC 4279). They take the place of certificates: the server proves that it has the
+	// key. The key must be random bytes, because a password can be guessed from one recorded
+	// handshake. A server with another key is not an error at once: DTLS drops what cannot be
+	// decrypted, and Dial fails at its limit. Set both or neither. Default: the server needs
+	// a certificate.
 	PSK         []byte
 	PSKIdentity string
 
 	// MTU is the largest datagram to send, in bytes of UDP payload, from 256 to 65,507.
-	// Messages of the handshake are fragmented to fit (RFC 6347, 4.2.3); Send fails with
-	// unix.EMSGSIZE if its record would not fit. Default: 1,200 for the handshake, and
-	// what the kernel takes for Send.
+	// Handshake messages are fragmented to fit (RFC 6347, 4.2.3). Send fails with
+	// unix.EMSGSIZE if its record does not fit. Default: 1,200 in the handshake; for Send
+	// what the kernel accepts.
 	MTU int
 
-	// Retransmit is how long to wait for the server's next messages in a handshake before
-	// the client's own are sent again. The wait doubles each time, to 60 s at most (RFC
+	// Retransmit is how long a handshake waits for the server's next messages before it sends
+	// the client's last ones again. The time doubles with each retransmission, up to 60 s (RFC
 	// 6347, 4.2.4.1). Default: 1 s.
 	Retransmit time.Duration
 
-	// ConnectionID offers to send the server's connection identifier with each record
-	// (RFC 9146). A server that takes the offer knows the connection by it, also when a NAT
-	// has given the client another address. Identifiers in records from the server are
-	// not asked for: the client's socket is connected to one address. Default: no offer.
+	// ConnectionID offers to send the server's connection identifier with each record (RFC
+	// 9146). A server that accepts the offer still knows the connection after the client's
+	// address has changed, for example by a NAT. The client asks for no identifier itself,
+	// because its socket receives from one address only. Default: no offer.
 	ConnectionID bool
 }
 
@@ -74,8 +75,8 @@ func (o *Options) check() error {
 	return nil
 }
 
-// checkTLS refuses what DTLS, or this package, does not have of TLSOptions. A setting that
-// is ignored could be the one that somebody's safety depends on.
+// checkTLS refuses settings that have no effect on DTLS, or not in this package. Security may
+// depend on a setting that is ignored.
 func (o *Options) checkTLS(t *client.TLSOptions) error {
 	bad := func(field, reason string) error {
 		return &client.OptionError{Option: "TLS." + field, Reason: reason, Err: errors.ErrUnsupported}
@@ -100,7 +101,7 @@ func (o *Options) checkTLS(t *client.TLSOptions) error {
 	if o.PSK == nil {
 		return nil
 	}
-	const certificates = "is about certificates, and with Options.PSK there are none: leave one of them unset"
+	const certificates = "is about certificates, and Options.PSK replaces them: set one or the other"
 	if field := firstSet(t, func(field string) bool { return slices.Contains(certOptions, field) }); field != "" {
 		return bad(field, certificates)
 	}
@@ -110,15 +111,15 @@ func (o *Options) checkTLS(t *client.TLSOptions) error {
 	return nil
 }
 
-// The fields of a TLSOptions that are about certificates, the fields of a tls.Config that are, and those
-// that mean something in any case.
+// certOptions and certConfig are the fields of TLSOptions and of tls.Config that are about
+// certificates. anyConfig are the fields of tls.Config that have a meaning for PSK, too.
 var (
 	certOptions = []string{"CAFile", "CAPath", "CertFile", "KeyFile", "Passphrase", "AllowSelfSigned", "VerifyDepth", "CRLFile", "InsecureSkipVerify"}
 	certConfig  = []string{"RootCAs", "Certificates", "Time", "VerifyPeerCertificate", "VerifyConnection"}
 	anyConfig   = []string{"ServerName", "NextProtos", "KeyLogWriter"}
 )
 
-// firstSet returns the name of the first field among some of a struct that is not zero.
+// firstSet returns the name of the first field, among some, that is not zero.
 func firstSet[T any](of *T, among func(field string) bool) string {
 	v := reflect.ValueOf(of).Elem()
 	for _, field := range reflect.VisibleFields(v.Type()) {

@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/blocksock/client"
@@ -14,8 +16,8 @@ import (
 	pion "github.com/pion/dtls/v3"
 )
 
-// A security is how one handshake knows the server: client.TLSOptions and Options, with
-// the files read.
+// A security is how one handshake verifies the server: client.TLSOptions and Options, after
+// the files were read.
 type security struct {
 	name     string      // to verify and to send (SNI)
 	config   *tls.Config // the caller's
@@ -65,7 +67,7 @@ func newSecurity(address string, t *client.TLSOptions, d *Options) (*security, e
 	return s, nil
 }
 
-// serverName is the name that the server has to prove.
+// serverName returns the name to verify, which is sent to the server, too (SNI).
 func (s *security) serverName(t *client.TLSOptions, address string) (string, error) {
 	if t.ServerName != "" {
 		return t.ServerName, nil
@@ -86,8 +88,8 @@ func (s *security) serverName(t *client.TLSOptions, address string) (string, err
 	return host, nil
 }
 
-// Suites with authenticated encryption: the older ones leak by their timing (RFC 7457, 2.4).
-// CCM is what small devices have (RFC 7925, 4).
+// All cipher suites have authenticated encryption: the timing of the older ones leaks
+// plaintext (RFC 7457, 2.4). Small devices have CCM only (RFC 7925, 4).
 var (
 	certificateSuites = []pion.CipherSuiteID{
 		pion.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, pion.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -102,14 +104,14 @@ var (
 	}
 )
 
-// options are the same for pion.
+// options returns the security as options of pion.
 func (s *security) options() []pion.ClientOption {
 	options := []pion.ClientOption{pion.WithServerName(s.name)}
 	if len(s.protos) > 0 {
 		options = append(options, pion.WithSupportedProtocols(s.protos...))
 	}
 	if s.config.KeyLogWriter != nil {
-		options = append(options, pion.WithKeyLogWriter(s.config.KeyLogWriter))
+		options = append(options, pion.WithKeyLogWriter(keyLog{s.config.KeyLogWriter}))
 	}
 	if s.psk != nil {
 		return append(options, pion.WithCipherSuites(pskSuites...),
@@ -122,16 +124,27 @@ func (s *security) options() []pion.ClientOption {
 	if len(certificates) > 0 {
 		options = append(options, pion.WithCertificates(certificates...))
 	}
-	// pion can verify less than is asked for here, so that it must not verify by itself.
+	// pion does not verify: s.verify does it, and more than pion could.
 	return append(options, pion.WithCipherSuites(certificateSuites...),
 		pion.WithInsecureSkipVerify(true), pion.WithVerifyPeerCertificate(s.verify))
 }
 
-// verify decides on the server's certificate, which the server has proved to have the key of. pion
-// calls it before it sends anything that the server could take for the client's Finished.
+// A keyLog writes for one connection at a time, as crypto/tls does.
+type keyLog struct{ io.Writer }
+
+var keyLogLock sync.Mutex
+
+func (l keyLog) Write(p []byte) (int, error) {
+	keyLogLock.Lock()
+	defer keyLogLock.Unlock()
+	return l.Writer.Write(p)
+}
+
+// verify verifies the server's certificates, of whose key the server has proved possession.
+// pion calls it before it sends the client's Finished.
 func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
 	defer func() {
-		if s.panicked = recover(); s.panicked != nil { // on pion's goroutine nobody could catch it
+		if s.panicked = recover(); s.panicked != nil { // this is pion's goroutine: see rethrow
 			err = errors.New("a callback of TLS.Config has panicked")
 		}
 	}()
@@ -162,7 +175,7 @@ func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
 	return nil
 }
 
-// publicError gives an error about revocation the type that users know.
+// publicError replaces internal/tlsverify's error about revocation with the one that users know.
 func publicError(err error) error {
 	var failed *tls.CertificateVerificationError
 	var revocation *tlsverify.RevocationError
@@ -172,14 +185,14 @@ func publicError(err error) error {
 	return err
 }
 
-// rethrow panics as a callback of the caller's has.
+// rethrow panics in the goroutine of Dial if a callback of the caller's has panicked.
 func (s *security) rethrow() {
 	if s.panicked != nil {
 		panic(s.panicked)
 	}
 }
 
-// state is what the handshake has settled.
+// state returns what the handshake has settled.
 func (s *security) state(p *pion.Conn) tls.ConnectionState {
 	state := tls.ConnectionState{
 		Version: pion.VersionDTLS12, HandshakeComplete: true, ServerName: s.name,

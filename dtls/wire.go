@@ -15,27 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A wire is a connected UDP client as pion/dtls takes a socket. It gives pion one record
-// at a time, and no record that only somebody else than the server can have sent.
+// A wire is a connected UDP client as the net.PacketConn that pion/dtls needs. It passes one
+// record at a time to pion, and drops records that cannot be the server's.
 type wire struct {
 	*client.Client
-	mtu int // 0: what the kernel takes
+	mtu int // 0: what the kernel accepts
 
-	// waits is set while a write may wait for room: in the handshake, and in a Send. What
-	// pion sends by itself later, an alert, goes out at once or not at all, so that no Send
-	// and no Close waits behind it.
+	// waits is set while a write may wait for room in the send buffer: in the handshake and in
+	// Send. Otherwise pion sends alerts only. They are sent at once or not at all, so that no
+	// Send and no Close waits for them.
 	waits   atomic.Bool
-	closing atomic.Bool // Close has been called, which waits for nothing
+	closing atomic.Bool // Close was called, which must not wait
 
-	buf  []byte // the last datagram, as much as fitted into pion's buffer
-	rest []byte // what is left of it to read
+	buf  []byte // the last datagram, as much as fits into pion's buffer
+	rest []byte // the part of it that pion has not read
 
 	mu      sync.Mutex
 	secured bool     // the handshake is over
-	early   [][]byte // records that have arrived before
+	early   [][]byte // protected records that arrived before
 }
 
-// maxEarly is how many records are kept that arrive before the end of the handshake.
+// maxEarly is the largest number of records in early. Further ones are dropped.
 const maxEarly = 64
 
 // secure is called at the end of the handshake.
@@ -45,12 +45,12 @@ func (w *wire) secure() {
 	defer w.mu.Unlock()
 	w.secured = true
 	if len(w.early) > 0 {
-		_ = w.SetReadDeadline(time.Unix(1, 0)) // it ends the Read that ReadFrom is in
+		_ = w.SetReadDeadline(time.Unix(1, 0)) // so that the Read in receive returns
 	}
 }
 
-// ReadFrom reads the next record into p, pion's buffer of 8,192 bytes. It is an error if a
-// record of the connection is longer. It does not end the connection.
+// ReadFrom reads the next record into p, pion's buffer of 8,192 bytes. A record of the
+// application that is longer is an error, which does not end the connection.
 func (w *wire) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
 		record, err := w.next(p)
@@ -61,12 +61,12 @@ func (w *wire) ReadFrom(p []byte) (int, net.Addr, error) {
 		case size == len(record):
 			return copy(p, record), w.RemoteAddr(), nil
 		case size > len(p) && epoch(record) > 0:
-			return 0, nil, fmt.Errorf("record of %d bytes is lost: the server must send no more than %d, header included: %w", size, len(p), unix.EMSGSIZE)
+			return 0, nil, fmt.Errorf("record of %d bytes was dropped: set the server to send at most %d bytes, header included: %w", size, len(p), unix.EMSGSIZE)
 		}
 	}
 }
 
-// next returns the next record for pion, or what the datagram has of it.
+// next returns the next record for pion. It is cut if the datagram is.
 func (w *wire) next(p []byte) ([]byte, error) {
 	for {
 		if record, ok := w.takeEarly(); ok {
@@ -87,13 +87,13 @@ func (w *wire) next(p []byte) ([]byte, error) {
 	}
 }
 
-// receive receives a datagram, by way of p.
+// receive receives a datagram. It uses p as buffer.
 func (w *wire) receive(p []byte) error {
 	n, err := w.Read(p)
 	var cut *client.TruncatedError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && w.isSecured():
-		// Of secure. If it is pion's, which ends the connection, pion closes the socket next.
+		// secure has set the deadline. If pion has, it closes the socket next.
 		return w.SetReadDeadline(time.Time{})
 	case err != nil && !errors.As(err, &cut):
 		return err
@@ -109,16 +109,16 @@ func (w *wire) isSecured() bool {
 	return w.secured
 }
 
-// keepEarly keeps a record of the application, or an alert about it, until the handshake is
-// over. That may have come right behind the server's last message, or before it. pion would drop the one,
-// and take the other for the failure of a handshake.
+// keepEarly keeps a protected record of the application, or an alert, until the handshake is
+// over. The server may send it directly after its Finished, and the network may reorder the
+// two. pion would drop the record, and fail the handshake because of a close_notify.
 func (w *wire) keepEarly(record []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if epoch(record) == 0 || record[0] == handshakeRecord {
 		return false
 	}
-	if w.secured && len(w.early) == 0 { // else it waits behind the others
+	if w.secured && len(w.early) == 0 { // else keep the order
 		return false
 	}
 	if len(w.early) < maxEarly {
@@ -137,7 +137,7 @@ func (w *wire) takeEarly() (record []byte, ok bool) {
 	return record, true
 }
 
-// WriteTo sends a datagram to the peer, whatever its address: the socket is connected.
+// WriteTo sends a datagram to the server. The socket is connected, so the address is not used.
 func (w *wire) WriteTo(p []byte, _ net.Addr) (int, error) {
 	switch {
 	case w.mtu > 0 && len(p) > w.mtu:
@@ -170,11 +170,13 @@ func recordSize(header []byte) int {
 
 func epoch(record []byte) uint16 { return binary.BigEndian.Uint16(record[epochAt:]) }
 
-// admissible reports whether a record can be a part of the connection. Records of epoch 0
-// are not protected: after the handshake everybody could send them in the server's name, and pion
-// answers some with an alert that ends the connection. RFC 6347, 4.1.2.7, has invalid records
-// discarded. Epochs above 1 belong to renegotiation, and tls12_cid (RFC 9146) to a client that
-// asks for an identifier.
+// admissible reports whether a record can be a part of the connection. RFC 6347, 4.1.2.7, has
+// invalid records discarded.
+//
+// Records of epoch 0 are not protected, so after the handshake they are dropped: anybody could
+// have sent them, and pion answers some with an alert that ends the connection. Epochs above 1
+// are for renegotiation. The type tls12_cid (RFC 9146) is for clients that ask for an
+// identifier.
 func admissible(record []byte, secured bool) bool {
 	length := binary.BigEndian.Uint16(record[lengthAt:])
 	switch epoch(record) {

@@ -200,3 +200,20 @@ func TestRecv_NoKernelWaitFitsAnUnknownTimeout(t *testing.T) {
 	require.True(t, s.fitsKernelWait(In(time.Second)))
 	require.False(t, s.fitsKernelWait(In(time.Second/2)))
 }
+
+// What samplePeriod is divided by.
+func BenchmarkWaitPolicy_Sample(b *testing.B) {
+	var w waitPolicy
+	for b.Loop() {
+		w.sample(Now())
+	}
+}
+
+// What each receive costs more.
+func BenchmarkWaitPolicy_Parks(b *testing.B) {
+	var w waitPolicy
+	var d direction
+	for b.Loop() {
+		w.parks(&d, false, Now())
+	}
+}

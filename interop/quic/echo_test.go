@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
-	"github.com/blocksock/client/internal/testserver"
 	"github.com/blocksock/client/internal/testleak"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
