@@ -261,7 +261,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 		return 0, c.sendResult(opSend, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.send(p, flags, c.limits.send)
+	n, err := c.send(p, flags, c.limits.send)
 	return n, c.sendResult(opSend, nil, n, err)
 }
 
@@ -288,7 +288,7 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 		return 0, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.recv(p, flags, c.limits.recv)
+	n, err := c.recv(p, flags, c.limits.recv)
 	c.lease.recordRecv(n, len(p), err, flags)
 	return c.recvResult(opRecv, nil, len(p), n, err)
 }
@@ -396,7 +396,7 @@ func (c *Client) Close() error {
 		return c.closeError(c.lease.conn.release(c, false))
 	}
 	c.LocalAddr() // stores the address, which a closed socket does not have
-	err := c.stream.close()
+	err := c.close()
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}

@@ -16,7 +16,7 @@ func (c *Client) Read(p []byte) (int, error) {
 		return 0, c.opError(opRead, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.read(p)
+	n, err := c.read(p)
 	c.lease.recordRecv(n, len(p), err, 0)
 	return c.recvResult(opRead, nil, len(p), n, err)
 }
@@ -29,7 +29,7 @@ func (c *Client) Write(p []byte) (int, error) {
 		return 0, c.sendResult(opWrite, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.stream.send(p, 0, -1)
+	n, err := c.send(p, 0, -1)
 	return n, c.sendResult(opWrite, nil, n, err)
 }
 

@@ -350,7 +350,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"SendPacket": func(c *client.Client) (int, error) { return c.SendPacket([]byte("secret")) },
 	}
 	// upgrade makes call wait for the lock that StartTLS holds, and gives its result.
-	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, err error, told <-chan string) {
+	upgrade := func(t *testing.T, framing client.Framing, call func(*client.Client) (string, error)) (c *client.Client, got string, told <-chan string, err error) {
 		m := newMailServer(t)
 		m.gate = make(chan struct{})
 		told, _ = m.serve()
@@ -367,7 +367,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		close(m.gate)
 		require.NoError(t, <-started)
 		<-returned
-		return c, got, err, told
+		return c, got, told, err
 	}
 	lines := client.Delimiter{Delim: []byte("\r\n")}
 	for name, call := range receiving {
@@ -376,7 +376,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 				continue
 			}
 			t.Run(name+kind, func(t *testing.T) {
-				c, got, err, told := upgrade(t, framing, call)
+				c, got, told, err := upgrade(t, framing, call)
 				require.NoError(t, err)
 				require.Equal(t, greeting, got)
 				if name == "Peek" {
@@ -389,7 +389,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 	}
 	for name, call := range sending {
 		t.Run(name, func(t *testing.T) {
-			c, _, err, told := upgrade(t, lines, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, lines, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Equal(t, len("secret\r\n"), n)
 				return "", err
@@ -405,7 +405,7 @@ func TestStartTLS_CallsThatWaitedForTheLockGoOnEncrypted(t *testing.T) {
 		"Send": func(c *client.Client) (int, error) { return c.Send([]byte("!"), client.OOB) },
 	} {
 		t.Run(name+" OOB", func(t *testing.T) {
-			c, _, err, told := upgrade(t, nil, func(c *client.Client) (string, error) {
+			c, _, told, err := upgrade(t, nil, func(c *client.Client) (string, error) {
 				n, err := call(c)
 				require.Zero(t, n)
 				return "", err

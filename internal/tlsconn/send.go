@@ -93,7 +93,6 @@ func (c *Conn) push() {
 
 // CloseWrite ends this direction of TLS with close_notify. The socket's stays open for the
 // answer. See RFC 8446, 6.1. The lock is released with UnlockSend.
-
 func (c *Conn) CloseWrite(lock *sock.IOLock) error {
 	c.writeClosed.Store(true)
 	if c.sendErr != nil {
