@@ -19,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachStream runs f on every kind of stream, TLS included: to a caller it is one
-// like any other.
+// eachStream runs f on every kind of stream, TLS included.
 func eachStream(t *testing.T, f func(t *testing.T, network string)) {
 	for _, network := range append(tlsNetworks, streamNetworks...) {
 		t.Run(network, func(t *testing.T) { f(t, network) })
@@ -142,7 +141,7 @@ func TestRecv_PeekLeavesTheBytes(t *testing.T) {
 	})
 }
 
-// A peek that has got a part cannot wait for readability, which it has already.
+// A peek that has a part cannot poll for the rest: the socket is readable already.
 func TestRecv_PeekWaitAllWaitsForTheRest(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		test := func(t *testing.T) {
@@ -200,9 +199,9 @@ func TestDontWait_ReturnsEAGAINAtOnce(t *testing.T) {
 	})
 }
 
-// readAfterEnd ends the stream of a client whose last send was ended before it
-// was done, and gives how much the peer has got and not read. With TLS a record
-// may be left in the client, which Close would not wait for.
+// readAfterEnd ends the stream of a client whose last send was cut short. It returns how many
+// bytes the peer had not read. With TLS a part of a record may be left in the client, for
+// which Close would not wait.
 func readAfterEnd(t *testing.T, network string, c *client.Client, peer net.Conn) int {
 	t.Helper()
 	end := c.Close
@@ -217,7 +216,7 @@ func readAfterEnd(t *testing.T, network string, c *client.Client, peer net.Conn)
 	return int(rest)
 }
 
-// It has to return even while another goroutine holds the I/O lock and waits.
+// DontWait returns also while another goroutine holds the I/O lock and waits.
 func TestDontWait_DoesNotWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
@@ -256,8 +255,8 @@ func TestFlags_UnknownOnesAreRefused(t *testing.T) {
 	require.ErrorIs(t, err, unix.EINVAL)
 }
 
-// limitedCalls are all the calls that wait, on peers that make them wait for
-// ever. Each returns the function that is timed, made with the given limit.
+// limitedCalls are all calls that wait, with peers that make them wait forever. Each returns
+// the function to be timed, with the given limit.
 func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() error {
 	calls := make(map[string]func(*testing.T, time.Duration) func() error)
 	recv := func(network string, flags client.Flag) func(*testing.T, time.Duration) func() error {
@@ -357,9 +356,8 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 	return calls
 }
 
-// tooMuch is more than a socket's buffers take, or a datagram for a full queue.
-// TCP finds room for a little more after it was full, when the peer's kernel
-// has acknowledged what there was.
+// tooMuch is more than a socket's buffers hold, or a datagram for a full queue. After TCP's
+// buffers were full there is room for a little more, when the peer's kernel has acknowledged.
 func tooMuch(network string) []byte {
 	if network == "unixgram" {
 		return make([]byte, 1)
@@ -367,7 +365,7 @@ func tooMuch(network string) []byte {
 	return make([]byte, 64<<20)
 }
 
-// fill sends until the peer, which does not read, has no more room.
+// fill sends until there is no more room at the peer, which does not read.
 func fill(c *client.Client) {
 	size := 1 << 16
 	for {
@@ -380,8 +378,8 @@ func fill(c *client.Client) {
 	}
 }
 
-// threeHoles is a name, with the resolver for it, whose three addresses drop
-// what they are sent. All are reached at one port.
+// threeHoles returns a name and its resolver. The name has three addresses, which drop what is
+// sent to them, at the same port.
 func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 	t.Helper()
 	hole := blackHole(t, "tcp", "127.0.0.1")
@@ -391,7 +389,7 @@ func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 	return "holes.test:" + port, names(t, map[string][]string{"holes.test.": {"127.0.0.1", "127.0.0.1", "127.0.0.1"}})
 }
 
-// Neither early nor, so far as a test can say, late, whatever interrupts.
+// A limit is neither early nor, as far as a test can tell, late, whatever signals come.
 func TestTimeout_EndsEveryCall(t *testing.T) {
 	for name, call := range limitedCalls() {
 		t.Run(name, func(t *testing.T) {
@@ -418,7 +416,7 @@ func TestTimeout_EndsEveryCall(t *testing.T) {
 	}
 }
 
-// testLimits are a limit that the kernel's own wait is used for, and one that is too short.
+// testLimits are a limit for which a receive waits inside recvfrom(2), and one that is too short.
 func testLimits() []time.Duration {
 	if testing.Short() {
 		return []time.Duration{110 * time.Millisecond, 3 * time.Millisecond}
@@ -468,8 +466,8 @@ func TestTimeout_IsNotExtendedBySlowBytes(t *testing.T) {
 	})
 }
 
-// A peer that reads a little now and then must not extend a Send either: the
-// kernel's own limit starts anew with every 32 KiB on a unix stream.
+// A peer that reads a little now and then must not extend a Send. The kernel's own limit
+// (SO_SNDTIMEO) starts again after each 32 KiB on a unix stream.
 func TestSend_SlowPeerEndsItWithTheTrueCount(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for _, drip := range []bool{false, true} {
@@ -567,10 +565,9 @@ func TestDeadline_BoundsRecvAndSend(t *testing.T) {
 	})
 }
 
-// Two who receive at once must not share the bytes of one exact read, and who
-// waits for the I/O lock has a limit too.
-// Nor may the limit begin anew with the lock: a wait inside the kernel has
-// the length that it was set to.
+// Two receives at the same time must not share the bytes of one exact read, so that one waits
+// for the I/O lock. That wait is a part of its limit, which must not begin again with the lock:
+// a wait inside recvfrom(2) has the length that was set before.
 func TestTimeout_IncludesTheWaitForTheLock(t *testing.T) {
 	const limit = 400 * time.Millisecond
 	c, peer := stream(t, "tcp", &client.Options{RecvTimeout: limit})
@@ -587,8 +584,8 @@ func TestTimeout_IncludesTheWaitForTheLock(t *testing.T) {
 	require.Less(t, took, limit*3/2, "the lock came at three quarters of the limit, and another three of the kernel's")
 }
 
-// A deadline is everybody's: of who receives, inside recvfrom(2), and of who waits for
-// the lock. What has arrived by then is given with the error, and nothing is lost.
+// A deadline ends the call that receives, inside recvfrom(2), and those that wait for the
+// lock. Bytes that have arrived are returned with the error; none is lost.
 func TestTimeout_EndsTheWaitForTheLock(t *testing.T) {
 	c, peer := stream(t, "tcp", &client.Options{Timeout: -1})
 	var wg sync.WaitGroup
@@ -649,8 +646,8 @@ func TestSend_ConcurrentCallsDoNotMix(t *testing.T) {
 	})
 }
 
-// blockedCalls are the calls that block on a client without a limit, each with
-// the client to close. UDP sends and datagram connects never block.
+// blockedCalls are the calls that block without a limit, each with the client to close. UDP
+// sends and connects of datagram clients never block.
 func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*client.Client, func() error) {
 	type maker = func(t testing.TB) (*client.Client, func() error)
 	none := &client.Options{Timeout: -1}
@@ -774,9 +771,8 @@ func TestClose_EndsCallsThatWaitForTheLock(t *testing.T) {
 	}
 }
 
-// Close while others are on their way into the kernel, beside a goroutine whose
-// descriptors get the numbers that become free: if a call or a shutdown of ours
-// came late, it would meet one of those.
+// Close runs while other calls enter the kernel, beside a goroutine that opens descriptors and
+// so gets the numbers that become free. A system call after close(2) would hit one of them.
 func TestClose_NeverTouchesAnotherDescriptor(t *testing.T) {
 	rounds := 10_000
 	if testing.Short() {
@@ -828,8 +824,8 @@ func TestClose_NeverTouchesAnotherDescriptor(t *testing.T) {
 	wg.Wait()
 }
 
-// useDescriptors opens a pair of sockets and a file and sees that they are as
-// they should be until it has closed them.
+// useDescriptors opens a pair of sockets and a file, and checks that nothing else uses them
+// until it has closed them.
 func useDescriptors() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestConn_NetConnContract(t *testing.T) {
 	})
 }
 
-// A deadline was set once; so Read waits where SetDeadline can reach it.
+// After a deadline was set once, Read waits in ppoll(2), which SetDeadline can wake.
 func TestSetDeadline_EndsAWaitingRead(t *testing.T) {
 	for _, network := range allNetworks {
 		t.Run(network, func(t *testing.T) {
@@ -167,8 +167,8 @@ func TestLocalAddr_IsKnownAfterClose(t *testing.T) {
 	})
 }
 
-// A driver that looks whether its connection is alive does it like this, and
-// expects EAGAIN from a plain read: on a descriptor that blocks it would hang.
+// Drivers check like this whether a connection is alive. They expect EAGAIN from read(2),
+// which would hang on a blocking descriptor.
 func TestSyscallConn_ReadFindsANonblockingDescriptor(t *testing.T) {
 	eachPlainStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
@@ -232,8 +232,8 @@ func TestSyscallConn_ObeysDeadlinesAndClose(t *testing.T) {
 	require.ErrorIs(t, c.SetDeadline(time.Now()), net.ErrClosed)
 }
 
-// Drivers forget connections: nats.go dials again after a handshake that has failed and
-// closes nothing. Package net's are closed by the garbage collector then, and so are these.
+// Some drivers do not close connections: nats.go dials again after a failed handshake and
+// closes nothing. The garbage collector closes those of package net, and these.
 func TestClient_UnreachableOneIsClosed(t *testing.T) {
 	ln := listen(t, "tcp")
 	const n = 10

@@ -81,7 +81,7 @@ func TestRecvPacket_PostgreSQLMessages(t *testing.T) {
 	receivesNoMore(t, c)
 }
 
-// untilReady gives the types of the messages up to ReadyForQuery.
+// untilReady returns the types of the messages up to ReadyForQuery.
 func untilReady(t *testing.T, c *client.Client, each func(m []byte)) (kinds []byte) {
 	t.Helper()
 	for m, err := range c.Packets() {

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// framed gives a client with a framing and its peer.
+// framed returns a client with a framing, and its peer.
 func framed(t testing.TB, network string, f client.Framing) (*client.Client, net.Conn) {
 	t.Helper()
 	return stream(t, network, &client.Options{Framing: f})
@@ -45,7 +45,7 @@ var (
 	short = client.LengthPrefix{Encoding: 'n', BodyOffset: 2}
 )
 
-// prefixed is a packet of short.
+// prefixed returns a packet with a length of two bytes.
 func prefixed(body string) string {
 	return string(binary.BigEndian.AppendUint16(nil, uint16(len(body)))) + body
 }
@@ -226,7 +226,7 @@ func TestRecvPacket_PacketInAnyPieces(t *testing.T) {
 	})
 }
 
-// The original has thrown the part away, and taken the rest for a packet.
+// The original discards the part and takes the rest for a packet.
 func TestRecvPacket_TimeoutKeepsThePart(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
@@ -254,7 +254,7 @@ func TestRecvPacket_TimeoutKeepsThePart(t *testing.T) {
 	})
 }
 
-// The original has had a limit for each receive(2), twice for a header.
+// The original has a limit for each recv(2), and two for a header.
 func TestRecvPacket_HasOneLimit(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 100 * time.Millisecond
@@ -356,7 +356,7 @@ func TestRecv_GetsWhatFollowsAPacket(t *testing.T) {
 	})
 }
 
-// closeWrite ends what the peer sends.
+// closeWrite ends the direction in which the peer sends.
 func closeWrite(peer net.Conn) {
 	_ = peer.(interface{ CloseWrite() error }).CloseWrite()
 }
@@ -585,7 +585,7 @@ func TestSendPacket_RefusesWhatIsNoPacket(t *testing.T) {
 	}
 }
 
-// After a part of a packet the peer would take another for the rest of it.
+// After a part of a packet, the peer would take another packet for the rest of it.
 func TestSendPacket_AfterAPartIsAnError(t *testing.T) {
 	c, peer := stream(t, "unix", &client.Options{Framing: client.LengthPrefix{BodyOffset: 4, Max: 1 << 30}, SendTimeout: 20 * time.Millisecond})
 	n, err := c.SendPacket(make([]byte, 16<<20))
@@ -671,7 +671,7 @@ func TestConnect_KeepsTheFraming(t *testing.T) {
 	wantPacket(t, c, "hello\r\n")
 }
 
-// What a framed client has received ahead is from before TLS as well.
+// What was received ahead of a packet was sent before TLS.
 func TestStartTLS_RefusesBufferedBytes(t *testing.T) {
 	c, peer := framed(t, "tcp", lines)
 	writes(t, peer, "220 go ahead\r\n250 injected\r\n")
@@ -711,7 +711,8 @@ func TestStartTLS_FramingGoesOn(t *testing.T) {
 	require.Equal(t, "QUIT\r\n", string(p))
 }
 
-// A framing is its user's, and so is what was received ahead.
+// Each client of a pooled connection has its own framing. A connection with bytes that were
+// received ahead is not reused.
 func TestPool_Framing(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	p := newPool(t, client.PoolOptions{})
@@ -742,7 +743,8 @@ func TestPool_Framing(t *testing.T) {
 	require.EqualValues(t, 2, p.Stats().Dirty, "with an answer to come")
 }
 
-// Who asks three times and takes two answers leaves the third to the next user.
+// A client that sends three requests and receives two answers would leave the third to the
+// next client.
 func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 	for _, test := range []struct {
 		name             string
@@ -791,7 +793,7 @@ func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 	}
 }
 
-// An answer may be received before the send of its question has returned: it is no greeting.
+// An answer may be received before the send of its request has returned. It is no greeting.
 func TestPool_AnswerDuringTheSendIsCounted(t *testing.T) {
 	rest := make(chan struct{})
 	s := countedServer(t, "tcp", func(conn net.Conn) {
@@ -812,7 +814,7 @@ func TestPool_AnswerDuringTheSendIsCounted(t *testing.T) {
 	require.Equal(t, 1, p.Stats().Idle, "%+v", p.Stats())
 }
 
-// A length is a promise. Memory is for what has come.
+// A length is a claim of the peer. Memory is allocated for what has arrived.
 func TestRecvPacket_AnnouncedLengthTakesNoMemory(t *testing.T) {
 	c, peer := stream(t, "unix", &client.Options{
 		Framing: client.LengthPrefix{BodyOffset: 4, Max: 1 << 30}, RecvTimeout: 20 * time.Millisecond,
@@ -824,7 +826,7 @@ func TestRecvPacket_AnnouncedLengthTakesNoMemory(t *testing.T) {
 	}), uint64(4*client.DefaultMaxPacket))
 }
 
-// allocated is how many bytes f allocates, with whatever else goes on.
+// allocated returns how many bytes the process allocates while f runs.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileOf gives an open file with random content, its offset somewhere in it.
+// fileOf returns an open file with random content, and an offset somewhere in it.
 func fileOf(t testing.TB, size int) (*os.File, []byte) {
 	t.Helper()
 	content := make([]byte, size)
@@ -31,7 +31,7 @@ func fileOf(t testing.TB, size int) (*os.File, []byte) {
 	return f, content
 }
 
-// collects gives what a peer reads until the end.
+// collects returns what a peer reads until the end.
 func collects(peer io.Reader) chan []byte {
 	all := make(chan []byte, 1)
 	go func() {
@@ -70,7 +70,7 @@ func TestSendFile_SendsTheRangeAndLeavesTheFileOffset(t *testing.T) {
 	}
 }
 
-// What cannot be sent is refused before the first byte.
+// A range that cannot be sent is an error before the first byte.
 func TestSendFile_FileErrors(t *testing.T) {
 	f, _ := fileOf(t, 100)
 	dir, err := os.Open(t.TempDir())
@@ -132,8 +132,8 @@ func TestSendFile_FileErrors(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// A file that shrinks while it is sent is an error with the count of what went, and
-// what went is what the file had.
+// If a file shrinks while it is sent, the error comes with the count of what was sent, and the
+// peer has received what the file had.
 func TestSendFile_FileThatShrinks(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const size, left = 64 << 20, 40 << 20
@@ -173,8 +173,8 @@ func TestSendFile_FileThatShrinks(t *testing.T) {
 	})
 }
 
-// Offsets and lengths have more than 32 bits, and no one call of the kernel's takes
-// 2 GiB. CLIENT_LOAD=full sends as much, else it is a piece at such an offset.
+// Offsets and lengths have more than 32 bits, and one sendfile(2) sends less than 2 GiB. With
+// CLIENT_LOAD=full the test sends as much, otherwise a piece at such an offset.
 func TestSendFile_MoreThanTwoGigabytes(t *testing.T) {
 	const size = 4<<30 + 4097
 	path := tempFile(t, "f", nil)
@@ -304,7 +304,7 @@ func TestSendFile_PeerHasGone(t *testing.T) {
 	})
 }
 
-// The original sends a file in clear on a TLS connection.
+// The original sends a file unencrypted on a TLS connection.
 func TestSendFile_OverTLSIsNeverInClear(t *testing.T) {
 	c, peer, v := valved(t, 0, client.Options{})
 	secret := bytes.Repeat([]byte("a secret that nobody may read "), 1000)
@@ -337,8 +337,7 @@ func TestSendFile_OverTLSIsNeverInClear(t *testing.T) {
 	}
 }
 
-// io.Copy of a file is a copy: from where the file is to its end, and the file is
-// there afterwards.
+// io.Copy sends a file from its offset to its end, and moves the offset to the end.
 func TestReadFrom_FileGoesThroughTheKernel(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		const size = 1<<20 + 3
@@ -376,8 +375,7 @@ func TestReadFrom_FileGoesThroughTheKernel(t *testing.T) {
 	})
 }
 
-// upperCase is a reader that has a file in it, and a Read of its own: as one that
-// decrypts, and whose plain text is never on disk.
+// upperCase is a reader that embeds a file and has a Read of its own, like one that decrypts.
 type upperCase struct{ *os.File }
 
 func (u upperCase) Read(p []byte) (int, error) {
@@ -386,7 +384,7 @@ func (u upperCase) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sameMethods has all that a file has, and is none.
+// sameMethods has all methods of a file, and is none.
 type sameMethods struct {
 	io.Reader
 	*os.File
@@ -394,7 +392,7 @@ type sameMethods struct {
 
 func (s sameMethods) Read(p []byte) (int, error) { return s.Reader.Read(p) }
 
-// inWrapper has package os's own wrapper of a file in it.
+// inWrapper embeds package os's own wrapper of a file.
 type inWrapper struct {
 	own io.Reader
 	io.Reader
@@ -402,7 +400,7 @@ type inWrapper struct {
 
 func (s inWrapper) Read(p []byte) (int, error) { return s.own.Read(p) }
 
-// captured gives the reader that a file is read through by io.Copy: package os's own.
+// captured receives the reader that io.Copy makes of a file: package os's own.
 type captured struct{ r io.Reader }
 
 func (*captured) Write(p []byte) (int, error) { return len(p), nil }
@@ -460,8 +458,7 @@ func TestReadFrom_ReadersOwnReadIsUsed(t *testing.T) {
 	})
 }
 
-// What has a length and no content, as files of /proc say of themselves, is copied
-// all the same.
+// A file whose size is 0 although it has content, such as those of /proc, is copied too.
 func TestReadFrom_FileThatSaysItIsEmpty(t *testing.T) {
 	const name = "/proc/self/status"
 	if _, err := os.Stat(name); err != nil {

@@ -212,8 +212,8 @@ func (s *stream) sendPacket(p []byte, timeout time.Duration) (int, error) {
 	return sent, err
 }
 
-// sendFile sends a range of a file. On a plain stream the kernel does (sendfile(2)).
-func (s *stream) sendFile(f *os.File, offset, length int64, timeout time.Duration) (sent int64, err error) {
+// sendRange sends a range of a file. On a plain stream the kernel does (sendfile(2)).
+func (s *stream) sendRange(f *os.File, offset, length int64, timeout time.Duration) (sent int64, err error) {
 	lock, err := s.sock.LockSend(0, timeout)
 	if err != nil {
 		return 0, err

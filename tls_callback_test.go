@@ -257,7 +257,7 @@ func TestTLSCallback_NotReturningFromDialLeavesNothing(t *testing.T) {
 
 // Concurrent lookups of one name are one lookup. If its Resolver.Dial does not return, one
 // caller gets the panic or Goexit, the others get an error, and none waits forever.
-func TestAResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
+func TestCallback_ResolverDialThatDoesNotReturnEndsTheLookup(t *testing.T) {
 	eachCallback(t, func(t *testing.T, cb *callback) {
 		r := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 			cb.armed.Store(true)
@@ -387,7 +387,7 @@ func TestTLSCallback_StreamFailsAfterRandThatDoesNotReturn(t *testing.T) {
 
 // A LengthFunc that does not return leaves the stream as it was: no byte is lost, and no
 // later call hangs.
-func TestALengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
+func TestCallback_LengthFuncThatDoesNotReturnLosesNothing(t *testing.T) {
 	for how, call := range map[string]func(c *client.Client){
 		"RecvPacket": func(c *client.Client) { _, _ = c.RecvPacket() },
 		"Packets": func(c *client.Client) {
@@ -517,7 +517,7 @@ func TestTLSClient_UnreachableIsClosedAfterTimedOutSend(t *testing.T) {
 
 // A RawConn that Options.Control has stored is a reference to the socket, with TLS and
 // without.
-func TestARawConnOfControlKeepsTheSocketOpen(t *testing.T) {
+func TestControl_RawConnKeepsTheSocketOpen(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	serveEcho(t, s)
 	for _, trust := range []*client.TLSOptions{nil, s.trust(t)} {

@@ -18,7 +18,7 @@ import (
 )
 
 // A receive has one limit, however often it has to wait for the rest of a record.
-func TestARecordThatDripsHasOneLimit(t *testing.T) {
+func TestTLSRecv_SlowRecordHasOneLimit(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{RecvTimeout: limit})
 	record := records(t, v, func() error { _, err := peer.Write(make([]byte, 16<<10)); return err })
@@ -51,8 +51,8 @@ func TestARecordThatDripsHasOneLimit(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Who gets all the time what it waits for has a limit too.
-func TestAPeerThatNeverPausesDoesNotLiftTheLimit(t *testing.T) {
+// A call that never has to wait has a limit too.
+func TestTimeout_EndsCallsWhosePeerNeverPauses(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	const much = 1 << 30       // no test is to have that in memory: it is never filled
 	room := make([]byte, much) // once: a 32-bit process has no room for several
@@ -108,8 +108,8 @@ func TestAPeerThatNeverPausesDoesNotLiftTheLimit(t *testing.T) {
 	}
 }
 
-// A handshake has to end also if its peer sends without end, and never lets it wait.
-func TestAHandshakeWhosePeerNeverPausesEndsAtItsLimit(t *testing.T) {
+// A handshake ends at its limit also if it never has to wait, because the peer keeps sending.
+func TestTLSHandshake_LimitEndsAPeerThatNeverPauses(t *testing.T) {
 	const limit = time.Millisecond
 	// The longest ServerHello there can be, a byte to each record.
 	var hello bytes.Buffer
@@ -139,7 +139,7 @@ func TestAHandshakeWhosePeerNeverPausesEndsAtItsLimit(t *testing.T) {
 	<-done
 }
 
-func TestAContextThatEndsAfterTheHandshakeDoesNoHarm(t *testing.T) {
+func TestTLSHandshake_LaterEndOfTheContextDoesNoHarm(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	go func() {
 		for {
@@ -171,9 +171,8 @@ func TestAContextThatEndsAfterTheHandshakeDoesNoHarm(t *testing.T) {
 	works(c)
 }
 
-// What a Send had to leave goes out also while the next receive waits already,
-// which may be for the answer to it.
-func TestWhatIsLeftOfASendGoesOutByItself(t *testing.T) {
+// The rest of a Send goes out also while the next receive waits, perhaps for its answer.
+func TestTLSSend_RestGoesOutByItself(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, _ := valved(t, version, client.Options{Timeout: -1})
 		answer := make(chan error, 1)
@@ -213,7 +212,7 @@ func TestWhatIsLeftOfASendGoesOutByItself(t *testing.T) {
 	})
 }
 
-func TestPeekOverTLSDoesNotWaitForMoreThanThereIs(t *testing.T) {
+func TestTLSRecv_PeekDoesNotWaitForMore(t *testing.T) {
 	c, peer := stream(t, "tls", &client.Options{Timeout: -1})
 	_, err := peer.Write([]byte("some"))
 	require.NoError(t, err)
@@ -224,9 +223,9 @@ func TestPeekOverTLSDoesNotWaitForMoreThanThereIs(t *testing.T) {
 	}
 }
 
-// crypto/tls looks whether an alert comes behind what it has to give (in TLS 1.2
-// it can be seen that it is one), and waits for all of it.
-func TestDataIsGivenBeforeTheAlertBehindItIsThere(t *testing.T) {
+// crypto/tls reads ahead for an alert behind the data that it returns, and waits for all of it.
+// In TLS 1.2 the record's header shows that it is an alert.
+func TestTLSRecv_DataDoesNotWaitForTheAlertBehindIt(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS12, client.Options{Timeout: -1})
 	both := records(t, v, func() error {
 		if _, err := peer.Write([]byte("data")); err != nil {
@@ -251,7 +250,7 @@ func TestDataIsGivenBeforeTheAlertBehindItIsThere(t *testing.T) {
 	require.Equal(t, io.EOF, <-result)
 }
 
-func TestSendAfterCloseWriteOverTLSIsABrokenPipe(t *testing.T) {
+func TestTLSSend_AfterCloseWriteIsABrokenPipe(t *testing.T) {
 	c, _ := stream(t, "tls", nil)
 	require.NoError(t, c.CloseWrite())
 	_, err := c.Send([]byte("x"), 0)
@@ -260,8 +259,8 @@ func TestSendAfterCloseWriteOverTLSIsABrokenPipe(t *testing.T) {
 	require.ErrorIs(t, err, unix.EPIPE)
 }
 
-// A part of a record is a part of a request: the peer cannot read it, but it has it.
-func TestAPartOfARecordIsNotSafeToRetry(t *testing.T) {
+// A part of a record counts as a part of a request: the peer has received it.
+func TestTLSSend_PartOfARecordIsNotSafeToRetry(t *testing.T) {
 	small := func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 1) })
 	}
@@ -282,7 +281,7 @@ func TestAPartOfARecordIsNotSafeToRetry(t *testing.T) {
 	require.False(t, client.SafeToRetry(err))
 }
 
-func TestAnAlertTellsThePeerWhyItIsRefused(t *testing.T) {
+func TestTLSHandshake_AlertTellsThePeerWhy(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
 		told := make(chan error, 1)
@@ -305,8 +304,8 @@ func TestAnAlertTellsThePeerWhyItIsRefused(t *testing.T) {
 	})
 }
 
-// A callback that panics takes the descriptor with it: nobody else could close it.
-func TestAPanicInAHandshakeLeavesNothingBehind(t *testing.T) {
+// If a callback panics, the handshake closes the descriptor: no other code could.
+func TestTLSHandshake_PanicLeavesNothingBehind(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	accept := func() {
 		conn, err := s.Accept()

@@ -18,7 +18,7 @@ import (
 
 // In TLS 1.3 either side may change its keys at any time, and ask the other to:
 // what a receive then has to send must neither be lost nor come too late.
-func TestOpenSSLChangesItsKeys(t *testing.T) {
+func TestOpenSSL_KeyUpdates(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	chain, key, _ := c.Files(t)
 	path := requireProgram(t, "openssl", "openssl")

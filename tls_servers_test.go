@@ -205,7 +205,7 @@ func underOpenSSL(t *testing.T, c *testcert.Cert, args []string, f func(t *testi
 	})
 }
 
-func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
+func TestOpenSSL_BothDirections(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -236,7 +236,7 @@ func TestOpenSSLAndTheClientUnderstandEachOther(t *testing.T) {
 
 // A server of TLS 1.3 sends tickets after the handshake: something to receive
 // for the kernel, and nothing for who asks what there is.
-func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
+func TestOpenSSL_TicketsAreNothingToReceive(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for name, receive := range map[string]func(t *testing.T, c *client.Client){
 		"DontWait": func(t *testing.T, c *client.Client) {
@@ -280,7 +280,7 @@ func TestOpenSSLTicketsAreNothingToReceive(t *testing.T) {
 	}
 }
 
-func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
+func TestOpenSSL_PeekLeavesWhatWasSent(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -306,7 +306,7 @@ func TestPeekLeavesWhatOpenSSLHasSent(t *testing.T) {
 	})
 }
 
-func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
+func TestOpenSSL_NothingIsLostToALimit(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -326,7 +326,7 @@ func TestNothingOfOpenSSLIsLostToALimit(t *testing.T) {
 	})
 }
 
-func TestOpenSSLResumesTheSession(t *testing.T) {
+func TestOpenSSL_ResumesTheSession(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
@@ -349,7 +349,7 @@ func TestOpenSSLResumesTheSession(t *testing.T) {
 
 // What a session remembers to have been verified does not count: the roots of
 // the dial that resumes it do.
-func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
+func TestOpenSSL_IsVerifiedAgainInAResumedSession(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
@@ -365,7 +365,7 @@ func TestOpenSSLIsVerifiedAgainInAResumedSession(t *testing.T) {
 	})
 }
 
-func TestOpenSSLWantsAClientCertificate(t *testing.T) {
+func TestOpenSSL_ClientCertificate(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "server", nil)
 	required := []string{"-Verify", "1", "-verify_return_error"}
@@ -408,7 +408,7 @@ func TestOpenSSLWantsAClientCertificate(t *testing.T) {
 	})
 }
 
-func TestOpenSSLChoosesTheProtocol(t *testing.T) {
+func TestOpenSSL_ALPN(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, []string{"-alpn", "h2,http/1.1"}, func(t *testing.T, s *testserver.Server, _ uint16) {
 		for _, test := range []struct {
@@ -435,7 +435,7 @@ func TestOpenSSLChoosesTheProtocol(t *testing.T) {
 	})
 }
 
-func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
+func TestOpenSSL_NoSharedVersion(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, version uint16) {
 		opts := trusting(t, c)
@@ -451,7 +451,7 @@ func TestOpenSSLAndTheClientHaveToShareAVersion(t *testing.T) {
 	})
 }
 
-func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
+func TestOpenSSL_WrongCertificate(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses = nil })
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := trusting(t, c)
@@ -468,7 +468,7 @@ func TestOpenSSLIsToldFromOthersByItsCertificate(t *testing.T) {
 	})
 }
 
-func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
+func TestOpenSSL_EndsTheConnection(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		opts := &client.Options{TLS: trusting(t, c)}
@@ -502,7 +502,7 @@ func TestOpenSSLEndsTheConnectionProperly(t *testing.T) {
 	})
 }
 
-func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
+func TestOpenSSL_KilledIsNotEOF(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for _, had := range []string{"", "olleh\n"} {
 		t.Run(fmt.Sprintf("after %d bytes", len(had)), func(t *testing.T) {
@@ -520,7 +520,7 @@ func TestOpenSSLThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 }
 
 // A page of s_server's ends when the connection does.
-func TestAPageOfOpenSSLIsWholeWhenTLSEnds(t *testing.T) {
+func TestOpenSSL_PageIsWholeWhenTLSEnds(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := startSServer(t, c, append(opensslOnly(version), "-www")...)
@@ -548,7 +548,7 @@ func opensslKeys(t *testing.T) map[string]crypto.Signer {
 	return map[string]crypto.Signer{"rsa": rsaKey, "ec": ecKey, "ed25519": edKey}
 }
 
-func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
+func TestOpenSSL_EncryptedKeys(t *testing.T) {
 	const passphrase = "correct horse: b\u00e4ttery $taple"
 	secret := tempFile(t, "passphrase", []byte(passphrase+"\n"+passphrase+"\n")) // one to read with and one to write with
 	root := testcert.NewRoot(t, "root")
@@ -625,7 +625,7 @@ func TestKeysThatOpenSSLHasEncrypted(t *testing.T) {
 }
 
 // What can not be read is said so, before anything is dialled.
-func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
+func TestOpenSSL_UnreadableKeyIsAnOptionError(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	for _, way := range []string{"-v1 PBE-SHA1-3DES", "-v2 aria-256-cbc", "-v2 aes-256-cbc -v2prf hmacWithSHA512"} {
@@ -644,7 +644,7 @@ func TestAKeyOfOpenSSLThatCannotBeReadIsAnOptionError(t *testing.T) {
 
 // The older encryption has no checksum: of wrong passphrases one in 256 gives
 // what looks like a key until it is parsed.
-func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *testing.T) {
+func TestOpenSSL_WrongPassphraseIsNotBlamedOnTheCertificate(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	chain, plain, _ := root.Issue(t, "client", nil).Files(t)
 	encrypted := filepath.Join(t.TempDir(), "encrypted.pem")
@@ -670,7 +670,7 @@ func TestAWrongPassphraseForAnOlderKeyOfOpenSSLIsNeverTheCertificatesFault(t *te
 	require.NotContains(t, err.Error(), opts.Passphrase)
 }
 
-func TestADirectoryThatOpenSSLHasRehashed(t *testing.T) {
+func TestOpenSSL_RehashedDirectory(t *testing.T) {
 	root, another := testcert.NewRoot(t, "root"), testcert.NewRoot(t, "another")
 	s := startOpenSSL(t, root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil))
 
@@ -745,7 +745,7 @@ func opensslAnswers(t *testing.T, index string, c, issuer, signer *testcert.Cert
 	return answer
 }
 
-func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
+func TestOpenSSL_StapledOCSPAnswer(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	appointed := root.Issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
 	c, other := root.Issue(t, "server", nil), root.Issue(t, "other", nil)
@@ -807,7 +807,7 @@ func TestAnOCSPAnswerThatOpenSSLStaples(t *testing.T) {
 	})
 }
 
-func TestARevocationListOfOpenSSL(t *testing.T) {
+func TestOpenSSL_RevocationList(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "server", nil)
 	s := startOpenSSL(t, c)
@@ -939,7 +939,7 @@ func nginxFiles(t *testing.T) (dir string, sums map[string][sha256.Size]byte) {
 	return dir, sums
 }
 
-func TestNginxKeepsTheConnectionAlive(t *testing.T) {
+func TestNginx_KeepsTheConnectionAlive(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
@@ -972,7 +972,7 @@ func TestNginxKeepsTheConnectionAlive(t *testing.T) {
 	})
 }
 
-func TestNginxServesManyAtOnce(t *testing.T) {
+func TestNginx_ServesManyAtOnce(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
@@ -999,7 +999,7 @@ func TestNginxServesManyAtOnce(t *testing.T) {
 	require.Positive(t, dials.Load())
 }
 
-func TestNginxBehindAProxy(t *testing.T) {
+func TestNginx_BehindAProxy(t *testing.T) {
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
@@ -1070,7 +1070,7 @@ func startStunnel(t *testing.T, c *testcert.Cert, behind, settings string, ready
 	}, ready)
 }
 
-func TestRedisBehindStunnel(t *testing.T) {
+func TestStunnel_Redis(t *testing.T) {
 	_, addrs := startRedis(t)
 	c := testcert.NewRoot(t, "root").Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	trust := trusting(t, c)
@@ -1128,7 +1128,7 @@ func underRedisTLS(t *testing.T, f func(t *testing.T, s *testserver.Server, opts
 	}
 }
 
-func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
+func TestRedisTLS_EchoesAMebibyte(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		for range 3 {
@@ -1137,7 +1137,7 @@ func TestRedisTLSGivesBackAMebibyte(t *testing.T) {
 	})
 }
 
-func TestRedisTLSAnswersAPipeline(t *testing.T) {
+func TestRedisTLS_AnswersAPipeline(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, TLS: opts})
 		var commands []byte
@@ -1163,7 +1163,7 @@ func TestRedisTLSAnswersAPipeline(t *testing.T) {
 	})
 }
 
-func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
+func TestRedisTLS_AnswersAfterTheLimit(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, RecvTimeout: limit, TLS: opts})
@@ -1188,7 +1188,7 @@ func TestRedisTLSAnswersAfterTheLimit(t *testing.T) {
 	})
 }
 
-func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
+func TestRedisTLS_KilledIsNotEOF(t *testing.T) {
 	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{RecvTimeout: time.Minute, TLS: opts})
 		sends(t, c, []byte("PING\r\nBLPOP nothing 0\r\n"))
@@ -1197,7 +1197,7 @@ func TestRedisTLSThatIsKilledDoesNotLookLikeTheEnd(t *testing.T) {
 	})
 }
 
-func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
+func TestRedisTLS_RefusesAClientWithoutCertificate(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "server", nil)
 	trust := trusting(t, c)
@@ -1217,7 +1217,7 @@ func TestRedisTLSRefusesWhoHasNoCertificate(t *testing.T) {
 }
 
 // stunnel speaks PostgreSQL's way to TLS: eight bytes ask for it, one answers.
-func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
+func TestStunnel_StartTLSOfPostgreSQL(t *testing.T) {
 	_, addrs := startRedis(t)
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "server", nil)
@@ -1266,7 +1266,7 @@ func TestStartTLSAsPostgreSQLHasItWithStunnel(t *testing.T) {
 }
 
 // stunnel speaks SMTP's STARTTLS (RFC 3207) for a server that has none.
-func TestStartTLSAsSMTPHasItWithStunnel(t *testing.T) {
+func TestStunnel_StartTLSOfSMTP(t *testing.T) {
 	behind := listen(t, "tcp")
 	var wg sync.WaitGroup
 	wg.Go(func() {

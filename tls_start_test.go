@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mailServer is as much of SMTP as STARTTLS needs.
+// A mailServer implements as much of SMTP as STARTTLS needs.
 type mailServer struct {
 	*tlsServer
 	alsoSays string        // in the same segment as its agreement
@@ -26,7 +26,7 @@ type mailServer struct {
 	gate     chan struct{} // to be closed before the handshake, if there is one
 }
 
-// serve has one conversation, and gives what it was told over TLS, and before.
+// serve serves one connection. The channels return what was received over TLS and before.
 func (m *mailServer) serve() (overTLS, before <-chan string) {
 	inside, outside := make(chan string, 1), make(chan string, 1)
 	go func() {
@@ -126,8 +126,8 @@ func TestStartTLS_UpgradesAStream(t *testing.T) {
 	}
 }
 
-// What was said before TLS by whoever was on the line must not count as said by
-// the peer that TLS has verified (CVE-2011-0411 and its many descendants).
+// What an attacker has injected before TLS must not count as sent by the peer that TLS has
+// verified (CVE-2011-0411 and many like it).
 func TestStartTLS_RefusesUnreadBytes(t *testing.T) {
 	m := newMailServer(t)
 	m.alsoSays = "250 injected\r\n"

@@ -18,8 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A valve is a connection that holds back what is written until it is let
-// through, and sees what comes in.
+// A valve is a connection that can hold back what is written, and records what is read.
 type valve struct {
 	net.Conn
 
@@ -53,7 +52,7 @@ func (v *valve) shut() {
 	v.closed = true
 }
 
-// holds takes what is held back.
+// holds returns what is held back, and empties it.
 func (v *valve) holds() []byte {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -62,7 +61,7 @@ func (v *valve) holds() []byte {
 	return held
 }
 
-// valved gives both ends of a TLS connection, whose peer writes through a valve.
+// valved returns both ends of a TLS connection, whose peer writes through a valve.
 func valved(t testing.TB, version uint16, opts client.Options) (*client.Client, *tls.Conn, *valve) {
 	t.Helper()
 	s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })
@@ -89,7 +88,7 @@ func valved(t testing.TB, version uint16, opts client.Options) (*client.Client, 
 	return c, peer, v
 }
 
-// records gives the bytes that the peer's TLS makes of what do does.
+// records returns the records that the peer's TLS makes of the writes of do.
 func records(t testing.TB, v *valve, do func() error) []byte {
 	t.Helper()
 	v.shut()
@@ -97,7 +96,7 @@ func records(t testing.TB, v *valve, do func() error) []byte {
 	return v.holds()
 }
 
-// arrived waits until the kernel has something for the client.
+// arrived waits until the client's socket is readable.
 func arrived(t testing.TB, c *client.Client) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -113,7 +112,7 @@ func arrived(t testing.TB, c *client.Client) {
 	}))
 }
 
-// However a record is cut, and whichever receive meets the part: not a byte is lost.
+// Wherever a record is cut, and whichever call receives the part, no byte is lost.
 func TestTLSRecv_EndWithinARecordLosesNothing(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{RecvTimeout: time.Millisecond})
@@ -160,8 +159,7 @@ func errorIsEither(err, a, b error) bool {
 	return err != nil && (errors.Is(err, a) || errors.Is(err, b))
 }
 
-// A part of a WaitAll that came in whole records is counted, and what follows is
-// for the next call.
+// The count of a WaitAll at its limit includes whole records. What follows is for the next call.
 func TestTLSRecv_WaitAllReturnsThePartAtTheLimit(t *testing.T) {
 	c, peer := stream(t, "tls", &client.Options{RecvTimeout: 50 * time.Millisecond})
 	_, err := peer.Write([]byte("half "))
@@ -177,7 +175,7 @@ func TestTLSRecv_WaitAllReturnsThePartAtTheLimit(t *testing.T) {
 	require.Equal(t, "and half.", string(got[:n]))
 }
 
-// Who peeks for the end of a line has to see more when there is more.
+// A later peek returns what has arrived since, so that a caller can wait for the end of a line.
 func TestTLSRecv_PeekSeesWhatArrivesLater(t *testing.T) {
 	c, peer := stream(t, "tls", nil)
 	got := make([]byte, 64)
@@ -270,8 +268,8 @@ func TestTLSRecv_CloseNotifyIsEOFAndSendingGoesOn(t *testing.T) {
 	})
 }
 
-// strictEnd makes an end of the socket's stream an error that crypto/tls does not
-// take for the end of TLS.
+// strictEnd makes the end of the socket's stream an error that crypto/tls does not take for
+// the end of TLS.
 type strictEnd struct{ net.Conn }
 
 func (s strictEnd) Read(p []byte) (int, error) {
@@ -282,8 +280,8 @@ func (s strictEnd) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A server's session tickets lie unread in the kernel when a client that has only
-// sent closes. For TCP that is a reason to reset, and what was sent last is lost.
+// A client that has only sent has the server's session tickets unread when it closes. TCP then
+// resets the connection, and what was sent last would be lost.
 func TestTLSClose_LosesNothingToUnreadTickets(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := listenTLS(t, "tcp", func(c *tls.Config) {
@@ -321,8 +319,8 @@ func TestTLSClose_LosesNothingToUnreadTickets(t *testing.T) {
 	})
 }
 
-// What a Send has counted when its limit ended it goes out before whatever comes
-// next: also if that is to wait for the answer.
+// The rest of a Send that its limit ended goes out before anything else, also if the next call
+// receives.
 func TestTLSSend_RestGoesOutWithTheNextCall(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, next := range map[string]func(c *client.Client) error{
@@ -371,7 +369,7 @@ func TestTLSCloseWrite_EndsAtItsLimit(t *testing.T) {
 	require.Less(t, time.Since(begin), testTimeout/2) // it waits for nobody
 }
 
-// The urgent byte is the socket's: it would be in clear, and in the way.
+// The urgent byte belongs to the socket: it would not be encrypted, and would break a record.
 func TestTLS_OOBIsNotSupported(t *testing.T) {
 	c, _ := stream(t, "tls", nil)
 	_, err := c.Send([]byte("!"), client.OOB)
@@ -444,7 +442,7 @@ func TestTLS_BothDirectionsAtOnce(t *testing.T) {
 	})
 }
 
-// Nothing that is sent over TLS is readable on the way.
+// What is sent over TLS is not readable on the way.
 func TestTLSSend_NothingIsInClear(t *testing.T) {
 	c, peer, v := valved(t, tls.VersionTLS13, client.Options{})
 	_, err := c.Send([]byte("the secret"), 0)
@@ -456,7 +454,7 @@ func TestTLSSend_NothingIsInClear(t *testing.T) {
 	require.NotContains(t, v.in.String(), "secret")
 }
 
-// However the stream is cut and whatever calls receive it, it is the same stream.
+// Wherever the stream is cut, and whichever calls receive it, the bytes are the same.
 func TestTLSRecv_AnyMixOfCallsGivesTheSameBytes(t *testing.T) {
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		seed := rand.Uint64()

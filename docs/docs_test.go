@@ -60,8 +60,8 @@ func get(c *client.Client, key string) error
 func document(
 	c *client.Client, conn net.Conn, pool *client.Pool, dialer *client.Dialer, err error,
 	ctx context.Context, address, network string, opts *client.Options, timeout time.Duration,
-	p []byte, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
-	ds []client.Datagram, read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
+	p []byte, ds []client.Datagram, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
+	read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
 ) error {
 	%s
 	return nil // here the code is checked
@@ -69,6 +69,8 @@ func document(
 `
 
 func TestDocuments_CodeCompiles(t *testing.T) {
+	_, err := emptyScope()
+	require.NoError(t, err)
 	var files []string
 	for _, pattern := range documents {
 		found, err := filepath.Glob(pattern)
@@ -181,10 +183,27 @@ var (
 	files    = token.NewFileSet()
 	fromCode = sync.OnceValue(func() types.Importer {
 		build.Default.CgoEnabled = false // package net can do without, and then there need be no C compiler
-		return importer.ForCompiler(files, "source", nil)
+		return importCache{importer.ForCompiler(files, "source", nil), make(map[string]*types.Package)}
 	})
 	emptyScope = sync.OnceValues(func() (*types.Package, error) { return check(fmt.Sprintf(scope, "")) })
 )
+
+// An importCache imports each package once. The importer itself runs "go list" each time.
+type importCache struct {
+	types.Importer
+	known map[string]*types.Package
+}
+
+func (c importCache) Import(path string) (*types.Package, error) {
+	if pkg := c.known[path]; pkg != nil {
+		return pkg, nil
+	}
+	pkg, err := c.Importer.Import(path)
+	if err == nil {
+		c.known[path] = pkg
+	}
+	return pkg, err
+}
 
 // check type-checks a file.
 func check(code string) (*types.Package, error) {

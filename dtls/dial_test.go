@@ -479,7 +479,7 @@ func TestDial_LimitHoldsForAServerThatFallsSilent(t *testing.T) {
 func TestDial_RecordsThatCannotBeTheServersAreDropped(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	server := sServer(t, root.Issue(t, "server", nil))
-	relay := newRelay(t, server.addr, nil, func(n int, p []byte) [][]byte {
+	relay := newRelay(t, server.addr, nil, func(_ int, p []byte) [][]byte {
 		return [][]byte{
 			plaintext(applicationData, 100, 'x'), plaintext(21, 101, 1), plaintext(20, 102), plaintext(99, 103, 1),
 			plaintext(applicationData, 1<<48|1, 'x'), plaintext(21, 1<<48|2, 2, 80), []byte("no DTLS"), p,

@@ -13,7 +13,7 @@ import (
 // Recv is recv(2) over TLS: MSG_WAITALL, MSG_PEEK and MSG_DONTWAIT mean what they mean on a
 // plain stream.
 func (c *Conn) Recv(lock *sock.IOLock, p []byte, flags int) (int, error) {
-	c.transport.rd, c.transport.mode = *lock, readWait
+	c.transport.rd, c.transport.mode, c.transport.gotPart = *lock, readWait, false
 	if flags&unix.MSG_DONTWAIT != 0 {
 		c.transport.mode = readNoWait
 	}

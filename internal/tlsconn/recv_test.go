@@ -53,6 +53,27 @@ func TestRecv_EndWithinARecordLosesNothing(t *testing.T) {
 	})
 }
 
+// A limit ends a receive also if a part of the record arrives before each read. What has
+// arrived before the limit is received.
+func TestRecv_LimitEndsARecordThatArrivesAsFastAsItIsReceived(t *testing.T) {
+	c, _, h := dial(t, nil, nil)
+	_, err := h.Conn.Write([]byte("ab"))
+	require.NoError(t, err)
+	c.arrives(t)
+	lock, err := c.sock.LockRecv(0, time.Millisecond)
+	require.NoError(t, err)
+	defer lock.Unlock()
+	_, _ = c.Recv(&lock, nil, 0) // begins a receive
+	require.Eventually(t, lock.Expired, testTimeout, time.Millisecond)
+	n, err := c.transport.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	n, err = c.transport.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.True(t, isPending(err), "the next receive goes on")
+	require.Zero(t, n)
+}
+
 func TestRecv_EmptyBufferReturnsAtOnce(t *testing.T) {
 	c, _, _ := dial(t, nil, nil)
 	n, err := c.recv(nil, 0, testTimeout)

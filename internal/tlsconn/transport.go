@@ -24,6 +24,7 @@ type transport struct {
 	rd      sock.IOLock // of the call that receives
 	records recordTracker
 	mode    readMode
+	gotPart bool // a read of this Recv has got something
 	drained bool // the last read got nothing, so crypto/tls has no whole record
 
 	mu   sync.Mutex
@@ -82,6 +83,8 @@ func (t *transport) Read(p []byte) (int, error) {
 		}
 	case len(t.queued()) > maxQueued:
 		return 0, errUnreadAnswers
+	case t.gotPart && t.rd.Expired(): // a peer that sends a record as slowly as we receive it
+		return 0, pending{os.ErrDeadlineExceeded}
 	case t.mode == readNoWait:
 		flags = unix.MSG_DONTWAIT
 	case t.mode != readWaitForAlert && t.records.inAlert():
@@ -89,6 +92,7 @@ func (t *transport) Read(p []byte) (int, error) {
 	}
 	n, err := t.rd.Recv(p, flags)
 	t.records.follow(p[:n])
+	t.gotPart = t.gotPart || n > 0
 	t.drained = n == 0 && err != nil && isPassing(err)
 	switch {
 	case errors.Is(err, io.EOF):
