@@ -203,7 +203,7 @@ func TestDial_AllAddressesWithinTheLimitInOneGoroutine(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	holes := []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1"}
-	for _, limit := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond} {
+	for _, limit := range []time.Duration{600 * time.Millisecond, time.Second} {
 		var tried attempts
 		start := time.Now()
 		_, err := client.Dial("tcp", "holes.test:"+port, &client.Options{

@@ -225,12 +225,12 @@ func TestPool_MaxConnsPerKeyHoldsUnderLoad(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// The caller of a dial may have received a released connection instead. The dial goes on.
+	require.Eventually(t, func() bool { return p.Stats().Dialing == 0 }, testTimeout, time.Millisecond)
 	stats := p.Stats()
 	require.LessOrEqual(t, stats.Idle, most)
 	require.Zero(t, stats.Active)
-	require.Zero(t, stats.Dialing)
 	require.Equal(t, uint64(stats.Idle)+stats.Discarded, stats.Dials, "%+v", stats)
-	// Who has begun a dial may have been given what came back meanwhile.
 	require.LessOrEqual(t, stats.Reuses, uint64(1000))
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(1000))
 }

@@ -189,7 +189,8 @@ func TestPool_ManyGoroutinesOverFewConnections(t *testing.T) {
 	if os.Getenv("CLIENT_LOAD") == "full" { // a minute or two
 		checkouts = 20_000
 	}
-	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 8})
+	const conns = 8
+	s, p := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: conns})
 	var wg sync.WaitGroup
 	var ids atomic.Uint64
 	for range goroutines {
@@ -224,12 +225,21 @@ func TestPool_ManyGoroutinesOverFewConnections(t *testing.T) {
 	wg.Wait()
 	stats := p.Stats()
 	require.EqualValues(t, goroutines*checkouts, ids.Load())
-	require.Equal(t, 8, stats.Idle)
+	require.LessOrEqual(t, stats.Idle, conns) // fewer if a Discard came when few goroutines were left
 	require.Zero(t, stats.Active+stats.Dialing)
 	require.EqualValues(t, uint64(goroutines*checkouts)/1009, stats.Discarded)
-	require.Equal(t, uint64(stats.Idle)+stats.Discarded, stats.Dials, "%+v", stats)
-	// Who has begun a dial may have been given what came back meanwhile.
+	// No caller has seen an error. On a busy machine a dial can take long enough to be
+	// canceled, once its caller has got a released connection, to make room for a waiter.
+	require.Equal(t, uint64(stats.Idle)+stats.Discarded+stats.DialErrors, stats.Dials, "%+v", stats)
+	// A caller that has begun a dial may get a released connection before that ends.
 	require.LessOrEqual(t, stats.Reuses, uint64(goroutines*checkouts))
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(goroutines*checkouts))
 	t.Logf("%+v", stats.KeyStats)
+
+	// No place is lost: MaxConnsPerKey clients can be in use at once.
+	for range conns {
+		c, err := p.Dial(t.Context(), "tcp", s.Addr().String(), nil)
+		require.NoError(t, err)
+		defer c.Close()
+	}
 }

@@ -159,7 +159,7 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
 // true. EAGAIN means that the call has to wait in waitReady.
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	if waitInKernel && !s.parks(&s.rd, Now()) && waits.takeThread() {
+	if waitInKernel && !s.parks(&s.rd, Now()) && !waits.leavePoller() && waits.takeThread() {
 		defer waits.giveThread()
 		return s.sysRecv(p, flags, true, from)
 	}

@@ -75,6 +75,9 @@ func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	if err != nil {
 		k.armedAt = k.seen - 1 // the file's deadline is over
 	}
+	if !waits.unparked.Load() {
+		waits.unparked.Store(true)
+	}
 	return err == nil && k.wakes.Load() == k.seen
 }
 

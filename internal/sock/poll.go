@@ -56,6 +56,7 @@ func (p *Poll) Add(s *Socket, events int16) error {
 func (p *Poll) Wait(until Instant) error {
 	began := Now()
 	for {
+		waits.leavePoller()
 		p.threadWaker.prepare()
 		p.fdWaker.drain()
 		if p.closed() {

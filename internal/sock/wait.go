@@ -58,6 +58,8 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	holdEnd := now.Add(longestHold)
 	if fd >= 0 && s.parks(d, now) {
 		holdEnd = now
+	} else if waits.leavePoller() {
+		now = Now()
 	}
 	for ; ; now = Now() {
 		k := d.netpollWaker.Load()

@@ -27,7 +27,8 @@ import (
 // has idle processors, and of many connections that are busy some always queue. A process
 // that gets little CPU time because of other processes uses no more of it for each wait.
 type waitPolicy struct {
-	word atomic.Uint64 // calls that hold a thread or are about to, in the lower half; ended waits
+	word     atomic.Uint64 // calls that hold a thread or are about to, in the lower half; ended waits
+	unparked atomic.Bool   // a call has come back from the poller since the last leavePoller
 
 	nextSample atomic.Int64  // an Instant
 	period     atomic.Uint32 // counts samples
@@ -68,6 +69,20 @@ func (w *waitPolicy) takeThread() bool {
 }
 
 func (w *waitPolicy) giveThread() { w.word.Add(1<<32 - 1) }
+
+// leavePoller comes before a wait on a thread. It reports whether it has taken time.
+//
+// A call that has come back from the runtime's poller may run on the only thread that was in
+// it. If that thread sleeps in the kernel, no thread waits in the poller until the runtime's
+// monitor looks at it, up to 10 ms later. Gosched starts another one if a processor is idle
+// (goschedImpl, wakep).
+func (w *waitPolicy) leavePoller() (yielded bool) {
+	if !w.unparked.Load() || !w.unparked.Swap(false) || w.computing.Load() {
+		return false
+	}
+	runtime.Gosched()
+	return true
+}
 
 // count counts a call that has not waited on a thread.
 func (w *waitPolicy) count() { w.word.Add(1 << 32) }

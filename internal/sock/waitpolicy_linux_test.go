@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const testTimeoutOfWaits = 20 * time.Second
 
 func TestWaitPolicy_ReadParksAndRecvHoldsItsThread(t *testing.T) {
 	var w waitPolicy
@@ -58,10 +57,10 @@ func TestWaitPolicy_ComputingProcessHoldsThreads(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return !parks() }, testTimeoutOfWaits, time.Millisecond)
+	require.Eventually(t, func() bool { return !parks() }, testTimeout, time.Millisecond)
 	stop.Store(true)
 	wg.Wait()
-	require.Eventually(t, parks, testTimeoutOfWaits, time.Millisecond)
+	require.Eventually(t, parks, testTimeout, time.Millisecond)
 }
 
 // Many round trips use processors too, but little CPU time each.
@@ -82,7 +81,7 @@ func TestRead_ParksItsGoroutine(t *testing.T) {
 	for range 3 {
 		read := make(chan error, 1)
 		go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
-		require.Eventually(t, func() bool { return Parked.Load() > 0 }, testTimeoutOfWaits, time.Millisecond)
+		require.Eventually(t, func() bool { return Parked.Load() > 0 }, testTimeout, time.Millisecond)
 		_, err := unix.Write(peer, []byte{1})
 		require.NoError(t, err)
 		require.NoError(t, <-read)
@@ -116,7 +115,7 @@ func TestNetpollWaker_DeadlineOfAnEarlierCallChangesNothing(t *testing.T) {
 		took := time.Duration(Now() - begin)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.GreaterOrEqual(t, took, limit)
-		require.Less(t, took, testTimeoutOfWaits)
+		require.Less(t, took, testTimeout)
 	}
 }
 
@@ -168,7 +167,7 @@ func TestRecv_WaitAllWhileParkedGetsAllOrACountWithinItsLimit(t *testing.T) {
 		sent <- err
 	}()
 	p := make([]byte, piece*pieces)
-	n, err := s.Recv(p, unix.MSG_WAITALL, testTimeoutOfWaits, nil)
+	n, err := s.Recv(p, unix.MSG_WAITALL, testTimeout, nil)
 	require.NoError(t, err)
 	require.Equal(t, len(p), n)
 	for i := range pieces {
@@ -182,7 +181,7 @@ func TestRecv_WaitAllWhileParkedGetsAllOrACountWithinItsLimit(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Equal(t, piece, n)
 	require.GreaterOrEqual(t, time.Duration(Now()-begin), limit)
-	require.Less(t, time.Duration(Now()-begin), testTimeoutOfWaits)
+	require.Less(t, time.Duration(Now()-begin), testTimeout)
 }
 
 // parkAll has the policy find that more sockets than processors wait, until end is called.
@@ -216,4 +215,25 @@ func BenchmarkWaitPolicy_Parks(b *testing.B) {
 	for b.Loop() {
 		w.parks(&d, false, Now())
 	}
+}
+
+// A thread that leaves the runtime's poller for a wait in the kernel has another one take its
+// place: once for each return from the poller, and never in a process that computes.
+func TestWaitPolicy_PollerIsHandedOnBeforeAThreadSleeps(t *testing.T) {
+	waits.computing.Store(false)
+	waits.nextSample.Store(int64(Now().Add(time.Hour)))
+	defer waits.nextSample.Store(0)
+	s, peer := pair(t, unix.SOCK_STREAM)
+	read := make(chan error, 1)
+	go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
+	require.Eventually(t, func() bool { return Parked.Load() > 0 }, testTimeout, time.Millisecond)
+	_, err := unix.Write(peer, []byte{1})
+	require.NoError(t, err)
+	require.NoError(t, <-read)
+	require.True(t, waits.leavePoller())
+	require.False(t, waits.leavePoller())
+	waits.unparked.Store(true)
+	waits.computing.Store(true)
+	require.False(t, waits.leavePoller())
+	waits.computing.Store(false)
 }
