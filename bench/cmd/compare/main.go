@@ -1,10 +1,10 @@
-// The command compare runs this library beside its peers and writes what comes of it
-// into a directory: all samples, tables and plots.
+// The command compare measures this library and its peers, and writes the samples, tables and plots
+// into a directory.
 //
 //	go run ./cmd/compare            everything, in about half an hour
 //	go run ./cmd/compare -quick     the fewest cases that show each comparison
 //	go run ./cmd/compare -only b,c  some comparisons
-//	go run ./cmd/compare -render    tables and plots anew, of samples that are there
+//	go run ./cmd/compare -render    write tables and plots again from results.json
 package main
 
 import (
@@ -32,21 +32,21 @@ func main() {
 
 func run() error {
 	quick := flag.Bool("quick", false, "the fewest cases that show each comparison")
-	only := flag.String("only", "", "letters of comparisons, with commas between them; all if empty")
-	match := flag.String("case", "", "a regular expression that the cases' names match")
-	rounds := flag.Int("rounds", 0, "rounds of each case; 7 if 0, 3 for -quick")
-	length := flag.Duration("length", 0, "length of a round; 500ms if 0, 200ms for -quick")
-	out := flag.String("out", "", "where to write; results, in the module, if empty")
-	render := flag.Bool("render", false, "measure nothing, make tables and plots of results.json")
+	only := flag.String("only", "", "comma-separated letters of comparisons; empty: all")
+	match := flag.String("case", "", "regular expression for the names of cases; empty: all")
+	rounds := flag.Int("rounds", 0, "rounds of each case; 0: 7, with -quick 3")
+	length := flag.Duration("length", 0, "length of a round; 0: 500ms, with -quick 200ms")
+	out := flag.String("out", "", "output directory; empty: results")
+	render := flag.Bool("render", false, "measure nothing; write tables and plots again from results.json")
 	flag.Parse()
 	if *out == "" {
 		if _, err := os.Stat("cmd/compare"); err != nil {
-			return fmt.Errorf("run it from inside bench, or say -out: %w", err)
+			return fmt.Errorf("not in the directory bench; change to it or set -out: %w", err)
 		}
 		*out = "results"
 	}
 	if *render {
-		return renderAnew(*out)
+		return renderAgain(*out)
 	}
 	if *rounds == 0 {
 		*rounds = 7
@@ -66,7 +66,7 @@ func run() error {
 		Command:     strings.Join(append([]string{"go run ./cmd/compare"}, os.Args[1:]...), " "),
 		Environment: report.Here(*rounds, *length),
 	}
-	// What has been measured is not lost with what could not be.
+	// An error in one case does not lose the results of the cases before it.
 	return errors.Join(measure(ctx, all, *quick, *only, *match, *rounds, *length), all.Write(*out))
 }
 
@@ -102,7 +102,7 @@ func measure(ctx context.Context, all *report.All, quick bool, only, match strin
 	return nil
 }
 
-func renderAnew(dir string) error {
+func renderAgain(dir string) error {
 	all, err := report.Read(dir)
 	if err != nil {
 		return err

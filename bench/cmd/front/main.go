@@ -1,6 +1,5 @@
-// The command front is one of the servers in Go, for the command compare: it takes a
-// sample.Spec as JSON in its argument, prints its address and serves until its input
-// ends.
+// The command front runs a server written in Go for the command compare. It takes a sample.Spec as
+// JSON in its argument, prints its address and serves until the end of its input.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// The command worker is one round of one peer, for the command compare: it takes a
-// sample.Spec as JSON in its argument and prints a sample.Sample.
+// The command worker runs one round of one peer for the command compare. It takes a sample.Spec as
+// JSON in its argument and prints a sample.Sample as JSON.
 package main
 
 import (

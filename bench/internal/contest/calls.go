@@ -12,8 +12,8 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// count gives the system calls of one operation: those of 3n operations without those
-// of n, by 2n. It is nil where there is no strace.
+// count returns the system calls per operation: those of 3n operations minus those of n,
+// divided by 2n. It returns nil if strace is not installed.
 func (c *Contest) count(ctx context.Context, s sample.Spec, n int) (map[string]float64, error) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -39,16 +39,16 @@ func (c *Contest) count(ctx context.Context, s sample.Spec, n int) (map[string]f
 	}
 	each := make(map[string]float64)
 	for name, many := range counts[1] {
-		const atRandom = 0.005 // what a process does now and then
-		if per := float64(many-counts[0][name]) / float64(2*n*max(s.Conns, 1)); per >= atRandom {
+		const noise = 0.005 // of calls that do not belong to an operation
+		if per := float64(many-counts[0][name]) / float64(2*n*max(s.Conns, 1)); per >= noise {
 			each[name] = per
 		}
 	}
 	return each, nil
 }
 
-// parseCalls reads strace's table: the number of calls is the fourth column, the name
-// the last.
+// parseCalls parses strace's table: the fourth column is the number of calls, the last one the
+// name.
 func parseCalls(table []byte) map[string]int {
 	counts := make(map[string]int)
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {

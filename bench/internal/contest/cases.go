@@ -12,24 +12,27 @@ import (
 	"github.com/blocksock/client/bench/internal/worker"
 )
 
-// Groups are the comparisons, by their letters.
-var Groups = []struct{ Letter, Title string }{
+// A Group is a comparison.
+type Group struct{ Letter, Title string }
+
+// Groups are the comparisons, in the order of the report.
+var Groups = []Group{
 	{"a", "Round trips"},
-	{"b", "The busy process"},
-	{"b-http", "A web server that computes and asks Redis"},
+	{"b", "Round trips in a busy process"},
+	{"b-http", "A web server that computes and queries Redis"},
 	{"c", "Exact reads"},
 	{"d", "Framing"},
 	{"e", "Pools"},
 	{"f", "TLS round trips"},
 	{"g", "FastCGI"},
 	{"h", "Waiting clients"},
-	{"i", "A machine that others use"},
-	{"j", "Drivers on a machine that others use"},
-	{"k", "More GOMAXPROCS than processors"},
+	{"i", "Round trips beside busy processes"},
+	{"j", "Drivers beside busy processes"},
+	{"k", "GOMAXPROCS above the number of processors"},
 	{"l", "Datagrams in batches"},
 }
 
-// Cases are all cases, or for a quick look the fewest that show each comparison.
+// Cases returns all cases, or with quick the fewest that show each comparison.
 func Cases(quick bool) []Case {
 	var all []Case
 	all = append(all, roundTrips(quick)...)
@@ -41,28 +44,28 @@ func Cases(quick bool) []Case {
 	all = append(all, overTLS(quick)...)
 	all = append(all, php(quick)...)
 	all = append(all, waiting(quick)...)
-	all = append(all, inCompany(quick)...)
+	all = append(all, besideProcesses(quick)...)
 	all = append(all, drivers(quick)...)
 	all = append(all, procs(quick)...)
 	return append(all, datagrams(quick)...)
 }
 
-// others are how many processes compute beside the one that is measured.
-func others(quick bool) []int {
+// busyProcesses returns the numbers of computing processes beside the measured one.
+func busyProcesses(quick bool) []int {
 	if quick {
 		return []int{8}
 	}
 	return []int{0, 2, 8}
 }
 
-func inCompany(quick bool) (cases []Case) {
+func besideProcesses(quick bool) (cases []Case) {
 	networks, conns := []string{"unix", "tcp"}, []int{1, 8, 64, 256}
 	if quick {
 		networks, conns = networks[1:], []int{1, 64}
 	}
 	for _, network := range networks {
 		for _, n := range conns {
-			for _, beside := range others(quick) {
+			for _, beside := range busyProcesses(quick) {
 				cases = append(cases, Case{
 					Group: "i", Name: fmt.Sprintf("%s, %d at once, beside %d", network, n, beside),
 					Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
@@ -80,13 +83,13 @@ func drivers(quick bool) (cases []Case) {
 		conns = conns[2:]
 	}
 	for _, n := range conns {
-		for _, beside := range others(quick) {
+		for _, beside := range busyProcesses(quick) {
 			cases = append(cases, Case{
-				Group: "j", Name: fmt.Sprintf("a PING to Redis, %d goroutines, beside %d", n, beside), Serve: redis(),
+				Group: "j", Name: fmt.Sprintf("a PING to Redis, %s, beside %d", goroutines(n), beside), Serve: redis(),
 				Peers: []string{"go-redis on net", "go-redis on client"},
 				Spec:  sample.Spec{Work: "ask", Network: "tcp", Conns: n, Beside: beside},
 			}, Case{
-				Group: "j", Name: fmt.Sprintf("a GET to nginx, %d goroutines, beside %d", n, beside), Serve: page(),
+				Group: "j", Name: fmt.Sprintf("a GET to nginx, %s, beside %d", goroutines(n), beside), Serve: page(),
 				Peers: []string{"net/http", "net/http on client"},
 				Spec:  sample.Spec{Work: "get", Network: "tcp", Conns: n, Beside: beside},
 			})
@@ -95,8 +98,8 @@ func drivers(quick bool) (cases []Case) {
 	return cases
 }
 
-// procs has round trips in a process that computes, with as many processors (GOMAXPROCS) as
-// there are, and more.
+// procs returns round trips in a busy process, with GOMAXPROCS at and above the number of
+// processors.
 func procs(quick bool) (cases []Case) {
 	n := runtime.NumCPU()
 	all, conns := []int{n, n + (n+1)/2, 2 * n, 4 * n}, []int{1, 8, 64}
@@ -118,7 +121,14 @@ func procs(quick bool) (cases []Case) {
 	return cases
 }
 
-// Size is a number of bytes as people write it.
+func goroutines(n int) string {
+	if n == 1 {
+		return "1 goroutine"
+	}
+	return fmt.Sprintf("%d goroutines", n)
+}
+
+// Size formats a number of bytes.
 func Size(n int) string {
 	if n >= 1<<20 {
 		return fmt.Sprintf("%d MiB", n>>20)
@@ -138,10 +148,10 @@ func roundTrips(quick bool) (cases []Case) {
 		for _, size := range sizes {
 			for _, n := range conns {
 				if network == "udp" {
-					size = min(size, 65507) // the largest datagram
-					const overhead = 1280   // of the kernel, for each
+					size = min(size, 65507) // the longest datagram
+					const overhead = 1280   // the kernel's, per datagram
 					if (size+overhead)*n > 400_000 {
-						continue // more than the kernel queues for a socket by default
+						continue // exceeds the default receive buffer of a socket
 					}
 				}
 				k := Case{
@@ -164,7 +174,7 @@ func roundTrips(quick bool) (cases []Case) {
 	return cases
 }
 
-// busy has round trips over tcp in a process that computes.
+// busy returns round trips over TCP in a busy process.
 func busy(quick bool) (cases []Case) {
 	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
 	times := []int{1, 2, 4}
@@ -230,12 +240,12 @@ func framing(bool) (cases []Case) {
 		spec := sample.Spec{Work: "framing", Network: "unix", Reply: size, Batch: max(100_000/size, 1)}
 		line := append(bytes.Repeat([]byte("x"), size-1), '\n')
 		cases = append(cases, Case{
-			Group: "d", Name: "lines of " + Size(size), Serve: stream(line), Spec: spec,
+			Group: "d", Name: "lines, " + Size(size), Serve: stream(line), Spec: spec,
 			Peers: []string{"bufio.Scanner, lines", "bufio.Reader, lines", "client, lines"},
 		})
-		counted := append(binary.BigEndian.AppendUint32(nil, uint32(size-4)), line[4:]...)
+		prefixed := append(binary.BigEndian.AppendUint32(nil, uint32(size-4)), line[4:]...)
 		cases = append(cases, Case{
-			Group: "d", Name: "lengths and " + Size(size), Serve: stream(counted), Spec: spec,
+			Group: "d", Name: "length-prefixed, " + Size(size), Serve: stream(prefixed), Spec: spec,
 			Peers: []string{"bufio.Reader, lengths", "client, lengths"},
 		})
 	}
@@ -249,14 +259,14 @@ func pools(quick bool) (cases []Case) {
 	}
 	for _, n := range conns {
 		cases = append(cases, Case{
-			Group: "e", Name: fmt.Sprintf("checkout and return, %d goroutines", n), Peers: []string{"client.Pool", "puddle"}, Serve: hold(),
+			Group: "e", Name: fmt.Sprintf("checkout and return, %s", goroutines(n)), Peers: []string{"client.Pool", "puddle"}, Serve: hold(),
 			Spec: sample.Spec{Work: "checkout", Network: "unix", Conns: n, Batch: 20},
 		}, Case{
-			Group: "e", Name: fmt.Sprintf("a PING to Redis, %d goroutines", n), Serve: redis(), Calls: 200,
+			Group: "e", Name: fmt.Sprintf("a PING to Redis, %s", goroutines(n)), Serve: redis(), Calls: 200,
 			Peers: []string{"client.Pool", "go-redis on net", "go-redis on client"},
 			Spec:  sample.Spec{Work: "ask", Network: "unix", Conns: n},
 		}, Case{
-			Group: "e", Name: fmt.Sprintf("a GET to nginx, %d goroutines", n), Serve: page(), Calls: 200,
+			Group: "e", Name: fmt.Sprintf("a GET to nginx, %s", goroutines(n)), Serve: page(), Calls: 200,
 			Peers: []string{"client.Pool", "net/http", "net/http on client"},
 			Spec:  sample.Spec{Work: "get", Network: "tcp", Conns: n},
 		})
@@ -308,7 +318,7 @@ func waiting(quick bool) (cases []Case) {
 	return cases
 }
 
-// datagrams are 32 at a time, over loopback, both ends in the process that is measured.
+// datagrams returns batches of 32 over loopback, both ends in the measured process.
 func datagrams(quick bool) (cases []Case) {
 	sizes := []int{64, 1200}
 	if quick {
@@ -318,7 +328,7 @@ func datagrams(quick bool) (cases []Case) {
 		spec := sample.Spec{Network: "udp", Request: size, Batch: 32}
 		add := func(work, name string, peers ...string) {
 			spec.Work = work
-			cases = append(cases, Case{Group: "l", Name: name + ", " + Size(size), Peers: peers, Spec: spec, Serve: nobody})
+			cases = append(cases, Case{Group: "l", Name: name + ", " + Size(size), Peers: peers, Spec: spec, Serve: noServer})
 		}
 		add("send", "send", "net", "x/net", "client", "client, batches", "client, segments")
 		add("datagrams", "send and receive", "net", "x/net", "client", "client, batches", "client, segments",

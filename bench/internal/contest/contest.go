@@ -1,5 +1,5 @@
-// Package contest runs rounds of work, the peers in turns, each round in a process of its
-// own, and starts what they need.
+// Package contest runs the rounds of each case, with the peers in turns and each round in its own
+// process, and starts the servers.
 package contest
 
 import (
@@ -19,23 +19,22 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// A Case is one kind of work, for several peers.
+// A Case is one kind of work for several peers.
 type Case struct {
 	Group string // the letter of the comparison
 	Name  string // unique in the group
 	Peers []string
 	Spec  sample.Spec // without peer and address
 
-	// Serve starts what the work needs and fills in the spec. A peer that is a server
-	// itself has one of its own.
+	// Serve starts the servers and completes the spec. It is called for each peer.
 	Serve func(c *Contest, spec *sample.Spec, peer string) (stop func(), err error)
 
-	// Calls is how often the work is done, and then three times as often, to count the
-	// system calls of one; 0 is not at all.
+	// Calls is n for counting the system calls of an operation: those of 3n operations
+	// minus those of n. 0: not counted.
 	Calls int
 }
 
-// A Result is what one peer did in one round of a case.
+// A Result is the measurement of one peer in one round of a case.
 type Result struct {
 	Group, Case, Peer string
 	Round             int
@@ -43,7 +42,7 @@ type Result struct {
 	Sample            *sample.Sample
 }
 
-// Calls are the system calls of one operation, by name.
+// Calls has the number of system calls per operation, by name.
 type Calls struct {
 	Group, Case, Peer string
 	Each              map[string]float64
@@ -52,15 +51,14 @@ type Calls struct {
 // A Contest runs cases.
 type Contest struct {
 	Rounds int
-	Length time.Duration // of a round, where the case has none
+	Length time.Duration // of a round, unless the case sets one
 
 	dir           string // temporary files
 	programs      native.Programs
 	worker, front string // the programs in Go
 }
 
-// New prepares a contest; Close ends it. It builds the programs in C, by cc, and those in
-// Go, by go.
+// New builds the programs in C with cc and those in Go with go. Close removes them.
 func New(rounds int, length time.Duration) (*Contest, error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -78,8 +76,8 @@ func New(rounds int, length time.Duration) (*Contest, error) {
 	return c, nil
 }
 
-// build builds the commands worker and front. They are not this one, lest each round
-// begin with what the tables and plots need.
+// build builds the commands worker and front. They are separate from compare, so that a round
+// does not start with the packages for tables and plots.
 func (c *Contest) build() error {
 	for _, program := range []string{c.worker, c.front} {
 		command := reflect.TypeFor[Contest]().PkgPath() + "/../../cmd/" + filepath.Base(program)
@@ -91,10 +89,10 @@ func (c *Contest) build() error {
 	return nil
 }
 
-// Close removes what the contest has made.
+// Close removes the contest's files.
 func (c *Contest) Close() { _ = os.RemoveAll(c.dir) }
 
-// Run runs a case, its peers in turns, and gives each round's result.
+// Run runs a case, with its peers in turns, and returns the result of each round.
 func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Calls, err error) {
 	specs := make([]sample.Spec, len(k.Peers))
 	for i, peer := range k.Peers {
@@ -119,14 +117,14 @@ func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Ca
 	defer stop()
 	for round := range c.Rounds {
 		for i := range specs {
-			// Nobody is always the one behind the same other.
+			// The peer that begins changes with each round.
 			s := &specs[(i+round)%len(specs)]
 			result, err := c.round(ctx, s)
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s %s: %w", k.Name, s.Peer, err)
 			}
 			done := *s
-			done.Address, done.Files = "", nil // of this run alone
+			done.Address, done.Files = "", nil // valid in this run only
 			results = append(results, Result{Group: k.Group, Case: k.Name, Peer: s.Peer, Round: round, Spec: done, Sample: result})
 		}
 	}
@@ -144,7 +142,7 @@ func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Ca
 	return results, calls, nil
 }
 
-// beside starts processes that compute.
+// beside starts n computing processes.
 func (c *Contest) beside(n int) (stop func(), err error) {
 	var all []*exec.Cmd
 	stop = func() {
@@ -164,13 +162,13 @@ func (c *Contest) beside(n int) (stop func(), err error) {
 	return stop, nil
 }
 
-// round has one peer do its work once.
+// round runs one round of one peer.
 func (c *Contest) round(ctx context.Context, s *sample.Spec) (*sample.Sample, error) {
 	line, finish, err := c.command(s)
 	if err != nil {
 		return nil, err
 	}
-	// Nothing takes so much longer than it was told to.
+	// A round that takes a minute longer than specified hangs.
 	ctx, cancel := context.WithTimeout(ctx, s.Warmup+s.Length+time.Minute)
 	defer cancel()
 	out, err := output(ctx, line)
@@ -180,7 +178,7 @@ func (c *Contest) round(ctx context.Context, s *sample.Spec) (*sample.Sample, er
 	return finish(out)
 }
 
-// command is the worker for a spec, and what makes a sample of what it prints.
+// command returns the command line for a spec, and a function that reads its output.
 func (c *Contest) command(s *sample.Spec) (line []string, finish func([]byte) (*sample.Sample, error), err error) {
 	if s.Peer == "C" {
 		return c.roundTripInC(s), c.sampleOfC(s), nil
@@ -206,5 +204,5 @@ func output(ctx context.Context, line []string) ([]byte, error) {
 	return out, nil
 }
 
-// path is for a file or socket of a case.
+// path returns the path of a temporary file or socket.
 func (c *Contest) path(name string) string { return filepath.Join(c.dir, name) }

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestEachCaseHasANameOfItsOwnAndPeersToCompare(t *testing.T) {
+func TestCases_HaveUniqueNamesAndSeveralPeers(t *testing.T) {
 	titles := make(map[string]bool)
 	for _, g := range Groups {
 		titles[g.Letter] = true
@@ -20,11 +20,11 @@ func TestEachCaseHasANameOfItsOwnAndPeersToCompare(t *testing.T) {
 			require.Greater(t, len(k.Peers), 1, name)
 			names[name], groups[k.Group] = true, true
 		}
-		require.Len(t, groups, len(Groups), "each comparison is shown")
+		require.Len(t, groups, len(Groups), "each comparison has a case")
 	}
 }
 
-func TestStracesTableIsRead(t *testing.T) {
+func TestCalls_ParsesTheTableOfStrace(t *testing.T) {
 	counts := parseCalls([]byte(`% time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
  60.12    0.001234           1      1000           sendto
@@ -35,8 +35,8 @@ func TestStracesTableIsRead(t *testing.T) {
 	require.Equal(t, map[string]int{"sendto": 1000, "recvfrom": 1002}, counts)
 }
 
-// Each round trip that is counted takes place, by whoever does it, and takes time.
-func TestARoundOfEachPeer(t *testing.T) {
+// Every counted round trip takes place and takes time, with each peer.
+func TestRun_EachPeerMakesTheRoundTripsThatItCounts(t *testing.T) {
 	c, err := New(1, 0)
 	require.NoError(t, err)
 	defer c.Close()
@@ -59,8 +59,8 @@ func TestARoundOfEachPeer(t *testing.T) {
 	}
 }
 
-// Each datagram that is counted was received.
-func TestARoundOfEachPeerOfDatagrams(t *testing.T) {
+// Every counted datagram was received.
+func TestRun_EachPeerReceivesTheDatagramsThatItCounts(t *testing.T) {
 	c, err := New(1, 0)
 	require.NoError(t, err)
 	defer c.Close()

@@ -10,7 +10,7 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// roundTripInC is the command line of the program in C for a spec.
+// roundTripInC returns the command line of the C program for a spec.
 func (c *Contest) roundTripInC(s *sample.Spec) []string {
 	line := []string{c.programs.RoundTrip, s.Network, s.Address}
 	for _, n := range []int64{
@@ -21,7 +21,7 @@ func (c *Contest) roundTripInC(s *sample.Spec) []string {
 	return append(line, c.path("times"))
 }
 
-// sampleOfC makes a sample of what that program prints and writes.
+// sampleOfC reads the C program's output and its file of times.
 func (c *Contest) sampleOfC(s *sample.Spec) func([]byte) (*sample.Sample, error) {
 	return func(out []byte) (*sample.Sample, error) {
 		var ops, user, system int64
@@ -37,7 +37,7 @@ func (c *Contest) sampleOfC(s *sample.Spec) func([]byte) (*sample.Sample, error)
 			sample.Record(h, time.Duration(binary.NativeEndian.Uint32(times)))
 		}
 		if h.TotalCount() != ops {
-			return nil, fmt.Errorf("%d times of %d operations", h.TotalCount(), ops)
+			return nil, fmt.Errorf("roundtrip wrote %d times for %d operations", h.TotalCount(), ops)
 		}
 		result := &sample.Sample{Ops: ops, Elapsed: s.Length, User: time.Duration(user), System: time.Duration(system)}
 		return result, result.SetLatency(h)

@@ -16,7 +16,7 @@ import (
 	"github.com/blocksock/client/internal/testserver"
 )
 
-// start starts a server that prints its address and ends with its input.
+// start starts a server that prints its address and exits at the end of its input.
 func start(line ...string) (address string, stop func(), err error) {
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stderr = os.Stderr
@@ -33,12 +33,12 @@ func start(line ...string) (address string, stop func(), err error) {
 	}
 	stop = func() {
 		_ = in.Close()
-		_ = cmd.Wait() // it ends as it was told to
+		_ = cmd.Wait() // its exit status has no meaning
 	}
 	address, err = bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", nil, fmt.Errorf("%s does not serve: %w", line[0], err)
+		return "", nil, fmt.Errorf("%s printed no address: %w", line[0], err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
 	return strings.TrimSpace(address), stop, nil
@@ -49,13 +49,13 @@ func (c *Contest) native(s *sample.Spec, mode string, args ...string) (stop func
 	at := "127.0.0.1:0"
 	if s.Network == "unix" {
 		at = c.path("socket")
-		_ = os.Remove(at) // of the case before
+		_ = os.Remove(at) // of the previous case
 	}
 	s.Address, stop, err = start(append([]string{c.programs.Server, mode, s.Network, at}, args...)...)
 	return stop, err
 }
 
-// shared has all peers of a case use one server.
+// shared starts one server for all peers of a case.
 func shared(serve func(c *Contest, s *sample.Spec) (func(), error)) func(*Contest, *sample.Spec, string) (func(), error) {
 	var first *sample.Spec
 	users := 0
@@ -79,21 +79,21 @@ func shared(serve func(c *Contest, s *sample.Spec) (func(), error)) func(*Contes
 	}
 }
 
-// echo answers after a delay.
+// echo replies after a delay.
 func echo(delay time.Duration) func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(c *Contest, s *sample.Spec) (func(), error) {
 		return c.native(s, "echo", strconv.Itoa(s.Request), strconv.Itoa(s.Reply), strconv.FormatInt(delay.Nanoseconds(), 10))
 	})
 }
 
-// nobody is for work that needs no server.
-func nobody(*Contest, *sample.Spec, string) (func(), error) { return func() {}, nil }
+// noServer is for work that needs none.
+func noServer(*Contest, *sample.Spec, string) (func(), error) { return func() {}, nil }
 
 func hold() func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(c *Contest, s *sample.Spec) (func(), error) { return c.native(s, "hold") })
 }
 
-// stream sends packets without an end: the reply, so often that it is about a mebibyte.
+// stream sends a packet again and again, from a file of about 1 MiB.
 func stream(packet []byte) func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(c *Contest, s *sample.Spec) (func(), error) {
 		file := c.path("stream")
@@ -105,7 +105,7 @@ func stream(packet []byte) func(*Contest, *sample.Spec, string) (func(), error) 
 	})
 }
 
-// inGo starts a server in Go.
+// inGo starts the command front.
 func (c *Contest) inGo(s *sample.Spec, of sample.Spec) (stop func(), err error) {
 	spec, err := json.Marshal(of)
 	if err != nil {
@@ -140,7 +140,7 @@ func redis() func(*Contest, *sample.Spec, string) (func(), error) {
 	})
 }
 
-// handler is the peer's web server, which asks a redis that is 200 µs away.
+// handler starts the peer's web server, which queries a Redis server 200 µs away.
 func handler(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	server, err := testserver.Redis()
 	if err != nil {
@@ -159,7 +159,7 @@ func handler(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	return func() { stop(); stopFar(); server.Stop() }, err
 }
 
-// page is a web server with one small page.
+// page starts a web server with one small page.
 func page() func(*Contest, *sample.Spec, string) (func(), error) {
 	return shared(func(_ *Contest, s *sample.Spec) (func(), error) {
 		server, err := nginx("keepalive_requests 1000000000; location / { return 200 hello; }", "")
@@ -171,21 +171,21 @@ func page() func(*Contest, *sample.Spec, string) (func(), error) {
 	})
 }
 
-// hello is the peer's web server before a php-fpm that says hello.
+// hello starts the peer's web server and a php-fpm behind it, whose script prints hello.
 func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	root := c.path("site")
 	if err := os.MkdirAll(root, 0o755); err != nil { // nginx's workers are not root
 		return nil, err
 	}
-	if err := os.Chmod(c.dir, 0o711); err != nil { // nor may they list it
+	if err := os.Chmod(c.dir, 0o711); err != nil { // to enter it, not to list it
 		return nil, err
 	}
 	const script = "<?php header('Content-Type: text/plain'); echo 'hello';\n"
-	if err := os.WriteFile(filepath.Join(root, "hello.php"), []byte(script), 0o644); err != nil { // the same
+	if err := os.WriteFile(filepath.Join(root, "hello.php"), []byte(script), 0o644); err != nil { // nginx's workers are not root
 		return nil, err
 	}
-	// nginx waits for ever if more ask than there are workers, each of which keeps to
-	// its connection.
+	// Each worker serves one connection until that is closed. With more connections than
+	// workers, nginx would wait forever.
 	const workers = 40
 	php, err := testserver.PHP("unix", "listen.mode = 0666", "pm.max_children = "+strconv.Itoa(workers))
 	if err != nil {
@@ -198,7 +198,7 @@ func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 		}
 		return func() { stop(); php.Stop() }, err
 	}
-	if err := os.Chmod(php.Dir, 0o711); err != nil { // the same
+	if err := os.Chmod(php.Dir, 0o711); err != nil { // nginx's workers are not root
 		php.Stop()
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func hello(c *Contest, s *sample.Spec, peer string) (func(), error) {
 	return func() { server.Stop(); php.Stop() }, nil
 }
 
-// nginx starts one with settings of its one server and of what is around that.
+// nginx starts nginx with settings of its server block and of the http block around it.
 func nginx(server, around string) (*testserver.Server, error) {
 	path, err := testserver.Find("nginx", "nginx-light")
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 
 	"github.com/blocksock/client/bench/internal/sample"
 	"github.com/caddyserver/caddy/v2"
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"         // what passes requests on,
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi" // and to php-fpm
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"         // the proxy handler,
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi" // and its FastCGI transport
 )
 
-// caddyFront is Caddy before the php-fpm at Address. Files is the document root.
+// caddyFront runs Caddy in front of the php-fpm at Address. Files[0] is the document root.
 func caddyFront(s *sample.Spec) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // to find a free port
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,5 @@
-// Package front has the servers of the comparison that are programs in Go, each in a
-// process of its own: those that others ask, and those that are compared as they ask
-// php-fpm or redis.
+// Package front has the servers written in Go, each for its own process: the TLS server of the round
+// trips, and the compared web servers in front of php-fpm or Redis.
 package front
 
 import (
@@ -20,7 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Serve serves until its input ends, and prints its address when it begins.
+// Serve prints its address and serves until the end of standard input.
 func Serve(s *sample.Spec) error {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -40,14 +39,14 @@ func Serve(s *sample.Spec) error {
 		"client":  redisFront,
 	}[s.Peer]
 	if serve == nil {
-		return fmt.Errorf("no such server: %q", s.Peer)
+		return fmt.Errorf("unknown server %q", s.Peer)
 	}
 	fmt.Println(ln.Addr())
 	return serve(s, ln)
 }
 
-// tlsEcho answers Request bytes with Reply bytes, over TLS. Files are its certificate
-// and key.
+// tlsEcho replies to Request bytes with Reply bytes, over TLS. Files are the certificate and
+// its key.
 func tlsEcho(s *sample.Spec, ln net.Listener) error {
 	pair, err := tls.LoadX509KeyPair(s.Files[0], s.Files[1])
 	if err != nil {
@@ -74,7 +73,7 @@ func tlsEcho(s *sample.Spec, ln net.Listener) error {
 	}
 }
 
-// fastcgiFront is this library's handler before the php-fpm at Address. Files is the
+// fastcgiFront runs this library's handler in front of the php-fpm at Address. Files[0] is the
 // document root.
 func fastcgiFront(s *sample.Spec, ln net.Listener) error {
 	return http.Serve(ln, &fastcgi.Handler{
@@ -83,7 +82,7 @@ func fastcgiFront(s *sample.Spec, ln net.Listener) error {
 	})
 }
 
-// redisFront computes for 200 µs and asks the redis at Address, for each request.
+// redisFront computes for 200 µs and queries the Redis server at Address, for each request.
 func redisFront(s *sample.Spec, ln net.Listener) error {
 	o := &redis.Options{Network: s.Network, Addr: s.Address, PoolSize: 64, DisableIdentity: true, Protocol: 2}
 	if s.Peer == "client" {
@@ -98,6 +97,6 @@ func redisFront(s *sample.Spec, ln net.Listener) error {
 			return
 		}
 		worker.Compute(100 * time.Microsecond)
-		_, _ = io.WriteString(w, value) // who asked may have gone
+		_, _ = io.WriteString(w, value) // the caller may have disconnected
 	}))
 }

@@ -1,5 +1,5 @@
-// Package native has the comparison's programs in C: the server that all are measured
-// against, and the round trips that are the limit.
+// Package native has the programs in C: the server for all peers, and the round trips that are
+// the upper bound.
 package native
 
 import (
@@ -13,10 +13,10 @@ import (
 //go:embed c
 var sources embed.FS
 
-// Programs are the paths of what Build has built.
+// Programs has the paths of the programs.
 type Programs struct{ Server, RoundTrip string }
 
-// Build compiles the programs in a directory, with cc.
+// Build compiles the programs with cc, in a directory.
 func Build(dir string) (Programs, error) {
 	for _, name := range []string{"net.h", "server.c", "roundtrip.c"} {
 		source, err := sources.ReadFile("c/" + name)

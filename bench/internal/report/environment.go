@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Environment is where the figures come from.
+// An Environment describes the machine and the run.
 type Environment struct {
 	Date, Go, Compiler, Kernel, CPU string
 	CPUs                            int
 	Rounds                          int
-	Length                          time.Duration // of a round, where the case has none of its own
+	Length                          time.Duration // of a round, unless the case sets one
 }
 
 // Here describes this machine.
@@ -36,7 +36,7 @@ func Here(rounds int, length time.Duration) Environment {
 	return e
 }
 
-// processor is how proc(5) calls the processor, if it does.
+// processor returns the model name of the processor according to proc(5), or "".
 func processor() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

@@ -17,9 +17,17 @@ func (v *view) markdown() []byte {
 	e := v.Environment
 	fmt.Fprintf(&b, "# Results\n\n    %s\n\n", v.Command)
 	fmt.Fprintf(&b, "%s, %d × %s, %s, GOMAXPROCS %d, %s; %s. ", e.Kernel, e.CPUs, e.CPU, e.Go, e.CPUs, e.Compiler, e.Date)
-	fmt.Fprintf(&b, "%d rounds of %v, unless the case says otherwise, the peers in turns, each round in a process of its own. ", e.Rounds, e.Length)
-	b.WriteString("Rates, CPU time and allocations are medians of the rounds; percentiles are of the operations of all rounds. " +
-		"CPU time is the asking process's, user and system. System calls were counted in runs of their own.\n")
+	rounds := fmt.Sprintf("%d rounds", e.Rounds)
+	if e.Rounds == 1 {
+		rounds = "One round"
+	}
+	fmt.Fprintf(&b, "%s of %v, unless the case sets another length. The peers take turns. Each round runs in its own process. ", rounds, e.Length)
+	b.WriteString("Rates, CPU time and allocations are medians of the rounds; percentiles are over the operations of all rounds. " +
+		"CPU time is the client process's user and system time for each operation. System calls were counted in separate runs.")
+	if slices.ContainsFunc(contest.Groups, func(g contest.Group) bool { return v.computes(g.Letter) }) {
+		b.WriteString(" The compute rate is the work of the computing goroutines, relative to the same process without I/O.")
+	}
+	b.WriteString("\n")
 	v.targetTable(&b)
 	for _, g := range contest.Groups {
 		if len(v.peersOf(g.Letter)) == 0 {
@@ -40,21 +48,21 @@ func (v *view) targetTable(b *bytes.Buffer) {
 	if len(targets) == 0 {
 		return
 	}
-	b.WriteString("\n## What should come out\n\n| figure | needed | here | |\n| --- | --- | --- | --- |\n")
+	b.WriteString("\n## Targets\n\n| figure | target | measured | |\n| --- | --- | ---: | --- |\n")
 	for _, t := range targets {
-		verdict := "holds"
-		if !t.holds {
-			verdict = "**falls short**"
+		verdict := "reached"
+		if !t.reached {
+			verdict = "**missed**"
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", t.what, t.need, t.figure, verdict)
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", t.name, t.target, t.measured, verdict)
 	}
 }
 
 func (v *view) table(b *bytes.Buffer, group string) {
-	b.WriteString("| | | each second | p50 | p90 | p99 | p99.9 | CPU | network calls | all calls | allocations |")
+	b.WriteString("| case | peer | operations/s | p50 | p90 | p99 | p99.9 | CPU time | network system calls | system calls | allocations |")
 	computes := v.computes(group)
 	if computes {
-		b.WriteString(" computing kept |")
+		b.WriteString(" compute rate |")
 	}
 	b.WriteString("\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	if computes {
@@ -73,7 +81,7 @@ func (v *view) table(b *bytes.Buffer, group string) {
 			fmt.Fprintf(b, "| %s | %s | %s |", name, p.name, count(p.median(rate)))
 			name = ""
 			for _, q := range []float64{50, 90, 99, 99.9} {
-				// The time of many operations together is none of theirs.
+				// One latency was recorded for the whole batch, not for an operation.
 				if p.rounds[0].Spec.Batch > 1 {
 					b.WriteString(" |")
 				} else {
@@ -82,23 +90,23 @@ func (v *view) table(b *bytes.Buffer, group string) {
 			}
 			b.WriteString(v.costs(p))
 			if computes {
-				b.WriteString(c.kept(p))
+				b.WriteString(c.computeRate(p))
 			}
 			b.WriteString("\n")
 		}
 	}
 	for _, p := range v.peersOf(group) {
 		if calls := v.callsOf(group, p); calls != "" {
-			fmt.Fprintf(b, "\nSystem calls of %s, each: %s.\n", p, calls)
+			fmt.Fprintf(b, "\nSystem calls of %s for each operation: %s.\n", p, calls)
 		}
 	}
 }
 
-// costs are the last columns of a peer's row.
+// costs formats the columns CPU time, system calls and allocations of a peer's row.
 func (v *view) costs(p *peerView) string {
 	work := p.rounds[0].Spec.Work
 	if work == "load" || work == "rate" {
-		return " | | | |" // the costs are of who asks, who is not compared
+		return " | | | |" // these are the load generator's costs, and it is not compared
 	}
 	calls, network := "", ""
 	if p.calls != nil {
@@ -115,10 +123,11 @@ func (v *view) costs(p *peerView) string {
 	return fmt.Sprintf(" %.2f µs | %s | %s | %s |", p.median(cpu), network, calls, objects)
 }
 
-// noIO is the peer that computes and does nothing else.
+// noIO is the peer that computes and performs no I/O: the reference of the compute rate. It has no
+// row of its own.
 const noIO = "no I/O"
 
-// computes reports whether a group has cases in a process that computes.
+// computes reports whether a group has a case with a compute rate.
 func (v *view) computes(group string) bool {
 	for _, c := range v.cases {
 		if p := c.peer(noIO); c.group == group && p != nil && p.median(computed) > 0 {
@@ -128,8 +137,8 @@ func (v *view) computes(group string) bool {
 	return false
 }
 
-// kept is what the goroutines that compute got done beside a peer, of what they do alone.
-func (c *caseView) kept(p *peerView) string {
+// computeRate formats the work of the computing goroutines beside a peer, relative to noIO.
+func (c *caseView) computeRate(p *peerView) string {
 	alone := c.peer(noIO)
 	if alone == nil || alone.median(computed) == 0 {
 		return " |"
@@ -137,7 +146,7 @@ func (c *caseView) kept(p *peerView) string {
 	return fmt.Sprintf(" %.0f %% |", 100*ratio(p, alone, computed))
 }
 
-// callsOf names the system calls of a peer in the first case in which they were counted.
+// callsOf lists the system calls of a peer in the first case of the group that has them.
 func (v *view) callsOf(group, peer string) string {
 	for _, c := range v.cases {
 		p := c.peer(peer)
@@ -156,7 +165,7 @@ func (v *view) callsOf(group, peer string) string {
 }
 
 func (v *view) waitingTable(b *bytes.Buffer) {
-	b.WriteString("| | | threads | memory | for each |\n| --- | --- | ---: | ---: | ---: |\n")
+	b.WriteString("| case | peer | threads | memory | memory per client |\n| --- | --- | ---: | ---: | ---: |\n")
 	for _, c := range v.cases {
 		if c.group != "h" {
 			continue
@@ -170,7 +179,7 @@ func (v *view) waitingTable(b *bytes.Buffer) {
 	}
 }
 
-// count writes a number with three digits that count.
+// count formats a number, with three significant digits if it is small or large.
 func count(n float64) string {
 	switch {
 	case n >= 1e6:
@@ -181,7 +190,7 @@ func count(n float64) string {
 	return fmt.Sprintf("%.3g", n)
 }
 
-// short writes a time with the digits that a histogram has.
+// short formats a time with three significant digits. Histograms have two.
 func short(d time.Duration) string {
 	switch {
 	case d >= time.Millisecond:

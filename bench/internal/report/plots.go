@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// plots draw what they have results for, or give nil.
+// plots returns a drawing, or nil if there are no results for it.
 var plots = map[string]func(*view) ([]byte, error){
 	"busy.svg":          busyPlot,
 	"distributions.svg": distributionPlot,
@@ -28,7 +28,8 @@ const (
 	panelHeight = 8 * vg.Centimeter
 )
 
-// Each peer is the same in every plot, also for those who do not see all colours.
+// looks gives each peer the same colour and shape in every plot. The colours differ for
+// colour-blind readers too. Any other peer is black, without a shape.
 var looks = map[string]struct {
 	colour color.Color
 	shape  draw.GlyphDrawer
@@ -71,7 +72,7 @@ func panel(title, x, y string, curves []curve) (*plot.Plot, error) {
 	return p, nil
 }
 
-// logTimes has the Y axis be times, from least to most microseconds.
+// logTimes makes an axis logarithmic, from least to most microseconds.
 func logTimes(a *plot.Axis, least, most float64) {
 	a.Scale = plot.LogScale{}
 	a.Min, a.Max = least, most
@@ -80,7 +81,7 @@ func logTimes(a *plot.Axis, least, most float64) {
 
 type timeTicks struct{}
 
-// Ticks names powers of ten.
+// Ticks labels the powers of ten.
 func (timeTicks) Ticks(low, high float64) (ticks []plot.Tick) {
 	for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
 		v := math.Pow(10, e)
@@ -116,16 +117,16 @@ func side(panels []*plot.Plot) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// micros are microseconds, at which a logarithmic axis can begin.
+// micros returns a percentile in microseconds, at least 1 for the logarithmic axis.
 func micros(p *peerView, q float64) float64 {
 	return max(float64(p.percentile(q).Nanoseconds())/1e3, 1)
 }
 
-// busyPlot is latency against goroutines that compute, of each kind.
+// busyPlot draws latency against the number of computing goroutines, for each kind.
 func busyPlot(v *view) ([]byte, error) {
 	var panels []*plot.Plot
 	for _, kind := range []struct{ name, title string }{
-		{"spin", "a loop without a call"}, {"slices", "50 µs and a Gosched"}, {"alloc", "allocating"},
+		{"spin", "a loop without calls"}, {"slices", "50 µs, then Gosched"}, {"alloc", "allocating"},
 	} {
 		var curves []curve
 		for _, peer := range []string{"net", "client"} {
@@ -148,7 +149,7 @@ func busyPlot(v *view) ([]byte, error) {
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel(kind.title, "goroutines that compute", "round trip", curves)
+		p, err := panel(kind.title, "computing goroutines", "round trip", curves)
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +159,7 @@ func busyPlot(v *view) ([]byte, error) {
 	return side(panels)
 }
 
-// distributionPlot is the whole distribution, idle and busy.
+// distributionPlot draws the distribution of latency in an idle and in a busy process.
 func distributionPlot(v *view) ([]byte, error) {
 	var panels []*plot.Plot
 	n := runtime.GOMAXPROCS(0)
@@ -190,7 +191,7 @@ func distributionPlot(v *view) ([]byte, error) {
 	return side(panels)
 }
 
-// throughputPlot is round trips each second against connections.
+// throughputPlot draws round trips per second against connections.
 func throughputPlot(v *view) ([]byte, error) {
 	var panels []*plot.Plot
 	for _, network := range []string{"unix", "tcp", "udp"} {
@@ -214,14 +215,14 @@ func throughputPlot(v *view) ([]byte, error) {
 			return nil, err
 		}
 		p.X.Scale, p.Y.Min = plot.LogScale{}, 0
-		p.Y.Max *= 1.35 // for the legend
+		p.Y.Max *= 1.35 // room for the legend
 		p.X.Tick.Marker = plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 8, Label: "8"}, {Value: 64, Label: "64"}, {Value: 256, Label: "256"}}
 		panels = append(panels, p)
 	}
 	return side(panels)
 }
 
-// handlerPlot is a web server's latency against the rate at which it is asked.
+// handlerPlot draws a web server's latency against the rate of requests.
 func handlerPlot(v *view) ([]byte, error) {
 	var curves []curve
 	for _, peer := range []string{"net", "client"} {
@@ -242,7 +243,7 @@ func handlerPlot(v *view) ([]byte, error) {
 	if len(curves) == 0 {
 		return nil, nil
 	}
-	p, err := panel(titleOf("b-http"), "requests a second", "answer", curves)
+	p, err := panel(titleOf("b-http"), "requests/s", "response time", curves)
 	if err != nil {
 		return nil, err
 	}

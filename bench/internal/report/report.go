@@ -1,4 +1,4 @@
-// Package report makes tables and plots of what a contest has measured.
+// Package report writes tables and plots of measurements.
 package report
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/blocksock/client/bench/internal/contest"
 )
 
-// All is everything that was measured, as it is kept in results.json.
+// All is all measurements, as in results.json.
 type All struct {
 	Command     string
 	Environment Environment
@@ -23,7 +23,7 @@ type All struct {
 
 // Write writes results.json, results.md and the plots into a directory.
 func (a *All) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { // it is for everybody to read
+	if err := os.MkdirAll(dir, 0o755); err != nil { // readable by all users
 		return err
 	}
 	raw, err := json.MarshalIndent(a, "", "\t")
@@ -45,14 +45,14 @@ func (a *All) Write(dir string) error {
 		}
 	}
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { // the same
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { // readable by all users
 			return err
 		}
 	}
 	return nil
 }
 
-// Read reads what Write has written.
+// Read reads the results.json that Write has written.
 func Read(dir string) (*All, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, "results.json"))
 	if err != nil {
@@ -62,7 +62,7 @@ func Read(dir string) (*All, error) {
 	return a, json.Unmarshal(raw, a)
 }
 
-// A view is the results in the order of their cases.
+// A view groups the results by case, in the order of the cases.
 type view struct {
 	*All
 	cases []*caseView
@@ -74,10 +74,10 @@ type caseView struct {
 	peers       []*peerView
 }
 
-// A peerView is what one peer did in all rounds of a case.
+// A peerView has the results of one peer in all rounds of a case.
 type peerView struct {
 	name   string
-	rounds []contest.Result // in their order
+	rounds []contest.Result // sorted by number
 	times  *hdrhistogram.Histogram
 	calls  map[string]float64 // nil if not counted
 }
@@ -126,7 +126,7 @@ func (c *caseView) peerOf(name string) *peerView {
 	return p
 }
 
-// peer is nil if there is no such peer, or no case.
+// peer returns nil if the case or the peer is missing.
 func (c *caseView) peer(name string) *peerView {
 	if c == nil {
 		return nil
@@ -139,12 +139,12 @@ func (c *caseView) peer(name string) *peerView {
 	return nil
 }
 
-// percentile is of the times of all rounds together.
+// percentile is over the operations of all rounds.
 func (p *peerView) percentile(q float64) time.Duration {
 	return time.Duration(p.times.ValueAtQuantile(q))
 }
 
-// median is the middle one of the rounds' figures.
+// median returns the median of a figure over the rounds.
 func (p *peerView) median(figure func(contest.Result) float64) float64 {
 	all := make([]float64, len(p.rounds))
 	for i, r := range p.rounds {
@@ -164,7 +164,7 @@ func median(all []float64) float64 {
 	return all[len(all)/2]
 }
 
-// ratio is the median of what a figure is of one peer beside another, round by round.
+// ratio returns the median of the ratios of a figure of two peers, round by round.
 func ratio(of, beside *peerView, figure func(contest.Result) float64) float64 {
 	var all []float64
 	for i := range min(len(of.rounds), len(beside.rounds)) {
@@ -181,12 +181,12 @@ func rate(r contest.Result) float64 {
 	return float64(r.Sample.Ops) / r.Sample.Elapsed.Seconds()
 }
 
-// cpu is in microseconds of CPU time for an operation.
+// cpu is in microseconds per operation.
 func cpu(r contest.Result) float64 {
 	return perOp(r, float64((r.Sample.User+r.Sample.System).Nanoseconds())/1e3)
 }
 
-// computed is for each second.
+// computed is per second.
 func computed(r contest.Result) float64 {
 	return float64(r.Sample.Computed) / r.Sample.Elapsed.Seconds()
 }

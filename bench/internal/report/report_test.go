@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// round makes a result of ops operations in a second, each of which took as long.
+// round returns a result of ops operations in one second, each of which took the same time.
 func round(t *testing.T, group, name, peer string, n int, ops int64, took time.Duration) contest.Result {
 	t.Helper()
 	h := sample.NewHistogram()
@@ -25,40 +26,162 @@ func round(t *testing.T, group, name, peer string, n int, ops int64, took time.D
 	return contest.Result{Group: group, Case: name, Peer: peer, Round: n, Sample: s}
 }
 
-func TestRatiosAreOfRoundsThatFollowEachOther(t *testing.T) {
-	a := All{Results: []contest.Result{
-		round(t, "a", "k", "client", 1, 100, time.Millisecond), // in no order
+// computing returns a round in a process whose goroutines computed so much.
+func computing(t *testing.T, name, peer string, n, procs int, computed int64) contest.Result {
+	t.Helper()
+	r := round(t, "k", name, peer, n, 10, time.Millisecond)
+	r.Spec.Procs, r.Sample.Computed = procs, computed
+	return r
+}
+
+func viewOf(t *testing.T, results ...contest.Result) *view {
+	t.Helper()
+	v, err := (&All{Environment: Environment{CPUs: 4}, Results: results}).view()
+	require.NoError(t, err)
+	return v
+}
+
+// row returns the cells of the first row of a table that contains a peer's name.
+func row(t *testing.T, markdown, peer string) []string {
+	t.Helper()
+	for line := range strings.Lines(markdown) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) > 2 && cells[1] == peer {
+			return cells
+		}
+	}
+	require.Fail(t, "no row of "+peer, markdown)
+	return nil
+}
+
+func TestRatio_IsTheMedianOverRounds(t *testing.T) {
+	v := viewOf(t,
+		round(t, "a", "k", "client", 1, 100, time.Millisecond), // not in the order of rounds
 		round(t, "a", "k", "client", 0, 900, time.Millisecond),
 		round(t, "a", "k", "client", 2, 400, time.Millisecond),
 		round(t, "a", "k", "net", 0, 300, time.Millisecond),
 		round(t, "a", "k", "net", 1, 100, time.Millisecond),
 		round(t, "a", "k", "net", 2, 200, time.Millisecond),
-	}}
-	v, err := a.view()
-	require.NoError(t, err)
+	)
 	c := v.at[[2]string{"a", "k"}]
 	require.InDelta(t, 2, ratio(c.peer("client"), c.peer("net"), rate), 1e-9, "of 3, 1 and 2")
 	require.InDelta(t, 400, c.peer("client").median(rate), 1e-9)
 	require.EqualValues(t, 1400, c.peer("client").times.TotalCount(), "all rounds together")
 }
 
-func TestAFigureThatFallsShortIsSaidToDoSo(t *testing.T) {
+func TestTargets_MissedOnesAreMarked(t *testing.T) {
 	name := fmt.Sprintf("100µs away, spin × %d", 2*runtime.GOMAXPROCS(0))
-	a := All{Results: []contest.Result{
+	v := viewOf(t,
 		round(t, "b", name, "client", 0, 10, time.Millisecond), round(t, "b", name, "net", 0, 10, 29*time.Millisecond),
 		round(t, "a", "unix, 64 B, 64 at once", "client", 0, 95, time.Millisecond), round(t, "a", "unix, 64 B, 64 at once", "net", 0, 100, time.Millisecond),
-	}}
-	v, err := a.view()
-	require.NoError(t, err)
-	var held []bool
+	)
+	var reached []bool
 	for _, target := range v.targets() {
-		held = append(held, target.holds)
+		reached = append(reached, target.reached)
 	}
-	require.Equal(t, []bool{false, true, true}, held, "29 times and not 30; no worse p99; 0.95 of the throughput")
-	require.Contains(t, string(v.markdown()), "**falls short**")
+	require.Equal(t, []bool{false, true, true}, reached, "29 times and not 30; no worse p99; 0.95 of the throughput")
+	require.Contains(t, string(v.markdown()), "**missed**")
 }
 
-func TestWhatIsWrittenCanBeReadAgain(t *testing.T) {
+func TestTargets_BesideBusyProcesses(t *testing.T) {
+	const trips, ping, page = "tcp, 8 at once, beside 2", "a PING to Redis, 8 goroutines, beside 2", "a GET to nginx, 8 goroutines, beside 2"
+	v := viewOf(t,
+		round(t, "i", trips, "client", 0, 94, 1150*time.Microsecond), // before net
+		round(t, "i", trips, "net", 0, 100, time.Millisecond),
+		round(t, "i", trips, "client, Read and Write", 0, 95, 1300*time.Microsecond),
+		round(t, "j", ping, "go-redis on net", 0, 100, time.Millisecond),
+		round(t, "j", ping, "go-redis on client", 0, 97, time.Millisecond),
+		round(t, "j", page, "net/http", 0, 100, time.Millisecond),
+		round(t, "j", page, "net/http on client", 0, 90, time.Millisecond),
+	)
+	got := make(map[string]bool)
+	for _, target := range v.targets() {
+		got[target.name] = target.reached
+	}
+	require.Equal(t, map[string]bool{
+		trips + ": throughput of client / net":                        false,
+		trips + ": p99 of client / net":                               true,
+		trips + ": throughput of client, Read and Write / net":        true,
+		trips + ": p99 of client, Read and Write / net":               false,
+		ping + ": throughput of go-redis on client / go-redis on net": true,
+		ping + ": p99 of go-redis on client / go-redis on net":        true,
+		page + ": throughput of net/http on client / net/http":        false,
+		page + ": p99 of net/http on client / net/http":               true,
+	}, got)
+}
+
+// Only with more GOMAXPROCS than processors, of the machine that the results are from.
+func TestTargets_ComputeRateAboveTheProcessors(t *testing.T) {
+	v := viewOf(t,
+		computing(t, "at", "client", 0, 4, 10), computing(t, "at", "no I/O", 0, 4, 100),
+		computing(t, "above", "client", 0, 6, 89), computing(t, "above", "no I/O", 0, 6, 100),
+		computing(t, "far above", "client", 0, 16, 90), computing(t, "far above", "no I/O", 0, 16, 100),
+	)
+	require.Equal(t, []target{
+		{"above: compute rate of client / no I/O", "≥ 0.9", "0.89", false},
+		{"far above: compute rate of client / no I/O", "≥ 0.9", "0.90", true},
+	}, v.targets())
+}
+
+func TestMarkdown_ComputeRateIsRelativeToNoIO(t *testing.T) {
+	v := viewOf(t,
+		computing(t, "x", "net", 0, 4, 50), computing(t, "x", "net", 1, 4, 300), computing(t, "x", "net", 2, 4, 80),
+		computing(t, "x", "client", 0, 4, 95), computing(t, "x", "client", 1, 4, 360), computing(t, "x", "client", 2, 4, 97),
+		computing(t, "x", "no I/O", 0, 4, 100), computing(t, "x", "no I/O", 1, 4, 400), computing(t, "x", "no I/O", 2, 4, 100),
+		round(t, "f", "y", "client with TLS", 0, 10, time.Millisecond),
+	)
+	markdown := string(v.markdown())
+	require.Equal(t, 1, strings.Count(markdown, "compute rate |"), "one group has the column")
+	require.NotContains(t, markdown, "| no I/O |")
+	require.Equal(t, "75 % |", row(t, markdown, "net")[11], "of 50, 75 and 80 %%")
+	require.Equal(t, "95 % |", row(t, markdown, "client")[11], "of 95, 90 and 97 %%")
+	require.Len(t, row(t, markdown, "client with TLS"), 11)
+}
+
+// A group without the peer "no I/O", and a case in which nothing computes.
+func TestMarkdown_NoComputeRateWithoutComputing(t *testing.T) {
+	v := viewOf(t,
+		round(t, "b", "nothing", "client", 0, 10, time.Millisecond), round(t, "b", "nothing", "no I/O", 0, 1, time.Millisecond),
+		round(t, "i", "z", "net", 0, 10, time.Millisecond),
+	)
+	markdown := string(v.markdown())
+	require.NotContains(t, markdown, "compute rate")
+	require.NotContains(t, markdown, "NaN")
+	require.NotContains(t, markdown, "| no I/O |")
+}
+
+// Every row has as many cells as the header of its table.
+func TestMarkdown_RowsFitTheirHeaders(t *testing.T) {
+	busy := computing(t, "x", "client", 0, 4, 95)
+	batch := round(t, "l", "send, 1200 B", "client, segments", 0, 320, time.Millisecond)
+	batch.Spec.Batch = 32
+	load := round(t, "g", "hello", "nginx", 0, 10, time.Millisecond)
+	load.Spec.Work = "load"
+	a := All{
+		Results: []contest.Result{
+			busy, computing(t, "x", "no I/O", 0, 4, 100), computing(t, "idle", "client", 0, 4, 0), computing(t, "idle", "no I/O", 0, 4, 0),
+			batch, load, round(t, "h", "100 at once", "net", 0, 100, time.Millisecond),
+			round(t, "i", "tcp, 8 at once, beside 2", "net", 0, 10, time.Millisecond),
+			round(t, "a", "unix, 64 B, 1 at once", "client", 0, 10, time.Millisecond),
+		},
+		Calls: []contest.Calls{{Group: "a", Case: "unix, 64 B, 1 at once", Peer: "client", Each: map[string]float64{"sendto": 1, "recvfrom": 1}}},
+	}
+	v, err := a.view()
+	require.NoError(t, err)
+	bars := 0
+	for line := range strings.Lines(string(v.markdown())) {
+		switch n := strings.Count(line, "|"); {
+		case n == 0:
+			bars = 0
+		case bars == 0:
+			bars = n
+		default:
+			require.Equal(t, bars, n, line)
+		}
+	}
+}
+
+func TestWrite_CanBeReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	a := All{Command: "x", Results: []contest.Result{
 		round(t, "a", "unix, 64 B, 1 at once", "net", 0, 10, time.Millisecond),
@@ -71,5 +194,28 @@ func TestWhatIsWrittenCanBeReadAgain(t *testing.T) {
 	_, err = os.Stat(filepath.Join(dir, "throughput.svg"))
 	require.NoError(t, err)
 	_, err = os.Stat(filepath.Join(dir, "busy.svg"))
-	require.ErrorIs(t, err, os.ErrNotExist, "there is nothing to draw")
+	require.ErrorIs(t, err, os.ErrNotExist, "there are no results to draw")
+}
+
+// The results of every case can be drawn, whatever its peers: "no I/O" has no curve.
+func TestPlots_DrawEveryCase(t *testing.T) {
+	var a All
+	for _, k := range contest.Cases(false) {
+		for _, peer := range k.Peers {
+			r := round(t, k.Group, k.Name, peer, 0, 10, time.Millisecond)
+			r.Spec = k.Spec
+			a.Results = append(a.Results, r)
+		}
+	}
+	a.Results = append(a.Results, round(t, "a", "tcp, 64 B, 1 at once", "a new peer", 0, 10, time.Millisecond),
+		round(t, "a", "tcp, 64 B, 64 at once", "a new peer", 0, 10, time.Millisecond))
+	dir := t.TempDir()
+	require.NoError(t, a.Write(dir))
+	for name := range plots {
+		picture, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Contains(t, string(picture), "</svg>")
+		require.NotContains(t, string(picture), "NaN")
+		require.NotContains(t, string(picture), noIO)
+	}
 }

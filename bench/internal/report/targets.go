@@ -8,15 +8,15 @@ import (
 	"github.com/blocksock/client/bench/internal/contest"
 )
 
-// A target is a figure that is to come out, and what has.
+// A target is a bound of a figure, and the figure that was measured.
 type target struct {
-	what   string
-	need   string
-	figure string
-	holds  bool
+	name     string
+	target   string
+	measured string
+	reached  bool
 }
 
-// targets are those whose cases were run.
+// targets returns the targets whose cases were run.
 func (v *view) targets() (all []target) {
 	atLeast := func(what string, need, figure float64) {
 		all = append(all, target{what, fmt.Sprintf("≥ %.3g", need), fmt.Sprintf("%.2f", figure), figure >= need})
@@ -29,22 +29,22 @@ func (v *view) targets() (all []target) {
 			name := fmt.Sprintf("100µs away, %s × %d", kind, n*runtime.GOMAXPROCS(0))
 			c := v.at[[2]string{"b", name}]
 			if of, beside := c.peer("client"), c.peer("net"); of != nil && beside != nil {
-				atLeast(name+": p50 of net by that of client", 30, float64(beside.percentile(50))/float64(of.percentile(50)))
-				atMost(name+": p99 of client by that of net", 1, float64(of.percentile(99))/float64(beside.percentile(99)))
+				atLeast(name+": p50 of net / client", 30, float64(beside.percentile(50))/float64(of.percentile(50)))
+				atMost(name+": p99 of client / net", 1, float64(of.percentile(99))/float64(beside.percentile(99)))
 			}
 		}
 	}
 	one := v.at[[2]string{"a", "unix, 64 B, 1 at once"}]
 	if of, beside, limit := one.peer("client"), one.peer("net"), one.peer("C"); of != nil && beside != nil && limit != nil {
-		atLeast("unix, 64 B, 1 at once: throughput of client by that of C", 0.9, ratio(of, limit, rate))
-		atLeast("unix, 64 B, 1 at once: throughput of client by that of net", 1.1, ratio(of, beside, rate))
-		atMost("unix, 64 B, 1 at once: CPU time of client by that of net", 0.85, ratio(of, beside, cpu))
+		atLeast("unix, 64 B, 1 at once: throughput of client / C", 0.9, ratio(of, limit, rate))
+		atLeast("unix, 64 B, 1 at once: throughput of client / net", 1.1, ratio(of, beside, rate))
+		atMost("unix, 64 B, 1 at once: CPU time of client / net", 0.85, ratio(of, beside, cpu))
 	}
 	for _, network := range []string{"unix", "tcp"} {
 		name := network + ", 64 B, 64 at once"
 		c := v.at[[2]string{"a", name}]
 		if of, beside := c.peer("client"), c.peer("net"); of != nil && beside != nil {
-			atLeast(name+": throughput of client by that of net", 0.9, ratio(of, beside, rate))
+			atLeast(name+": throughput of client / net", 0.9, ratio(of, beside, rate))
 		}
 	}
 	for _, t := range []struct {
@@ -56,32 +56,48 @@ func (v *view) targets() (all []target) {
 	} {
 		c := v.at[[2]string{"l", t.name}]
 		if of, beside := c.peer(t.peer), c.peer("net"); of != nil && beside != nil {
-			atLeast(t.name+": CPU time of net by that of "+t.peer, t.need, ratio(beside, of, cpu))
+			atLeast(t.name+": CPU time of net / "+t.peer, t.need, ratio(beside, of, cpu))
 		}
 	}
 	for _, c := range v.cases {
 		switch c.group {
 		case "i", "j":
-			// The first peer is package net's.
-			for _, of := range c.peers[1:] {
-				atLeast(fmt.Sprintf("%s, %s: throughput by that of net", c.name, of.name), 0.95, ratio(of, c.peers[0], rate))
-				atMost(fmt.Sprintf("%s, %s: p99 by that of net", c.name, of.name), 1.2,
-					float64(of.percentile(99))/float64(c.peers[0].percentile(99)))
+			net := c.onNet()
+			if net == nil {
+				continue
+			}
+			for _, of := range c.peers {
+				if of == net {
+					continue
+				}
+				atLeast(fmt.Sprintf("%s: throughput of %s / %s", c.name, of.name, net.name), 0.95, ratio(of, net, rate))
+				atMost(fmt.Sprintf("%s: p99 of %s / %s", c.name, of.name, net.name), 1.2,
+					float64(of.percentile(99))/float64(net.percentile(99)))
 			}
 		case "k":
-			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > runtime.NumCPU() {
-				atLeast(c.name+": computing kept", 0.9, ratio(of, alone, computed))
+			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > v.Environment.CPUs {
+				atLeast(c.name+": compute rate of client / no I/O", 0.9, ratio(of, alone, computed))
 			}
 		}
 	}
 	if of := one.peer("client"); of != nil && of.calls != nil {
 		n := networkCalls(of.calls)
-		all = append(all, target{"unix, 64 B, 1 at once: network system calls of a round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})
+		all = append(all, target{"unix, 64 B, 1 at once: network system calls per round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})
 	}
 	return all
 }
 
-// networkCalls counts those that read, write, or wait for a socket.
+// onNet returns the peer of groups i and j that uses package net.
+func (c *caseView) onNet() *peerView {
+	for _, name := range []string{"net", "go-redis on net", "net/http"} {
+		if p := c.peer(name); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// networkCalls counts the system calls that read, write or wait for a socket.
 func networkCalls(each map[string]float64) (n float64) {
 	for _, name := range []string{
 		"sendto", "recvfrom", "sendmsg", "recvmsg", "read", "write", "readv", "writev",
@@ -92,7 +108,7 @@ func networkCalls(each map[string]float64) (n float64) {
 	return n
 }
 
-// peersOf gives the names of a group's peers, in the order of their first appearance.
+// peersOf returns the names of a group's peers, in the order in which they appear.
 func (v *view) peersOf(group string) (names []string) {
 	for _, c := range v.cases {
 		for _, p := range c.peers {
@@ -104,7 +120,7 @@ func (v *view) peersOf(group string) (names []string) {
 	return names
 }
 
-// titleOf is a group's title.
+// titleOf returns the title of a group.
 func titleOf(letter string) string {
 	for _, g := range contest.Groups {
 		if g.Letter == letter {

@@ -1,4 +1,4 @@
-// Package sample has what is measured: a Spec says what, a Sample is what came of it.
+// Package sample defines a round: its Spec and its measurement, a Sample.
 package sample
 
 import (
@@ -9,63 +9,63 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A Spec is one round of one peer at one kind of work, in a process of its own.
+// A Spec describes one round of one peer.
 type Spec struct {
-	Work    string // as package worker knows it
-	Peer    string // who does it: "net", "client", "C", …
+	Work    string // a key of package worker's works
+	Peer    string // "net", "client", "C", …
 	Network string // tcp, unix or udp
 	Address string // of the server
 
 	Request, Reply int           // bytes
-	Conns          int           // how many at once
-	Busy           string        // what else the process computes: see worker.Busy
-	BusyCount      int           // in how many goroutines
+	Conns          int           // connections, or goroutines of a pool
+	Busy           string        // the kind of computing in the same process: see worker.Busy
+	BusyCount      int           // computing goroutines
 	Procs          int           // GOMAXPROCS; the number of processors if 0
-	Beside         int           // other processes that compute meanwhile
-	Rate           int           // requests a second, for work that is asked for at a rate
+	Beside         int           // computing processes beside this one
+	Rate           int           // requests per second, for Work "rate"
 	Warmup, Length time.Duration // of the round
-	Count          int           // turns on each connection, instead of Length
-	Batch          int           // operations in a turn, whose time alone is recorded
-	Files          []string      // that the work needs: see there
+	Count          int           // turns of each connection, instead of Length; 0: not limited
+	Batch          int           // operations per turn; one time is recorded for a turn
+	Files          []string      // paths that the work needs: see there
 }
 
-// A Sample is what a round has measured.
+// A Sample is the measurement of a round.
 type Sample struct {
 	Ops      int64
-	Elapsed  time.Duration // from the end of the warm-up until the last operation's
-	User     time.Duration // CPU time of the process, meanwhile
+	Elapsed  time.Duration // from the end of the warm-up to the end of the last operation
+	User     time.Duration // CPU time of the process during Elapsed
 	System   time.Duration
 	Allocs   uint64 // objects
 	Bytes    uint64 // allocated
-	Computed int64  // what the goroutines that compute got done, in units of their own
-	Late     int64  // operations that were to be done and were not begun in time, for work at a rate
+	Computed int64  // work of the computing goroutines, in units of the kind
+	Late     int64  // requests that were due and not sent, for Work "rate"
 
-	Threads int   // of the process, for waiting clients
+	Threads int   // of the process, for Work "waiting"
 	RSS     int64 // bytes
 
-	// Latency is a histogram in nanoseconds with 2 significant digits, in the base64
-	// form that HdrHistogram's tools read.
+	// Latency is a histogram in nanoseconds with two significant digits, in HdrHistogram's
+	// base64 format.
 	Latency string `json:",omitempty"`
 }
 
-// NewHistogram is for times up to a minute.
+// NewHistogram returns a histogram for times of up to a minute.
 func NewHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, time.Minute.Nanoseconds(), 2)
 }
 
-// Record notes how long an operation took.
+// Record adds the time of an operation. Times above a minute count as a minute.
 func Record(h *hdrhistogram.Histogram, took time.Duration) {
-	_ = h.RecordValue(min(max(took.Nanoseconds(), 1), time.Minute.Nanoseconds())) // within its range
+	_ = h.RecordValue(min(max(took.Nanoseconds(), 1), time.Minute.Nanoseconds())) // cannot fail within the range
 }
 
-// SetLatency takes over a histogram.
+// SetLatency encodes a histogram.
 func (s *Sample) SetLatency(h *hdrhistogram.Histogram) error {
 	b, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
 	s.Latency = string(b)
 	return err
 }
 
-// Histogram is the distribution of the operations' times; empty if there is none.
+// Histogram decodes Latency. It returns an empty histogram if there is none.
 func (s *Sample) Histogram() (*hdrhistogram.Histogram, error) {
 	if s.Latency == "" {
 		return NewHistogram(), nil
@@ -73,23 +73,23 @@ func (s *Sample) Histogram() (*hdrhistogram.Histogram, error) {
 	return hdrhistogram.Decode([]byte(s.Latency))
 }
 
-// A Meter measures what a process uses.
+// A Meter measures the resources that the process uses.
 type Meter struct {
 	began  time.Time
 	usage  syscall.Rusage
 	memory runtime.MemStats
 }
 
-// Start begins to measure.
+// Start starts a Meter.
 func Start() *Meter {
 	m := new(Meter)
 	runtime.ReadMemStats(&m.memory)
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &m.usage) // of oneself it always can
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &m.usage) // cannot fail for RUSAGE_SELF
 	m.began = time.Now()
 	return m
 }
 
-// Stop writes into a sample what was used since Start.
+// Stop stores the resources used since Start in a sample.
 func (m *Meter) Stop(s *Sample) {
 	s.Elapsed = time.Since(m.began)
 	var usage syscall.Rusage

@@ -8,16 +8,15 @@ import (
 	"time"
 )
 
-// The kinds of computing that keep a process busy.
+// The kinds of computing of Busy.
 const (
 	Nothing = "nothing"
-	Spin    = "spin"   // a loop without a call
-	Slices  = "slices" // 50 µs of that and a Gosched, in turns
-	Alloc   = "alloc"  // slices of up to 4 KiB, of which some stay for a while
+	Spin    = "spin"   // a loop without calls
+	Slices  = "slices" // 50 µs of that, then runtime.Gosched
+	Alloc   = "alloc"  // allocates slices of up to 4 KiB, the last 1024 of which stay reachable
 )
 
-// Busy begins to compute in n goroutines, until stop is called. done tells how much they
-// have got done so far.
+// Busy computes in n goroutines until stop is called. done returns the work done so far.
 func Busy(kind string, n int) (done func() int64, stop func()) {
 	compute := map[string]func(*task){Spin: spin, Slices: slices, Alloc: allocate}[kind]
 	if compute == nil {
@@ -42,7 +41,7 @@ func Busy(kind string, n int) (done func() int64, stop func()) {
 	}
 }
 
-// A task is what one goroutine computes. It has a cache line of its own.
+// A task is the work of one goroutine. It fills cache lines of its own.
 type task struct {
 	over atomic.Bool
 	done atomic.Int64
@@ -51,13 +50,13 @@ type task struct {
 
 func spin(t *task) {
 	for n := uint64(1); !t.over.Load(); {
-		n = turn(n, 1000)
+		n = xorshift(n, 1000)
 		t.done.Add(1)
 	}
 }
 
-// turn computes for a while: about a nanosecond for each.
-func turn(n uint64, times int) uint64 {
+// xorshift iterates a random number generator: about a nanosecond for each of times.
+func xorshift(n uint64, times int) uint64 {
 	for range times {
 		n ^= n << 13
 		n ^= n >> 7
@@ -66,17 +65,17 @@ func turn(n uint64, times int) uint64 {
 	return n
 }
 
-// Compute computes for a time.
+// Compute computes for at least d.
 func Compute(d time.Duration) {
 	for begin, n := time.Now(), uint64(1); time.Since(begin) < d; {
-		n = turn(n, 1000)
+		n = xorshift(n, 1000)
 	}
 }
 
 func slices(t *task) {
 	for n := uint64(1); !t.over.Load(); {
 		for begin := time.Now(); time.Since(begin) < 50*time.Microsecond; {
-			n = turn(n, 1000)
+			n = xorshift(n, 1000)
 			t.done.Add(1)
 		}
 		runtime.Gosched()
@@ -84,16 +83,16 @@ func slices(t *task) {
 }
 
 func allocate(t *task) {
-	var held [1024][]byte
+	var reachable [1024][]byte
 	for n := uint64(1); !t.over.Load(); t.done.Add(1) {
-		n = turn(n, 10)
+		n = xorshift(n, 10)
 		b := make([]byte, 64+n%4032)
 		b[0] = byte(n)
-		held[n>>32%1024] = b
+		reachable[n>>32%1024] = b
 	}
 }
 
 func nanosleep(d time.Duration) {
 	t := syscall.NsecToTimespec(d.Nanoseconds())
-	_ = syscall.Nanosleep(&t, nil) // whoever sleeps looks at the clock again
+	_ = syscall.Nanosleep(&t, nil) // the caller reads the clock again
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A datagramPeer sends and receives Batch datagrams of Request bytes at a time, by the means
-// that it is named for. The receiver is not connected, as a server's.
+// A datagramPeer sends and receives Batch datagrams of Request bytes at a time. The receiver is
+// not connected, like a server's socket.
 type datagramPeer struct {
 	listen func(*sample.Spec) (address string, receive op, err error)
 	dial   func(s *sample.Spec, address string) (send op, err error)
@@ -29,8 +29,8 @@ var datagramPeers = map[string]datagramPeer{
 	"client, segments and GRO": {listenClient(&client.Options{GRO: true}), dialClient(sendSegments)},
 }
 
-// datagrams sends Batch datagrams and receives them, again and again. A goroutine does both in
-// turn: over loopback what was sent has arrived when the send returns, and none is lost.
+// datagrams sends Batch datagrams and receives them, repeatedly. One goroutine does both: over
+// loopback the datagrams have arrived when the send returns, and none is lost.
 func datagrams(s *sample.Spec) (*sample.Sample, error) {
 	send, receive, err := bothEnds(s, datagramPeers[s.Peer])
 	if err != nil {
@@ -44,7 +44,7 @@ func datagrams(s *sample.Spec) (*sample.Sample, error) {
 	}})
 }
 
-// sentDatagrams is datagrams, of which only what the sender's thread does is measured: all the
+// sentDatagrams is like datagrams, but measures only the sends, as CPU time of the thread. All
 // peers have the same receiver.
 func sentDatagrams(s *sample.Spec) (*sample.Sample, error) {
 	send, receive, err := bothEnds(s, datagramPeer{listenClient(nil), datagramPeers[s.Peer].dial})
@@ -82,16 +82,16 @@ func sentDatagrams(s *sample.Spec) (*sample.Sample, error) {
 	return &result, result.SetLatency(h)
 }
 
-// threadCPU is how much CPU time the calling thread has used, user and system.
+// threadCPU returns the user and system CPU time of the calling thread.
 func threadCPU() time.Duration {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // every kernel has that clock
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // cannot fail: every kernel has this clock
 	return time.Duration(ts.Nano())
 }
 
 func bothEnds(s *sample.Spec, peer datagramPeer) (send, receive op, err error) {
 	if peer.dial == nil {
-		return nil, nil, fmt.Errorf("no such peer")
+		return nil, nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	address, receive, err := peer.listen(s)
 	if err != nil {
@@ -101,7 +101,7 @@ func bothEnds(s *sample.Spec, peer datagramPeer) (send, receive op, err error) {
 	return send, receive, err
 }
 
-// The sockets are the process's, and end with it.
+// The sockets stay open until the process exits.
 
 func listenNet(s *sample.Spec) (string, op, error) {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -171,7 +171,7 @@ func dialXNet(s *sample.Spec, address string) (op, error) {
 	}, nil
 }
 
-func room(s *sample.Spec) []client.Datagram {
+func datagramsOf(s *sample.Spec) []client.Datagram {
 	all := make([]client.Datagram, max(s.Batch, 1))
 	for i := range all {
 		all[i].Buf = make([]byte, s.Request)
@@ -202,7 +202,7 @@ func listenClient(opts *client.Options) func(*sample.Spec) (string, op, error) {
 		if err != nil {
 			return "", nil, err
 		}
-		all := room(s)
+		all := datagramsOf(s)
 		return c.LocalAddr().String(), func() error {
 			for n := 0; n < len(all); {
 				got, err := c.RecvBatch(all, 0)
@@ -235,7 +235,7 @@ func sendEach(s *sample.Spec, c *client.Client) op {
 }
 
 func sendBatch(s *sample.Spec, c *client.Client) op {
-	all := room(s)
+	all := datagramsOf(s)
 	return func() error {
 		_, err := c.SendBatch(all, 0)
 		return err

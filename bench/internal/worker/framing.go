@@ -11,11 +11,11 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// longest is more than any packet of the comparison.
-const longest = 4 << 20
+// maxPacket exceeds every packet of the comparison.
+const maxPacket = 4 << 20
 
-// packets takes packets from a stream that never ends: lines, or lengths in four bytes
-// and what they count.
+// packets receives packets from an endless stream: lines, or bodies with a length prefix of four
+// bytes.
 func packets(s *sample.Spec) (*sample.Sample, error) {
 	next := map[string]func(*sample.Spec) (op, error){
 		"bufio.Scanner, lines":  scannerLines,
@@ -25,7 +25,7 @@ func packets(s *sample.Spec) (*sample.Sample, error) {
 		"client, lengths":       clientLengths,
 	}[s.Peer]
 	if next == nil {
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	one, err := next(s)
 	if err != nil {
@@ -34,7 +34,7 @@ func packets(s *sample.Spec) (*sample.Sample, error) {
 	return measure(s, []op{batch(s, one)})
 }
 
-// batch has an operation done Batch times a turn.
+// batch repeats an operation Batch times.
 func batch(s *sample.Spec, one op) op {
 	return func() error {
 		for range max(s.Batch, 1) {
@@ -52,12 +52,12 @@ func scannerLines(s *sample.Spec) (op, error) {
 		return nil, err
 	}
 	lines := bufio.NewScanner(c)
-	lines.Buffer(make([]byte, 64<<10), longest)
+	lines.Buffer(make([]byte, 64<<10), maxPacket)
 	return func() error {
 		if !lines.Scan() {
-			return fmt.Errorf("no line: %w", lines.Err())
+			return fmt.Errorf("the stream ended: %w", lines.Err())
 		}
-		return isLong(lines.Bytes(), s.Reply-1)
+		return checkLen(lines.Bytes(), s.Reply-1)
 	}, nil
 }
 
@@ -66,22 +66,22 @@ func readerLines(s *sample.Spec) (op, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(c, longest)
+	r := bufio.NewReaderSize(c, maxPacket)
 	return func() error {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
 			return err
 		}
-		return isLong(line, s.Reply)
+		return checkLen(line, s.Reply)
 	}, nil
 }
 
 func clientLines(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.Delimiter{Delim: []byte("\n"), Max: longest})
+	return recvPackets(s, client.Delimiter{Delim: []byte("\n"), Max: maxPacket})
 }
 
 func clientLengths(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.LengthPrefix{Encoding: 'N', BodyOffset: 4, Max: longest})
+	return recvPackets(s, client.LengthPrefix{Encoding: 'N', BodyOffset: 4, Max: maxPacket})
 }
 
 func recvPackets(s *sample.Spec, framing client.Framing) (op, error) {
@@ -94,7 +94,7 @@ func recvPackets(s *sample.Spec, framing client.Framing) (op, error) {
 		if err != nil {
 			return err
 		}
-		return isLong(p, s.Reply)
+		return checkLen(p, s.Reply)
 	}, nil
 }
 
@@ -111,7 +111,7 @@ func readerLengths(s *sample.Spec) (op, error) {
 			return err
 		}
 		n := int(binary.BigEndian.Uint32(header[:]))
-		if err := isLong(body[4:], n); err != nil {
+		if err := checkLen(body[4:], n); err != nil {
 			return err
 		}
 		_, err := io.ReadFull(r, body[4:])
@@ -119,10 +119,10 @@ func readerLengths(s *sample.Spec) (op, error) {
 	}, nil
 }
 
-// isLong checks what came: a comparison with somebody who takes less is none.
-func isLong(p []byte, n int) error {
+// checkLen checks the length of a packet, so that no peer saves work by returning less.
+func checkLen(p []byte, n int) error {
 	if len(p) != n {
-		return fmt.Errorf("a packet of %d bytes and not %d", len(p), n)
+		return fmt.Errorf("packet has %d bytes, want %d", len(p), n)
 	}
 	return nil
 }

@@ -9,36 +9,36 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// These two are who asks a web server that is compared; nothing of theirs is.
+// These are the load generators for the compared web servers. They are not compared.
 
-func browser(n int) *http.Client {
+func httpClient(n int) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{MaxConnsPerHost: n, MaxIdleConnsPerHost: n, DisableCompression: true},
 		Timeout:   time.Minute,
 	}
 }
 
-// load asks Conns at once for a page, as fast as the answers come.
+// load requests a page on Conns connections, each as fast as the responses arrive.
 func load(s *sample.Spec) (*sample.Sample, error) {
-	web := browser(conns(s))
+	web := httpClient(conns(s))
 	return measure(s, same(s, func() error { return get(web, "http://"+s.Address+"/hello.php") }))
 }
 
-// loadAtRate asks for a page Rate times a second, whether the answers come or not, and
-// counts each one's time from when it was due: who is slow does not get less to do.
+// loadAtRate requests a page Rate times per second, whether or not responses arrive. The time of
+// a response counts from when its request was due, so that a slow server gets as many requests.
 func loadAtRate(s *sample.Spec) (*sample.Sample, error) {
-	const most = 256 // at once; who is due beyond that is late
-	web := browser(most)
+	const maxInFlight = 256 // a request that is due beyond that is late
+	web := httpClient(maxInFlight)
 	url := "http://" + s.Address + "/"
 	var (
-		mu     sync.Mutex
-		wg     sync.WaitGroup
-		h      = sample.NewHistogram()
-		places = make(chan struct{}, most)
-		late   atomic.Int64
-		failed = make(chan error, 1)
-		gap    = time.Second / time.Duration(s.Rate)
-		meter  *sample.Meter
+		mu       sync.Mutex
+		wg       sync.WaitGroup
+		h        = sample.NewHistogram()
+		inFlight = make(chan struct{}, maxInFlight)
+		late     atomic.Int64
+		failed   = make(chan error, 1)
+		gap      = time.Second / time.Duration(s.Rate)
+		meter    *sample.Meter
 	)
 	begin := time.Now()
 	from, until := begin.Add(s.Warmup), begin.Add(s.Warmup+s.Length)
@@ -50,7 +50,7 @@ func loadAtRate(s *sample.Spec) (*sample.Sample, error) {
 			nanosleep(wait)
 		}
 		select {
-		case places <- struct{}{}:
+		case inFlight <- struct{}{}:
 		default:
 			late.Add(1)
 			continue
@@ -58,7 +58,7 @@ func loadAtRate(s *sample.Spec) (*sample.Sample, error) {
 		wg.Go(func() {
 			err := get(web, url)
 			took := time.Since(due)
-			<-places
+			<-inFlight
 			if err != nil {
 				select {
 				case failed <- err:

@@ -15,10 +15,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// poolSize is how many connections the pools may have.
+// poolSize is the limit of connections of the pools.
 const poolSize = 8
 
-// checkouts takes a connection from a pool and gives it back.
+// checkouts takes a connection from a pool and returns it.
 func checkouts(s *sample.Spec) (*sample.Sample, error) {
 	var one op
 	ctx := context.Background()
@@ -49,12 +49,12 @@ func checkouts(s *sample.Spec) (*sample.Sample, error) {
 			return err
 		}
 	default:
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	return measure(s, same(s, batch(s, one)))
 }
 
-// same is one operation for all connections' goroutines.
+// same returns one operation for all goroutines.
 func same(s *sample.Spec, one op) []op {
 	ops := make([]op, conns(s))
 	for i := range ops {
@@ -63,7 +63,7 @@ func same(s *sample.Spec, one op) []op {
 	return ops
 }
 
-// askThroughPool asks a redis for a PONG, each time on a connection from a pool.
+// askThroughPool sends a PING to Redis, each time on a connection of a pool.
 func askThroughPool(s *sample.Spec) (*sample.Sample, error) {
 	ctx := context.Background()
 	var one op
@@ -88,12 +88,12 @@ func askThroughPool(s *sample.Spec) (*sample.Sample, error) {
 		rdb := redis.NewClient(o)
 		one = func() error { return rdb.Ping(ctx).Err() }
 	default:
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	return measure(s, same(s, one))
 }
 
-// getThroughPool asks a web server for a page, each time on a connection from a pool.
+// getThroughPool requests a page from a web server, each time on a connection of a pool.
 func getThroughPool(s *sample.Spec) (*sample.Sample, error) {
 	url := "http://" + s.Address + "/"
 	var one op
@@ -106,11 +106,11 @@ func getThroughPool(s *sample.Spec) (*sample.Sample, error) {
 				if _, err := c.Send(request, 0); err != nil {
 					return err
 				}
-				answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+				response, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if err != nil {
 					return err
 				}
-				return drain(answer)
+				return drain(response)
 			})
 		}
 	case "net/http", "net/http on client":
@@ -121,24 +121,24 @@ func getThroughPool(s *sample.Spec) (*sample.Sample, error) {
 		web := &http.Client{Transport: t, Timeout: time.Minute}
 		one = func() error { return get(web, url) }
 	default:
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	return measure(s, same(s, one))
 }
 
 func get(web *http.Client, url string) error {
-	answer, err := web.Get(url)
+	response, err := web.Get(url)
 	if err != nil {
 		return err
 	}
-	return drain(answer)
+	return drain(response)
 }
 
-func drain(answer *http.Response) error {
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server says %s", answer.Status)
+func drain(response *http.Response) error {
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("unexpected status %s", response.Status)
 	}
-	_, err := io.Copy(io.Discard, answer.Body)
+	_, err := io.Copy(io.Discard, response.Body)
 	return err
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// roundTrips sends Request bytes and receives Reply bytes, on each connection.
+// roundTrips sends Request bytes and receives Reply bytes on each connection.
 func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 	trip := map[string]func(*sample.Spec) (op, error){
 		"no I/O":                 noIO,
@@ -26,7 +26,7 @@ func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 		"client with TLS":        overTLSClient,
 	}[s.Peer]
 	if trip == nil {
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	ops := make([]op, conns(s))
 	if s.Peer == "no I/O" {
@@ -41,12 +41,12 @@ func roundTrips(s *sample.Spec) (*sample.Sample, error) {
 	return measure(s, ops)
 }
 
-// noIO is for what goroutines compute where nobody else wants to run.
+// noIO performs no I/O: the computing goroutines have the process to themselves.
 func noIO(*sample.Spec) (op, error) {
 	return func() error { nanosleep(20 * time.Millisecond); return nil }, nil
 }
 
-// The connections are the process's, and end with it.
+// The connections stay open until the process exits.
 
 func overNet(s *sample.Spec) (op, error) {
 	c, err := net.Dial(s.Network, s.Address)
@@ -73,7 +73,7 @@ func exchange(s *sample.Spec, c net.Conn) op {
 
 func overClient(s *sample.Spec) (op, error) { return dialled(s, nil, sendAndRecv) }
 
-// dialled makes the trips of a client that is dialled with options.
+// dialled connects a client and returns its round trips.
 func dialled(s *sample.Spec, opts *client.Options, trips func(*sample.Spec, *client.Client) op) (op, error) {
 	c, err := client.Dial(s.Network, s.Address, opts)
 	if err != nil {
@@ -93,12 +93,12 @@ func sendAndRecv(s *sample.Spec, c *client.Client) op {
 	}
 }
 
-// overClientAsConn is for what is written for a net.Conn, as drivers are.
+// overClientAsConn uses the methods of net.Conn, as drivers do.
 func overClientAsConn(s *sample.Spec) (op, error) {
 	return dialled(s, nil, func(s *sample.Spec, c *client.Client) op { return exchange(s, c) })
 }
 
-// overLockedClient is for a goroutine that keeps its thread.
+// overLockedClient runs in a goroutine that is locked to its thread.
 func overLockedClient(s *sample.Spec) (op, error) {
 	do, err := overClient(s)
 	if err != nil {

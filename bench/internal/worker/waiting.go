@@ -17,13 +17,13 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// waiting has Conns connections wait for a server that says nothing, and tells what
-// threads and memory that takes.
+// waiting lets Conns connections wait for a server that sends nothing, and measures the threads
+// and memory of the process.
 func waiting(s *sample.Spec) (*sample.Sample, error) {
 	dial := map[string]func(*sample.Spec) (op, error){
 		"net": func(s *sample.Spec) (op, error) {
 			c, err := net.Dial(s.Network, s.Address)
-			for errors.Is(err, syscall.EAGAIN) { // the listener's queue is full, for which net does not wait
+			for errors.Is(err, syscall.EAGAIN) { // the listen queue is full; net does not wait
 				nanosleep(time.Millisecond)
 				c, err = net.Dial(s.Network, s.Address)
 			}
@@ -35,7 +35,7 @@ func waiting(s *sample.Spec) (*sample.Sample, error) {
 		},
 	}[s.Peer]
 	if dial == nil {
-		return nil, fmt.Errorf("no such peer")
+		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
 	runtime.GC()
 	_, before, err := status()
@@ -53,12 +53,12 @@ func waiting(s *sample.Spec) (*sample.Sample, error) {
 		go func() { began.Done(); failed <- wait() }()
 	}
 	began.Wait()
-	// They wait when there are no more threads than a moment ago.
+	// All of them wait when the number of threads no longer changes.
 	last := -1
 	for {
 		select {
 		case err := <-failed:
-			return nil, fmt.Errorf("one does not wait: %w", err)
+			return nil, fmt.Errorf("a connection did not wait: %w", err)
 		case <-time.After(200 * time.Millisecond):
 		}
 		threads, rss, err := status()
@@ -72,7 +72,7 @@ func waiting(s *sample.Spec) (*sample.Sample, error) {
 	}
 }
 
-// status tells of this process what proc(5) does: its threads and its memory.
+// status returns the number of threads and the resident memory of the process, from proc(5).
 func status() (threads int, rss int64, err error) {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {

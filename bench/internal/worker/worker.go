@@ -1,5 +1,5 @@
-// Package worker does the work that is measured, in a process of its own, so that no
-// round finds another's threads, garbage or warm caches of memory.
+// Package worker does the measured work, in a separate process for each round, so that no round
+// inherits threads, garbage or warm caches from another.
 package worker
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// works has what a worker can do.
+// works has the kinds of work.
 var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"roundtrip": roundTrips,
 	"framing":   packets,
@@ -30,14 +30,14 @@ var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"datagrams": datagrams,
 }
 
-// Work does what a spec says.
+// Work runs the round of a spec.
 func Work(s *sample.Spec) (*sample.Sample, error) {
 	if s.Procs > 0 {
 		runtime.GOMAXPROCS(s.Procs)
 	}
 	work := works[s.Work]
 	if work == nil {
-		return nil, fmt.Errorf("no such work: %q", s.Work)
+		return nil, fmt.Errorf("unknown work %q", s.Work)
 	}
 	result, err := work(s)
 	if err != nil {
@@ -46,24 +46,24 @@ func Work(s *sample.Spec) (*sample.Sample, error) {
 	return result, nil
 }
 
-// compete is for a process that computes beside those that are measured, until it is killed.
+// compete computes until the process is killed.
 func compete(*sample.Spec) (*sample.Sample, error) {
 	for n := uint64(1); ; {
-		n = turn(n, 1000)
+		n = xorshift(n, 1000)
 	}
 }
 
-// An op is one operation on one connection, again and again.
+// An op is one operation, on one connection.
 type op func() error
 
-// measure has each op run in a goroutine of its own until the time of the round is over,
-// or Count times, beside what the process computes, and measures all but the warm-up.
+// measure repeats each op in its own goroutine for the length of the round, or Count times,
+// beside the computing goroutines. It measures everything after the warm-up.
 func measure(s *sample.Spec, ops []op) (*sample.Sample, error) {
 	done, stop := Busy(s.Busy, s.BusyCount)
 	defer stop()
 	var (
 		wg       sync.WaitGroup
-		phase    atomic.Int32 // warming up, measuring, over
+		phase    atomic.Int32 // warming, measuring or over
 		failed   = make(chan error, len(ops))
 		begun    = make(chan struct{})
 		all      = make([]*hdrhistogram.Histogram, len(ops))
@@ -130,8 +130,7 @@ const (
 	over
 )
 
-// sleep sleeps in the kernel's timer and not in the runtime's, which a process that
-// computes serves late.
+// sleep uses a timer of the kernel, because the runtime's timers fire late in a busy process.
 func sleep(ctx context.Context, d time.Duration) {
 	for end := time.Now().Add(d); ctx.Err() == nil; {
 		left := time.Until(end)
@@ -142,5 +141,5 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// conns is how many there are at once.
+// conns returns the number of connections or goroutines.
 func conns(s *sample.Spec) int { return cmp.Or(s.Conns, 1) }

@@ -1,4 +1,4 @@
-// What the two programs have in common: addresses, exact reads and writes.
+// Shared by the two programs: addresses, exact reads and writes.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,7 +19,7 @@ static void die(const char *what) {
 
 static int is(const char *network, const char *name) { return strcmp(network, name) == 0; }
 
-// open_socket makes a socket for a network and fills in the address to bind or connect.
+// open_socket returns a socket for a network, and the address to bind or connect.
 static int open_socket(const char *network, const char *address, struct sockaddr_storage *a, socklen_t *len) {
 	memset(a, 0, sizeof *a);
 	if (is(network, "unix")) {
@@ -51,7 +51,7 @@ static int open_socket(const char *network, const char *address, struct sockaddr
 	return fd;
 }
 
-// write_all sends all of a buffer, or gives -1.
+// write_all sends the whole buffer; -1 on error.
 static int write_all(int fd, const char *p, size_t n) {
 	while (n > 0) {
 		ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
@@ -65,7 +65,7 @@ static int write_all(int fd, const char *p, size_t n) {
 	return 0;
 }
 
-// read_all receives exactly n bytes of a stream, or gives -1.
+// read_all receives exactly n bytes; -1 on error or at the end.
 static int read_all(int fd, char *p, size_t n) {
 	while (n > 0) {
 		ssize_t k = recv(fd, p, n, MSG_WAITALL);

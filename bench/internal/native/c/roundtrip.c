@@ -1,12 +1,11 @@
-// The limit: round trips by a program in C, in blocking calls, one thread for each
-// connection.
+// The upper bound: round trips in C, with blocking calls and one thread per connection.
 //
 //   roundtrip NETWORK ADDRESS REQUEST REPLY CONNECTIONS WARMUP_NS DURATION_NS COUNT FILE
 //
-// It goes on for DURATION_NS after WARMUP_NS, or, if COUNT is not 0, for COUNT round
-// trips on each connection and no warm-up. FILE gets each one's time, 32 bits of
-// nanoseconds; standard output the number, and the user and system time of the process
-// in nanoseconds.
+// It runs for DURATION_NS after WARMUP_NS. If COUNT is not 0, it makes COUNT round trips on each
+// connection without a warm-up. It writes the time of each round trip to FILE, as 32 bits of
+// nanoseconds, and prints the number of round trips, and the user and system time of the process in
+// nanoseconds.
 #include "net.h"
 #include <pthread.h>
 #include <sys/resource.h>
@@ -91,7 +90,7 @@ int main(int argc, char **argv) {
 	for (int i = 0; i < conns; i++)
 		if (pthread_create(&c[i].thread, &attr, trips, &c[i]))
 			die("pthread_create");
-	begin = now_ns() + 1000000; // known to all before it is over
+	begin = now_ns() + 1000000; // in the future, so that every thread sees it in time
 	pthread_barrier_wait(&connected);
 	struct rusage before, after;
 	int64_t rest = begin + warmup - now_ns();

@@ -1,12 +1,12 @@
-// A server for the comparisons: one thread for each connection, in blocking calls, so
-// that what it costs is the same whoever asks.
+// The server of the comparisons: blocking calls and one thread per connection, so that its cost is
+// the same for every peer.
 //
-//   server echo NETWORK ADDRESS REQUEST REPLY DELAY   answers REQUEST bytes with REPLY, DELAY ns later
-//   server stream NETWORK ADDRESS FILE                sends a file over and over
-//   server hold NETWORK ADDRESS                       accepts, and says nothing
-//   server delay NETWORK ADDRESS UPSTREAM DELAY       passes on to UPSTREAM (tcp), DELAY ns later
+//   server echo NETWORK ADDRESS REQUEST REPLY DELAY   replies to REQUEST bytes with REPLY bytes, DELAY ns later
+//   server stream NETWORK ADDRESS FILE                sends a file repeatedly
+//   server hold NETWORK ADDRESS                       accepts and sends nothing
+//   server delay NETWORK ADDRESS UPSTREAM DELAY       forwards to UPSTREAM (tcp), DELAY ns later
 //
-// It prints its address when it serves and ends with its standard input.
+// It prints its address when it listens and exits at the end of standard input.
 #include "net.h"
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -77,7 +77,7 @@ static void *hold(void *arg) {
 	return NULL;
 }
 
-// pass_on takes what comes as one piece, as small requests and replies do.
+// pass_on forwards each receive as one piece: small requests and replies arrive whole.
 static void *pass_on(void *arg) {
 	int fd = (int)(intptr_t)arg;
 	struct sockaddr_storage a;
@@ -156,7 +156,7 @@ int main(int argc, char **argv) {
 	}
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max; // a descriptor for each client
+		files.rlim_cur = files.rlim_max; // one descriptor per client
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	struct sockaddr_storage a;
@@ -167,7 +167,7 @@ int main(int argc, char **argv) {
 	if (is(network, "udp")) {
 		int size = 8 << 20;
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-		// As many threads as there may be clients, lest a delay is another's too.
+		// One thread per client, so that the delay of one does not delay another.
 		for (int i = 0; i < 256; i++)
 			run(echo_datagrams, fd);
 	} else if (listen(fd, 4096))
