@@ -99,7 +99,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			}
 			waitInKernel = false // which waits for a fixed time, and a part of the limit is over
 		}
-		n, errno := s.recvOnce(room, flags, waitInKernel, from)
+		n, errno := s.recvOnce(room, flags, until, waitInKernel, from)
 		looked = true
 		waited := waitInKernel
 		waitInKernel = false // the rest of the limit is waited for in ppoll(2)
@@ -159,8 +159,8 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 
 // recvOnce is sysRecv for a call that may wait, inside recvfrom(2) if waitInKernel is
 // true. EAGAIN means that the call has to wait in waitReady.
-func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
-	if waitInKernel && !s.parks(&s.rd, Now()) && !waits.leavePoller() && waits.takeThread() {
+func (s *Socket) recvOnce(p []byte, flags int, until Instant, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
+	if waitInKernel && !s.parks(&s.rd, Now()) && (!waits.leavePoller() || s.fitsKernelWait(until)) && waits.takeThread() {
 		defer waits.giveThread()
 		n, errno := s.sysRecv(p, flags, true, from)
 		if errno == unix.EAGAIN {
@@ -221,7 +221,7 @@ func (s *Socket) peekAllLocked(p []byte, flags int, until Instant, waitInKernel 
 			}
 			ended = ended || len(room) < len(p)
 		}
-		n, errno := s.recvOnce(room, flags, waitInKernel, nil)
+		n, errno := s.recvOnce(room, flags, until, waitInKernel, nil)
 		waitInKernel = false
 		switch {
 		case errno == unix.EINTR:
