@@ -10,7 +10,7 @@ import (
 
 // go-redis peeks at the descriptor of an idle connection that has one (syscall.Conn).
 // Under TLS it cannot, and finds out by a call that fails and is made again.
-func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T) {
+func TestGoRedis_ReusesHealthyConnectionsAndReplacesDeadOnes(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		opts := &goredis.Options{PoolSize: 1}
 		if r.secure != nobody {
@@ -40,7 +40,7 @@ func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T)
 }
 
 // What arrives on an idle connection is the answer to somebody else.
-func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testing.T) {
+func TestGoRedis_ReplacesAnIdleConnectionWithUnreadData(t *testing.T) {
 	onPlainRoads(t, func(t *testing.T, r *road) {
 		for _, protocol := range []int{2, 3} {
 			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testin
 }
 
 // RESP3 has messages that nobody asks for. A connection with one is as good as another.
-func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
+func TestGoRedis_ReusesAnIdleConnectionWithAPushMessage(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 1})
 		require.NoError(t, c.Set(t.Context(), "key", "old", 0).Err())
@@ -93,7 +93,7 @@ func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
 
 // A server that has made TLS 1.3 sends tickets, which wait in the socket of a
 // connection that is made and not used. They are not the driver's to see.
-func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
+func TestGoRedis_UsesMinIdleConns(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		for _, protocol := range []int{2, 3} {
 			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
 
 // go-redis looks again and again whether an idle connection has news of the keys that
 // were read over it.
-func TestGoRedisClientSideCacheHearsOfChanges(t *testing.T) {
+func TestGoRedis_ClientSideCacheIsInvalidated(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const keys = 5
 		cache := goredis.NewLocalCache(goredis.CacheConfig{MaxEntries: 100})

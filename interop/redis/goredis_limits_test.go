@@ -12,7 +12,7 @@ import (
 )
 
 // A redis that is stopped answers when it goes on. By then that answer is nobody's.
-func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
+func TestGoRedis_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{ReadTimeout: limit, PoolSize: 1})
@@ -37,7 +37,7 @@ func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) 
 
 // crypto/tls may take five seconds more to close such a connection: it waits for room
 // for its last word.
-func TestGoRedisWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
+func TestGoRedis_WriteTimeoutEndsABlockedCall(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{WriteTimeout: limit})
@@ -55,7 +55,7 @@ func TestGoRedisWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestGoRedisContextsDeadlineEndsABLPop(t *testing.T) {
+func TestGoRedis_ContextDeadlineEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{ContextTimeoutEnabled: true})
@@ -77,7 +77,7 @@ func TestGoRedisContextsDeadlineEndsABLPop(t *testing.T) {
 
 // A context that is cancelled ends with go-redis what waits for a connection, and not
 // what waits for an answer: that ends with its answer, or at a deadline.
-func TestGoRedisCancelEndsTheWaitForAConnectionAndLeavesABLPop(t *testing.T) {
+func TestGoRedis_CancelEndsTheWaitForAConnectionButNotABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 1})
 		blpop, cancelBLPop := context.WithCancel(t.Context())
@@ -105,7 +105,7 @@ func TestGoRedisCancelEndsTheWaitForAConnectionAndLeavesABLPop(t *testing.T) {
 	})
 }
 
-func TestGoRedisCloseEndsABLPop(t *testing.T) {
+func TestGoRedis_CloseEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		returned := make(chan error, 1)
@@ -119,7 +119,7 @@ func TestGoRedisCloseEndsABLPop(t *testing.T) {
 }
 
 // A stopped redis is still connected to, by its kernel, and never shakes hands.
-func TestGoRedisDialTimeoutEndsAHandshake(t *testing.T) {
+func TestGoRedis_DialTimeoutEndsAHandshake(t *testing.T) {
 	onSecureRoads(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{DialTimeout: limit})

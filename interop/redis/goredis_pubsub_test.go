@@ -32,7 +32,7 @@ func receives(t *testing.T, sub *goredis.PubSub, want string) {
 	require.NoError(t, same([]byte(want), []byte(message.Payload)))
 }
 
-func TestGoRedisSubscriberGetsEveryMessageInOrder(t *testing.T) {
+func TestGoRedis_SubscriberReceivesAllMessagesInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 200
 		c := r.goRedis(t, &goredis.Options{})
@@ -63,7 +63,7 @@ func TestGoRedisSubscriberGetsEveryMessageInOrder(t *testing.T) {
 
 // What go-redis promises of a receive that its limit has ended: nothing is lost, and the
 // connection stays.
-func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
+func TestGoRedis_SubscriptionSurvivesAReceiveTimeout(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 50 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{})
@@ -86,7 +86,7 @@ func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
 	})
 }
 
-func TestGoRedisCloseEndsAReceiveThatWaits(t *testing.T) {
+func TestGoRedis_CloseEndsAWaitingReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		sub := subscribe(t, c, "news")
@@ -98,7 +98,7 @@ func TestGoRedisCloseEndsAReceiveThatWaits(t *testing.T) {
 	})
 }
 
-func TestGoRedisSubscriptionComesBackWithItsServer(t *testing.T) {
+func TestGoRedis_SubscriptionReturnsAfterServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		sub := subscribe(t, c, "news")

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGoRedisOutlivesItsServer(t *testing.T) {
+func TestGoRedis_OutlivesServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		// A pool that has failed to dial as often as it has places waits for a second.
 		c := r.goRedis(t, &goredis.Options{PoolSize: 100})
@@ -30,7 +30,7 @@ func TestGoRedisOutlivesItsServer(t *testing.T) {
 	})
 }
 
-func TestGoRedisPipelinesOutliveTheServer(t *testing.T) {
+func TestGoRedis_PipelinesOutliveServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 100})
 		outlives(t, r.server, func(goroutine, round int) error {

@@ -62,7 +62,7 @@ func (r *road) dialForGoRedis(ctx context.Context, network, address string) (net
 	return c, nil
 }
 
-func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) {
+func TestGoRedis_ManyGoroutinesOverFewConnections(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const connections, goroutines = 4, 12
 		c := r.goRedis(t, &goredis.Options{PoolSize: connections})
@@ -90,7 +90,7 @@ func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T)
 	})
 }
 
-func TestGoRedisPipelineIsAnsweredInOrder(t *testing.T) {
+func TestGoRedis_PipelineRepliesAreInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 400
 		c := r.goRedis(t, &goredis.Options{})
@@ -114,7 +114,7 @@ func TestGoRedisPipelineIsAnsweredInOrder(t *testing.T) {
 }
 
 // A connection that one goroutine writes to while another reads from it.
-func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
+func TestGoRedis_FullDuplexAutoPipeline(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const goroutines, n = 8, 50
 		c := r.goRedis(t, &goredis.Options{})
@@ -145,7 +145,7 @@ func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
 	})
 }
 
-func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
+func TestGoRedis_ConcurrentTransactionsLoseNothing(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const goroutines = 4
 		c := r.goRedis(t, &goredis.Options{})
@@ -182,7 +182,7 @@ func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
 	})
 }
 
-func TestGoRedisSaysThatNobodyListens(t *testing.T) {
+func TestGoRedis_DialWithoutServerIsRefused(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		require.NoError(t, c.Ping(t.Context()).Err())

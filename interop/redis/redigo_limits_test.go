@@ -14,7 +14,7 @@ import (
 
 // A call that its limit has ended is the end of its connection. What the server answers
 // later is nobody's.
-func TestRedigoReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
+func TestRedigo_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1, MaxActive: 1, Wait: true}, redigo.DialReadTimeout(limit))
@@ -43,7 +43,7 @@ func TestRedigoReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
 
 // crypto/tls may take five seconds more to close such a connection: it waits for room
 // for its last word.
-func TestRedigoWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
+func TestRedigo_WriteTimeoutEndsABlockedCall(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1}, redigo.DialWriteTimeout(limit))
@@ -66,7 +66,7 @@ func TestRedigoWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestRedigoCancelEndsABLPop(t *testing.T) {
+func TestRedigo_CancelEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1})
 		c := pool.Get()
@@ -95,7 +95,7 @@ func TestRedigoCancelEndsABLPop(t *testing.T) {
 	})
 }
 
-func TestRedigoContextsDeadlineEndsABLPop(t *testing.T) {
+func TestRedigo_ContextDeadlineEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.redigo(t)
@@ -108,7 +108,7 @@ func TestRedigoContextsDeadlineEndsABLPop(t *testing.T) {
 	})
 }
 
-func TestRedigoCloseEndsABLPop(t *testing.T) {
+func TestRedigo_CloseEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.redigo(t)
 		returned := make(chan error, 1)
@@ -122,7 +122,7 @@ func TestRedigoCloseEndsABLPop(t *testing.T) {
 
 // Here it is client's handshake, which ends with its context. The peer has the first word
 // of it and says nothing.
-func TestRedigoCancelEndsADialThatShakesHands(t *testing.T) {
+func TestRedigo_CancelEndsADialDuringTheHandshake(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDialer }, func(t *testing.T, r *road) {
 		require.NoError(t, r.redigo(t).Close())
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,7 +144,7 @@ func TestRedigoCancelEndsADialThatShakesHands(t *testing.T) {
 
 // redigo makes a handshake without the context, and at its limit closes the connection
 // under it. A stopped redis is still connected to, by its kernel.
-func TestRedigoHandshakeTimeoutEndsADial(t *testing.T) {
+func TestRedigo_HandshakeTimeoutEndsADial(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDriver }, func(t *testing.T, r *road) {
 		const limit = 100 * time.Millisecond
 		require.NoError(t, r.redigo(t).Close())

@@ -20,7 +20,7 @@ func subscribeRedigo(t *testing.T, c redigo.Conn, channel string) redigo.PubSubC
 	return sub
 }
 
-func TestRedigoSubscriberGetsEveryMessageInOrder(t *testing.T) {
+func TestRedigo_SubscriberReceivesAllMessagesInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 200
 		sub, c := subscribeRedigo(t, r.redigo(t), "news"), r.redigo(t)
@@ -51,7 +51,7 @@ func TestRedigoSubscriberGetsEveryMessageInOrder(t *testing.T) {
 }
 
 // A subscriber receives in one goroutine and asks for more in another.
-func TestRedigoSubscribesAndPingsWhileAReceiveWaits(t *testing.T) {
+func TestRedigo_SubscribesAndPingsDuringAReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		sub := subscribeRedigo(t, r.redigo(t), "news")
 		received := make(chan any)
@@ -89,7 +89,7 @@ func TestRedigoSubscribesAndPingsWhileAReceiveWaits(t *testing.T) {
 	})
 }
 
-func TestRedigoCancelEndsAReceiveThatWaits(t *testing.T) {
+func TestRedigo_CancelEndsAWaitingReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		sub := subscribeRedigo(t, r.redigo(t), "news")
 		r.tell(t, "PUBLISH news first", ":1")
@@ -108,7 +108,7 @@ func TestRedigoCancelEndsAReceiveThatWaits(t *testing.T) {
 
 // A pool takes a connection that has subscribed back when all that was on the way to it
 // has been received.
-func TestRedigoPoolTakesASubscriberBack(t *testing.T) {
+func TestRedigo_PoolReusesASubscriber(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1})
 		for i := range 5 {
@@ -126,7 +126,7 @@ func TestRedigoPoolTakesASubscriberBack(t *testing.T) {
 	})
 }
 
-func TestRedigoReceiveTimeoutEndsAReceive(t *testing.T) {
+func TestRedigo_ReceiveTimeoutEndsAReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 100 * time.Millisecond
 		sub := subscribeRedigo(t, r.redigo(t), "news")

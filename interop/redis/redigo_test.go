@@ -50,7 +50,7 @@ func storesAndGets(c redigo.Conn, key string, want []byte) error {
 	return same(want, got)
 }
 
-func TestRedigoGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) {
+func TestRedigo_ManyGoroutinesOverFewConnections(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const connections, goroutines = 4, 12
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: connections, MaxActive: connections, Wait: true})
@@ -72,7 +72,7 @@ func TestRedigoGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) 
 	})
 }
 
-func TestRedigoPipelineIsAnsweredInOrder(t *testing.T) {
+func TestRedigo_PipelineRepliesAreInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 400
 		c := r.redigo(t)
@@ -98,7 +98,7 @@ func TestRedigoPipelineIsAnsweredInOrder(t *testing.T) {
 }
 
 // What is more than the sockets hold goes out only while the answers are received.
-func TestRedigoSendsInOneGoroutineAndReceivesInAnother(t *testing.T) {
+func TestRedigo_SendsAndReceivesInTwoGoroutines(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n, size = 300, 64 << 10
 		c := r.redigo(t)
@@ -129,7 +129,7 @@ func TestRedigoSendsInOneGoroutineAndReceivesInAnother(t *testing.T) {
 	})
 }
 
-func TestRedigoTransactionIsAllOrNothing(t *testing.T) {
+func TestRedigo_TransactionIsAtomic(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c, other := r.redigo(t), r.redigo(t)
 		for n := range 4 {
@@ -154,7 +154,7 @@ func TestRedigoTransactionIsAllOrNothing(t *testing.T) {
 	})
 }
 
-func TestRedigoSaysThatNobodyListens(t *testing.T) {
+func TestRedigo_DialWithoutServerIsRefused(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		require.NoError(t, r.redigo(t).Close())
 		r.server.Kill()
@@ -163,7 +163,7 @@ func TestRedigoSaysThatNobodyListens(t *testing.T) {
 	})
 }
 
-func TestRedigoPoolUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T) {
+func TestRedigo_PoolReusesHealthyConnectionsAndReplacesDeadOnes(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{
 			MaxIdle:      1,
@@ -186,7 +186,7 @@ func TestRedigoPoolUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing
 	})
 }
 
-func TestRedigoPoolOutlivesItsServer(t *testing.T) {
+func TestRedigo_PoolOutlivesServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 10})
 		waiting := make(chan error, 1)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMySQL(t *testing.T) {
+func TestMySQL_Scenarios(t *testing.T) {
 	m := startMariaDB(t)
 	m.watch(t)
 	m.onEachWay(t, []mariadbScenario{

@@ -63,7 +63,7 @@ func pgxPoolReplaces(t *testing.T, at postgresAt) {
 	}
 }
 
-func TestPgxOutlivesItsServer(t *testing.T) {
+func TestPgx_OutlivesServerRestart(t *testing.T) {
 	s := startPostgres(t)
 	s.onEachWay(t, []postgresScenario{
 		{"a pool works again", func(t *testing.T, at postgresAt) {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPgx(t *testing.T) {
+func TestPgx_Scenarios(t *testing.T) {
 	s := startPostgres(t)
 	s.watch(t)
 	s.onEachWay(t, []postgresScenario{

@@ -66,7 +66,7 @@ func pqDeadline(t *testing.T, at postgresAt) {
 	require.NoError(t, pqEcho(t.Context(), db, 1<<20))
 }
 
-func TestPqGivesUpAServerThatSaysNothing(t *testing.T) {
+func TestPq_ConnectToSilentServerTimesOut(t *testing.T) {
 	host, port, err := net.SplitHostPort(silent(t))
 	require.NoError(t, err)
 	onBoth(t, func(t *testing.T, dial wire.DialFunc) {
@@ -80,7 +80,7 @@ func TestPqGivesUpAServerThatSaysNothing(t *testing.T) {
 	})
 }
 
-func TestPqOutlivesItsServer(t *testing.T) {
+func TestPq_OutlivesServerRestart(t *testing.T) {
 	s := startPostgres(t)
 	s.onEachWay(t, []postgresScenario{
 		{"a pool works again", func(t *testing.T, at postgresAt) {

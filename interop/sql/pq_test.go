@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPq(t *testing.T) {
+func TestPq_Scenarios(t *testing.T) {
 	s := startPostgres(t)
 	s.watch(t)
 	s.onEachWay(t, []postgresScenario{
