@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A call that its limit has ended is the end of its connection. What the server answers
-// later is nobody's.
+// A timeout of a call closes its connection. No call receives the late reply.
 func TestRedigo_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
@@ -41,8 +40,7 @@ func TestRedigo_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	})
 }
 
-// crypto/tls may take five seconds more to close such a connection: it waits for room
-// for its last word.
+// crypto/tls may take 5 s longer to close such a connection: it waits to send close_notify.
 func TestRedigo_WriteTimeoutEndsABlockedCall(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
@@ -81,7 +79,7 @@ func TestRedigo_CancelEndsABLPop(t *testing.T) {
 		require.ErrorIs(t, returns(t, returned), context.Canceled)
 		require.ErrorIs(t, c.Err(), context.Canceled)
 		_ = c.Close()
-		// The connection is closed, and with it the read that waited on it.
+		// The connection is closed, which ends the read.
 		r.awaitBlocked(t, 0)
 
 		c = pool.Get()
@@ -103,7 +101,7 @@ func TestRedigo_ContextDeadlineEndsABLPop(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		err := within(t, func() error { _, err := redigo.DoContext(c, ctx, "BLPOP", "list", 0); return err })
-		isTimeout(t, err, start, limit) // the context's or the connection's, whichever is first
+		isTimeout(t, err, start, limit) // of the context or of the connection
 		r.awaitBlocked(t, 0)
 	})
 }
@@ -120,8 +118,8 @@ func TestRedigo_CloseEndsABLPop(t *testing.T) {
 	})
 }
 
-// Here it is client's handshake, which ends with its context. The peer has the first word
-// of it and says nothing.
+// The handshake is client's, which ends with the context. The peer has received the ClientHello and
+// does not answer.
 func TestRedigo_CancelEndsADialDuringTheHandshake(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDialer }, func(t *testing.T, r *road) {
 		require.NoError(t, r.redigo(t).Close())
@@ -142,8 +140,8 @@ func TestRedigo_CancelEndsADialDuringTheHandshake(t *testing.T) {
 	})
 }
 
-// redigo makes a handshake without the context, and at its limit closes the connection
-// under it. A stopped redis is still connected to, by its kernel.
+// redigo does the handshake without the context and closes the connection at its timeout. The kernel
+// accepts connections to a stopped Redis server.
 func TestRedigo_HandshakeTimeoutEndsADial(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDriver }, func(t *testing.T, r *road) {
 		const limit = 100 * time.Millisecond
@@ -155,6 +153,6 @@ func TestRedigo_HandshakeTimeoutEndsADial(t *testing.T) {
 			return err
 		})
 		isTimeout(t, err, start, limit)
-		require.Less(t, time.Since(start), wire.Enough)
+		require.Less(t, time.Since(start), wire.TestTimeout)
 	})
 }

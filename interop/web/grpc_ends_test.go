@@ -114,7 +114,7 @@ func TestGRPC_CancelEndsABlockedSend(t *testing.T) {
 				sent.Add(piece)
 			}
 		}()
-		require.Eventually(t, func() bool { return sent.Load() >= window }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return sent.Load() >= window }, wire.TestTimeout, time.Millisecond)
 		cancel()
 		isStatus(t, codes.Canceled, eventually(t, result))
 		isTold(t, there)
@@ -146,7 +146,7 @@ func TestGRPC_GracefulStopFinishesCalls(t *testing.T) {
 		// Calls go elsewhere from now on, and there is nothing there.
 		require.Eventually(t, func() bool {
 			return status.Code(c.says(limited(t), "x")) == codes.Unavailable
-		}, wire.Enough, time.Millisecond)
+		}, wire.TestTimeout, time.Millisecond)
 		close(c.release)
 		require.NoError(t, eventually(t, result))
 		<-stopped
@@ -166,9 +166,9 @@ func TestGRPC_MaxConnectionAgeReplacesConnections(t *testing.T) {
 		require.Eventually(t, func() bool {
 			c.works(t)
 			return c.Dials() >= dials
-		}, wire.Enough, time.Millisecond)
+		}, wire.TestTimeout, time.Millisecond)
 		require.Greater(t, time.Since(began), (dials-1)*age*8/10) // each is a tenth older or younger
-		require.Eventually(t, func() bool { return c.Open() <= 2 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() <= 2 }, wire.TestTimeout, time.Millisecond)
 	})
 }
 
@@ -184,7 +184,7 @@ func TestGRPC_AnswersPingsOfTheServer(t *testing.T) {
 		there := c.came(t)
 		const pings = 3
 		before := c.listener.writes.Load()
-		require.Eventually(t, func() bool { return c.listener.writes.Load() >= before+pings }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.listener.writes.Load() >= before+pings }, wire.TestTimeout, time.Millisecond)
 		require.NoError(t, there.Err())
 		close(c.release)
 		require.NoError(t, eventually(t, result))
@@ -214,7 +214,7 @@ func TestGRPC_PingsDetectAStoppedServer(t *testing.T) {
 		result := c.saysNothing(t.Context())
 		require.NoError(t, other.Signal(syscall.SIGSTOP))
 		isStatus(t, codes.Unavailable, eventually(t, result))
-		require.Eventually(t, func() bool { return c.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		require.NoError(t, other.Signal(syscall.SIGCONT))
 		c.works(t)
 	})

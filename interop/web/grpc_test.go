@@ -106,7 +106,7 @@ func newCall(t *testing.T, s *echoServer, d *dialer, dial wire.DialFunc, opts ..
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = conn.Close() // the test may have closed it
-		require.Eventually(t, func() bool { return d.Open() == 0 }, wire.Enough, time.Millisecond, "connections are left open")
+		require.Eventually(t, func() bool { return d.Open() == 0 }, wire.TestTimeout, time.Millisecond, "connections are left open")
 	})
 	return &call{echoServer: s, dialer: d, EchoClient: pb.NewEchoClient(conn), conn: conn}
 }
@@ -132,7 +132,7 @@ func (s *echoService) came(t *testing.T) context.Context {
 	select {
 	case ctx := <-s.arrived:
 		return ctx
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the call does not reach the server")
 		return nil
 	}

@@ -25,7 +25,7 @@ func (a *app) came(t *testing.T) context.Context {
 	select {
 	case ctx := <-a.arrived:
 		return ctx
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the request does not reach the app")
 		return nil
 	}
@@ -36,7 +36,7 @@ func isTold(t *testing.T, ctx context.Context) { //nolint:revive // it is what t
 	t.Helper()
 	select {
 	case <-ctx.Done():
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the app is not told")
 	}
 }
@@ -55,7 +55,7 @@ func eventually(t *testing.T, result <-chan error) error {
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("it hangs")
 		return nil
 	}
@@ -71,7 +71,7 @@ func (v *visit) stillWorks(t *testing.T) {
 		return
 	}
 	require.Equal(t, 2, v.Dials())
-	require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return v.Open() == 1 }, wire.TestTimeout, time.Millisecond)
 }
 
 func TestHTTP_CancelEndsTheWaitForAHeader(t *testing.T) {
@@ -157,7 +157,7 @@ func TestHTTP_CancelEndsABlockedUpload(t *testing.T) {
 		v.came(t)
 		// More than any buffer on the way has is not sent; less is what it takes to be
 		// in the middle of it.
-		require.Eventually(t, func() bool { return body.sent.Load() > 100<<10 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return body.sent.Load() > 100<<10 }, wire.TestTimeout, time.Millisecond)
 		cancel()
 		require.ErrorIs(t, eventually(t, result), context.Canceled)
 		v.stillWorks(t)
@@ -246,7 +246,7 @@ func TestHTTP_PingsDetectAStoppedServer(t *testing.T) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, context.DeadlineExceeded) // this is limited's
 		isTold(t, there)
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		v.works(t)
 		require.Equal(t, 2, v.Dials())
 	})
@@ -336,7 +336,7 @@ func (l *load) fails(t *testing.T) { l.grows(t, &l.bad) }
 func (l *load) grows(t *testing.T, n *atomic.Int64) {
 	t.Helper()
 	enough := n.Load() + 2*l.goroutines
-	require.Eventually(t, func() bool { return n.Load() >= enough }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return n.Load() >= enough }, wire.TestTimeout, time.Millisecond)
 }
 
 // stop ends the load and gives what went wrong.

@@ -71,7 +71,7 @@ func (v *visit) works(t *testing.T) {
 
 // limited is a context that ends what hangs.
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), wire.Enough)
+	ctx, cancel := context.WithTimeout(t.Context(), wire.TestTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -220,7 +220,7 @@ func TestNginx_ConnectionLimitedToThreeRequestsIsReplaced(t *testing.T) {
 func TestNginx_ClosedIdleConnectionIsReplaced(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		require.Equal(t, 1, v.Dials())
 		v.works(t)
 		require.Equal(t, 2, v.Dials())
@@ -231,7 +231,7 @@ func TestHTTP_DialWithoutServerIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		v.server.Kill()
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		_, _, err := v.do(limited(t), http.MethodGet, "/ready", nil)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		var failed *net.OpError
@@ -255,7 +255,7 @@ func TestHTTP_CertificateOfAnotherServerIsRefused(t *testing.T) {
 				_, err := v.web.Get(other.at("/ready"))
 				var unknown x509.UnknownAuthorityError
 				require.ErrorAs(t, err, &unknown)
-				require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
+				require.Eventually(t, func() bool { return v.Open() == 1 }, wire.TestTimeout, time.Millisecond)
 			})
 		})
 	}

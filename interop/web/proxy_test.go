@@ -92,7 +92,7 @@ func TestReverseProxy_KilledServerIsBadGateway(t *testing.T) {
 		select {
 		case status := <-result:
 			require.Equal(t, http.StatusBadGateway, status)
-		case <-time.After(wire.Enough):
+		case <-time.After(wire.TestTimeout):
 			t.Fatal("it hangs")
 		}
 		require.NoError(t, user.server.Restart())
