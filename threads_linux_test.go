@@ -218,3 +218,15 @@ func TestThreads_DialsParkToo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 }
+
+// A dial that waits for the answer of one address gives its thread up too.
+func TestThreads_LongDialHoldsNone(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	const limit = 1200 * time.Millisecond
+	result := make(chan error, 1)
+	begin := time.Now()
+	go func() { _, err := client.Dial("tcp", hole, &client.Options{Timeout: limit}); result <- err }()
+	require.Eventually(t, func() bool { return parked() > 0 && waitingThreads() == 0 }, limit, 10*time.Millisecond)
+	require.ErrorIs(t, <-result, os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(begin), limit)
+}

@@ -29,13 +29,13 @@ func serveHTTP2(t testing.TB, h *Handler) *httptest.Server {
 // accepted everything, while the application paused.
 func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
 	t.Parallel()
-	const limit = 200 * time.Millisecond
+	const limit = time.Second
 	p := startPHP(t, "unix")
 	for name, kind := range map[string]string{"buffered": "", "streamed": `header("X-Accel-Buffering: no");`, "events": `header("Content-Type: text/event-stream");`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := &Handler{Client: p.client(t), ClientTimeout: limit, Root: writeFiles(t, map[string]string{
-				"a.php": `<?php ` + kind + ` echo "one\n"; flush(); usleep(1000000); echo "two\n";`,
+				"a.php": `<?php ` + kind + ` echo "one\n"; flush(); usleep(2500000); echo "two\n";`,
 			})}
 			resp, body := get(t, serveHTTP2(t, h), "/a.php")
 			require.Equal(t, 2, resp.ProtoMajor)
@@ -48,10 +48,10 @@ func TestHandlerHTTP2_ClientTimeoutDoesNotEndAPausingApplication(t *testing.T) {
 // did not read.
 func TestHandlerHTTP2_ApplicationMayReadTheBodyLate(t *testing.T) {
 	t.Parallel()
-	const limit = 200 * time.Millisecond
+	const limit = time.Second
 	p := startPHP(t, "unix")
 	h := &Handler{Client: p.client(t), ClientTimeout: limit, StreamBody: true, Root: writeFiles(t, map[string]string{
-		"a.php": `<?php usleep(1000000); echo strlen(file_get_contents('php://input'));`,
+		"a.php": `<?php usleep(2500000); echo strlen(file_get_contents('php://input'));`,
 	})}
 	s := serveHTTP2(t, h)
 	req, err := http.NewRequest(http.MethodPut, s.URL+"/a.php", strings.NewReader(strings.Repeat("x", 8<<20)))

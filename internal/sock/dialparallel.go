@@ -238,19 +238,24 @@ func (p *parallelDial) wait() error {
 	return nil
 }
 
-// pollWait polls on the thread if the call may hold it. Otherwise a single attempt parks.
-// Several attempts are polled once after an interval, and the caller calls again.
+// pollWait polls on the thread if the call may hold it. Otherwise, and once it has held its
+// thread for longestHold, a single attempt parks. Several attempts are polled once after an
+// interval, and the caller calls again.
 func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
-	if waits.takeThread() {
+	single, hold := len(p.running) == 1 && p.more == nil && fds[0].Fd >= 0, d
+	if single {
+		hold = min(d, p.began.Add(longestHold).Left())
+	}
+	if hold > 0 && waits.takeThread() {
 		defer waits.giveThread()
-		_, errno := sleepPoll(fds, d)
+		_, errno := sleepPoll(fds, hold)
 		return errno
 	}
 	n, errno := pollNow(fds)
 	if n != 0 || errno != 0 {
 		return errno
 	}
-	if len(p.running) == 1 && p.more == nil && fds[0].Fd >= 0 && p.running[0].socket.attachNetpoll() {
+	if single && p.running[0].socket.attachNetpoll() {
 		if p.stop.park(p.running[0].socket.wr.netpollWaker.Load(), d) {
 			fds[0].Revents = unix.POLLOUT
 		}

@@ -26,6 +26,7 @@ type direction struct {
 	// Protected by the I/O lock.
 	period     uint32 // the last one of waitPolicy's in which it waited
 	parkedLast bool   // the last receive was there only after a wait
+	held       bool   // the receive has held its thread for longestHold, inside recvfrom(2)
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes

@@ -97,6 +97,7 @@ func (s *Socket) recvLocked(p []byte, flags int, until Instant, waitInKernel boo
 			if err := s.waitReady(&s.rd, events, until, &retry); err != nil {
 				return got, err
 			}
+			waitInKernel = false // which waits for a fixed time, and a part of the limit is over
 		}
 		n, errno := s.recvOnce(room, flags, waitInKernel, from)
 		looked = true
@@ -161,7 +162,11 @@ func (s *Socket) parksFirst(flags int, until Instant) bool {
 func (s *Socket) recvOnce(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	if waitInKernel && !s.parks(&s.rd, Now()) && !waits.leavePoller() && waits.takeThread() {
 		defer waits.giveThread()
-		return s.sysRecv(p, flags, true, from)
+		n, errno := s.sysRecv(p, flags, true, from)
+		if errno == unix.EAGAIN {
+			s.rd.held = time.Duration(s.rcvTimeout.Load()) >= longestHold
+		}
+		return n, errno
 	}
 	if flags&unix.MSG_DONTWAIT == 0 {
 		waits.count()

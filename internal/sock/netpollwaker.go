@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -60,8 +61,10 @@ func (k *netpollWaker) setDeadline(t time.Time) {
 }
 
 // park waits for events, POLLIN or POLLOUT, for at most d. It reports whether the socket
-// may be ready: false after d and after wake.
-func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
+// may be ready: false after d and after wake. refused reports that the poller does not
+// wait, as for a read while it knows of nothing but an error, EPOLLERR: the socket's error
+// queue has entries and its send buffer is full.
+func (k *netpollWaker) park(events int16, now Instant, d time.Duration) (ready, refused bool) {
 	k.events, k.looked = events, false
 	k.arm(now, d)
 	Parked.Add(1)
@@ -72,13 +75,14 @@ func (k *netpollWaker) park(events int16, now Instant, d time.Duration) bool {
 	} else {
 		err = k.raw.Write(k.done)
 	}
-	if err != nil {
-		k.armedAt = k.seen - 1 // the file's deadline is over
-	}
 	if !waits.unparked.Load() {
 		waits.unparked.Store(true)
 	}
-	return err == nil && k.wakes.Load() == k.seen
+	if err != nil {
+		k.armedAt = k.seen - 1 // the file's deadline is over
+		return false, !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	return k.wakes.Load() == k.seen, false
 }
 
 // arm sets the file's deadline to d from now. An earlier one that is not over stays,

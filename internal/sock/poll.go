@@ -108,7 +108,7 @@ func (p *Poll) Ready(s *Socket) (events int16, err error) {
 // Backoff sleeps for a backoff after a Wait that was of no use, because poll(2) reports a
 // socket as ready although no call succeeds.
 func (p *Poll) Backoff(until Instant) {
-	_, _ = sleepPoll([]unix.PollFd{{Fd: -1}}, min(p.retry.next(), max(until.Left(), 0)))
+	p.fdWaker.wait(min(p.retry.next(), max(until.Left(), 0)))
 }
 
 // Release removes all sockets.

@@ -39,7 +39,8 @@ func (s *Stopper) park(k *netpollWaker, d time.Duration) bool {
 			return false
 		}
 	}
-	return k.park(unix.POLLOUT, Now(), d)
+	ready, _ := k.park(unix.POLLOUT, Now(), d)
+	return ready
 }
 
 // Stopped reports whether Stop was called. A nil Stopper never stops.

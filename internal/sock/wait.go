@@ -54,10 +54,10 @@ const longestHold = 500 * time.Millisecond
 func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Instant) error {
 	d.polling.Store(true)
 	defer d.polling.Store(false)
-	now := Now()
-	holdEnd := now.Add(longestHold)
-	if fd >= 0 && s.parks(d, now) {
-		holdEnd = now
+	began := Now()
+	now, holdEnd := began, began.Add(longestHold)
+	if d.held || fd >= 0 && s.parks(d, now) {
+		holdEnd, d.held = now, false
 	} else if waits.leavePoller() {
 		now = Now()
 	}
@@ -84,7 +84,7 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 			ready, err = d.waitOnThread(fd, events, min(timeout, hold))
 			waits.giveThread()
 		} else {
-			ready = s.waitParked(d, k, fd, events, now, timeout)
+			ready = s.waitParked(d, k, fd, events, began, now, timeout)
 		}
 		if ready || err != nil {
 			return err
@@ -116,24 +116,28 @@ func (d *direction) waitOnThread(fd int32, events int16, timeout time.Duration) 
 
 // waitParked waits without a thread for at most timeout, or until it is woken. k is the
 // direction's netpollWaker, which is prepared, or nil.
-func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, now Instant, timeout time.Duration) (ready bool) {
+func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int16, began, now Instant, timeout time.Duration) (ready bool) {
 	defer d.fdWaker.drain() // before pollWait checks for a reason to return
-	switch {
-	case fd < 0: // a backoff
-		d.fdWaker.wait(timeout)
-	case events != unix.POLLPRI && k != nil:
-		ready = k.park(events, now, timeout)
-		d.parkedLast = k.parked
-		return ready
-	case events != unix.POLLPRI && s.attachNetpoll():
-		// There is a netpollWaker now. pollWait prepares it before it calls again.
-	default:
-		// The poller does not report an urgent byte, or does not take this descriptor.
-		fds := [...]unix.PollFd{{Fd: fd, Events: events}}
-		if n, _ := pollNow(fds[:]); n > 0 {
-			return true
-		}
-		d.fdWaker.wait(min(timeout, maxBackoff))
+	if fd < 0 {
+		d.fdWaker.wait(timeout) // a backoff
+		return false
 	}
+	if events != unix.POLLPRI {
+		if k == nil && s.attachNetpoll() {
+			return false // pollWait prepares the netpollWaker before it calls again
+		}
+		if k != nil {
+			if ready, refused := k.park(events, now, timeout); !refused {
+				d.parkedLast = k.parked
+				return ready
+			}
+		}
+	}
+	// The poller does not report an urgent byte, or does not wait for this descriptor.
+	fds := [...]unix.PollFd{{Fd: fd, Events: events}}
+	if n, _ := pollNow(fds[:]); n > 0 {
+		return true
+	}
+	d.fdWaker.wait(min(timeout, pollInterval(began)))
 	return false
 }

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-
 func TestWaitPolicy_ReadParksAndRecvHoldsItsThread(t *testing.T) {
 	var w waitPolicy
 	var d direction

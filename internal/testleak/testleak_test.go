@@ -7,7 +7,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-func TestADescriptorThatIsLeftIsNamed(t *testing.T) {
+func TestMain_LeakedDescriptorIsReported(t *testing.T) {
 	if len(descriptors()) == 0 {
 		t.Skip("this system does not tell")
 	}
@@ -27,7 +27,7 @@ func TestADescriptorThatIsLeftIsNamed(t *testing.T) {
 	}
 }
 
-func TestAGoroutineThatIsLeftIsNamed(t *testing.T) {
+func TestMain_LeakedGoroutineIsReported(t *testing.T) {
 	before := descriptors()
 	block := make(chan struct{})
 	go func() { <-block }()
