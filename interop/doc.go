@@ -1,3 +1,3 @@
-// Package interop has the drivers that others wrote run on client.Dialer, against the
-// servers that they are for. It is all tests; see README.md.
+// Package interop has tests that run drivers of other projects on client.Dialer, against real
+// servers. See README.md.
 package interop

@@ -159,7 +159,7 @@ func random(n int) []byte {
 	return p
 }
 
-func TestQUIC_WhatIsSentComesBack(t *testing.T) {
+func TestQUIC_EchoReturnsTheSentBytes(t *testing.T) {
 	payload := random(4 << 20)
 	for _, of := range kinds {
 		for _, server := range kinds {

@@ -8,12 +8,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// go-redis peeks at the descriptor of an idle connection that has one (syscall.Conn).
-// Under TLS it cannot, and finds out by a call that fails and is made again.
-func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T) {
+// go-redis peeks at the file descriptor of an idle connection (syscall.Conn). With TLS it cannot, and
+// notices a dead connection by a failed call, which it retries.
+func TestGoRedis_ReusesHealthyConnectionsAndReplacesDeadOnes(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		opts := &goredis.Options{PoolSize: 1}
-		if r.secure != nobody {
+		if r.secure != plain {
 			opts.MaxRetries = 1
 		}
 		c := r.goRedis(t, opts)
@@ -33,14 +33,14 @@ func TestGoRedisUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T)
 		require.NoError(t, err)
 		require.NoError(t, same(value(1, 4<<10), got))
 		require.Equal(t, 2, r.Dials())
-		if r.secure == nobody {
+		if r.secure == plain {
 			require.EqualValues(t, 1, c.PoolStats().StaleConns)
 		}
 	})
 }
 
-// What arrives on an idle connection is the answer to somebody else.
-func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testing.T) {
+// Data on an idle connection is the reply to another call.
+func TestGoRedis_ReplacesAnIdleConnectionWithUnreadData(t *testing.T) {
 	onPlainRoads(t, func(t *testing.T, r *road) {
 		for _, protocol := range []int{2, 3} {
 			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testin
 
 				_, err = r.Last().Write([]byte("ECHO unasked\r\n"))
 				require.NoError(t, err)
-				// Its answer is on the way before the server tells of the command.
+				// When CLIENT LIST shows the command, the server has sent its reply.
 				r.awaitAnswer(t, fmt.Sprintf("CLIENT LIST ID %d", id), " cmd=echo ")
 
 				got, err := c.Get(t.Context(), "key").Bytes()
@@ -65,8 +65,8 @@ func TestGoRedisReplacesAnIdleConnectionWithAnAnswerThatNobodyAskedFor(t *testin
 	})
 }
 
-// RESP3 has messages that nobody asks for. A connection with one is as good as another.
-func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
+// RESP3 has push messages without a request. A connection with one can be reused.
+func TestGoRedis_ReusesAnIdleConnectionWithAPushMessage(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 1})
 		require.NoError(t, c.Set(t.Context(), "key", "old", 0).Err())
@@ -76,7 +76,7 @@ func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
 		for i := range 10 {
 			require.NoError(t, c.Get(t.Context(), "key").Err())
 			want := fmt.Sprint("new", i)
-			r.tell(t, "SET key "+want, "+OK") // and the server says so to who has read it
+			r.tell(t, "SET key "+want, "+OK") // the server notifies the client that has read it
 			var got string
 			require.NoError(t, within(t, func() (err error) {
 				got, err = c.Get(t.Context(), "key").Result()
@@ -91,9 +91,9 @@ func TestGoRedisKeepsAnIdleConnectionThatAPushHasArrivedOn(t *testing.T) {
 	})
 }
 
-// A server that has made TLS 1.3 sends tickets, which wait in the socket of a
-// connection that is made and not used. They are not the driver's to see.
-func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
+// A TLS 1.3 server sends session tickets, which stay unread in the socket of an unused connection.
+// The driver must not take them for data.
+func TestGoRedis_UsesMinIdleConns(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		for _, protocol := range []int{2, 3} {
 			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
 				eventually(t, func() bool { return c.PoolStats().IdleConns == ahead }, "they are not made")
 				r.awaitTurn(t)
 				for range ahead {
-					one := c.Conn() // keeps what it gets, up to the end
+					one := c.Conn() // holds its connection until it is closed
 					require.NoError(t, within(t, func() error { return one.Ping(t.Context()).Err() }))
 				}
 				require.Zero(t, c.PoolStats().StaleConns)
@@ -114,9 +114,8 @@ func TestGoRedisUsesConnectionsThatWereMadeAheadOfNeed(t *testing.T) {
 	})
 }
 
-// go-redis looks again and again whether an idle connection has news of the keys that
-// were read over it.
-func TestGoRedisClientSideCacheHearsOfChanges(t *testing.T) {
+// go-redis polls idle connections for invalidations of the keys that were read over them.
+func TestGoRedis_ClientSideCacheIsInvalidated(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const keys = 5
 		cache := goredis.NewLocalCache(goredis.CacheConfig{MaxEntries: 100})

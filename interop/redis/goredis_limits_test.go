@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A redis that is stopped answers when it goes on. By then that answer is nobody's.
-func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
+// A stopped Redis server replies when it continues. No call waits for that reply then.
+func TestGoRedis_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{ReadTimeout: limit, PoolSize: 1})
@@ -35,9 +35,8 @@ func TestGoRedisReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) 
 	})
 }
 
-// crypto/tls may take five seconds more to close such a connection: it waits for room
-// for its last word.
-func TestGoRedisWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
+// crypto/tls may take 5 s longer to close such a connection: it waits to send close_notify.
+func TestGoRedis_WriteTimeoutEndsABlockedCall(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{WriteTimeout: limit})
@@ -55,7 +54,7 @@ func TestGoRedisWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestGoRedisContextsDeadlineEndsABLPop(t *testing.T) {
+func TestGoRedis_ContextDeadlineEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{ContextTimeoutEnabled: true})
@@ -66,7 +65,7 @@ func TestGoRedisContextsDeadlineEndsABLPop(t *testing.T) {
 		err := within(t, func() error { return c.BLPop(ctx, 0, "nothing").Err() })
 		isTimeout(t, err, start, limit)
 
-		// The connection was closed, so that nobody waits for the list any more.
+		// The connection was closed, so that the server has no blocked client.
 		r.awaitBlocked(t, 0)
 		require.NoError(t, c.RPush(t.Context(), "nothing", "something").Err())
 		got, err := c.BLPop(t.Context(), 0, "nothing").Result()
@@ -75,9 +74,9 @@ func TestGoRedisContextsDeadlineEndsABLPop(t *testing.T) {
 	})
 }
 
-// A context that is cancelled ends with go-redis what waits for a connection, and not
-// what waits for an answer: that ends with its answer, or at a deadline.
-func TestGoRedisCancelEndsTheWaitForAConnectionAndLeavesABLPop(t *testing.T) {
+// With go-redis, a canceled context ends the wait for a connection but not the wait for a reply,
+// which ends with the reply or at the deadline.
+func TestGoRedis_CancelEndsTheWaitForAConnectionButNotABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 1})
 		blpop, cancelBLPop := context.WithCancel(t.Context())
@@ -105,7 +104,7 @@ func TestGoRedisCancelEndsTheWaitForAConnectionAndLeavesABLPop(t *testing.T) {
 	})
 }
 
-func TestGoRedisCloseEndsABLPop(t *testing.T) {
+func TestGoRedis_CloseEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		returned := make(chan error, 1)
@@ -118,8 +117,8 @@ func TestGoRedisCloseEndsABLPop(t *testing.T) {
 	})
 }
 
-// A stopped redis is still connected to, by its kernel, and never shakes hands.
-func TestGoRedisDialTimeoutEndsAHandshake(t *testing.T) {
+// The kernel accepts connections to a stopped Redis server, which does not answer the handshake.
+func TestGoRedis_DialTimeoutEndsAHandshake(t *testing.T) {
 	onSecureRoads(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{DialTimeout: limit})
@@ -128,7 +127,7 @@ func TestGoRedisDialTimeoutEndsAHandshake(t *testing.T) {
 		err := within(t, func() error { return c.Ping(t.Context()).Err() })
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.GreaterOrEqual(t, time.Since(start), limit)
-		require.Less(t, time.Since(start), wire.Enough)
+		require.Less(t, time.Since(start), wire.TestTimeout)
 
 		r.resume(t)
 		eventually(t, func() bool { return c.Ping(t.Context()).Err() == nil }, "it does not recover")

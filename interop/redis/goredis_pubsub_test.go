@@ -11,28 +11,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// subscribe gives a subscription that the server has confirmed.
+// subscribe returns a subscription that the server has confirmed.
 func subscribe(t *testing.T, c *goredis.Client, channel string) *goredis.PubSub {
 	t.Helper()
 	sub := c.Subscribe(t.Context(), channel)
 	t.Cleanup(func() { _ = sub.Close() })
-	got, err := sub.ReceiveTimeout(t.Context(), wire.Enough)
+	got, err := sub.ReceiveTimeout(t.Context(), wire.TestTimeout)
 	require.NoError(t, err)
 	require.Equal(t, &goredis.Subscription{Kind: "subscribe", Channel: channel, Count: 1}, got)
 	return sub
 }
 
-// receives checks that the next thing is a message, and which.
+// receives checks the next message.
 func receives(t *testing.T, sub *goredis.PubSub, want string) {
 	t.Helper()
-	got, err := sub.ReceiveTimeout(t.Context(), wire.Enough)
+	got, err := sub.ReceiveTimeout(t.Context(), wire.TestTimeout)
 	require.NoError(t, err)
 	message, ok := got.(*goredis.Message)
 	require.True(t, ok, "%T in place of a message", got)
 	require.NoError(t, same([]byte(want), []byte(message.Payload)))
 }
 
-func TestGoRedisSubscriberGetsEveryMessageInOrder(t *testing.T) {
+func TestGoRedis_SubscriberReceivesAllMessagesInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 200
 		c := r.goRedis(t, &goredis.Options{})
@@ -61,9 +61,8 @@ func TestGoRedisSubscriberGetsEveryMessageInOrder(t *testing.T) {
 	})
 }
 
-// What go-redis promises of a receive that its limit has ended: nothing is lost, and the
-// connection stays.
-func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
+// After a receive timeout, go-redis loses no message and keeps the connection.
+func TestGoRedis_SubscriptionSurvivesAReceiveTimeout(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 50 * time.Millisecond
 		c := r.goRedis(t, &goredis.Options{})
@@ -74,7 +73,7 @@ func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
 			start := time.Now()
 			_, err := sub.ReceiveTimeout(t.Context(), limit)
 			isTimeout(t, err, start, limit)
-			require.Less(t, time.Since(start), wire.Enough)
+			require.Less(t, time.Since(start), wire.TestTimeout)
 
 			news := fmt.Sprint("news ", i)
 			heard, err := c.Publish(t.Context(), "news", news).Result()
@@ -86,7 +85,7 @@ func TestGoRedisSubscriptionStaysAfterAReceiveThatWasTooLate(t *testing.T) {
 	})
 }
 
-func TestGoRedisCloseEndsAReceiveThatWaits(t *testing.T) {
+func TestGoRedis_CloseEndsAWaitingReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		sub := subscribe(t, c, "news")
@@ -98,7 +97,7 @@ func TestGoRedisCloseEndsAReceiveThatWaits(t *testing.T) {
 	})
 }
 
-func TestGoRedisSubscriptionComesBackWithItsServer(t *testing.T) {
+func TestGoRedis_SubscriptionReturnsAfterServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		sub := subscribe(t, c, "news")
@@ -111,7 +110,7 @@ func TestGoRedisSubscriptionComesBackWithItsServer(t *testing.T) {
 		eventually(t, func() bool {
 			heard, err := c.Publish(t.Context(), "news", "after").Result()
 			return err == nil && heard == 1
-		}, "nobody subscribes again")
+		}, "no subscription after the restart")
 		require.Equal(t, "after", awaitMessage(t, messages))
 	})
 }

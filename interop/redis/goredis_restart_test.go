@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestGoRedisOutlivesItsServer(t *testing.T) {
+func TestGoRedis_OutlivesServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
-		// A pool that has failed to dial as often as it has places waits for a second.
+		// After PoolSize failed dials, the pool waits for one second.
 		c := r.goRedis(t, &goredis.Options{PoolSize: 100})
 		waiting := make(chan error, 1)
 		go func() { waiting <- c.BLPop(t.Context(), 0, "nothing").Err() }()
@@ -30,7 +30,7 @@ func TestGoRedisOutlivesItsServer(t *testing.T) {
 	})
 }
 
-func TestGoRedisPipelinesOutliveTheServer(t *testing.T) {
+func TestGoRedis_PipelinesOutliveServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{PoolSize: 100})
 		outlives(t, r.server, func(goroutine, round int) error {

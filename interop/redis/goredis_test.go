@@ -15,40 +15,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goRedis gives a go-redis that dials by the road. It makes each call once: what a test
-// is to see would be hidden by a second one.
+// goRedis returns a go-redis client that dials over the road. It makes each call once: a retry would
+// hide what the test checks.
 func (r *road) goRedis(t *testing.T, opts *goredis.Options) *goredis.Client {
 	t.Helper()
 	opts.Network, opts.Addr, opts.Dialer = r.network, r.address, r.dialForGoRedis
 	opts.DialerRetries = 1
 	if opts.MaxRetries == 0 {
-		opts.MaxRetries = -1 // which is none
+		opts.MaxRetries = -1 // none
 	}
 	c := goredis.NewClient(opts)
 	t.Cleanup(func() { r.closes(t, c) })
 	return c
 }
 
-// closes has go-redis close. It reads from connections then, and a read that hangs ends
-// with the server.
+// closes closes go-redis. It reads from connections then; a read that hangs ends with the server.
 func (r *road) closes(t *testing.T, c *goredis.Client) {
 	t.Helper()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		_ = c.Close() // a test may have done so
+		_ = c.Close() // the test may have closed it
 	}()
 	select {
 	case <-closed:
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Error("Close hangs")
 		r.server.Kill()
 		<-closed
 	}
 }
 
-// dialForGoRedis makes TLS where it is the driver's to make: who gives go-redis a Dialer
-// has to do it there.
+// dialForGoRedis does the driver's TLS: with a Dialer, go-redis leaves TLS to that function.
 func (r *road) dialForGoRedis(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := r.dial(ctx, network, address)
 	if err != nil || r.config == nil {
@@ -62,7 +60,7 @@ func (r *road) dialForGoRedis(ctx context.Context, network, address string) (net
 	return c, nil
 }
 
-func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) {
+func TestGoRedis_ManyGoroutinesOverFewConnections(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const connections, goroutines = 4, 12
 		c := r.goRedis(t, &goredis.Options{PoolSize: connections})
@@ -82,7 +80,7 @@ func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T)
 			}
 			return nil
 		})
-		// A healthy connection is looked at before each use, and is not replaced.
+		// A healthy connection is checked before each use and not replaced.
 		stats := c.PoolStats()
 		require.Zero(t, stats.StaleConns)
 		require.Positive(t, stats.Hits)
@@ -90,7 +88,7 @@ func TestGoRedisGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T)
 	})
 }
 
-func TestGoRedisPipelineIsAnsweredInOrder(t *testing.T) {
+func TestGoRedis_PipelineRepliesAreInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 400
 		c := r.goRedis(t, &goredis.Options{})
@@ -113,8 +111,8 @@ func TestGoRedisPipelineIsAnsweredInOrder(t *testing.T) {
 	})
 }
 
-// A connection that one goroutine writes to while another reads from it.
-func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
+// One goroutine writes to the connection while another reads from it.
+func TestGoRedis_FullDuplexAutoPipeline(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const goroutines, n = 8, 50
 		c := r.goRedis(t, &goredis.Options{})
@@ -145,7 +143,7 @@ func TestGoRedisAutoPipelineInFullDuplex(t *testing.T) {
 	})
 }
 
-func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
+func TestGoRedis_ConcurrentTransactionsLoseNothing(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const goroutines = 4
 		c := r.goRedis(t, &goredis.Options{})
@@ -164,7 +162,7 @@ func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
 		together(t, goroutines, func(int) error {
 			for range rounds {
 				err := c.Watch(t.Context(), increment, "n")
-				for errors.Is(err, goredis.TxFailedErr) { // somebody else was first
+				for errors.Is(err, goredis.TxFailedErr) { // another transaction was first
 					err = c.Watch(t.Context(), increment, "n")
 				}
 				if err != nil {
@@ -182,13 +180,13 @@ func TestGoRedisTransactionsOfManyGoroutinesLoseNothing(t *testing.T) {
 	})
 }
 
-func TestGoRedisSaysThatNobodyListens(t *testing.T) {
+func TestGoRedis_DialWithoutServerIsRefused(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.goRedis(t, &goredis.Options{})
 		require.NoError(t, c.Ping(t.Context()).Err())
 		r.server.Kill()
 		eventually(t, func() bool {
-			// The first may be about the connection that there was.
+			// The first error may be that of the old connection.
 			return errors.Is(c.Ping(t.Context()).Err(), unix.ECONNREFUSED)
 		}, "it does not say so")
 	})

@@ -13,7 +13,7 @@ func TestMain(m *testing.M) {
 	testleak.Main(m)
 }
 
-// silence is for a driver that tells everybody of servers that are killed here on purpose.
+// silence discards a driver's log messages about servers that the tests kill.
 type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}

@@ -12,9 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A call that its limit has ended is the end of its connection. What the server answers
-// later is nobody's.
-func TestRedigoReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
+// A timeout of a call closes its connection. No call receives the late reply.
+func TestRedigo_ReadTimeoutEndsACallAndDropsItsLateReply(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1, MaxActive: 1, Wait: true}, redigo.DialReadTimeout(limit))
@@ -41,9 +40,8 @@ func TestRedigoReadTimeoutEndsACallAndItsLateAnswerReachesNobody(t *testing.T) {
 	})
 }
 
-// crypto/tls may take five seconds more to close such a connection: it waits for room
-// for its last word.
-func TestRedigoWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
+// crypto/tls may take 5 s longer to close such a connection: it waits to send close_notify.
+func TestRedigo_WriteTimeoutEndsABlockedCall(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1}, redigo.DialWriteTimeout(limit))
@@ -66,7 +64,7 @@ func TestRedigoWriteTimeoutEndsACallThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestRedigoCancelEndsABLPop(t *testing.T) {
+func TestRedigo_CancelEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1})
 		c := pool.Get()
@@ -81,7 +79,7 @@ func TestRedigoCancelEndsABLPop(t *testing.T) {
 		require.ErrorIs(t, returns(t, returned), context.Canceled)
 		require.ErrorIs(t, c.Err(), context.Canceled)
 		_ = c.Close()
-		// The connection is closed, and with it the read that waited on it.
+		// The connection is closed, which ends the read.
 		r.awaitBlocked(t, 0)
 
 		c = pool.Get()
@@ -95,7 +93,7 @@ func TestRedigoCancelEndsABLPop(t *testing.T) {
 	})
 }
 
-func TestRedigoContextsDeadlineEndsABLPop(t *testing.T) {
+func TestRedigo_ContextDeadlineEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 150 * time.Millisecond
 		c := r.redigo(t)
@@ -103,12 +101,12 @@ func TestRedigoContextsDeadlineEndsABLPop(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		err := within(t, func() error { _, err := redigo.DoContext(c, ctx, "BLPOP", "list", 0); return err })
-		isTimeout(t, err, start, limit) // the context's or the connection's, whichever is first
+		isTimeout(t, err, start, limit) // of the context or of the connection
 		r.awaitBlocked(t, 0)
 	})
 }
 
-func TestRedigoCloseEndsABLPop(t *testing.T) {
+func TestRedigo_CloseEndsABLPop(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c := r.redigo(t)
 		returned := make(chan error, 1)
@@ -120,9 +118,9 @@ func TestRedigoCloseEndsABLPop(t *testing.T) {
 	})
 }
 
-// Here it is client's handshake, which ends with its context. The peer has the first word
-// of it and says nothing.
-func TestRedigoCancelEndsADialThatShakesHands(t *testing.T) {
+// The handshake is client's, which ends with the context. The peer has received the ClientHello and
+// does not answer.
+func TestRedigo_CancelEndsADialDuringTheHandshake(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDialer }, func(t *testing.T, r *road) {
 		require.NoError(t, r.redigo(t).Close())
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -142,9 +140,9 @@ func TestRedigoCancelEndsADialThatShakesHands(t *testing.T) {
 	})
 }
 
-// redigo makes a handshake without the context, and at its limit closes the connection
-// under it. A stopped redis is still connected to, by its kernel.
-func TestRedigoHandshakeTimeoutEndsADial(t *testing.T) {
+// redigo does the handshake without the context and closes the connection at its timeout. The kernel
+// accepts connections to a stopped Redis server.
+func TestRedigo_HandshakeTimeoutEndsADial(t *testing.T) {
 	onRoads(t, func(way route) bool { return way.secure == theDriver }, func(t *testing.T, r *road) {
 		const limit = 100 * time.Millisecond
 		require.NoError(t, r.redigo(t).Close())
@@ -155,6 +153,6 @@ func TestRedigoHandshakeTimeoutEndsADial(t *testing.T) {
 			return err
 		})
 		isTimeout(t, err, start, limit)
-		require.Less(t, time.Since(start), wire.Enough)
+		require.Less(t, time.Since(start), wire.TestTimeout)
 	})
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// subscribeRedigo subscribes on a connection, and takes the server's word for it.
+// subscribeRedigo subscribes on a connection and checks the confirmation.
 func subscribeRedigo(t *testing.T, c redigo.Conn, channel string) redigo.PubSubConn {
 	t.Helper()
 	sub := redigo.PubSubConn{Conn: c}
 	require.NoError(t, sub.Subscribe(channel))
-	require.Equal(t, redigo.Subscription{Kind: "subscribe", Channel: channel, Count: 1}, sub.ReceiveWithTimeout(wire.Enough))
+	require.Equal(t, redigo.Subscription{Kind: "subscribe", Channel: channel, Count: 1}, sub.ReceiveWithTimeout(wire.TestTimeout))
 	return sub
 }
 
-func TestRedigoSubscriberGetsEveryMessageInOrder(t *testing.T) {
+func TestRedigo_SubscriberReceivesAllMessagesInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 200
 		sub, c := subscribeRedigo(t, r.redigo(t), "news"), r.redigo(t)
@@ -42,7 +42,7 @@ func TestRedigoSubscriberGetsEveryMessageInOrder(t *testing.T) {
 			}()
 		}()
 		for i := range n {
-			got, ok := sub.ReceiveWithTimeout(wire.Enough).(redigo.Message)
+			got, ok := sub.ReceiveWithTimeout(wire.TestTimeout).(redigo.Message)
 			require.True(t, ok)
 			require.NoError(t, same(message(i), got.Data))
 		}
@@ -50,8 +50,8 @@ func TestRedigoSubscriberGetsEveryMessageInOrder(t *testing.T) {
 	})
 }
 
-// A subscriber receives in one goroutine and asks for more in another.
-func TestRedigoSubscribesAndPingsWhileAReceiveWaits(t *testing.T) {
+// A subscriber receives in one goroutine and subscribes in another.
+func TestRedigo_SubscribesAndPingsDuringAReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		sub := subscribeRedigo(t, r.redigo(t), "news")
 		received := make(chan any)
@@ -89,7 +89,7 @@ func TestRedigoSubscribesAndPingsWhileAReceiveWaits(t *testing.T) {
 	})
 }
 
-func TestRedigoCancelEndsAReceiveThatWaits(t *testing.T) {
+func TestRedigo_CancelEndsAWaitingReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		sub := subscribeRedigo(t, r.redigo(t), "news")
 		r.tell(t, "PUBLISH news first", ":1")
@@ -100,15 +100,14 @@ func TestRedigoCancelEndsAReceiveThatWaits(t *testing.T) {
 		awaitReceiving(t, "ReceiveWithTimeout(")
 		cancel()
 		require.ErrorIs(t, returns(t, returned), context.Canceled)
-		// The connection was closed under the receive: the server has no subscriber.
+		// The connection was closed during the receive: the server has no subscriber.
 		r.awaitAnswer(t, "PUBSUB NUMSUB news", "*2\r\n$4\r\nnews\r\n:0\r\n")
 		require.ErrorIs(t, sub.Conn.Err(), context.Canceled)
 	})
 }
 
-// A pool takes a connection that has subscribed back when all that was on the way to it
-// has been received.
-func TestRedigoPoolTakesASubscriberBack(t *testing.T) {
+// A pool reuses a subscriber's connection after all its pending messages were received.
+func TestRedigo_PoolReusesASubscriber(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 1})
 		for i := range 5 {
@@ -126,7 +125,7 @@ func TestRedigoPoolTakesASubscriberBack(t *testing.T) {
 	})
 }
 
-func TestRedigoReceiveTimeoutEndsAReceive(t *testing.T) {
+func TestRedigo_ReceiveTimeoutEndsAReceive(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const limit = 100 * time.Millisecond
 		sub := subscribeRedigo(t, r.redigo(t), "news")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialRedigo gives a connection of redigo's that was dialled by the road.
+// dialRedigo dials a redigo connection over the road.
 func (r *road) dialRedigo(ctx context.Context, more ...redigo.DialOption) (redigo.Conn, error) {
 	options := []redigo.DialOption{redigo.DialContextFunc(r.dial)}
 	if r.config != nil {
@@ -21,7 +21,7 @@ func (r *road) dialRedigo(ctx context.Context, more ...redigo.DialOption) (redig
 	return redigo.DialContext(ctx, r.network, r.address, append(options, more...)...)
 }
 
-// redigo gives one that the test's end closes.
+// redigo returns a connection that is closed when the test ends.
 func (r *road) redigo(t *testing.T, more ...redigo.DialOption) redigo.Conn {
 	t.Helper()
 	c, err := r.dialRedigo(t.Context(), more...)
@@ -30,7 +30,7 @@ func (r *road) redigo(t *testing.T, more ...redigo.DialOption) redigo.Conn {
 	return c
 }
 
-// redigoPool gives a pool that dials by the road.
+// redigoPool returns a pool that dials over the road.
 func (r *road) redigoPool(t *testing.T, p *redigo.Pool, more ...redigo.DialOption) *redigo.Pool {
 	t.Helper()
 	p.DialContext = func(ctx context.Context) (redigo.Conn, error) { return r.dialRedigo(ctx, more...) }
@@ -38,7 +38,7 @@ func (r *road) redigoPool(t *testing.T, p *redigo.Pool, more ...redigo.DialOptio
 	return p
 }
 
-// storesAndGets has a value stored and compares what is given back.
+// storesAndGets stores a value and compares the one that it reads.
 func storesAndGets(c redigo.Conn, key string, want []byte) error {
 	if _, err := c.Do("SET", key, want); err != nil {
 		return err
@@ -50,7 +50,7 @@ func storesAndGets(c redigo.Conn, key string, want []byte) error {
 	return same(want, got)
 }
 
-func TestRedigoGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) {
+func TestRedigo_ManyGoroutinesOverFewConnections(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const connections, goroutines = 4, 12
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: connections, MaxActive: connections, Wait: true})
@@ -72,7 +72,7 @@ func TestRedigoGivesBackWhatManyGoroutinesStoreOverFewConnections(t *testing.T) 
 	})
 }
 
-func TestRedigoPipelineIsAnsweredInOrder(t *testing.T) {
+func TestRedigo_PipelineRepliesAreInOrder(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n = 400
 		c := r.redigo(t)
@@ -88,7 +88,7 @@ func TestRedigoPipelineIsAnsweredInOrder(t *testing.T) {
 		for i := range n {
 			require.NoError(t, c.Send("GET", i))
 		}
-		got, err := redigo.ByteSlices(c.Do("")) // flushes, and receives all
+		got, err := redigo.ByteSlices(c.Do("")) // flushes and receives all replies
 		require.NoError(t, err)
 		require.Len(t, got, n)
 		for i := range n {
@@ -97,8 +97,8 @@ func TestRedigoPipelineIsAnsweredInOrder(t *testing.T) {
 	})
 }
 
-// What is more than the sockets hold goes out only while the answers are received.
-func TestRedigoSendsInOneGoroutineAndReceivesInAnother(t *testing.T) {
+// More data than the sockets buffer can be sent only while replies are received.
+func TestRedigo_SendsAndReceivesInTwoGoroutines(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		const n, size = 300, 64 << 10
 		c := r.redigo(t)
@@ -129,7 +129,7 @@ func TestRedigoSendsInOneGoroutineAndReceivesInAnother(t *testing.T) {
 	})
 }
 
-func TestRedigoTransactionIsAllOrNothing(t *testing.T) {
+func TestRedigo_TransactionIsAtomic(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		c, other := r.redigo(t), r.redigo(t)
 		for n := range 4 {
@@ -154,7 +154,7 @@ func TestRedigoTransactionIsAllOrNothing(t *testing.T) {
 	})
 }
 
-func TestRedigoSaysThatNobodyListens(t *testing.T) {
+func TestRedigo_DialWithoutServerIsRefused(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		require.NoError(t, r.redigo(t).Close())
 		r.server.Kill()
@@ -163,7 +163,7 @@ func TestRedigoSaysThatNobodyListens(t *testing.T) {
 	})
 }
 
-func TestRedigoPoolUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing.T) {
+func TestRedigo_PoolReusesHealthyConnectionsAndReplacesDeadOnes(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{
 			MaxIdle:      1,
@@ -186,7 +186,7 @@ func TestRedigoPoolUsesAHealthyIdleConnectionAgainAndReplacesADeadOne(t *testing
 	})
 }
 
-func TestRedigoPoolOutlivesItsServer(t *testing.T) {
+func TestRedigo_PoolOutlivesServerRestart(t *testing.T) {
 	onEveryRoad(t, func(t *testing.T, r *road) {
 		pool := r.redigoPool(t, &redigo.Pool{MaxIdle: 10})
 		waiting := make(chan error, 1)

@@ -21,23 +21,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A road is a way to a redis that the test has for itself: whose sockets, over which
-// network, and who makes TLS of them, if anybody does.
+// A road is a way to a Redis server of the test's own: by which dialer, over which network, and with
+// whose TLS, if any.
 type road struct {
 	server           *testserver.Server
 	network, address string
 
 	secure secure
-	config *tls.Config   // for a driver that makes TLS
-	dial   wire.DialFunc // what a driver gets
+	config *tls.Config   // for a driver that does TLS itself
+	dial   wire.DialFunc // for the driver
 	wire.Log
 }
 
-// A secure tells who makes TLS.
+// A secure tells which side does TLS.
 type secure int
 
 const (
-	nobody secure = iota
+	plain secure = iota
 	theDriver
 	theDialer
 )
@@ -49,35 +49,34 @@ type route struct {
 	byClient bool
 }
 
-// The last one has no like of its own in package net: what crypto/tls's Dialer gives is
-// what a driver makes of net's.
+// The last one has no counterpart in package net: a connection of tls.Dialer is what a driver makes
+// itself.
 var routes = []route{
-	{"net over tcp", "tcp", nobody, false},
-	{"client over tcp", "tcp", nobody, true},
-	{"net over unix", "unix", nobody, false},
-	{"client over unix", "unix", nobody, true},
+	{"net over tcp", "tcp", plain, false},
+	{"client over tcp", "tcp", plain, true},
+	{"net over unix", "unix", plain, false},
+	{"client over unix", "unix", plain, true},
 	{"net under the driver's TLS", "tcp", theDriver, false},
 	{"client under the driver's TLS", "tcp", theDriver, true},
 	{"client that makes TLS", "tcp", theDialer, true},
 }
 
-// onEveryRoad runs a scenario on package net and on client, where it has to come out
-// the same.
+// onEveryRoad runs a scenario on package net and on client. Both must have the same result.
 func onEveryRoad(t *testing.T, scenario func(t *testing.T, r *road)) {
 	t.Helper()
 	onRoads(t, func(route) bool { return true }, scenario)
 }
 
-// onPlainRoads leaves those with TLS out.
+// onPlainRoads is onEveryRoad without TLS.
 func onPlainRoads(t *testing.T, scenario func(t *testing.T, r *road)) {
 	t.Helper()
-	onRoads(t, func(way route) bool { return way.secure == nobody }, scenario)
+	onRoads(t, func(way route) bool { return way.secure == plain }, scenario)
 }
 
-// onSecureRoads takes only those with TLS.
+// onSecureRoads is onEveryRoad with TLS only.
 func onSecureRoads(t *testing.T, scenario func(t *testing.T, r *road)) {
 	t.Helper()
-	onRoads(t, func(way route) bool { return way.secure != nobody }, scenario)
+	onRoads(t, func(way route) bool { return way.secure != plain }, scenario)
 }
 
 func onRoads(t *testing.T, wanted func(way route) bool, scenario func(t *testing.T, r *road)) {
@@ -89,12 +88,12 @@ func onRoads(t *testing.T, wanted func(way route) bool, scenario func(t *testing
 	}
 }
 
-// build starts the redis that the road leads to.
+// build starts the Redis server of the road.
 func build(t *testing.T, way route) *road {
 	t.Helper()
 	var settings []string
 	var id *testserver.Identity
-	if way.secure != nobody {
+	if way.secure != plain {
 		var err error
 		id, err = testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)
@@ -123,7 +122,7 @@ func build(t *testing.T, way route) *road {
 	return r
 }
 
-// stop has the server do nothing any more, with its connections open, until resume.
+// stop stops the server's process, with its connections open, until resume.
 func (r *road) stop(t *testing.T) {
 	t.Helper()
 	require.NoError(t, r.server.Signal(syscall.SIGSTOP))
@@ -138,19 +137,19 @@ func (r *road) resume(t *testing.T) {
 	require.NoError(t, r.server.Signal(syscall.SIGCONT))
 }
 
-// awaitInfo waits until the server says something of itself, in its INFO.
+// awaitInfo waits until the server's INFO contains a text.
 func (r *road) awaitInfo(t *testing.T, says string) {
 	t.Helper()
 	r.awaitAnswer(t, "INFO", says+"\r\n")
 }
 
-// awaitBlocked waits until so many clients wait in the server for what does not come.
+// awaitBlocked waits until n clients are blocked in the server.
 func (r *road) awaitBlocked(t *testing.T, n int) {
 	t.Helper()
 	r.awaitInfo(t, fmt.Sprintf("blocked_clients:%d", n))
 }
 
-// awaitAnswer asks the server, over its unix socket, until it answers with want.
+// awaitAnswer queries the server over its Unix socket until it replies want.
 func (r *road) awaitAnswer(t *testing.T, question, want string) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -158,22 +157,22 @@ func (r *road) awaitAnswer(t *testing.T, question, want string) {
 	}, "the server never answers "+question+" with "+want)
 }
 
-// tell has the server do something, over its unix socket.
+// tell runs a command over the server's Unix socket.
 func (r *road) tell(t *testing.T, command, answer string) {
 	t.Helper()
 	require.NoError(t, testserver.Answers("unix", r.server.Socket(), command+"\r\n", answer+"\r\n"))
 }
 
-// awaitTurn returns when the server has done what it was asked for before, by whomever: it
-// is at the second question when it has left the events that the first was among.
+// awaitTurn returns when the server has handled all earlier commands: it reads the second command in
+// a later turn of its event loop than the first.
 func (r *road) awaitTurn(t *testing.T) {
 	t.Helper()
 	r.tell(t, "PING", "+PONG")
 	r.tell(t, "PING", "+PONG")
 }
 
-// awaitReceiving waits until a goroutine in a function waits for what a socket gives: in the
-// runtime's poller if it is net's, in the kernel if it is client's.
+// awaitReceiving waits until a goroutine in a function waits for data: in the runtime's poller with
+// net, in the kernel or the poller with client.
 func awaitReceiving(t *testing.T, function string) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -187,15 +186,15 @@ func awaitReceiving(t *testing.T, function string) {
 			}
 		}
 		return false
-	}, "nobody waits in "+function)
+	}, "no goroutine waits in "+function)
 }
 
 func eventually(t *testing.T, is func() bool, otherwise string) {
 	t.Helper()
-	require.Eventually(t, is, wire.Enough, time.Millisecond, otherwise)
+	require.Eventually(t, is, wire.TestTimeout, time.Millisecond, otherwise)
 }
 
-// within gives what a call that must not hang returns.
+// within returns the result of a call that must not hang.
 func within(t *testing.T, call func() error) error {
 	t.Helper()
 	returned := make(chan error, 1)
@@ -203,19 +202,19 @@ func within(t *testing.T, call func() error) error {
 	return returns(t, returned)
 }
 
-// returns waits for a call that was made in another goroutine.
+// returns waits for a call in another goroutine.
 func returns(t *testing.T, returned <-chan error) error {
 	t.Helper()
 	select {
 	case err := <-returned:
 		return err
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the call hangs")
 		return nil
 	}
 }
 
-// together makes n calls at once. None may fail, and none may hang.
+// together makes n calls at the same time. None may fail or hang.
 func together(t *testing.T, n int, call func(i int) error) {
 	t.Helper()
 	returned := make(chan error, n)
@@ -227,31 +226,30 @@ func together(t *testing.T, n int, call func(i int) error) {
 	}
 }
 
-// value gives n bytes that no other seed gives.
+// value returns n bytes that depend on the seed.
 func value(seed, n int) []byte {
 	var key [32]byte
 	copy(key[:], strconv.Itoa(seed))
 	b := make([]byte, n)
-	_, _ = rand.NewChaCha8(key).Read(b) // it never fails
+	_, _ = rand.NewChaCha8(key).Read(b) // cannot fail
 	return b
 }
 
-// sizes are those of values: with nothing in them, in one segment, in several, and more
-// than any socket takes at once.
+// sizes are the sizes of values: empty, one segment, several, and more than a socket buffers.
 var sizes = []int{0, 5, 4<<10 + 1, 64 << 10, 1 << 20}
 
-// errWrong is in the error of an answer that is not the one to the question.
+// errWrong is wrapped by the error of a reply to another command.
 var errWrong = errors.New("the answer is not what was stored")
 
-// same has no error if got is what was stored.
+// same returns an error if got is not what was stored.
 func same(want, got []byte) error {
 	if string(want) != string(got) {
-		return fmt.Errorf("%w: %d bytes in place of %d", errWrong, len(got), len(want))
+		return fmt.Errorf("%w: got %d bytes, want %d", errWrong, len(got), len(want))
 	}
 	return nil
 }
 
-// isTimeout checks that an error is a timeout to whoever asks it, and is not early.
+// isTimeout checks that an error is a timeout in every form, and not too early.
 func isTimeout(t *testing.T, err error, start time.Time, limit time.Duration) {
 	t.Helper()
 	var timeout net.Error
@@ -260,9 +258,9 @@ func isTimeout(t *testing.T, err error, start time.Time, limit time.Duration) {
 	require.GreaterOrEqual(t, time.Since(start), limit)
 }
 
-// outlives has several goroutines work while the server is killed and after it has been
-// started again. The work has to fail in between, never to hang, and never to give
-// anybody the answer to something else; afterwards it has to succeed as it did before.
+// outlives lets several goroutines work while the server is killed and restarted. Calls in between
+// must fail, must not hang, and must not return the reply to another call. Calls after the restart
+// must succeed.
 func outlives(t *testing.T, s *testserver.Server, work func(goroutine, round int) error) {
 	t.Helper()
 	const goroutines = 4
@@ -298,7 +296,7 @@ func outlives(t *testing.T, s *testserver.Server, work func(goroutine, round int
 	}
 }
 
-// rounds are how often a call has to succeed, or to fail, to be believed.
+// rounds is the number of calls that must succeed, or fail.
 const rounds = 10
 
 func succeeds(do func() error) error {
@@ -310,7 +308,7 @@ func succeeds(do func() error) error {
 	return nil
 }
 
-// fails goes on until the server is gone, and then some more.
+// fails calls until the server is gone, and then rounds times more.
 func fails(do func() error) error {
 	for n := 0; n < rounds; {
 		err := do()
@@ -324,10 +322,9 @@ func fails(do func() error) error {
 	return nil
 }
 
-// recovers is succeeds, once there have been errors about what the server has taken
-// with it.
+// recovers is succeeds after the errors of connections to the killed server.
 func recovers(do func() error) error {
-	end := time.Now().Add(wire.Enough)
+	end := time.Now().Add(wire.TestTimeout)
 	for {
 		err := succeeds(do)
 		if err == nil || errors.Is(err, errWrong) || time.Now().After(end) {

@@ -74,7 +74,7 @@ func textRecords(name string, texts []string) []string {
 	return lines
 }
 
-func TestDNSAnswersAllQuestionsOnOneConnection(t *testing.T) {
+func TestDNS_AnswersAllQueriesOnOneConnection(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		co := mustDialDNS(t, dial, network, s)
@@ -105,7 +105,7 @@ func TestDNSAnswersAllQuestionsOnOneConnection(t *testing.T) {
 	})
 }
 
-func TestDNSTruncatedAnswerIsWholeOverTCP(t *testing.T) {
+func TestDNS_TruncatedAnswerIsCompleteOverTCP(t *testing.T) {
 	s := startDnsmasq(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		for name, want := range map[string][]string{"mid.test.": midTexts, "huge.test.": hugeTexts} {
@@ -122,7 +122,7 @@ func TestDNSTruncatedAnswerIsWholeOverTCP(t *testing.T) {
 	})
 }
 
-func TestDNSAnswerOfMoreThan512BytesIsOneDatagramWithEDNS0(t *testing.T) {
+func TestDNS_LongAnswerIsOneDatagramWithEDNS0(t *testing.T) {
 	s := startDnsmasq(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		co := mustDialDNS(t, dial, "udp", s)
@@ -140,7 +140,7 @@ func TestDNSAnswerOfMoreThan512BytesIsOneDatagramWithEDNS0(t *testing.T) {
 
 // A server that sends more than was asked for has sent no message that could be read.
 // Package net hands out the beginning, client says what happened.
-func TestDNSDatagramThatDoesNotFitIsAnErrorAndTheNextIsFine(t *testing.T) {
+func TestDNS_TruncatedDatagramIsAnErrorAndTheNextIsReceived(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
@@ -177,7 +177,7 @@ func TestDNSDatagramThatDoesNotFitIsAnErrorAndTheNextIsFine(t *testing.T) {
 	})
 }
 
-func TestDNSManyGoroutinesEachHaveTheirAnswers(t *testing.T) {
+func TestDNS_ManyGoroutinesReceiveTheirOwnAnswers(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		all(t, 8, func(worker int) error { // dnsmasq has 20 processes for connections
@@ -201,7 +201,7 @@ func TestDNSManyGoroutinesEachHaveTheirAnswers(t *testing.T) {
 	})
 }
 
-func TestDNSReadTimeoutEndsAnExchange(t *testing.T) {
+func TestDNS_ReadTimeoutEndsAnExchange(t *testing.T) {
 	dnsLimit(t, func(m *dns.Msg, co *dns.Conn) (*dns.Msg, error) {
 		c := &dns.Client{ReadTimeout: limit}
 		r, _, err := c.ExchangeWithConn(m, co)
@@ -209,7 +209,7 @@ func TestDNSReadTimeoutEndsAnExchange(t *testing.T) {
 	})
 }
 
-func TestDNSContextsDeadlineEndsAnExchange(t *testing.T) {
+func TestDNS_ContextDeadlineEndsAnExchange(t *testing.T) {
 	dnsLimit(t, func(m *dns.Msg, co *dns.Conn) (*dns.Msg, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
@@ -245,7 +245,7 @@ func dnsLimit(t *testing.T, within func(m *dns.Msg, co *dns.Conn) (*dns.Msg, err
 
 // The driver takes from a context its deadline alone. What a cancel can do is close the
 // connection, as the driver of a service would have it do.
-func TestDNSCancelThatClosesEndsAnExchange(t *testing.T) {
+func TestDNS_CancelByCloseEndsAnExchange(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		co := mustDialDNS(t, dial, network, s)
@@ -265,7 +265,7 @@ func TestDNSCancelThatClosesEndsAnExchange(t *testing.T) {
 	})
 }
 
-func TestDNSThatIsKilledEndsAnExchangeOverTCP(t *testing.T) {
+func TestDNS_KilledServerEndsAnExchangeOverTCP(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		s := startDnsmasq(t)
 		co := mustDialDNS(t, dial, "tcp", s)
@@ -285,7 +285,7 @@ func TestDNSThatIsKilledEndsAnExchangeOverTCP(t *testing.T) {
 }
 
 // A port without a server is told by ICMP, and the socket is as good as it was.
-func TestDNSOverUDPIsRefusedWhileThereIsNoServerAndAnsweredAfterwards(t *testing.T) {
+func TestDNS_UDPIsRefusedWithoutServerAndAnsweredAfterRestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		s := startDnsmasq(t)
 		co := mustDialDNS(t, dial, "udp", s)
@@ -303,7 +303,7 @@ func TestDNSOverUDPIsRefusedWhileThereIsNoServerAndAnsweredAfterwards(t *testing
 	})
 }
 
-func TestDNSGoroutinesOutliveARestart(t *testing.T) {
+func TestDNS_GoroutinesOutliveServerRestart(t *testing.T) {
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		s := startDnsmasq(t)
 		throughRestart(t, s, 4, func(int) error {
@@ -323,7 +323,7 @@ func TestDNSGoroutinesOutliveARestart(t *testing.T) {
 	})
 }
 
-func TestDNSZoneIsTransferred(t *testing.T) {
+func TestDNS_TransfersAZone(t *testing.T) {
 	s := startDnsmasq(t, authority...)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		tr := &dns.Transfer{Conn: mustDialDNS(t, dial, "tcp", s)}
@@ -343,7 +343,7 @@ func TestDNSZoneIsTransferred(t *testing.T) {
 	})
 }
 
-func TestDNSReadTimeoutEndsATransfer(t *testing.T) {
+func TestDNS_ReadTimeoutEndsATransfer(t *testing.T) {
 	s := startDnsmasq(t, authority...)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		thaw := freeze(t, s)

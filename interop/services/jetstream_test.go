@@ -37,7 +37,7 @@ func receive(t *testing.T, consumer jetstream.Consumer, bodies [][]byte) {
 	}
 }
 
-func TestJetStreamGivesBackWhatWasPublished(t *testing.T) {
+func TestJetStream_DeliversPublishedMessages(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		nc := connectNATS(t, dial, s)
@@ -54,7 +54,7 @@ func TestJetStreamGivesBackWhatWasPublished(t *testing.T) {
 	})
 }
 
-func TestJetStreamPublishesOfManyGoroutinesAreAllKept(t *testing.T) {
+func TestJetStream_StoresConcurrentPublishes(t *testing.T) {
 	const workers, each = 8, 25
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -85,7 +85,7 @@ func TestJetStreamPublishesOfManyGoroutinesAreAllKept(t *testing.T) {
 	})
 }
 
-func TestJetStreamFetchOfNothingIsEnded(t *testing.T) {
+func TestJetStream_EmptyFetchEnds(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		js, consumer := newStream(t, connectNATS(t, dial, s), "empty")
@@ -117,7 +117,7 @@ func TestJetStreamFetchOfNothingIsEnded(t *testing.T) {
 	})
 }
 
-func TestJetStreamThatIsKilledHasWhatItAcknowledged(t *testing.T) {
+func TestJetStream_KilledServerHasAcknowledgedMessages(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		dial = forgetful(t, dial)
 		s := startNATS(t)

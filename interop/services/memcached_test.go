@@ -36,12 +36,12 @@ func newMemcache(t *testing.T, dial dialFunc, address string) *memcache.Client {
 	return c
 }
 
-func TestMemcachedDoesWhatItIsAskedFor(t *testing.T) {
+func TestMemcached_OperationsOverTCP(t *testing.T) {
 	s := startMemcached(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) { useMemcache(t, newMemcache(t, dial, s.Addr)) })
 }
 
-func TestMemcachedDoesWhatItIsAskedForOverUnix(t *testing.T) {
+func TestMemcached_OperationsOverUnix(t *testing.T) {
 	path, err := testserver.Find("memcached", "memcached")
 	var s *testserver.Server
 	if err == nil {
@@ -59,7 +59,7 @@ func TestMemcachedDoesWhatItIsAskedForOverUnix(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) { useMemcache(t, newMemcache(t, dial, s.Socket())) })
 }
 
-func TestMemcachedDoesWhatItIsAskedForOverTLS(t *testing.T) {
+func TestMemcached_OperationsOverTLS(t *testing.T) {
 	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	config := &tls.Config{RootCAs: id.Roots}
@@ -153,7 +153,7 @@ func sameBytes(t *testing.T, want, got []byte) {
 	require.True(t, string(want) == string(got), "%d bytes are not those that were sent", len(got))
 }
 
-func TestMemcachedServesManyGoroutinesAtOnce(t *testing.T) {
+func TestMemcached_ServesManyGoroutines(t *testing.T) {
 	s := startMemcached(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		c := newMemcache(t, dial, s.Addr)
@@ -183,7 +183,7 @@ func setAndGet(c *memcache.Client, key string, value []byte) error {
 	return nil
 }
 
-func TestMemcachedTimeoutEndsAGetAndTheNextHasItsOwnAnswer(t *testing.T) {
+func TestMemcached_TimeoutEndsAGetAndTheNextHasItsOwnReply(t *testing.T) {
 	s := startMemcached(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		c := newMemcache(t, dial, s.Addr)
@@ -201,7 +201,7 @@ func TestMemcachedTimeoutEndsAGetAndTheNextHasItsOwnAnswer(t *testing.T) {
 	})
 }
 
-func TestMemcachedTimeoutEndsASetThatFindsNoRoom(t *testing.T) {
+func TestMemcached_TimeoutEndsABlockedSet(t *testing.T) {
 	s := startMemcached(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		c := newMemcache(t, dial, s.Addr)
@@ -232,7 +232,7 @@ func requireTimeout(t *testing.T, err error) {
 
 // The driver asks the error of its dial function itself, and nothing that is in it,
 // whether it is a timeout.
-func TestMemcachedDialThatTakesTooLongIsAConnectTimeout(t *testing.T) {
+func TestMemcached_SlowDialIsAConnectTimeout(t *testing.T) {
 	address := noAccept(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		c := newMemcache(t, dial, startMemcached(t).Addr)
@@ -265,7 +265,7 @@ func noAccept(t *testing.T) string {
 	return address
 }
 
-func TestMemcachedThatIsKilledEndsAGet(t *testing.T) {
+func TestMemcached_KilledServerEndsAGet(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		s := startMemcached(t)
 		c := newMemcache(t, dial, s.Addr)
@@ -290,7 +290,7 @@ func TestMemcachedThatIsKilledEndsAGet(t *testing.T) {
 	})
 }
 
-func TestMemcachedGoroutinesOutliveARestart(t *testing.T) {
+func TestMemcached_GoroutinesOutliveServerRestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		s := startMemcached(t)
 		c := newMemcache(t, dial, s.Addr)

@@ -52,7 +52,7 @@ func silent(t *testing.T, nc *nats.Conn) (asked <-chan error) {
 	return requests
 }
 
-func TestNATSDeadlineEndsARequestAndTheNextIsAnswered(t *testing.T) {
+func TestNATS_DeadlineEndsARequestAndTheNextIsAnswered(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		nc := connectNATS(t, dial, s)
@@ -67,7 +67,7 @@ func TestNATSDeadlineEndsARequestAndTheNextIsAnswered(t *testing.T) {
 	})
 }
 
-func TestNATSCancelEndsARequestInFlight(t *testing.T) {
+func TestNATS_CancelEndsARequest(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		nc := connectNATS(t, dial, s)
@@ -85,7 +85,7 @@ func TestNATSCancelEndsARequestInFlight(t *testing.T) {
 	})
 }
 
-func TestNATSCloseEndsARequestInFlight(t *testing.T) {
+func TestNATS_CloseEndsARequest(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		nc := connectNATS(t, dial, s)
@@ -101,7 +101,7 @@ func TestNATSCloseEndsARequestInFlight(t *testing.T) {
 }
 
 // The driver waits for the server's greeting with a deadline on the connection.
-func TestNATSTimeoutEndsAConnectToAServerThatIsSilent(t *testing.T) {
+func TestNATS_ConnectToSilentServerTimesOut(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		thaw := freeze(t, s)
@@ -117,7 +117,7 @@ func TestNATSTimeoutEndsAConnectToAServerThatIsSilent(t *testing.T) {
 
 // A server that answers no ping is given up while the driver's reader waits for it: the
 // driver closes the connection under a Read.
-func TestNATSThatAnswersNoPingIsLeftAndComeBackTo(t *testing.T) {
+func TestNATS_ReconnectsAfterLostPings(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		dial = forgetful(t, dial)
@@ -146,7 +146,7 @@ func TestNATSThatAnswersNoPingIsLeftAndComeBackTo(t *testing.T) {
 
 // Publishing goes out under a write deadline. What it ends in the middle of a message
 // ends the connection too, and the driver makes another.
-func TestNATSFlusherTimeoutEndsAWriteThatFindsNoRoom(t *testing.T) {
+func TestNATS_FlusherTimeoutEndsABlockedWrite(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		dial = forgetful(t, dial)
@@ -173,7 +173,7 @@ func TestNATSFlusherTimeoutEndsAWriteThatFindsNoRoom(t *testing.T) {
 	})
 }
 
-func TestNATSThatIsKilledIsComeBackTo(t *testing.T) {
+func TestNATS_ReconnectsAfterServerRestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		dial = forgetful(t, dial)
 		s := startNATS(t)
@@ -203,7 +203,7 @@ func TestNATSThatIsKilledIsComeBackTo(t *testing.T) {
 	})
 }
 
-func TestNATSGoroutinesOutliveARestart(t *testing.T) {
+func TestNATS_GoroutinesOutliveServerRestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		dial = forgetful(t, dial)
 		s := startNATS(t)

@@ -51,7 +51,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-func TestNATSDeliversWhatIsPublishedInOrder(t *testing.T) {
+func TestNATS_DeliversMessagesInOrder(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		publishAndReceive(t, connectNATS(t, dial, s), connectNATS(t, dial, s))
@@ -86,7 +86,7 @@ func publishAndReceive(t *testing.T, from, to *nats.Conn) {
 	require.NoError(t, from.FlushWithContext(within(t)))
 }
 
-func TestNATSRequestsOfManyGoroutinesAreAnswered(t *testing.T) {
+func TestNATS_AnswersConcurrentRequests(t *testing.T) {
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		server, nc := connectNATS(t, dial, s), connectNATS(t, dial, s)
@@ -116,7 +116,7 @@ func echoes(ctx context.Context, nc *nats.Conn, body []byte) error {
 	return nil
 }
 
-func TestNATSQueueGroupHasEachMessageOnce(t *testing.T) {
+func TestNATS_QueueGroupReceivesEachMessageOnce(t *testing.T) {
 	const members, messages = 3, 3000
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -147,7 +147,7 @@ func TestNATSQueueGroupHasEachMessageOnce(t *testing.T) {
 }
 
 // What a subscriber is too slow for is dropped here, and the connection goes on.
-func TestNATSSlowConsumerIsToldAndTheOthersAreNot(t *testing.T) {
+func TestNATS_OnlyTheSlowConsumerHasAnError(t *testing.T) {
 	const room, messages = 10, 100
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -189,7 +189,7 @@ func TestNATSSlowConsumerIsToldAndTheOthersAreNot(t *testing.T) {
 	})
 }
 
-func TestNATSDrainDeliversWhatIsThereAndCloses(t *testing.T) {
+func TestNATS_DrainDeliversPendingMessagesAndCloses(t *testing.T) {
 	const messages = 500
 	s := startNATS(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
@@ -219,7 +219,7 @@ func TestNATSDrainDeliversWhatIsThereAndCloses(t *testing.T) {
 }
 
 // The driver begins TLS on a connection that the server has spoken on already.
-func TestNATSByTheDriversTLS(t *testing.T) {
+func TestNATS_OverTLSOfTheDriver(t *testing.T) {
 	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, false))
@@ -233,7 +233,7 @@ func TestNATSByTheDriversTLS(t *testing.T) {
 	})
 }
 
-func TestNATSOfAnUnknownAuthorityIsRefused(t *testing.T) {
+func TestNATS_UnknownAuthorityIsRefused(t *testing.T) {
 	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, false))
@@ -253,7 +253,7 @@ type tlsDialer struct{ natsDialer }
 
 func (tlsDialer) SkipTLSHandshake() bool { return true }
 
-func TestNATSByTheDialersTLS(t *testing.T) {
+func TestNATS_OverTLSOfTheDialer(t *testing.T) {
 	id, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	s := startNATS(t, natsTLS(id, true))

@@ -24,7 +24,7 @@ func through(network string, dial dialFunc) dialFunc {
 	return func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, network, address) }
 }
 
-func TestResolverFindsWhatThereIs(t *testing.T) {
+func TestResolver_FindsAllRecordTypes(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		r := newResolver(through(network, dial), s)
@@ -52,7 +52,7 @@ func TestResolverFindsWhatThereIs(t *testing.T) {
 }
 
 // The resolver asks for 1232 bytes over UDP, and over TCP if that was not enough.
-func TestResolverAsksAgainOverTCP(t *testing.T) {
+func TestResolver_RetriesTruncatedAnswersOverTCP(t *testing.T) {
 	s := startDnsmasq(t)
 	onBoth(t, func(t *testing.T, dial dialFunc) {
 		var mu sync.Mutex
@@ -74,7 +74,7 @@ func TestResolverAsksAgainOverTCP(t *testing.T) {
 	})
 }
 
-func TestResolverServesManyGoroutinesAtOnce(t *testing.T) {
+func TestResolver_ServesManyGoroutines(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		r := newResolver(through(network, dial), s)
@@ -93,7 +93,7 @@ func TestResolverServesManyGoroutinesAtOnce(t *testing.T) {
 	})
 }
 
-func TestResolverDeadlineEndsALookup(t *testing.T) {
+func TestResolver_DeadlineEndsALookup(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		r := newResolver(through(network, dial), s)
@@ -115,7 +115,7 @@ func TestResolverDeadlineEndsALookup(t *testing.T) {
 
 // A lookup of addresses is left by who asked for it; the resolver itself goes on, until
 // it is answered or its own 5 seconds are over.
-func TestResolverCancelEndsALookup(t *testing.T) {
+func TestResolver_CancelEndsALookup(t *testing.T) {
 	s := startDnsmasq(t)
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		r := newResolver(through(network, dial), s)
@@ -139,7 +139,7 @@ func TestResolverCancelEndsALookup(t *testing.T) {
 	})
 }
 
-func TestResolverGoroutinesOutliveARestart(t *testing.T) {
+func TestResolver_GoroutinesOutliveServerRestart(t *testing.T) {
 	onBothNetworks(t, func(t *testing.T, network string, dial dialFunc) {
 		s := startDnsmasq(t)
 		r := newResolver(through(network, dial), s)

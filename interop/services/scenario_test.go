@@ -35,7 +35,7 @@ func onBoth(t *testing.T, scenario func(t *testing.T, dial dialFunc)) {
 // can be.
 const (
 	limit = 150 * time.Millisecond
-	soon  = wire.Enough / 2
+	soon  = wire.TestTimeout / 2
 )
 
 // timed runs a call and checks that it took at least a time, and not much longer.
@@ -89,7 +89,7 @@ func freeze(t *testing.T, s *testserver.Server) (thaw func()) {
 	}
 	group := s.Pid()
 	require.NoError(t, syscall.Kill(-group, syscall.SIGSTOP))
-	require.Eventually(t, func() bool { return frozen(group) }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return frozen(group) }, wire.TestTimeout, time.Millisecond)
 	thaw = sync.OnceFunc(func() { _ = syscall.Kill(-group, syscall.SIGCONT) }) // it may have been killed
 	t.Cleanup(thaw)
 	return thaw
@@ -123,7 +123,7 @@ func allAre(group int, states string) bool {
 func kill(t *testing.T, s *testserver.Server) {
 	t.Helper()
 	s.Kill()
-	require.Eventually(t, func() bool { return gone(s.Pid()) }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return gone(s.Pid()) }, wire.TestTimeout, time.Millisecond)
 }
 
 // awaitRequest waits until a server that is frozen has been sent something: proc(5),
@@ -140,7 +140,7 @@ func awaitRequest(t *testing.T, network string, s *testserver.Server) {
 			f := strings.Fields(line)
 			return len(f) > 4 && f[1] == local && f[3] != listens && !strings.HasSuffix(f[4], ":00000000")
 		})
-	}, wire.Enough, time.Millisecond, "it is not asked")
+	}, wire.TestTimeout, time.Millisecond, "it is not asked")
 }
 
 // throughRestart has goroutines work again and again while the server is killed and

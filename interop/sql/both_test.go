@@ -20,50 +20,49 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onBoth runs a scenario as package net has it and on client.Dialer. It has to come out
-// the same: what fails on net is the scenario's fault, what fails on client alone is the
-// library's.
+// onBoth runs a scenario with net.Dialer and with client.Dialer. A failure with net.Dialer is a
+// defect of the scenario; a failure with client.Dialer only is a defect of this library.
 func onBoth(t *testing.T, scenario func(t *testing.T, dial wire.DialFunc)) {
 	t.Run("net", func(t *testing.T) { scenario(t, new(net.Dialer).DialContext) })
 	t.Run("client", func(t *testing.T) { scenario(t, wire.New(t).DialContext) })
 }
 
-// sizes are those of the values that have to come back whole: of a part of a read, of
-// many, and of those at which the drivers' own buffers end.
+// sizes are the sizes of values: part of a read, many reads, and the limits of the drivers'
+// buffers.
 var sizes = []int{0, 1, 4 << 10, 8<<10 - 1, 64<<10 + 1, 1 << 20}
 
-// randomBytes gives n bytes of all values.
+// randomBytes returns n random bytes.
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
-	_, _ = rand.Read(b) // it never fails
+	_, _ = rand.Read(b) // cannot fail
 	return b
 }
 
-// unique makes a name of a word.
+// unique appends a random suffix to a word.
 func unique(word string) string { return word + rand.Text() }
 
-// same compares without printing what differs.
+// same compares without printing the values.
 func same(t *testing.T, want, got []byte) {
 	t.Helper()
 	require.True(t, bytes.Equal(want, got), "%d bytes are not the %d that were sent", len(got), len(want))
 }
 
-var errHangs = errors.New("it hangs")
+var errHangs = errors.New("the call did not return in time")
 
-// limited gives the error of a call, or errHangs.
+// limited returns the error of a call, or errHangs.
 func limited(call func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- call() }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		return errHangs
 	}
 }
 
-// cancelled gives the error of a call whose context is cancelled when the server has the
-// call wait. The server would wait for a minute, which is longer than limited does.
+// cancelled returns the error of a call whose context is canceled while the call waits in the
+// server. The server would wait for a minute, longer than limited.
 func cancelled(t *testing.T, waits func() bool, call func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -78,8 +77,8 @@ func cancelled(t *testing.T, waits func() bool, call func(ctx context.Context) e
 	return err
 }
 
-// expired gives the error of a call whose context's deadline passes, and which must not
-// end before.
+// expired returns the error of a call whose context expires, and checks that it did not return
+// earlier.
 func expired(t *testing.T, call func(ctx context.Context) error) error {
 	t.Helper()
 	const limit = 250 * time.Millisecond
@@ -94,21 +93,21 @@ func expired(t *testing.T, call func(ctx context.Context) error) error {
 
 func eventually(t *testing.T, is func() bool, otherwise string) {
 	t.Helper()
-	require.Eventually(t, is, wire.Enough, 2*time.Millisecond, otherwise)
+	require.Eventually(t, is, wire.TestTimeout, 2*time.Millisecond, otherwise)
 }
 
-// silent gives the address of a server that takes connections and says nothing.
+// silent returns the address of a server that accepts connections and sends nothing.
 func silent(t *testing.T) string {
 	t.Helper()
-	// The kernel completes the handshakes of those who queue to be accepted.
+	// The kernel completes the handshakes of connections in the listen queue.
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
 	return ln.Addr().String()
 }
 
-// streams checks that rows are 1 to count, each with eight times the digest of its number,
-// as all three drivers' servers can make it.
+// streams checks that rows are 1 to count, each with eight times the digest of its number. All
+// three servers can compute that.
 func streams(t *testing.T, rows interface {
 	Next() bool
 	Scan(into ...any) error
@@ -129,7 +128,7 @@ func streams(t *testing.T, rows interface {
 	require.Equal(t, count, read)
 }
 
-// doubles checks what a prepared statement makes of a number and a text, each time anew.
+// doubles checks the results of a prepared statement for several numbers and texts.
 func doubles[Row interface{ Scan(into ...any) error }](t *testing.T, ask func(i int, text string) Row) {
 	t.Helper()
 	for i := range 200 {
@@ -142,15 +141,14 @@ func doubles[Row interface{ Scan(into ...any) error }](t *testing.T, ask func(i 
 	}
 }
 
-// survives kills a server while several goroutines use a driver, and starts it again.
-// What is asked without it may fail, but has to return; and with it the same driver
-// works again.
+// survives kills a server while several goroutines use a driver, and restarts it. Calls without a
+// server may fail but must return. After the restart the same driver must work again.
 func survives(t *testing.T, s *testserver.Server, ask func() error) {
 	t.Helper()
 	require.NoError(t, limited(ask))
 	const workers = 4
 	var failed, hung atomic.Int64
-	var done [workers]atomic.Int64 // since the server is there again
+	var done [workers]atomic.Int64 // since the restart
 	var again, stop atomic.Bool
 	var all sync.WaitGroup
 	for i := range workers {
@@ -175,7 +173,7 @@ func survives(t *testing.T, s *testserver.Server, ask func() error) {
 	}
 	defer end()
 	s.Kill()
-	eventually(t, func() bool { return failed.Load() >= workers }, "nobody notices that the server is gone")
+	eventually(t, func() bool { return failed.Load() >= workers }, "no goroutine has an error after the server was killed")
 	restart(t, s)
 	again.Store(true)
 	eventually(t, func() bool {
@@ -190,7 +188,7 @@ func survives(t *testing.T, s *testserver.Server, ask func() error) {
 	require.Zero(t, hung.Load(), "calls that hang")
 }
 
-// killed kills a server that has a call wait, which has to end then, and starts it again.
+// killed kills a server during a call, which must return then, and restarts it.
 func killed(t *testing.T, s *testserver.Server, waits func() bool, call func() error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -204,13 +202,13 @@ func killed(t *testing.T, s *testserver.Server, waits func() bool, call func() e
 	restart(t, s)
 }
 
-// restart starts a server that was killed.
+// restart restarts a killed server.
 func restart(t *testing.T, s *testserver.Server) {
 	t.Helper()
 	// PostgreSQL's processes for connections are no part of its process group. They end
 	// when they notice that the first of them has, and until then its memory is in use.
 	var err error
-	for end := time.Now().Add(wire.Enough); time.Now().Before(end); {
+	for end := time.Now().Add(wire.TestTimeout); time.Now().Before(end); {
 		if err = s.Restart(); err == nil {
 			return
 		}

@@ -43,7 +43,7 @@ func (m *mariadb) start() (*testserver.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Root may be who serves if it says so; the rest ignores --user. The log is small so
+	// Root may run the server if --user says so; the rest ignores --user. The log is small so
 	// that it is made at once.
 	common := []string{"--no-defaults", "--user=root", "--innodb-log-file-size=8M"}
 	return testserver.Start(testserver.Spec{
@@ -53,8 +53,8 @@ func (m *mariadb) start() (*testserver.Server, error) {
 				return err
 			}
 			setup := filepath.Join(s.Dir, "setup.sql")
-			// Until privileges are flushed nobody has any, and none can be given.
-			// Without a user of its own, whoever comes from localhost is MariaDB's anonymous one.
+			// GRANT fails until the privileges are flushed.
+			// Without a user for localhost, MariaDB takes local connections for its anonymous user.
 			user := "FLUSH PRIVILEGES;\n"
 			for _, from := range []string{"127.0.0.1", "localhost"} { // localhost is the unix socket
 				user += "CREATE USER client@'" + from + "' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO client@'" + from + "';\n"
@@ -80,7 +80,7 @@ func (m *mariadb) start() (*testserver.Server, error) {
 		},
 		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), "ready for connections") {
-				return errors.New("it is not ready for connections yet")
+				return errors.New("the server is not ready for connections")
 			}
 			return nil
 		},
@@ -149,7 +149,7 @@ func (m *mariadb) waits(t *testing.T, text string) bool {
 func (m *mariadb) serves(t *testing.T, id int64) bool { return m.count(t, "id = ?", id) > 0 }
 
 func (m *mariadb) count(t *testing.T, where string, arg any) (n int) {
-	// Not require: who polls may do so on another goroutine.
+	// Not require: the condition may run in another goroutine.
 	err := m.watcher.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND "+where, arg).Scan(&n)
 	if err != nil {
 		t.Error(err)

@@ -112,7 +112,7 @@ func mysqlWriteTimeout(t *testing.T, at mariadbAt) {
 	require.NoError(t, mysqlEcho(t.Context(), db, 64<<10))
 }
 
-func TestMySQLGivesUpAServerThatSaysNothing(t *testing.T) {
+func TestMySQL_ConnectToSilentServerTimesOut(t *testing.T) {
 	address := silent(t)
 	onBoth(t, func(t *testing.T, dial wire.DialFunc) {
 		db := mysqlDB(t, mariadbAt{network: "tcp", address: address, dial: dial})
@@ -120,7 +120,7 @@ func TestMySQLGivesUpAServerThatSaysNothing(t *testing.T) {
 	})
 }
 
-func TestMySQLOutlivesItsServer(t *testing.T) {
+func TestMySQL_OutlivesServerRestart(t *testing.T) {
 	m := startMariaDB(t)
 	m.onEachWay(t, []mariadbScenario{
 		{"a pool works again", func(t *testing.T, at mariadbAt) {

@@ -67,7 +67,7 @@ func mysqlLiveness(t *testing.T, at mariadbAt) {
 // over tells whether a connection has something to read, be it its end, of which it
 // takes nothing. An idle one has not.
 func over(t *testing.T, conn net.Conn) (is bool) {
-	// Not require: who polls may do so on another goroutine.
+	// Not require: the condition may run in another goroutine.
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) {

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMySQL(t *testing.T) {
+func TestMySQL_Scenarios(t *testing.T) {
 	m := startMariaDB(t)
 	m.watch(t)
 	m.onEachWay(t, []mariadbScenario{
@@ -58,7 +58,7 @@ func mysqlConfig(at mariadbAt) *mysql.Config {
 
 func mysqlDB(t *testing.T, at mariadbAt) *sql.DB { return mysqlOpen(t, mysqlConfig(at)) }
 
-// mysqlConn is one connection.
+// mysqlConn opens one connection.
 func mysqlConn(t *testing.T, at mariadbAt) *sql.Conn {
 	t.Helper()
 	conn, err := mysqlDB(t, at).Conn(t.Context())
@@ -67,7 +67,7 @@ func mysqlConn(t *testing.T, at mariadbAt) *sql.Conn {
 	return conn
 }
 
-// mysqlEcho checks that a pool gives a value back.
+// mysqlEcho checks that a query returns a value.
 func mysqlEcho(ctx context.Context, db *sql.DB, size int) error {
 	return echo(ctx, db, "SELECT ?", size)
 }
@@ -83,7 +83,7 @@ func mysqlValues(t *testing.T, at mariadbAt) {
 	}{
 		{"prepared", prepared, sizes},
 		{"interpolated", interpolated, sizes},
-		{"compressed", compressed, sizes[:len(sizes)-1]}, // a mebibyte takes seconds to compress with -race
+		{"compressed", compressed, sizes[:len(sizes)-1]}, // with -race, compressing 1 MiB takes seconds
 	} {
 		db := mysqlOpen(t, way.config)
 		var name, version string
@@ -93,7 +93,7 @@ func mysqlValues(t *testing.T, at mariadbAt) {
 			require.NoError(t, mysqlEcho(t.Context(), db, n), "%s, %d bytes", way.name, n)
 		}
 	}
-	// A packet ends at 16 MiB, and what is longer goes in several.
+	// A packet has at most 16 MiB. Longer values take several packets.
 	require.NoError(t, mysqlEcho(t.Context(), mysqlOpen(t, prepared), 17<<20))
 }
 
@@ -112,7 +112,7 @@ func mysqlPrepared(t *testing.T, at mariadbAt) {
 	require.NoError(t, doubled.Close())
 }
 
-// mysqlReader has LOAD DATA read from a reader by the name that it gives.
+// mysqlReader registers a reader for LOAD DATA and returns its name.
 func mysqlReader(t *testing.T, r io.Reader) string {
 	t.Helper()
 	name := unique("reader")
@@ -156,19 +156,19 @@ func mysqlLoadDataFails(t *testing.T, at mariadbAt) {
 	conn := mysqlConn(t, at)
 	_, err := conn.ExecContext(t.Context(), "CREATE TEMPORARY TABLE loaded (v VARCHAR(1000))")
 	require.NoError(t, err)
-	errRead := errors.New("the reader has failed")
+	errRead := errors.New("read failed")
 	const lines = 2000
 	r := io.MultiReader(strings.NewReader(strings.Repeat(strings.Repeat("x", 999)+"\n", lines)), readerFunc(func([]byte) (int, error) { return 0, errRead }))
 	require.ErrorIs(t, limited(func() error {
 		_, err := conn.ExecContext(t.Context(), "LOAD DATA LOCAL INFILE '"+mysqlReader(t, r)+"' INTO TABLE loaded")
 		return err
 	}), errRead)
-	var rows int // the connection, whose the table is, works still
+	var rows int // the connection, which owns the table, still works
 	require.NoError(t, conn.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM loaded").Scan(&rows))
 	require.Equal(t, lines, rows)
 }
 
-// mysqlRegistered names the dialer in the address, as a network.
+// mysqlRegistered registers the dialer as a network of the address.
 func mysqlRegistered(t *testing.T, m *mariadb, dial wire.DialFunc) {
 	network := unique("network")
 	mysql.RegisterDialContext(network, func(ctx context.Context, address string) (net.Conn, error) {

@@ -42,7 +42,7 @@ func pgxBatch(t *testing.T, at postgresAt) {
 				return err
 			}
 			if !bytes.Equal(v, got) {
-				return fmt.Errorf("answer %d is another's", i)
+				return fmt.Errorf("answer %d belongs to another query", i)
 			}
 		}
 		return results.Close()
@@ -72,7 +72,7 @@ func pgxPipeline(t *testing.T, at postgresAt) {
 				return got.Err
 			}
 			if !bytes.Equal(v, got.Rows[0][0]) {
-				return fmt.Errorf("answer %d is another's", i)
+				return fmt.Errorf("answer %d belongs to another query", i)
 			}
 		}
 		return pipeline.Close()

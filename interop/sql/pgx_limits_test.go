@@ -73,7 +73,7 @@ func pgxWriteDeadline(t *testing.T, at postgresAt) {
 	require.True(t, conn.IsClosed())
 }
 
-func TestPgxGivesUpAServerThatSaysNothing(t *testing.T) {
+func TestPgx_ConnectToSilentServerTimesOut(t *testing.T) {
 	host, port, err := net.SplitHostPort(silent(t))
 	require.NoError(t, err)
 	for _, mode := range []string{"disable", "require"} {

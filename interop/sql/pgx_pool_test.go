@@ -22,7 +22,7 @@ func pgxPool(t *testing.T, at postgresAt, application string) *pgxpool.Pool {
 	return pool
 }
 
-// pgxEcho checks that a pool gives a value back.
+// pgxEcho checks that a query returns a value.
 func pgxEcho(ctx context.Context, pool *pgxpool.Pool, size int) error {
 	want := randomBytes(size)
 	var got []byte
@@ -39,7 +39,7 @@ func pgxPoolServesMany(t *testing.T, at postgresAt) {
 	const application = "many"
 	pool := pgxPool(t, at, application)
 	manyAtOnce(t, func(size int) error { return pgxEcho(t.Context(), pool, size) })
-	require.LessOrEqual(t, pool.Stat().NewConnsCount(), int64(maxConns), "connections are kept")
+	require.LessOrEqual(t, pool.Stat().NewConnsCount(), int64(maxConns), "connections are reused")
 	require.True(t, at.serves(t, application))
 	pool.Close()
 	eventually(t, func() bool { return !at.serves(t, application) }, "the server has connections of the pool still")
@@ -63,7 +63,7 @@ func pgxPoolReplaces(t *testing.T, at postgresAt) {
 	}
 }
 
-func TestPgxOutlivesItsServer(t *testing.T) {
+func TestPgx_OutlivesServerRestart(t *testing.T) {
 	s := startPostgres(t)
 	s.onEachWay(t, []postgresScenario{
 		{"a pool works again", func(t *testing.T, at postgresAt) {

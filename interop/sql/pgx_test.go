@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPgx(t *testing.T) {
+func TestPgx_Scenarios(t *testing.T) {
 	s := startPostgres(t)
 	s.watch(t)
 	s.onEachWay(t, []postgresScenario{
@@ -48,8 +48,8 @@ func TestPgx(t *testing.T) {
 	})
 }
 
-// pgxConfig gives what pgx is configured with: where the server is, and how to dial.
-// LookupFunc is pgx's own.
+// pgxConfig returns a configuration with the server's address and the dial function. LookupFunc is
+// pgx's.
 func pgxConfig(t *testing.T, at postgresAt) *pgx.ConnConfig {
 	t.Helper()
 	config, err := pgx.ParseConfig(at.dsn)
@@ -74,7 +74,7 @@ func pgxConnect(t *testing.T, config *pgx.ConnConfig) *pgx.Conn {
 
 func pgxConn(t *testing.T, at postgresAt) *pgx.Conn { return pgxConnect(t, pgxConfig(t, at)) }
 
-// works checks that a connection does.
+// works checks that a connection works.
 func works(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	want := randomBytes(32 << 10)
@@ -117,7 +117,7 @@ func pgxPrepared(t *testing.T, at postgresAt) {
 	works(t, conn)
 }
 
-// pgx resolves names itself, unless it has a LookupFunc that leaves them as they are.
+// pgx resolves names itself, unless LookupFunc returns them unchanged.
 func pgxLeavesNames(t *testing.T, s *postgres, dial wire.DialFunc) {
 	var dialled string
 	config := pgxConfig(t, postgresAt{

@@ -12,23 +12,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// maxConns is how many connections the pools of these tests may have at a time.
+// maxConns is the limit of connections of the pools in these tests.
 const maxConns = 4
 
-// openDB has package database/sql keep a driver's connections, until the test's end.
+// openDB opens a pool of database/sql on a driver, until the test ends.
 func openDB(t *testing.T, connector driver.Connector) *sql.DB {
 	t.Helper()
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
-	// What it says may be of a server that was killed, to which nobody can say goodbye.
+	// The error may be that of a connection to a killed server.
 	t.Cleanup(func() { require.NotErrorIs(t, limited(db.Close), errHangs) })
 	return db
 }
 
-var errAnothers = errors.New("the answer is another's")
+var errAnothers = errors.New("the answer belongs to another query")
 
-// echo checks that a query gives a value back.
+// echo checks that a query returns a value.
 func echo(ctx context.Context, db *sql.DB, query string, size int) error {
 	want := randomBytes(size)
 	var got []byte
@@ -41,7 +41,7 @@ func echo(ctx context.Context, db *sql.DB, query string, size int) error {
 	return nil
 }
 
-// manyAtOnce has several goroutines ask for values of all sizes.
+// manyAtOnce lets several goroutines query values of all sizes.
 func manyAtOnce(t *testing.T, ask func(size int) error) {
 	t.Helper()
 	const workers, questions = 4 * maxConns, 10
@@ -64,7 +64,7 @@ func manyAtOnce(t *testing.T, ask func(size int) error) {
 	}))
 }
 
-// servesMany is manyAtOnce with a pool, whose connections have to be kept.
+// servesMany is manyAtOnce with a pool, which must reuse its connections.
 func servesMany(t *testing.T, db *sql.DB, ask func(size int) error) {
 	t.Helper()
 	manyAtOnce(t, ask)

@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A postgres is a PostgreSQL that serves over tcp, over tcp with TLS and on a unix socket.
+// A postgres is a PostgreSQL server on TCP, on TCP with TLS and on a Unix socket.
 type postgres struct {
 	*testserver.Server
 	*testserver.Identity
-	watcher *pgx.Conn // over package net, to see what the server does
+	watcher *pgx.Conn // over package net, to query pg_stat_activity
 }
 
 func startPostgres(t *testing.T) *postgres {
@@ -29,18 +29,18 @@ func startPostgres(t *testing.T) *postgres {
 	return &postgres{Server: testserver.Serve(t, s, err), Identity: id}
 }
 
-// postgresIdentity makes a certificate whose key PostgreSQL takes: it belongs to whoever
-// the server is, and nobody else can read it.
+// postgresIdentity makes a certificate with a key that PostgreSQL accepts: the server's user owns
+// it, and no other user can read it.
 func postgresIdentity(t *testing.T) *testserver.Identity {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "identity") // t.TempDir is within one that others cannot enter
+	dir, err := os.MkdirTemp("", "identity") // other users cannot enter the parent of t.TempDir
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	id, err := testserver.NewIdentity(dir)
 	require.NoError(t, err)
 	who, err := user.Lookup("postgres")
 	if os.Getuid() != 0 || err != nil {
-		return id // the server is who we are, or not installed
+		return id // the server runs as this user, or is not installed
 	}
 	uid, err := strconv.Atoi(who.Uid)
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func postgresIdentity(t *testing.T) *testserver.Identity {
 	return id
 }
 
-// watch has the server watched until the test's end.
+// watch opens the watcher until the test ends.
 func (s *postgres) watch(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
@@ -60,27 +60,26 @@ func (s *postgres) watch(t *testing.T) {
 	s.watcher = conn
 }
 
-// dsn says how to get to the server, as pgx and pq understand it.
+// dsn returns a connection string for pgx and pq.
 func (s *postgres) dsn(how string) string {
 	return how + " user=postgres dbname=postgres port=" + s.Port
 }
 
-// A postgresAt is how a driver gets to a PostgreSQL.
+// A postgresAt is the way in which a driver connects to a PostgreSQL server.
 type postgresAt struct {
 	*postgres
 	dsn  string
 	dial wire.DialFunc
 }
 
-// A postgresScenario is what a driver is put through. Scenarios share the server and
-// nothing in it.
+// A postgresScenario is a test of a driver. Scenarios share the server, but no tables.
 type postgresScenario struct {
 	name string
 	run  func(t *testing.T, at postgresAt)
 }
 
-// onEachWay runs scenarios over tcp, over TLS, which a driver makes of a connection
-// itself, and over unix, each on both dialers.
+// onEachWay runs scenarios over TCP, over TLS by the driver, and over a Unix socket, each with both
+// dialers.
 func (s *postgres) onEachWay(t *testing.T, scenarios []postgresScenario) {
 	for _, way := range []struct{ name, dsn string }{
 		{"tcp", "host=127.0.0.1 sslmode=disable"},
@@ -98,21 +97,21 @@ func (s *postgres) onEachWay(t *testing.T, scenarios []postgresScenario) {
 	}
 }
 
-// asleep is a query that takes a minute, with a text in it to know it by.
+// asleep is a query that takes a minute and contains a text that identifies it.
 func asleep(text string) string { return "SELECT pg_sleep(60) /* " + text + " */" }
 
-// waits tells whether the server has a query with a text in it that sleeps.
+// waits reports whether the server runs a query that contains a text and sleeps.
 func (s *postgres) waits(t *testing.T, text string) bool {
 	return s.count(t, "wait_event = 'PgSleep' AND state = 'active' AND query LIKE '%' || $1 || '%'", text) > 0
 }
 
-// serves tells whether the server has a connection of an application.
+// serves reports whether the server has a connection of an application.
 func (s *postgres) serves(t *testing.T, application string) bool {
 	return s.count(t, "application_name = $1", application) > 0
 }
 
 func (s *postgres) count(t *testing.T, where, arg string) (n int) {
-	// Not require: who polls may do so on another goroutine.
+	// Not require: the condition may run in another goroutine.
 	err := s.watcher.QueryRow(context.Background(),
 		"SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "+where, arg).Scan(&n)
 	if err != nil {

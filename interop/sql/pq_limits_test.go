@@ -29,9 +29,8 @@ func pqCancelled(t *testing.T, at postgresAt) {
 	}
 }
 
-// isCancelledByServer checks that the server's word for it is what pq gives: it asks the
-// server to end the query, over another connection of the same dialer, and waits for the
-// answer.
+// isCancelledByServer checks that pq returns the server's error: pq asks the server to cancel the
+// query, over another connection of the same dialer, and waits for the answer.
 func isCancelledByServer(t *testing.T, err error) {
 	t.Helper()
 	var pqErr *pq.Error
@@ -55,10 +54,10 @@ func pqRowsCancelled(t *testing.T, at postgresAt) {
 	require.NoError(t, pqEcho(t.Context(), db, 1<<20))
 }
 
-// pq has no deadline but by cancelling.
+// pq cancels the query at the deadline.
 func pqDeadline(t *testing.T, at postgresAt) {
 	db := pqDB(t, at, "")
-	require.NoError(t, db.Ping()) // so that it is the query that the deadline ends
+	require.NoError(t, db.Ping()) // so that the deadline ends the query, not the dial
 	isCancelledByServer(t, expired(t, func(ctx context.Context) error {
 		_, err := db.ExecContext(ctx, "SELECT pg_sleep(60)")
 		return err
@@ -66,11 +65,11 @@ func pqDeadline(t *testing.T, at postgresAt) {
 	require.NoError(t, pqEcho(t.Context(), db, 1<<20))
 }
 
-func TestPqGivesUpAServerThatSaysNothing(t *testing.T) {
+func TestPq_ConnectToSilentServerTimesOut(t *testing.T) {
 	host, port, err := net.SplitHostPort(silent(t))
 	require.NoError(t, err)
 	onBoth(t, func(t *testing.T, dial wire.DialFunc) {
-		// Its limit has whole seconds; a context has no effect once pq has dialled.
+		// connect_timeout is in seconds. After the dial, pq ignores the context.
 		dsn := fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=require connect_timeout=1", host, port)
 		db := pqDB(t, postgresAt{dsn: dsn, dial: dial}, "")
 		start := time.Now()
@@ -80,7 +79,7 @@ func TestPqGivesUpAServerThatSaysNothing(t *testing.T) {
 	})
 }
 
-func TestPqOutlivesItsServer(t *testing.T) {
+func TestPq_OutlivesServerRestart(t *testing.T) {
 	s := startPostgres(t)
 	s.onEachWay(t, []postgresScenario{
 		{"a pool works again", func(t *testing.T, at postgresAt) {

@@ -16,7 +16,7 @@ func pqListener(t *testing.T, at postgresAt) {
 	channel := unique("channel")
 	require.NoError(t, limited(func() error { return listener.Listen(channel) }))
 	const count = 100
-	payload := func(i int) string { return strings.Repeat(fmt.Sprintf("%03d.", i), 1900) } // 8000 bytes is too long
+	payload := func(i int) string { return strings.Repeat(fmt.Sprintf("%03d.", i), 1900) } // the limit is 8000 bytes
 	for i := range count {
 		_, err := db.Exec("SELECT pg_notify($1, $2)", channel, payload(i))
 		require.NoError(t, err)
@@ -24,7 +24,7 @@ func pqListener(t *testing.T, at postgresAt) {
 		require.Equal(t, channel, n.Channel)
 		require.Equal(t, payload(i), n.Extra)
 	}
-	// A question and its answer pass while the listener waits for notifications.
+	// A ping is answered while the listener waits for notifications.
 	require.NoError(t, limited(listener.Ping))
 	require.NoError(t, limited(func() error { return listener.Unlisten(channel) }))
 	// Close ends the wait from another goroutine.
@@ -32,7 +32,7 @@ func pqListener(t *testing.T, at postgresAt) {
 	require.Nil(t, notification(t, listener))
 }
 
-// notification gives the next one, or nil after the listener's end.
+// notification returns the next notification, or nil after the listener was closed.
 func notification(t *testing.T, listener *pq.Listener) (n *pq.Notification) {
 	t.Helper()
 	require.NoError(t, limited(func() error {
@@ -49,7 +49,7 @@ func pqListenerOutlives(t *testing.T, at postgresAt) {
 	becomes := func(want pq.ListenerEventType) {
 		t.Helper()
 		require.NoError(t, limited(func() error {
-			for <-events != want { // attempts may fail in between
+			for <-events != want { // attempts to reconnect may fail
 			}
 			return nil
 		}))

@@ -18,14 +18,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPq(t *testing.T) {
+func TestPq_Scenarios(t *testing.T) {
 	s := startPostgres(t)
 	s.watch(t)
 	s.onEachWay(t, []postgresScenario{
 		{"values come back whole", pqValues},
 		{"rows stream", pqRows},
 		{"a prepared statement serves many times", pqPrepared},
-		{"COPY", pqCopy}, // which pq has in one direction only
+		{"COPY", pqCopy}, // pq has COPY in only
 		{"COPY that the server refuses", pqCopyRefused},
 		{"a query is cancelled", pqCancelled},
 		{"rows are cancelled", pqRowsCancelled},
@@ -43,14 +43,14 @@ func TestPq(t *testing.T) {
 	})
 }
 
-// A client.Dialer is all that pq takes.
+// A client.Dialer has the methods that pq requires.
 var (
 	_ pq.Dialer        = (*client.Dialer)(nil)
 	_ pq.DialerContext = (*client.Dialer)(nil)
 )
 
-// A pqDialer is a dial function as pq takes one. It is its DialContext that pq calls,
-// which the interface does without.
+// A pqDialer is a dial function with the methods of pq.Dialer. pq calls DialContext, which that
+// interface does not have.
 type pqDialer wire.DialFunc
 
 func (d pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -139,7 +139,7 @@ func pqCopyRefused(t *testing.T, at postgresAt) {
 	require.NoError(t, err)
 	in, err := tx.Prepare("COPY numbers (i) FROM STDIN")
 	require.NoError(t, err)
-	// Not more than one row: pq has a data race where the error comes while it sends.
+	// One row only: pq has a data race if the error arrives while it sends.
 	_, err = in.Exec("no number")
 	require.NoError(t, err)
 	err = limited(func() error {
@@ -153,7 +153,7 @@ func pqCopyRefused(t *testing.T, at postgresAt) {
 	require.NoError(t, pqEcho(t.Context(), db, 1<<20))
 }
 
-// pqEcho checks that a pool gives a value back.
+// pqEcho checks that a query returns a value.
 func pqEcho(ctx context.Context, db *sql.DB, size int) error {
 	return echo(ctx, db, "SELECT $1::bytea", size)
 }

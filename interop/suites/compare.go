@@ -10,16 +10,16 @@ import (
 	"github.com/blocksock/client/interop/suites/dials"
 )
 
-// again is how often a test is run alone before it is called a difference.
+// again is the number of runs of a test alone that decide whether it is a difference.
 const again = 5
 
-// A difference is a test that net did better with than the client.
+// A difference is a test with a better result with net than with client.
 type difference struct {
 	test  string // the suite's id and the test's name
 	first map[string]outcome
-	alone map[string]int // how often it passed of again times
-	said  string         // with the client, the first time
-	known string         // the cause, if it is known and not the client's to remove
+	alone map[string]int // passes in again runs, by dialer
+	said  string         // output with client in the first run
+	known string         // the cause, if it is known and cannot be removed in client
 }
 
 // holds reports whether the client did worse with the test alone, too. A test that fails
@@ -34,8 +34,8 @@ func (d difference) holds() bool {
 	return net == again && client < again || client == 0
 }
 
-// suspects gives the tests that one did better with than the other: it passed with one
-// and not with the other, or failed with the other alone.
+// suspects returns the tests that passed with one dialer and not with the other, or failed with the
+// other only.
 func suspects(one, other outcomes) (tests []string) {
 	all := maps.Clone(one)
 	maps.Copy(all, other)
@@ -48,7 +48,7 @@ func suspects(one, other outcomes) (tests []string) {
 	return tests
 }
 
-// compare runs what net did better with again.
+// compare runs again the tests with a better result with net.
 func (p *programs) compare(ctx context.Context, net, client *tally) ([]difference, error) {
 	var differ []difference
 	for _, test := range suspects(net.tests, client.tests) {
@@ -77,8 +77,7 @@ func (p *programs) compare(ctx context.Context, net, client *tally) ([]differenc
 	return differ, nil
 }
 
-// repeat runs a test alone, or the whole program if it is that, and counts how often it
-// passes.
+// repeat runs a test alone, or the whole program, and counts the passes.
 func (p *programs) repeat(ctx context.Context, s suite, dialer, test string) (passes int, err error) {
 	servers, err := p.serving()
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWhatOneDidBetterWith(t *testing.T) {
+func TestSuspects_PassWithOneDialerOnly(t *testing.T) {
 	net := outcomes{"both": passed, "fails": passed, "skips": passed, "is gone": passed, "neither": failed, "other": failed, "skipped": skipped}
 	client := outcomes{"both": passed, "fails": failed, "skips": skipped, "neither": failed, "other": passed, "skipped": failed, "new": failed}
 	require.Equal(t, []string{"fails", "is gone", "new", "skipped", "skips"}, suspects(net, client))
 	require.Equal(t, []string{"other"}, suspects(client, net))
 }
 
-func TestADifferenceHoldsUnlessTheTestAloneClearsIt(t *testing.T) {
+func TestDifference_HoldsUnlessTheTestAlonePasses(t *testing.T) {
 	for _, c := range []struct {
 		net, client int
 		holds       bool
@@ -33,7 +33,7 @@ func TestADifferenceHoldsUnlessTheTestAloneClearsIt(t *testing.T) {
 	}
 }
 
-func TestAProgramThatFailsNowAndThenIsNoDifference(t *testing.T) {
+func TestDifference_FlakyProgramIsNone(t *testing.T) {
 	d := difference{test: "root " + program, alone: map[string]int{dials.Net: 5, dials.Client: 1}}
 	require.False(t, d.holds())
 	d.alone[dials.Client] = 0
@@ -41,7 +41,7 @@ func TestAProgramThatFailsNowAndThenIsNoDifference(t *testing.T) {
 	require.Empty(t, alone(program))
 }
 
-func TestAConnectionOfTheOtherDialersIsAnError(t *testing.T) {
+func TestConnections_OfTheOtherDialerAreAnError(t *testing.T) {
 	for dialer, record := range map[string]string{
 		dials.Net:    "*net.TCPConn\n*net.UnixConn\n*net.UDPConn\n",
 		dials.Client: "*client.Client\nclient.packetConn\n*client.Client\n",
@@ -60,7 +60,7 @@ func TestAConnectionOfTheOtherDialersIsAnError(t *testing.T) {
 	require.ErrorContains(t, err, "1 of 3 connections are of type *net.TCPConn")
 }
 
-func TestDriversAreChosenByName(t *testing.T) {
+func TestChoose_DriversByName(t *testing.T) {
 	all, err := choose("")
 	require.NoError(t, err)
 	require.Len(t, all, len(drivers))

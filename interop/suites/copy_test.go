@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnEditedFileKeepsItsLinesAndImportsWhatDials(t *testing.T) {
+func TestEdit_KeepsLineNumbersAndImportsDials(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "a.go")
 	require.NoError(t, os.WriteFile(file, []byte("// A comment.\n\npackage a\n\nvar f, g = d.DialContext, e.DialContext\n"), 0o600))
@@ -23,7 +23,7 @@ func TestAnEditedFileKeepsItsLinesAndImportsWhatDials(t *testing.T) {
 	require.Equal(t, "// A comment.\n\npackage a; import suites \"m/internal/dials\"\n\nvar f, g = suites.By(d), suites.By(e)\n", string(is))
 }
 
-func TestAnEditOfWhatIsNotThereAsExpectedIsAnError(t *testing.T) {
+func TestEdit_UnexpectedSourceIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.go"), []byte("package a\n\nvar f, g = d.Dial, d.Dial\n"), 0o600))
 	require.ErrorContains(t, edit{file: "a.go", from: "d.Dial", to: "e.Dial"}.apply(dir, "m"), "2 times, not 1")
@@ -31,7 +31,7 @@ func TestAnEditOfWhatIsNotThereAsExpectedIsAnError(t *testing.T) {
 	require.NoError(t, edit{file: "a.go", from: "d.Dial", to: "e.Dial", times: 2}.apply(dir, "m"))
 }
 
-func TestACopyIsWritable(t *testing.T) {
+func TestCopy_IsWritable(t *testing.T) {
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	require.NoError(t, os.Mkdir(filepath.Join(from, "d"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(from, "d", "f"), []byte("text"), 0o400))

@@ -85,7 +85,7 @@ var drivers = []driver{
 		edits: []edit{
 			{file: "memcache/memcache.go", from: "= dialer.DialContext", to: "= suites.By(&dialer)"},
 			{file: "memcache/memcache_test.go", from: `net.Dial("tcp", localhostTCPAddr)`, to: `net.Dial("tcp", suites.Address(localhostTCPAddr))`},
-			// Root has to say who memcached shall be; it asks nobody else.
+			// As root, memcached requires -u.
 			{file: "memcache/memcache_test.go", from: `"-s", sock)`, to: `"-s", sock, "-u", "root")`},
 			{file: "memcache/memcache_test.go", from: `"--listen=127.0.0.1",`, to: `"--listen=127.0.0.1", "-u", "root",`},
 		},

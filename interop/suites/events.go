@@ -15,13 +15,13 @@ const (
 	passed  outcome = "pass"
 	failed  outcome = "fail"
 	skipped outcome = "skip"
-	missing outcome = "did not run" // it is not in the results
+	missing outcome = "did not run" // not in the results
 )
 
-// An outcomes has the tests that have no tests in them, by name.
+// An outcomes has the outcome of tests without subtests, by name.
 type outcomes map[string]outcome
 
-// ended is how a test ended.
+// ended returns the outcome of a test, or missing.
 func (o outcomes) ended(test string) outcome {
 	if how, ok := o[test]; ok {
 		return how
@@ -38,7 +38,7 @@ func (o outcomes) count(how outcome) (n int) {
 	return n
 }
 
-// program stands for what fails with no test failing: a check at the end, a crash.
+// program stands for a failure outside of tests: a check at the end, or a crash.
 const program = "(the program)"
 
 // An event is a line of test2json's.
@@ -48,11 +48,11 @@ type event struct {
 	Output string
 }
 
-// A said is what tests have printed.
+// A said has the output of tests.
 type said map[string]*strings.Builder
 
-// read reads the events of a test program. The last thing that one says that has not
-// crashed is what came of it; finished tells whether it has.
+// read reads the events of a test program. A program that did not crash ends with its own result;
+// finished reports whether there was one.
 func read(r io.Reader) (all outcomes, output said, finished bool, err error) {
 	all, output = outcomes{}, said{}
 	lines := bufio.NewReader(r) // a Scanner has a longest line
@@ -66,7 +66,7 @@ func read(r io.Reader) (all outcomes, output said, finished bool, err error) {
 		}
 		var e event
 		if json.Unmarshal(line, &e) != nil {
-			continue // what is printed to stderr is no event
+			continue // standard error has no events
 		}
 		e.Test = tempDir.ReplaceAllString(e.Test, anyMark+"$1")
 		if e.Test == "" {
@@ -75,7 +75,7 @@ func read(r io.Reader) (all outcomes, output said, finished bool, err error) {
 		}
 		switch e.Action {
 		case "run":
-			all[e.Test] = failed // unless it says otherwise: one that does not end has failed
+			all[e.Test] = failed // a test without a result has failed
 		case "pass", "fail", "skip":
 			all[e.Test] = outcome(e.Action)
 		case "output":
@@ -93,8 +93,7 @@ const anyMark = "…"
 
 var tempDir = regexp.MustCompile(`[0-9]{5,}(/[0-9]{3}\b)`)
 
-// leaves leaves out the tests that have others in them. One that failed with none of
-// those failing stays: it failed by itself.
+// leaves removes the tests with subtests, except those that failed while no subtest failed.
 func leaves(all outcomes) outcomes {
 	parents, blamed := map[string]bool{}, map[string]bool{}
 	for test, how := range all {

@@ -17,28 +17,28 @@ func events(lines ...string) string {
 	return all.String()
 }
 
-func TestTestsWithTestsInThemAreNotCounted(t *testing.T) {
+func TestEvents_ParentTestsAreNotCounted(t *testing.T) {
 	all, _, _, err := read(strings.NewReader(events(
 		"run T", "run T/a", "run T/a/b", "pass T/a/b", "pass T/a", "run T/c", "skip T/c", "pass T", "run U", "fail U")))
 	require.NoError(t, err)
 	require.Equal(t, outcomes{"T/a/b": passed, "T/c": skipped, "U": failed}, all)
 }
 
-func TestATestThatFailsByItselfIsCountedWhateverIsInIt(t *testing.T) {
+func TestEvents_ParentTestThatFailsItselfIsCounted(t *testing.T) {
 	all, _, _, err := read(strings.NewReader(events(
 		"run T", "run T/a", "pass T/a", "fail T", "run U", "run U/b", "fail U/b", "fail U")))
 	require.NoError(t, err)
 	require.Equal(t, outcomes{"T": failed, "T/a": passed, "U/b": failed}, all)
 }
 
-func TestATestThatDoesNotEndHasFailed(t *testing.T) {
+func TestEvents_UnfinishedTestHasFailed(t *testing.T) {
 	all, _, finished, err := read(strings.NewReader(events("run T", "pass T", "run U") + "panic: it is not JSON\n"))
 	require.NoError(t, err)
 	require.Equal(t, outcomes{"T": passed, "U": failed}, all)
 	require.False(t, finished)
 }
 
-func TestAProgramThatSaysWhatCameOfItHasFinished(t *testing.T) {
+func TestEvents_ProgramWithAResultHasFinished(t *testing.T) {
 	for _, last := range []string{"PASS", "FAIL"} {
 		_, _, finished, err := read(strings.NewReader(events("run T", "pass T") + `{"Action":"output","Output":"` + last + `\n"}`))
 		require.NoError(t, err)
@@ -46,7 +46,7 @@ func TestAProgramThatSaysWhatCameOfItHasFinished(t *testing.T) {
 	}
 }
 
-func TestWhatATestPrintsIsItsOwn(t *testing.T) {
+func TestEvents_OutputBelongsToItsTest(t *testing.T) {
 	_, output, _, err := read(strings.NewReader(`{"Action":"output","Test":"T","Output":"one\n"}
 {"Action":"output","Test":"U","Output":"other\n"}
 {"Action":"output","Test":"T","Output":"two\n"}`))
@@ -54,7 +54,7 @@ func TestWhatATestPrintsIsItsOwn(t *testing.T) {
 	require.Equal(t, "one\ntwo\n", output["T"].String())
 }
 
-func TestATestWithATemporaryDirectoryInItsNameHasOneName(t *testing.T) {
+func TestEvents_TemporaryDirectoryInANameIsReplaced(t *testing.T) {
 	all, _, _, err := read(strings.NewReader(events("run T/file=/tmp/T123456789/001/f_size=2147483648")))
 	require.NoError(t, err)
 	require.Equal(t, outcomes{"T/file=/tmp/T…/001/f_size=2147483648": failed}, all)

@@ -1,5 +1,5 @@
-// Suites runs the test suites of drivers, those that their authors wrote, on client.Dialer
-// and on net.Dialer, and tells what passes with one and not with the other.
+// Suites runs the drivers' own test suites with client.Dialer and with net.Dialer, and reports the
+// differences.
 //
 //	go run ./suites                # from interop/: all of them
 //	go run ./suites -only pgx,mysql
@@ -41,8 +41,8 @@ func main() {
 	}
 }
 
-// run prints a table to out and says what it is doing to log. It reports whether the
-// client's results are net's.
+// run prints a table to out and its progress to log. It reports whether the results with client and
+// with net are the same.
 func run(ctx context.Context, args []string, out, log io.Writer) (same bool, err error) {
 	flags := flag.NewFlagSet("suites", flag.ContinueOnError)
 	only := flags.String("only", "", "run these drivers only, by their `names`, with commas between them")
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) (same bool, err
 	return report(out, results, *skips), nil
 }
 
-// choose gives the drivers of a list of names, all of them for none.
+// choose returns the named drivers, or all of them if names is empty.
 func choose(names string) ([]driver, error) {
 	if names == "" {
 		return drivers, nil
@@ -93,7 +93,7 @@ func choose(names string) ([]driver, error) {
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(drivers, func(d driver) bool { return d.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no driver %q; see -list", name)
+			return nil, fmt.Errorf("unknown driver %q; -list shows the names", name)
 		}
 		chosen = append(chosen, drivers[i])
 	}

@@ -28,7 +28,7 @@ func serveMariaDB(string) (*serving, error) {
 	}, nil
 }
 
-// mariaDB starts a MariaDB that runs some SQL first.
+// mariaDB starts a MariaDB server and runs SQL first.
 func mariaDB(first string, settings ...string) (*testserver.Server, error) {
 	path, err := testserver.Find("mariadbd", "mariadb-server")
 	if err != nil {
@@ -40,7 +40,7 @@ func mariaDB(first string, settings ...string) (*testserver.Server, error) {
 	}
 	return testserver.Start(testserver.Spec{
 		Path: path,
-		User: "mysql", // root it refuses to be
+		User: "mysql", // it refuses to run as root
 		Prepare: func(s *testserver.Server) error {
 			cmd, err := s.Command(install, "--no-defaults", "--datadir="+filepath.Join(s.Dir, "data"),
 				"--auth-root-authentication-method=normal", "--skip-test-db")
@@ -69,14 +69,14 @@ func mariaDB(first string, settings ...string) (*testserver.Server, error) {
 		},
 		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), "ready for connections") {
-				return errors.New("it does not accept connections yet")
+				return errors.New("the server does not accept connections")
 			}
 			return nil
 		},
 	})
 }
 
-// giveTo makes a file the server's, who may be another user than this program is.
+// giveTo changes the owner of a file to the server's user.
 func giveTo(s *testserver.Server, file string) error {
 	info, err := os.Stat(s.Dir)
 	if err != nil {

@@ -51,7 +51,7 @@ func (c *cluster) sql(database string, args ...string) error {
 	return nil
 }
 
-// put copies a file to the server's own, as one that nobody else may read.
+// put copies a file to the server's directory, readable by the server's user only.
 func (c *cluster) put(from, name string) error {
 	content, err := os.ReadFile(from)
 	if err != nil {

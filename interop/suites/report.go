@@ -11,8 +11,7 @@ import (
 	"github.com/blocksock/client/interop/suites/dials"
 )
 
-// report prints the table, and below it what is behind its numbers. It reports whether
-// no difference holds but those that are known.
+// report prints the table and its details. It reports whether all differences that hold are known.
 func report(out io.Writer, results []*result, skips bool) (same bool) {
 	fmt.Fprintln(out, "| driver | packages | tests passed with net | with client | skipped | fail with both | connections of each | seconds of each | differences |")
 	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -34,7 +33,7 @@ func report(out io.Writer, results []*result, skips bool) (same bool) {
 
 func seconds(d time.Duration) float64 { return d.Seconds() }
 
-// pair is one number if the two are one.
+// pair formats two numbers, or one if they are equal.
 func pair(a, b int) string {
 	if a == b {
 		return fmt.Sprint(a)
@@ -50,7 +49,7 @@ func (r *result) packages() string {
 	return strings.Join(names, " ")
 }
 
-// held counts the differences that hold, and of those the known ones apart.
+// held counts the differences that hold, and the known ones among them.
 func (r *result) held() (held, known int) {
 	for _, d := range r.differ {
 		switch {
@@ -71,7 +70,7 @@ func sum(held, known int) string {
 	return fmt.Sprintf("%d, and %d known", held, known)
 }
 
-// failingBoth gives the tests that fail with both dialers.
+// failingBoth returns the tests that fail with both dialers.
 func (r *result) failingBoth() (tests []string) {
 	for test, how := range r.by[dials.Net].tests {
 		if how == failed && r.by[dials.Client].tests[test] == failed {
@@ -82,7 +81,7 @@ func (r *result) failingBoth() (tests []string) {
 	return tests
 }
 
-// details prints the names of the tests that are not simply passed with both.
+// details prints the names of all tests that did not pass with both dialers.
 func (r *result) details(out io.Writer, skips bool) {
 	for _, d := range r.differ {
 		verdict := "a difference"

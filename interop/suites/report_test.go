@@ -23,7 +23,7 @@ func reported(net, client outcomes, differ ...difference) (string, bool) {
 	return out.String(), same
 }
 
-func TestAReportNamesWhatFailsWithBoth(t *testing.T) {
+func TestReport_NamesTestsThatFailWithBoth(t *testing.T) {
 	net := outcomes{"root A": passed, "root B": failed, "root C": skipped}
 	text, same := reported(net, net)
 	require.True(t, same)
@@ -32,7 +32,7 @@ func TestAReportNamesWhatFailsWithBoth(t *testing.T) {
 	require.Contains(t, text, "d: skipped with net (1):\n\n- root C\n")
 }
 
-func TestOnlyADifferenceThatHoldsIsOne(t *testing.T) {
+func TestReport_CountsDifferencesThatHold(t *testing.T) {
 	net, client := outcomes{"root A": passed}, outcomes{"root A": failed}
 	d := difference{
 		test:  "root A",
@@ -49,7 +49,7 @@ func TestOnlyADifferenceThatHoldsIsOne(t *testing.T) {
 	require.Contains(t, text, "alone 5 and 4 times of 5: a difference\n    it hung\n")
 }
 
-func TestAKnownDifferenceIsNamedAndDoesNotFail(t *testing.T) {
+func TestReport_KnownDifferenceDoesNotFail(t *testing.T) {
 	d := difference{
 		test:  "root A",
 		first: map[string]outcome{dials.Net: passed, dials.Client: failed},

@@ -20,7 +20,7 @@ import (
 
 // A session is one run of this program.
 type session struct {
-	dir  string // for all that it writes
+	dir  string // for all output
 	race bool
 	log  io.Writer
 }
@@ -32,7 +32,7 @@ func (s *session) say(format string, args ...any) {
 // the two dialers, net first.
 var both = []string{dials.Net, dials.Client}
 
-// A result is what came of a driver's suites.
+// A result has the results of a driver's suites.
 type result struct {
 	driver driver
 	module module
@@ -40,7 +40,7 @@ type result struct {
 	differ []difference
 }
 
-// A tally is what one dialer's runs came to.
+// A tally has the results of one dialer.
 type tally struct {
 	tests outcomes // by the suite's id and the test's name
 	said  said
@@ -120,10 +120,10 @@ func (p *programs) runAll(ctx context.Context, dialer string) (*tally, error) {
 			return nil, fmt.Errorf("%s: %w", suite.id(), err)
 		}
 		if dialer == dials.Net && !t.finished {
-			return nil, fmt.Errorf("%s crashed, twice; the test that does it has to be left out, or the others do not run:\n%s", suite.id(), t.worst())
+			return nil, fmt.Errorf("%s crashed twice, so that the other tests did not run; exclude the test that crashes:\n%s", suite.id(), t.worst())
 		}
 		if t.conns == 0 {
-			return nil, fmt.Errorf("%s makes no connection that is recorded: it compares nothing", suite.id())
+			return nil, fmt.Errorf("%s made no recorded connection: nothing was compared", suite.id())
 		}
 		for test, how := range t.tests {
 			sum.tests[suite.id()+" "+test] = how
@@ -169,7 +169,7 @@ func (p *programs) runSuite(ctx context.Context, s suite, dialer string, servers
 	cmd.Env = append(cmd.Env, dials.Dialer+"="+dialer, dials.Record+"="+record.Name())
 	t, err := p.execute(cmd, strings.TrimSuffix(record.Name(), ".conns")+".json")
 	if ctx.Err() != nil {
-		return nil, ctx.Err() // whatever came of a program that was stopped
+		return nil, ctx.Err() // the program was stopped: its result has no meaning
 	}
 	if err != nil {
 		return nil, err
@@ -211,13 +211,13 @@ func (p *programs) command(ctx context.Context, s suite, more []string, report, 
 	cmd.Cancel = kill
 	return cmd, func() {
 		if cmd.Process != nil {
-			_ = kill() // servers that a test has started and left
+			_ = kill() // servers that a test has left running
 		}
 		cancel()
 	}
 }
 
-// execute runs a test program and reads its results, which are kept in a file.
+// execute runs a test program and reads its results, which it also writes to a file.
 func (p *programs) execute(cmd *exec.Cmd, events string) (*tally, error) {
 	out, err := os.Create(events)
 	if err != nil {
@@ -240,7 +240,7 @@ func (p *programs) execute(cmd *exec.Cmd, events string) (*tally, error) {
 	return t, err
 }
 
-// worst is what the tests that failed have printed.
+// worst returns the output of the failed tests.
 func (t *tally) worst() string {
 	var all strings.Builder
 	for test, text := range t.said {
@@ -257,7 +257,7 @@ var madeBy = map[string]*regexp.Regexp{
 	dials.Client: regexp.MustCompile(`^\*?client\.`),
 }
 
-// connections counts the lines of a record. One that is not of the dialer is an error.
+// connections counts the lines of a record. A connection of another dialer is an error.
 func connections(record, dialer string) (int, error) {
 	types := map[string]int{}
 	n := 0

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSpecsTakeThePlaceOfTheTestThatRunsThem(t *testing.T) {
+func TestSpecs_ReplaceTheTestThatRunsThem(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "report")
 	require.NoError(t, os.WriteFile(report, []byte(`[{"SpecReports": [
 		{"LeafNodeType": "BeforeSuite", "State": "passed"},
@@ -26,6 +26,6 @@ func TestSpecsTakeThePlaceOfTheTestThatRunsThem(t *testing.T) {
 	}, all)
 }
 
-func TestASpecAloneIsFocusedOn(t *testing.T) {
+func TestSpecs_SingleSpecIsFocused(t *testing.T) {
 	require.Equal(t, []string{"-test.run=^TestGinkgoSuite$", `-ginkgo.focus=A \(b\) works$`}, alone(specName+"A (b) works"))
 }

@@ -10,15 +10,14 @@ import (
 	"github.com/blocksock/client/interop/wire"
 )
 
-// A dialer is one of the two that each scenario runs on, and remembers what it has
-// dialled. The zero dialer is package net's.
+// A dialer is one of the two dialers of each scenario. It records its connections. The zero dialer
+// uses package net.
 type dialer struct {
 	wire.Log
-	wire *wire.Wire // if not nil, who dials
+	wire *wire.Wire // if not nil, it dials
 }
 
-// onBoth runs a scenario on package net and on this library. It asks the same of both:
-// what fails on one alone is that one's fault.
+// onBoth runs a scenario on package net and on this library. Both must have the same result.
 func onBoth(t *testing.T, scenario func(t *testing.T, d *dialer)) {
 	t.Helper()
 	t.Run("net", func(t *testing.T) { scenario(t, new(dialer)) })
@@ -33,7 +32,7 @@ func (d *dialer) plain() wire.DialFunc {
 	return d.Noting(new(net.Dialer).DialContext)
 }
 
-// secure dials with TLS of the dialer's own, for localhost.
+// secure dials with the dialer's TLS, for localhost.
 func (d *dialer) secure(id *testserver.Identity, protocols ...string) wire.DialFunc {
 	if d.wire != nil {
 		d.wire.Options = &client.Options{TLS: &client.TLSOptions{
@@ -46,7 +45,7 @@ func (d *dialer) secure(id *testserver.Identity, protocols ...string) wire.DialF
 	return d.Noting((&tls.Dialer{Config: config}).DialContext)
 }
 
-// trusting is crypto/tls on top of a dialer.
+// trusting returns a dial function with crypto/tls on top of the dialer.
 func trusting(id *testserver.Identity) *tls.Config {
 	return &tls.Config{RootCAs: id.Roots, ServerName: "localhost"}
 }

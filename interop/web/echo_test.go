@@ -21,12 +21,12 @@ import (
 	pb "google.golang.org/grpc/examples/features/proto/echo"
 )
 
-// An echo service says what it is told: each message, a long one in pieces, or many as
-// one. To what is silent it says nothing.
+// An echo service returns each message, a long one in pieces, or many as one. It does not answer
+// the message silent.
 type echoService struct {
 	pb.UnimplementedEchoServer
-	arrived chan context.Context // gets that of a call to which nothing is said
-	release chan struct{}        // closed, it has such calls answered
+	arrived chan context.Context // receives the context of a call that is not answered
+	release chan struct{}        // when closed, such calls are answered
 }
 
 const silent = "silent"
@@ -35,7 +35,7 @@ func newEchoService() *echoService {
 	return &echoService{arrived: make(chan context.Context), release: make(chan struct{})}
 }
 
-// wait is what becomes of a call with a message: to most nothing, and it goes on at once.
+// wait blocks a call with the message silent. Other calls continue at once.
 func (s *echoService) wait(ctx context.Context, message string) error {
 	if message != silent {
 		return nil
@@ -108,7 +108,7 @@ func (s *echoService) BidirectionalStreamingEcho(with grpc.BidiStreamingServer[p
 	}
 }
 
-// An echoServer is a gRPC server in this process, or in another.
+// An echoServer is a gRPC server in this process or in another one.
 type echoServer struct {
 	*echoService
 	network, address string
@@ -117,13 +117,13 @@ type echoServer struct {
 	listener         *countingListener
 }
 
-// startEcho starts one, until the test's end.
+// startEcho starts an echoServer until the test ends.
 func startEcho(t *testing.T, network string, id *testserver.Identity, opts ...grpc.ServerOption) *echoServer {
 	t.Helper()
 	s := &echoServer{network: network, id: id}
 	s.address = "127.0.0.1:0"
 	if network == "unix" {
-		dir, err := os.MkdirTemp("", "grpc") // on a short path, which a socket's has to be
+		dir, err := os.MkdirTemp("", "grpc") // a short path, for the limit of socket addresses
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 		s.address = filepath.Join(dir, "s")
@@ -132,7 +132,7 @@ func startEcho(t *testing.T, network string, id *testserver.Identity, opts ...gr
 	return s
 }
 
-// start starts one that is not there, or no longer.
+// start starts the server, for the first time or again.
 func (s *echoServer) start(t *testing.T, opts ...grpc.ServerOption) {
 	t.Helper()
 	ln, err := net.Listen(s.network, s.address)
@@ -154,7 +154,7 @@ func (s *echoServer) start(t *testing.T, opts ...grpc.ServerOption) {
 	})
 }
 
-// A countingListener counts what the server writes to its connections, and how often.
+// A countingListener counts the bytes and the calls of the server's writes.
 type countingListener struct {
 	net.Listener
 	writes atomic.Int64
@@ -178,7 +178,7 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// serveEcho is the other process.
+// serveEcho runs in the other process.
 func serveEcho(address string) error {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
@@ -192,19 +192,19 @@ func serveEcho(address string) error {
 
 const serving = "serving"
 
-// startOtherEcho starts an echo service in a process of its own, which can be killed.
+// startOtherEcho starts an echo service in another process, which the test can kill.
 func startOtherEcho(t *testing.T) *testserver.Server {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	env, err := exec.LookPath("env") // it becomes what it starts
+	env, err := exec.LookPath("env") // env(1) replaces itself by the program
 	require.NoError(t, err)
 	s, err := testserver.Start(testserver.Spec{
 		Path: env,
-		Args: func(s *testserver.Server) []string { return []string{playing + "=echo " + s.Addr, self} },
+		Args: func(s *testserver.Server) []string { return []string{helperProcess + "=echo " + s.Addr, self} },
 		Ready: func(s *testserver.Server) error {
 			if !strings.Contains(s.Output(), serving) {
-				return errors.New("it does not serve yet")
+				return errors.New("the server is not ready")
 			}
 			return nil
 		},

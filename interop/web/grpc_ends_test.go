@@ -33,7 +33,7 @@ func (c *call) saysNothing(ctx context.Context) <-chan error {
 	return result
 }
 
-func TestGRPCCancelEndsACall(t *testing.T) {
+func TestGRPC_CancelEndsACall(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		ctx, cancel := context.WithCancel(limited(t))
 		result := c.saysNothing(ctx)
@@ -46,7 +46,7 @@ func TestGRPCCancelEndsACall(t *testing.T) {
 	})
 }
 
-func TestGRPCDeadlineEndsACall(t *testing.T) {
+func TestGRPC_DeadlineEndsACall(t *testing.T) {
 	const limit = 150 * time.Millisecond
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		c.works(t)
@@ -64,7 +64,7 @@ func TestGRPCDeadlineEndsACall(t *testing.T) {
 	})
 }
 
-func TestGRPCCancelEndsStreams(t *testing.T) {
+func TestGRPC_CancelEndsStreams(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		ctx, cancel := context.WithCancel(limited(t))
 		from, err := c.ServerStreamingEcho(ctx, &pb.EchoRequest{Message: silent})
@@ -96,7 +96,7 @@ func TestGRPCCancelEndsStreams(t *testing.T) {
 	})
 }
 
-func TestGRPCCancelEndsASendThatNobodyReads(t *testing.T) {
+func TestGRPC_CancelEndsABlockedSend(t *testing.T) {
 	overGRPC(t, static, func(t *testing.T, c *call) {
 		ctx, cancel := context.WithCancel(limited(t))
 		stream, err := c.ClientStreamingEcho(ctx)
@@ -114,7 +114,7 @@ func TestGRPCCancelEndsASendThatNobodyReads(t *testing.T) {
 				sent.Add(piece)
 			}
 		}()
-		require.Eventually(t, func() bool { return sent.Load() >= window }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return sent.Load() >= window }, wire.TestTimeout, time.Millisecond)
 		cancel()
 		isStatus(t, codes.Canceled, eventually(t, result))
 		isTold(t, there)
@@ -123,7 +123,7 @@ func TestGRPCCancelEndsASendThatNobodyReads(t *testing.T) {
 	})
 }
 
-func TestGRPCCloseEndsCalls(t *testing.T) {
+func TestGRPC_CloseEndsCalls(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		result := c.saysNothing(limited(t))
 		there := c.came(t)
@@ -133,7 +133,7 @@ func TestGRPCCloseEndsCalls(t *testing.T) {
 	})
 }
 
-func TestGRPCServerThatStopsGracefullyFinishesCalls(t *testing.T) {
+func TestGRPC_GracefulStopFinishesCalls(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		result := c.saysNothing(limited(t))
 		c.came(t)
@@ -146,7 +146,7 @@ func TestGRPCServerThatStopsGracefullyFinishesCalls(t *testing.T) {
 		// Calls go elsewhere from now on, and there is nothing there.
 		require.Eventually(t, func() bool {
 			return status.Code(c.says(limited(t), "x")) == codes.Unavailable
-		}, wire.Enough, time.Millisecond)
+		}, wire.TestTimeout, time.Millisecond)
 		close(c.release)
 		require.NoError(t, eventually(t, result))
 		<-stopped
@@ -156,7 +156,7 @@ func TestGRPCServerThatStopsGracefullyFinishesCalls(t *testing.T) {
 	})
 }
 
-func TestGRPCServerThatWantsConnectionsToBeYoungGetsOthers(t *testing.T) {
+func TestGRPC_MaxConnectionAgeReplacesConnections(t *testing.T) {
 	const age, dials = 200 * time.Millisecond, 4
 	young := settings{server: []grpc.ServerOption{
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age}),
@@ -166,13 +166,13 @@ func TestGRPCServerThatWantsConnectionsToBeYoungGetsOthers(t *testing.T) {
 		require.Eventually(t, func() bool {
 			c.works(t)
 			return c.Dials() >= dials
-		}, wire.Enough, time.Millisecond)
+		}, wire.TestTimeout, time.Millisecond)
 		require.Greater(t, time.Since(began), (dials-1)*age*8/10) // each is a tenth older or younger
-		require.Eventually(t, func() bool { return c.Open() <= 2 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() <= 2 }, wire.TestTimeout, time.Millisecond)
 	})
 }
 
-func TestGRPCServersPingsAreAnswered(t *testing.T) {
+func TestGRPC_AnswersPingsOfTheServer(t *testing.T) {
 	// The server pings after a second, the least that gRPC has, and gives up a
 	// connection on which the next second brings nothing.
 	pinging := settings{server: []grpc.ServerOption{
@@ -184,7 +184,7 @@ func TestGRPCServersPingsAreAnswered(t *testing.T) {
 		there := c.came(t)
 		const pings = 3
 		before := c.listener.writes.Load()
-		require.Eventually(t, func() bool { return c.listener.writes.Load() >= before+pings }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.listener.writes.Load() >= before+pings }, wire.TestTimeout, time.Millisecond)
 		require.NoError(t, there.Err())
 		close(c.release)
 		require.NoError(t, eventually(t, result))
@@ -201,7 +201,7 @@ func otherEcho(t *testing.T, d *dialer, opts ...grpc.DialOption) (*call, *testse
 	return newCall(t, s, d, d.plain(), opts...), other
 }
 
-func TestGRPCFindsOutByPingsThatAServerStops(t *testing.T) {
+func TestGRPC_PingsDetectAStoppedServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("gRPC pings no earlier than after ten seconds")
 	}
@@ -214,13 +214,13 @@ func TestGRPCFindsOutByPingsThatAServerStops(t *testing.T) {
 		result := c.saysNothing(t.Context())
 		require.NoError(t, other.Signal(syscall.SIGSTOP))
 		isStatus(t, codes.Unavailable, eventually(t, result))
-		require.Eventually(t, func() bool { return c.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		require.NoError(t, other.Signal(syscall.SIGCONT))
 		c.works(t)
 	})
 }
 
-func TestGRPCServerThatIsKilledEndsCalls(t *testing.T) {
+func TestGRPC_KilledServerEndsCalls(t *testing.T) {
 	onBoth(t, func(t *testing.T, d *dialer) {
 		c, other := otherEcho(t, d)
 		stream, err := c.BidirectionalStreamingEcho(limited(t))
@@ -250,7 +250,7 @@ func (c *call) saysLater(t *testing.T) <-chan error {
 	return result
 }
 
-func TestGRPCServerIsKilledAndStartedAgainUnderLoad(t *testing.T) {
+func TestGRPC_LoadOutlivesServerRestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, d *dialer) {
 		c, other := otherEcho(t, d)
 		message := randomText(64 << 10)
@@ -269,7 +269,7 @@ func TestGRPCServerIsKilledAndStartedAgainUnderLoad(t *testing.T) {
 	})
 }
 
-func TestGRPCDoesNotBelieveAnotherServer(t *testing.T) {
+func TestGRPC_CertificateOfAnotherServerIsRefused(t *testing.T) {
 	onBoth(t, func(t *testing.T, d *dialer) {
 		mine, err := testserver.NewIdentity(t.TempDir())
 		require.NoError(t, err)

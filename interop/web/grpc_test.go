@@ -106,7 +106,7 @@ func newCall(t *testing.T, s *echoServer, d *dialer, dial wire.DialFunc, opts ..
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = conn.Close() // the test may have closed it
-		require.Eventually(t, func() bool { return d.Open() == 0 }, wire.Enough, time.Millisecond, "connections are left open")
+		require.Eventually(t, func() bool { return d.Open() == 0 }, wire.TestTimeout, time.Millisecond, "connections are left open")
 	})
 	return &call{echoServer: s, dialer: d, EchoClient: pb.NewEchoClient(conn), conn: conn}
 }
@@ -132,7 +132,7 @@ func (s *echoService) came(t *testing.T) context.Context {
 	select {
 	case ctx := <-s.arrived:
 		return ctx
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the call does not reach the server")
 		return nil
 	}
@@ -149,7 +149,7 @@ func same(t *testing.T, want, got string) {
 	require.True(t, want == got, "%d characters are not the %d that were sent", len(got), len(want))
 }
 
-func TestGRPCAnswersCalls(t *testing.T) {
+func TestGRPC_AnswersCalls(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		for _, size := range []int{0, 1, 4 << 10, 100_000, 2 * mebibyte} {
 			require.NoError(t, c.says(limited(t), randomText(size)))
@@ -158,7 +158,7 @@ func TestGRPCAnswersCalls(t *testing.T) {
 	})
 }
 
-func TestGRPCAnswersManyCallsAtOnce(t *testing.T) {
+func TestGRPC_AnswersManyCalls(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		var all sync.WaitGroup
 		for range 32 {
@@ -175,7 +175,7 @@ func TestGRPCAnswersManyCallsAtOnce(t *testing.T) {
 	})
 }
 
-func TestGRPCStreamsFromTheServer(t *testing.T) {
+func TestGRPC_ServerStream(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		want := randomText(2 * mebibyte)
 		stream, err := c.ServerStreamingEcho(limited(t), &pb.EchoRequest{Message: want})
@@ -193,7 +193,7 @@ func TestGRPCStreamsFromTheServer(t *testing.T) {
 	})
 }
 
-func TestGRPCStreamsToTheServer(t *testing.T) {
+func TestGRPC_ClientStream(t *testing.T) {
 	overGRPC(t, settings{}, func(t *testing.T, c *call) {
 		stream, err := c.ClientStreamingEcho(limited(t))
 		require.NoError(t, err)
@@ -218,7 +218,7 @@ var static = settings{
 	client: []grpc.DialOption{grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window)},
 }
 
-func TestGRPCHoldsBackAStreamThatNobodyReads(t *testing.T) {
+func TestGRPC_FlowControlBlocksAnUnreadStream(t *testing.T) {
 	const messages = 3 * mebibyte / piece
 	overGRPC(t, static, func(t *testing.T, c *call) {
 		stream, err := c.BidirectionalStreamingEcho(limited(t))

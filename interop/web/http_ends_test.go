@@ -25,7 +25,7 @@ func (a *app) came(t *testing.T) context.Context {
 	select {
 	case ctx := <-a.arrived:
 		return ctx
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the request does not reach the app")
 		return nil
 	}
@@ -36,7 +36,7 @@ func isTold(t *testing.T, ctx context.Context) { //nolint:revive // it is what t
 	t.Helper()
 	select {
 	case <-ctx.Done():
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("the app is not told")
 	}
 }
@@ -55,7 +55,7 @@ func eventually(t *testing.T, result <-chan error) error {
 	select {
 	case err := <-result:
 		return err
-	case <-time.After(wire.Enough):
+	case <-time.After(wire.TestTimeout):
 		t.Fatal("it hangs")
 		return nil
 	}
@@ -71,10 +71,10 @@ func (v *visit) stillWorks(t *testing.T) {
 		return
 	}
 	require.Equal(t, 2, v.Dials())
-	require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return v.Open() == 1 }, wire.TestTimeout, time.Millisecond)
 }
 
-func TestACancelEndsTheWaitForAnAnswer(t *testing.T) {
+func TestHTTP_CancelEndsTheWaitForAHeader(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		ctx, cancel := context.WithCancel(limited(t))
@@ -91,7 +91,7 @@ func TestACancelEndsTheWaitForAnAnswer(t *testing.T) {
 	})
 }
 
-func TestACancelEndsTheWaitForTheRestOfAnAnswer(t *testing.T) {
+func TestHTTP_CancelEndsTheWaitForABody(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		ctx, cancel := context.WithCancel(limited(t))
 		response, there := v.half(t, ctx)
@@ -107,7 +107,7 @@ func TestACancelEndsTheWaitForTheRestOfAnAnswer(t *testing.T) {
 	})
 }
 
-func TestABodyThatIsClosedAtItsHalfIsGivenUp(t *testing.T) {
+func TestHTTP_ClosedBodyCancelsTheRequest(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		response, there := v.half(t, limited(t))
 		require.NoError(t, response.Body.Close())
@@ -144,7 +144,7 @@ func (v *visit) half(t *testing.T, ctx context.Context) (*http.Response, context
 	return a.Response, there
 }
 
-func TestACancelEndsABodyThatNobodyReads(t *testing.T) {
+func TestHTTP_CancelEndsABlockedUpload(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		ctx, cancel := context.WithCancel(limited(t))
@@ -157,7 +157,7 @@ func TestACancelEndsABodyThatNobodyReads(t *testing.T) {
 		v.came(t)
 		// More than any buffer on the way has is not sent; less is what it takes to be
 		// in the middle of it.
-		require.Eventually(t, func() bool { return body.sent.Load() > 100<<10 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return body.sent.Load() > 100<<10 }, wire.TestTimeout, time.Millisecond)
 		cancel()
 		require.ErrorIs(t, eventually(t, result), context.Canceled)
 		v.stillWorks(t)
@@ -172,7 +172,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestADeadlineEndsTheWaitForAnAnswer(t *testing.T) {
+func TestHTTP_DeadlineEndsTheWaitForAHeader(t *testing.T) {
 	const limit = 150 * time.Millisecond
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
@@ -194,7 +194,7 @@ func TestADeadlineEndsTheWaitForAnAnswer(t *testing.T) {
 	})
 }
 
-func TestTheTransportsOwnLimitEndsTheWaitForAHeader(t *testing.T) {
+func TestHTTP_ResponseHeaderTimeoutEndsTheWaitForAHeader(t *testing.T) {
 	const limit = 150 * time.Millisecond
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.roads.ResponseHeaderTimeout = limit
@@ -214,7 +214,7 @@ func TestTheTransportsOwnLimitEndsTheWaitForAHeader(t *testing.T) {
 	})
 }
 
-func TestTheClientsLimitEndsTheWaitForTheRestOfAnAnswer(t *testing.T) {
+func TestHTTP_ClientTimeoutEndsTheWaitForABody(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
@@ -230,7 +230,7 @@ func TestTheClientsLimitEndsTheWaitForTheRestOfAnAnswer(t *testing.T) {
 	})
 }
 
-func TestAServerThatStopsIsFoundOutByPings(t *testing.T) {
+func TestHTTP_PingsDetectAStoppedServer(t *testing.T) {
 	overHTTP2(t, func(t *testing.T, v *visit) {
 		v.roads.HTTP2 = &http.HTTP2Config{SendPingTimeout: 100 * time.Millisecond, PingTimeout: 200 * time.Millisecond}
 		v.works(t)
@@ -246,13 +246,13 @@ func TestAServerThatStopsIsFoundOutByPings(t *testing.T) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, context.DeadlineExceeded) // this is limited's
 		isTold(t, there)
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		v.works(t)
 		require.Equal(t, 2, v.Dials())
 	})
 }
 
-func TestAServerThatIsKilledEndsWhatWaitsForIt(t *testing.T) {
+func TestHTTP_KilledServerEndsWaitingRequests(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		result := make(chan error, 2)
 		response, _ := v.half(t, limited(t))
@@ -276,7 +276,7 @@ func TestAServerThatIsKilledEndsWhatWaitsForIt(t *testing.T) {
 	})
 }
 
-func TestAServerIsKilledAndStartedAgainUnderLoad(t *testing.T) {
+func TestHTTP_LoadOutlivesServerRestart(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		data := v.puts(t, "/files/load", 64<<10)
 		load := startLoad(8, func() error { return v.gets(limited(t), "/files/load", data) })
@@ -336,7 +336,7 @@ func (l *load) fails(t *testing.T) { l.grows(t, &l.bad) }
 func (l *load) grows(t *testing.T, n *atomic.Int64) {
 	t.Helper()
 	enough := n.Load() + 2*l.goroutines
-	require.Eventually(t, func() bool { return n.Load() >= enough }, wire.Enough, time.Millisecond)
+	require.Eventually(t, func() bool { return n.Load() >= enough }, wire.TestTimeout, time.Millisecond)
 }
 
 // stop ends the load and gives what went wrong.

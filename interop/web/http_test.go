@@ -71,7 +71,7 @@ func (v *visit) works(t *testing.T) {
 
 // limited is a context that ends what hangs.
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), wire.Enough)
+	ctx, cancel := context.WithTimeout(t.Context(), wire.TestTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -84,7 +84,7 @@ func randomBytes(n int) []byte {
 
 const mebibyte = 1 << 20
 
-func TestNginxTakesAndGivesFilesOnOneConnection(t *testing.T) {
+func TestNginx_StoresAndServesFilesOnOneConnection(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		for _, size := range []int{0, 1, 16 << 10, mebibyte - 1, 4 * mebibyte} {
@@ -99,7 +99,7 @@ func TestNginxTakesAndGivesFilesOnOneConnection(t *testing.T) {
 	})
 }
 
-func TestNginxServesManyRequestsAtOnce(t *testing.T) {
+func TestNginx_ServesManyRequests(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.roads.MaxIdleConnsPerHost = 8
 		data := v.puts(t, "/files/many", 256<<10) // and HTTP/2 has its one connection
@@ -124,7 +124,7 @@ func TestNginxServesManyRequestsAtOnce(t *testing.T) {
 	})
 }
 
-func TestABodyComesBackWhileItIsSent(t *testing.T) {
+func TestHTTP_BodyReturnsWhileItIsSent(t *testing.T) {
 	// Of HTTP/1.1 nginx takes a request to its end before it gives an answer.
 	overHTTP2(t, func(t *testing.T, v *visit) {
 		in, out := io.Pipe()
@@ -151,7 +151,7 @@ func TestABodyComesBackWhileItIsSent(t *testing.T) {
 	})
 }
 
-func TestABodyThatNginxHasNotAskedForIsNotSent(t *testing.T) {
+func TestExpect_RefusedBodyIsNotSent(t *testing.T) {
 	overHTTP1(t, func(t *testing.T, v *visit) {
 		v.roads.ExpectContinueTimeout = time.Minute
 		asked, sent := v.expecting(t, "/refused", http.StatusRequestEntityTooLarge)
@@ -163,7 +163,7 @@ func TestABodyThatNginxHasNotAskedForIsNotSent(t *testing.T) {
 	})
 }
 
-func TestABodyThatNobodyAsksForIsSentWhenTheTimeIsOver(t *testing.T) {
+func TestExpect_BodyIsSentAfterTheTimeout(t *testing.T) {
 	overHTTP2(t, func(t *testing.T, v *visit) { // in which nginx asks for none
 		v.works(t)
 		v.roads.ExpectContinueTimeout = 100 * time.Millisecond
@@ -204,7 +204,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return w.Reader.Read(p)
 }
 
-func TestAConnectionThatNginxEndsAfterThreeRequestsIsReplaced(t *testing.T) {
+func TestNginx_ConnectionLimitedToThreeRequestsIsReplaced(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		const requests, each = 10, 3
 		for range requests {
@@ -217,21 +217,21 @@ func TestAConnectionThatNginxEndsAfterThreeRequestsIsReplaced(t *testing.T) {
 	}, "keepalive_requests 3;")
 }
 
-func TestAnIdleConnectionThatNginxClosesIsNoticed(t *testing.T) {
+func TestNginx_ClosedIdleConnectionIsReplaced(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		require.Equal(t, 1, v.Dials())
 		v.works(t)
 		require.Equal(t, 2, v.Dials())
 	}, "keepalive_timeout 100ms;")
 }
 
-func TestAServerThatIsNotThereRefuses(t *testing.T) {
+func TestHTTP_DialWithoutServerIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, v *visit) {
 		v.works(t)
 		v.server.Kill()
-		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.Enough, time.Millisecond)
+		require.Eventually(t, func() bool { return v.Open() == 0 }, wire.TestTimeout, time.Millisecond)
 		_, _, err := v.do(limited(t), http.MethodGet, "/ready", nil)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		var failed *net.OpError
@@ -242,7 +242,7 @@ func TestAServerThatIsNotThereRefuses(t *testing.T) {
 	})
 }
 
-func TestAServerThatIsAnotherIsNotBelieved(t *testing.T) {
+func TestHTTP_CertificateOfAnotherServerIsRefused(t *testing.T) {
 	for _, w := range ways {
 		if !strings.HasPrefix(w.url, "https:") {
 			continue
@@ -255,7 +255,7 @@ func TestAServerThatIsAnotherIsNotBelieved(t *testing.T) {
 				_, err := v.web.Get(other.at("/ready"))
 				var unknown x509.UnknownAuthorityError
 				require.ErrorAs(t, err, &unknown)
-				require.Eventually(t, func() bool { return v.Open() == 1 }, wire.Enough, time.Millisecond)
+				require.Eventually(t, func() bool { return v.Open() == 1 }, wire.TestTimeout, time.Millisecond)
 			})
 		})
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/blocksock/client/internal/testleak"
 )
 
-// TestMain is also the server that the tests kill: the test binary starts itself again
-// with playing in its environment.
+// TestMain also runs the server that the tests kill: the test binary starts itself again with
+// helperProcess in its environment.
 func TestMain(m *testing.M) {
-	part, argument, _ := strings.Cut(os.Getenv(playing), " ")
+	part, argument, _ := strings.Cut(os.Getenv(helperProcess), " ")
 	switch part {
 	case "":
 		testleak.Main(m)
@@ -22,4 +22,4 @@ func TestMain(m *testing.M) {
 	}
 }
 
-const playing = "WEB_TEST_PLAYS"
+const helperProcess = "WEB_TEST_HELPER"

@@ -212,7 +212,7 @@ func newVisit(t *testing.T, s *site, d *dialer) *visit {
 		require.Eventually(t, func() bool {
 			roads.CloseIdleConnections()
 			return d.Open() == 0
-		}, wire.Enough, time.Millisecond, "connections are left open")
+		}, wire.TestTimeout, time.Millisecond, "connections are left open")
 	})
 	return &visit{site: s, dialer: d, roads: roads, web: &http.Client{Transport: roads}}
 }

@@ -45,7 +45,7 @@ func throughAProxy(t *testing.T, scenario func(t *testing.T, user, proxy *visit)
 	eachWay(t, func(t *testing.T, v *visit) { scenario(t, startProxy(t, v), v) })
 }
 
-func TestAReverseProxyPassesFilesOn(t *testing.T) {
+func TestReverseProxy_ForwardsFiles(t *testing.T) {
 	throughAProxy(t, func(t *testing.T, user, proxy *visit) {
 		user.works(t)
 		data := user.puts(t, "/files/proxied", 2*mebibyte)
@@ -54,7 +54,7 @@ func TestAReverseProxyPassesFilesOn(t *testing.T) {
 	})
 }
 
-func TestAReverseProxyPassesACancelOn(t *testing.T) {
+func TestReverseProxy_ForwardsCancel(t *testing.T) {
 	throughAProxy(t, func(t *testing.T, user, proxy *visit) {
 		ctx, cancel := context.WithCancel(limited(t))
 		result := make(chan error, 1)
@@ -78,7 +78,7 @@ func TestAReverseProxyPassesACancelOn(t *testing.T) {
 	})
 }
 
-func TestAReverseProxySaysThatTheServerIsGone(t *testing.T) {
+func TestReverseProxy_KilledServerIsBadGateway(t *testing.T) {
 	throughAProxy(t, func(t *testing.T, user, _ *visit) {
 		user.works(t)
 		result := make(chan int, 1)
@@ -92,7 +92,7 @@ func TestAReverseProxySaysThatTheServerIsGone(t *testing.T) {
 		select {
 		case status := <-result:
 			require.Equal(t, http.StatusBadGateway, status)
-		case <-time.After(wire.Enough):
+		case <-time.After(wire.TestTimeout):
 			t.Fatal("it hangs")
 		}
 		require.NoError(t, user.server.Restart())
@@ -100,11 +100,11 @@ func TestAReverseProxySaysThatTheServerIsGone(t *testing.T) {
 	})
 }
 
-func TestAConnectionThatIsUpgradedCarriesBytesBothWays(t *testing.T) {
+func TestHTTP_UpgradedConnectionCarriesBytesBothWays(t *testing.T) {
 	overHTTP1(t, func(t *testing.T, v *visit) { upgrades(t, v) })
 }
 
-func TestAReverseProxyUpgradesAConnection(t *testing.T) {
+func TestReverseProxy_UpgradesAConnection(t *testing.T) {
 	overHTTP1(t, func(t *testing.T, v *visit) { upgrades(t, startProxy(t, v)) })
 }
 

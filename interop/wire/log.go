@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// A DialFunc is what a driver takes.
+// A DialFunc is a dial function for a driver.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// A Log has the connections that were dialled, by whomever.
+// A Log records connections.
 type Log struct {
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-// Noting is a dial function whose connections are in the log.
+// Noting returns a dial function that records its connections.
 func (l *Log) Noting(dial DialFunc) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -29,21 +29,21 @@ func (l *Log) Noting(dial DialFunc) DialFunc {
 	}
 }
 
-// Dials counts the connections that there have been.
+// Dials returns the number of recorded connections.
 func (l *Log) Dials() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.conns)
 }
 
-// Last is the connection that was made last.
+// Last returns the most recent connection.
 func (l *Log) Last() net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conns[len(l.conns)-1]
 }
 
-// Open counts those that nobody has closed yet.
+// Open returns the number of connections that are not closed.
 func (l *Log) Open() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package dials is put into the copy of a driver, which dials with it: by the net.Dialer
-// that the driver has made, or by client.Dialer with the same settings. Which of them it
-// is, the environment says. The copy is the same.
+// Package dials is copied into a driver's module, which dials with it: with the driver's net.Dialer or
+// with a client.Dialer that has the same settings. The environment selects the dialer, so that both
+// runs use the same program.
 package dials
 
 import (
@@ -17,21 +17,21 @@ import (
 
 // The environment of a program that dials with this package.
 const (
-	// Dialer is Net or Client. A program without it does not dial: it might be
-	// taken for one that does so by the client.
+	// Dialer is Net or Client. Without it no dial succeeds, so that no run uses the wrong
+	// dialer unnoticed.
 	Dialer = "SUITES_DIALER"
 	Net    = "net"
 	Client = "client"
 
-	// Record names a file to which each connection adds a line: its type.
+	// Record names a file. Each connection appends its type as a line.
 	Record = "SUITES_RECORD"
 
-	// Moved says where servers are that the driver's tests know elsewhere: hosts
-	// and ports, "6379=40001,postgres=127.0.0.1".
+	// Moved maps hosts and ports in the driver's tests to those of the servers:
+	// "6379=40001,postgres=127.0.0.1".
 	Moved = "SUITES_MOVED"
 )
 
-// By gives the dial function to have in place of d.DialContext.
+// By returns the dial function that replaces d.DialContext.
 func By(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dial, err := chosen(d, network)
@@ -46,7 +46,7 @@ func By(d *net.Dialer) func(ctx context.Context, network, address string) (net.C
 	}
 }
 
-// ByTLS is By for a dialer of TLS.
+// ByTLS is By for a tls.Dialer.
 func ByTLS(d *tls.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := By(d.NetDialer)(ctx, network, address)
@@ -71,7 +71,7 @@ func ByTLS(d *tls.Dialer) func(ctx context.Context, network, address string) (ne
 	}
 }
 
-// within gives a context that ends when the dialer's patience does.
+// within returns a context that ends at the dialer's Timeout or Deadline.
 func within(ctx context.Context, d *net.Dialer) (context.Context, context.CancelFunc) {
 	if d.Timeout == 0 {
 		return ctx, func() {}
@@ -79,7 +79,7 @@ func within(ctx context.Context, d *net.Dialer) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, d.Timeout)
 }
 
-// A Plain is a net.Dialer for those who call Dial alone.
+// A Plain is a net.Dialer for callers of Dial.
 type Plain struct{ *net.Dialer }
 
 // Dial is By without a context.
@@ -87,7 +87,7 @@ func (p Plain) Dial(network, address string) (net.Conn, error) {
 	return By(p.Dialer)(context.Background(), network, address)
 }
 
-// Address is where the server is that the driver's tests know at an address.
+// Address maps an address in the driver's tests to the server's.
 func Address(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -112,12 +112,12 @@ func chosen(d *net.Dialer, network string) (func(ctx context.Context, network, a
 	case Client:
 		return (&client.Dialer{Options: options(d, network)}).DialContext, nil
 	default:
-		return nil, fmt.Errorf("%s is %q: neither %q nor %q", Dialer, which, Net, Client)
+		return nil, fmt.Errorf("%s is %q; set it to %q or %q", Dialer, which, Net, Client)
 	}
 }
 
-// options gives the settings of a net.Dialer to a client. What the net.Dialer leaves
-// open, the client's own defaults decide, as they do for those who put it in its place.
+// options converts the settings of a net.Dialer. Unset ones have the client's defaults, as for a user
+// who replaces the dialer.
 func options(d *net.Dialer, network string) *client.Options {
 	o := &client.Options{ConnectTimeout: d.Timeout, Resolver: d.Resolver, Control: d.Control}
 	if d.LocalAddr != nil {
@@ -138,7 +138,7 @@ func options(d *net.Dialer, network string) *client.Options {
 	return o
 }
 
-// record adds a line to the record. A connection of which it cannot is a failure.
+// record appends a line to the record. If that fails, so does the dial.
 func record(conn net.Conn) error {
 	f, err := os.OpenFile(os.Getenv(Record), os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {

@@ -34,7 +34,7 @@ func listener(t *testing.T) net.Listener {
 	return ln
 }
 
-func TestTheEnvironmentSaysWhoDials(t *testing.T) {
+func TestBy_EnvironmentSelectsTheDialer(t *testing.T) {
 	ln := listener(t)
 	for which, typ := range map[string]net.Conn{dials.Net: &net.TCPConn{}, dials.Client: &client.Client{}} {
 		record := dialer(t, which)
@@ -51,7 +51,7 @@ func TestTheEnvironmentSaysWhoDials(t *testing.T) {
 	}
 }
 
-func TestWithoutTheEnvironmentNobodyDials(t *testing.T) {
+func TestBy_FailsWithoutTheEnvironment(t *testing.T) {
 	ln := listener(t)
 	for _, which := range []string{"", "nets"} {
 		dialer(t, which)
@@ -60,7 +60,7 @@ func TestWithoutTheEnvironmentNobodyDials(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatCannotBeRecordedIsAFailure(t *testing.T) {
+func TestBy_FailsIfTheConnectionCannotBeRecorded(t *testing.T) {
 	ln := listener(t)
 	for _, which := range []string{dials.Net, dials.Client} {
 		dialer(t, which)
@@ -70,7 +70,7 @@ func TestAConnectionThatCannotBeRecordedIsAFailure(t *testing.T) {
 	}
 }
 
-func TestAClientHasTheNetDialersSettings(t *testing.T) {
+func TestBy_ClientHasTheSettingsOfTheNetDialer(t *testing.T) {
 	ln := listener(t)
 	for _, which := range []string{dials.Net, dials.Client} {
 		dialer(t, which)
@@ -81,7 +81,7 @@ func TestAClientHasTheNetDialersSettings(t *testing.T) {
 	}
 }
 
-func TestServersThatMoved(t *testing.T) {
+func TestAddress_OfMovedServers(t *testing.T) {
 	t.Setenv(dials.Moved, "6379=40001,postgres=127.0.0.1")
 	for from, to := range map[string]string{
 		"localhost:6379": "localhost:40001",
@@ -98,7 +98,7 @@ func TestServersThatMoved(t *testing.T) {
 	require.Equal(t, ":6379", dials.Address(":6379"))
 }
 
-func TestTLSGoesOverTheChosenDialer(t *testing.T) {
+func TestByTLS_UsesTheSelectedDialer(t *testing.T) {
 	identity, err := testserver.NewIdentity(t.TempDir())
 	require.NoError(t, err)
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity.Certificate}})
