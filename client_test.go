@@ -64,6 +64,7 @@ func TestRecv_GetsWhatWasSent(t *testing.T) {
 }
 
 func TestRecv_WaitAllFillsTheBuffer(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, nil)
 		want := make([]byte, 8<<20)
@@ -391,6 +392,7 @@ func threeHoles(t *testing.T) (address string, resolver *net.Resolver) {
 
 // A limit is neither early nor, as far as a test can tell, late, whatever signals come.
 func TestTimeout_EndsEveryCall(t *testing.T) {
+	inParallelIfShort(t)
 	for name, call := range limitedCalls() {
 		t.Run(name, func(t *testing.T) {
 			for _, limit := range testLimits() {
@@ -419,12 +421,13 @@ func TestTimeout_EndsEveryCall(t *testing.T) {
 // testLimits are a limit for which a receive waits inside recvfrom(2), and one that is too short.
 func testLimits() []time.Duration {
 	if testing.Short() {
-		return []time.Duration{110 * time.Millisecond, 3 * time.Millisecond}
+		return []time.Duration{110 * time.Millisecond}
 	}
 	return []time.Duration{200 * time.Millisecond, 3 * time.Millisecond}
 }
 
 func TestTimeout_IsNotExtendedBySlowBytes(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		for _, limit := range testLimits() {
 			test := func(t *testing.T) {
@@ -469,6 +472,7 @@ func TestTimeout_IsNotExtendedBySlowBytes(t *testing.T) {
 // A peer that reads a little now and then must not extend a Send. The kernel's own limit
 // (SO_SNDTIMEO) starts again after each 32 KiB on a unix stream.
 func TestSend_SlowPeerEndsItWithTheTrueCount(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		for _, drip := range []bool{false, true} {
 			const limit = 200 * time.Millisecond
@@ -505,6 +509,7 @@ func TestSend_SlowPeerEndsItWithTheTrueCount(t *testing.T) {
 }
 
 func TestRecv_LateReplyIsForTheNextCall(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		c, peer := stream(t, network, &client.Options{Timeout: 150 * time.Millisecond})
 		got := make([]byte, 4)
@@ -549,6 +554,7 @@ func TestTimeout_DefaultIsFiveSeconds(t *testing.T) {
 }
 
 func TestDeadline_BoundsRecvAndSend(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		c, _ := stream(t, network, &client.Options{Timeout: -1})
 		const limit = 150 * time.Millisecond
@@ -774,6 +780,7 @@ func TestClose_EndsCallsThatWaitForTheLock(t *testing.T) {
 // Close runs while other calls enter the kernel, beside a goroutine that opens descriptors and
 // so gets the numbers that become free. A system call after close(2) would hit one of them.
 func TestClose_NeverTouchesAnotherDescriptor(t *testing.T) {
+	inParallelIfShort(t)
 	rounds := 10_000
 	if testing.Short() {
 		rounds = 500

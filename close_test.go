@@ -154,6 +154,7 @@ func TestClose_EndsARecvWhereSignalsAreIgnored(t *testing.T) {
 
 // Without a shutdown nothing but the call itself can end a send whose peer keeps up.
 func TestClose_EndsASendWhosePeerKeepsUp(t *testing.T) {
+	inParallelIfShort(t)
 	for _, network := range []string{"tcp", "unix", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := stream(t, network, &client.Options{Timeout: -1})

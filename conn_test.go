@@ -19,6 +19,7 @@ import (
 )
 
 func TestConn_NetConnContract(t *testing.T) {
+	inParallelIfShort(t)
 	eachPlainStream(t, func(t *testing.T, network string) {
 		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 			c, peer := stream(t, network, nil)

@@ -16,6 +16,9 @@ import (
 
 // A round trip is one sendto(2) and one recvfrom(2), without the runtime's poller.
 func TestCost_RoundTripIsTwoSystemCalls(t *testing.T) {
+	if testing.Short() {
+		t.Skip("strace takes seconds")
+	}
 	requireProgram(t, "strace", "strace")
 	const trips = 10_000
 	counts := filepath.Join(t.TempDir(), "counts")

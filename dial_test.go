@@ -67,6 +67,7 @@ func TestDialer_IsADialFunctionForDrivers(t *testing.T) {
 }
 
 func TestDialer_DialTimeoutShorterLimitCounts(t *testing.T) {
+	inParallelIfShort(t)
 	const limit = 200 * time.Millisecond
 	for _, test := range []struct{ timeout, connect time.Duration }{
 		{limit, testTimeout}, {testTimeout, limit}, {0, limit}, {-1, limit},
@@ -180,6 +181,7 @@ func TestDial_TriesNextAddressAfterRefusal(t *testing.T) {
 }
 
 func TestDial_StartsNextAddressWhileOneIsSilent(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.2:"+port)
@@ -203,7 +205,10 @@ func TestDial_AllAddressesWithinTheLimitInOneGoroutine(t *testing.T) {
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	holes := []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1"}
-	for _, limit := range []time.Duration{600 * time.Millisecond, time.Second} {
+	for _, limit := range []time.Duration{300 * time.Millisecond, time.Second} {
+		if testing.Short() && limit == time.Second {
+			continue
+		}
 		var tried attempts
 		start := time.Now()
 		_, err := client.Dial("tcp", "holes.test:"+port, &client.Options{
@@ -228,6 +233,7 @@ func TestDial_AllAddressesWithinTheLimitInOneGoroutine(t *testing.T) {
 }
 
 func TestDialError_ListsEachAddressWithItsCause(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	_, err := client.Dial("tcp", "mixed.test:"+port, &client.Options{
@@ -351,6 +357,7 @@ func TestDial_FamiliesAlternate(t *testing.T) {
 }
 
 func TestDial_FailureStartsNextAddressAtOnce(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln, err := net.Listen("tcp", "127.0.0.3:"+portOf(t, hole))
 	require.NoError(t, err)
@@ -384,6 +391,7 @@ func TestDialContext_CanceledWithManyAddresses(t *testing.T) {
 
 // The end of one address's share must not extend the limit of the call.
 func TestConnect_OneLimitForAllAddresses(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	holes := slices.Repeat([]string{"127.0.0.1"}, 10)
 	resolver := names(t, map[string][]string{"holes.test.": holes})
@@ -456,6 +464,7 @@ func TestDialContext_ContextHasNoEffectAfterwards(t *testing.T) {
 }
 
 func TestConnect_AfterAFailedConnect(t *testing.T) {
+	inParallelIfShort(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux can use a socket again after a failed connect")
 	}
@@ -485,6 +494,7 @@ func TestConnect_AfterAFailedConnect(t *testing.T) {
 }
 
 func TestConnect_TriesEachAddressOfAName(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.3:"+port)

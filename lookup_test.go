@@ -188,6 +188,7 @@ func TestLookup_AsksOnlyForUsableFamilies(t *testing.T) {
 
 // RFC 8305, section 5: addresses that become known during the dial are tried too.
 func TestLookup_LateAddressJoinsTheDial(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	ln, err := net.Listen("tcp6", "[::1]:"+portOf(t, hole))
 	require.NoError(t, err)
@@ -221,6 +222,7 @@ func TestLookup_LateAddressJoinsTheDial(t *testing.T) {
 
 // The dial does not end with a refusal as long as other addresses may follow.
 func TestLookup_DialWaitsForLateAddressesAfterFailures(t *testing.T) {
+	inParallelIfShort(t)
 	port := portOf(t, refused(t, "tcp"))
 	ln, err := net.Listen("tcp6", "[::1]:"+port)
 	require.NoError(t, err)
@@ -262,6 +264,7 @@ func TestLookup_DialWaitsForLateAddressesAfterFailures(t *testing.T) {
 
 // A host does not exist only if both answers say so.
 func TestLookup_ErrorOfTwoQueries(t *testing.T) {
+	inParallelIfShort(t)
 	missing := family{rcode: dnsmessage.RCodeNameError}
 	broken := family{rcode: dnsmessage.RCodeServerFailure}
 	const limit = 150 * time.Millisecond
@@ -303,6 +306,7 @@ func TestLookup_ErrorOfTwoQueries(t *testing.T) {
 
 // With net.Resolver.StrictErrors, a temporary error of one family fails the lookup.
 func TestLookup_StrictErrorsFailsWithOneFamily(t *testing.T) {
+	inParallelIfShort(t)
 	_, _, port := samePort(t)
 	known := map[string]family{"v4": {addrs: []string{"127.0.0.1"}}, "v6": {addrs: []string{"::1"}}}
 	broken := family{rcode: dnsmessage.RCodeServerFailure}
@@ -409,6 +413,7 @@ func TestLookup_FirstAddressIsThatOfPackageNet(t *testing.T) {
 }
 
 func TestFallbackDelay_IsTheTimeBetweenAttempts(t *testing.T) {
+	inParallelIfShort(t)
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	port := portOf(t, hole)
 	ln, err := net.Listen("tcp", "127.0.0.2:"+port)

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +31,10 @@ func TestMain(m *testing.M) {
 	part, argument, _ := strings.Cut(os.Getenv(helperProcess), " ")
 	switch part {
 	case "":
+		flag.Parse()
+		if parallel := flag.Lookup("test.parallel"); testing.Short() && parallel.Value.String() == parallel.DefValue {
+			_ = parallel.Value.Set("8") // they mostly wait
+		}
 		testleak.Main(m, func() error {
 			if n := sock.Finalized.Load(); n != 0 {
 				return fmt.Errorf("%d sockets were closed by the garbage collector", n)

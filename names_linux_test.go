@@ -330,6 +330,7 @@ func TestLocalAddr_PortZeroIsSharedBetweenPeers(t *testing.T) {
 // Bind fails with EADDRINUSE for an address in use. With SO_REUSEADDR it succeeded
 // beside a live connection.
 func TestBind_PortOfALiveConnectionIsInUse(t *testing.T) {
+	inParallelIfShort(t)
 	for _, network := range []string{"tcp", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			host, family := "127.0.0.1", "tcp4"

@@ -18,6 +18,7 @@ import (
 )
 
 func TestOptions_LinuxSocketOptionsAreSet(t *testing.T) {
+	inParallelIfShort(t)
 	on := &net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}
 	for name, test := range map[string]struct {
 		networks      string

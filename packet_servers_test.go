@@ -45,6 +45,7 @@ func TestRecvPacket_RedisPipelineByLine(t *testing.T) {
 var postgresMessages = client.LengthPrefix{Encoding: 'N', Offset: 1, BodyOffset: 1}
 
 func TestRecvPacket_PostgreSQLMessages(t *testing.T) {
+	inParallelIfShort(t)
 	server, err := testserver.Postgres()
 	s := testserver.Serve(t, server, err)
 	c := dialServer(t, "tcp", s.Addr, &client.Options{Framing: postgresMessages})

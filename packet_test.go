@@ -194,6 +194,7 @@ func TestRecvPacket_OneSegmentOfSeveralPackets(t *testing.T) {
 }
 
 func TestRecvPacket_PacketInAnyPieces(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f client.Framing
@@ -228,6 +229,7 @@ func TestRecvPacket_PacketInAnyPieces(t *testing.T) {
 
 // The original discards the part and takes the rest for a packet.
 func TestRecvPacket_TimeoutKeepsThePart(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
 			f client.Framing
@@ -256,6 +258,7 @@ func TestRecvPacket_TimeoutKeepsThePart(t *testing.T) {
 
 // The original has a limit for each recv(2), and two for a header.
 func TestRecvPacket_HasOneLimit(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 100 * time.Millisecond
 		c, peer := stream(t, network, &client.Options{Framing: client.LengthPrefix{Encoding: 'N', BodyOffset: 4}, RecvTimeout: limit})
@@ -836,6 +839,7 @@ func allocated(f func()) uint64 {
 }
 
 func TestRecvPacket_ManyMegabytes(t *testing.T) {
+	inParallelIfShort(t)
 	for _, network := range []string{"tcp", "tls"} {
 		t.Run(network, func(t *testing.T) {
 			c, peer := framed(t, network, client.LengthPrefix{BodyOffset: 4, Max: 64 << 20})

@@ -30,6 +30,14 @@ var (
 	allNetworks      = append(append([]string{}, streamNetworks...), datagramNetworks...)
 )
 
+// inParallelIfShort lets a test that mostly waits run beside others of its kind with -short.
+// Without -short each has the machine for itself, because many are about time.
+func inParallelIfShort(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
+	}
+}
+
 // testTimeout is an upper bound that no machine is too slow for.
 const testTimeout = 10 * time.Second
 

@@ -88,6 +88,7 @@ func openFiles(t *testing.T) int {
 // A lookup that ignores the end of its dial, such as one by the system's library, is not
 // started anew by each caller.
 func TestPool_LookupsThatIgnoreCancelAreBounded(t *testing.T) {
+	inParallelIfShort(t)
 	var lookups atomic.Int32
 	hang := make(chan struct{})
 	opts := &client.Options{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -135,6 +136,7 @@ func TestPool_DialsInABlockedCallbackAreBounded(t *testing.T) {
 // A detached dial that will not succeed before its limit has the only place. The server
 // is available again, so the next caller's dial must be started.
 func TestPool_DetachedDialMakesRoomForNextCaller(t *testing.T) {
+	inParallelIfShort(t)
 	once := func() func() bool {
 		var done atomic.Bool
 		return func() bool { return !done.Swap(true) }
@@ -209,6 +211,7 @@ func TestPool_DetachedDialMakesRoomForNextCaller(t *testing.T) {
 // A server that needs more time for a dial than any caller has is reached nevertheless,
 // even if the callers' dials replace each other.
 func TestPool_SlowServerIsReachedDespiteShortTimeouts(t *testing.T) {
+	inParallelIfShort(t)
 	const slow = 250 * time.Millisecond
 	s := countedServer(t, "tcp", func(conn net.Conn) {
 		time.Sleep(slow)
@@ -231,6 +234,7 @@ func TestPool_SlowServerIsReachedDespiteShortTimeouts(t *testing.T) {
 
 // The limit of a Dial holds even while a callback blocks.
 func TestPool_DialEndsAtLimitDuringBlockedCallback(t *testing.T) {
+	inParallelIfShort(t)
 	s := silentServer(t, "tcp")
 	hang := make(chan struct{})
 	p := newPool(t, client.PoolOptions{})

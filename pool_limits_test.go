@@ -236,6 +236,7 @@ func TestPool_MaxConnsPerKeyHoldsUnderLoad(t *testing.T) {
 }
 
 func TestPool_IdleConnectionsExpire(t *testing.T) {
+	inParallelIfShort(t)
 	const limit = 50 * time.Millisecond
 	for name, opts := range map[string]client.PoolOptions{
 		"IdleTimeout": {IdleTimeout: limit},
@@ -276,6 +277,7 @@ func TestPool_IdleConnectionsExpire(t *testing.T) {
 
 // Jitter must not be rounded to whole seconds: shorter lifetimes would have none.
 func TestPool_JitterOfShortLifetimes(t *testing.T) {
+	inParallelIfShort(t)
 	s := silentServer(t, "tcp")
 	p := newPool(t, client.PoolOptions{MaxLifetime: 300 * time.Millisecond, LifetimeJitter: 250 * time.Millisecond, MaxIdlePerKey: 30})
 	const n = 20

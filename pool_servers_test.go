@@ -45,6 +45,7 @@ func increments(key string, n *atomic.Int64) func(c *client.Client) error {
 // After a restart of the server all idle connections are dead. No caller may see an
 // error.
 func TestPoolDo_RedisRestartFailsNoRequest(t *testing.T) {
+	inParallelIfShort(t)
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, addrs := startRedis(t)

@@ -241,6 +241,7 @@ func TestPoolSetup_LaterGreetingIsForTheFirstClient(t *testing.T) {
 // The limit of the dial bounds Setup, whatever limits its calls have. The connection of
 // a caller that gave up is closed, and Close of the pool ends Setup.
 func TestPoolSetup_EndsWithTheDial(t *testing.T) {
+	inParallelIfShort(t)
 	hangs := func(_ context.Context, c *client.Client) error {
 		_, err := c.Recv(make([]byte, 1), 0)
 		return err
@@ -443,6 +444,7 @@ func TestPoolSetup_FailsIfAWatchedContextEnded(t *testing.T) {
 // At the limit the error of the dial is a timeout, whatever Setup does with the error of
 // its call.
 func TestPoolSetup_ErrorAtTheLimitIsATimeout(t *testing.T) {
+	inParallelIfShort(t)
 	for name, prepare := range map[string]func(ctx context.Context, c *client.Client){
 		"the dial's limit": func(context.Context, *client.Client) {},
 		"a deadline that Setup sets": func(ctx context.Context, c *client.Client) {

@@ -100,6 +100,7 @@ func pingPong(t *testing.T) func(c *client.Client, peer *tls.Conn) {
 }
 
 func TestPoolTLS_ChecksIdleConnections(t *testing.T) {
+	inParallelIfShort(t)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		for name, use := range map[string]func(c *client.Client, peer *tls.Conn){"fresh": nil, "used": pingPong(t)} {
 			t.Run(name, func(t *testing.T) {

@@ -417,6 +417,9 @@ func TestPool_AnswerBeforeSendReturns(t *testing.T) {
 // A discarded connection is closed before another replaces it, even if closing takes
 // time, as it does here because the peer does not read.
 func TestPool_ClosesBeforeItReplaces(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
+	}
 	g := gatedPool(t, "tcp", PoolOptions{MaxConnsPerKey: 1})
 	c := g.open(t)
 	raw, err := c.SyscallConn()

@@ -140,6 +140,7 @@ func (p *fakeProxy) serve(t *testing.T, conversation func(net.Conn)) (address st
 var socksGranted = []byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 80}
 
 func TestProxy_ReachesTargetAndLosesNothingAfterReply(t *testing.T) {
+	inParallelIfShort(t)
 	for _, target := range []string{"name.test:80", "192.0.2.1:443", "[2001:db8::1]:8080"} {
 		for _, user := range []*url.Userinfo{nil, url.UserPassword("me", "pass:w\u00f6rd@")} {
 			for _, bytewise := range []bool{false, true} {
@@ -343,6 +344,7 @@ func TestProxy_RefusalHasReplyOrStatus(t *testing.T) {
 // proxy is so long that its write is under way when the reset comes. With SOCKS5 that is up
 // to the kernel, so the case is repeated.
 func TestProxy_RefusalBeforeResetIsReceived(t *testing.T) {
+	inParallelIfShort(t)
 	for _, test := range []struct {
 		scheme, sent string
 		reply        client.SOCKSReply
@@ -370,6 +372,7 @@ func TestProxy_RefusalBeforeResetIsReceived(t *testing.T) {
 }
 
 func TestProxy_ClosingOrStallingAnywhereFailsDial(t *testing.T) {
+	inParallelIfShort(t)
 	scripts := map[string][]byte{
 		"http":   []byte("HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
 		"socks5": append([]byte{5, 0}, socksGranted...),

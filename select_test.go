@@ -235,6 +235,7 @@ func TestSelect_OverTLS(t *testing.T) {
 }
 
 func TestSelect_Timeout(t *testing.T) {
+	inParallelIfShort(t)
 	const limit = 100 * time.Millisecond
 	each(t, func(t *testing.T, c *client.Client, _ func(p []byte)) {
 		one := clients{c}

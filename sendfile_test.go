@@ -49,6 +49,7 @@ func at(t testing.TB, f *os.File) int64 {
 }
 
 func TestSendFile_SendsTheRangeAndLeavesTheFileOffset(t *testing.T) {
+	inParallelIfShort(t)
 	const size = 3<<20 + 17
 	for _, r := range []struct{ offset, length, want int64 }{
 		{0, 0, size}, {0, size, size}, {size - 1, 0, 1}, {size - 1, 1, 1}, {1 << 20, 12345, 12345}, {5, 2<<20 + 1, 2<<20 + 1}, {0, 1, 1},
@@ -212,6 +213,7 @@ func TestSendFile_MoreThanTwoGigabytes(t *testing.T) {
 }
 
 func TestSendFile_LimitEndsItWithTheTrueCount(t *testing.T) {
+	inParallelIfShort(t)
 	eachStream(t, func(t *testing.T, network string) {
 		const limit = 50 * time.Millisecond
 		f, content := fileOf(t, 16<<20)

@@ -221,6 +221,9 @@ func TestThreads_DialsParkToo(t *testing.T) {
 
 // A dial that waits for the answer of one address gives its thread up too.
 func TestThreads_LongDialHoldsNone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for longer than a call holds its thread")
+	}
 	hole := blackHole(t, "tcp", "127.0.0.1")
 	const limit = 1200 * time.Millisecond
 	result := make(chan error, 1)

@@ -144,6 +144,7 @@ func serveEcho(t *testing.T, s *tlsServer) (closed <-chan struct{}) {
 // KeyLogWriter with a mutex locked that all connections share, and package net calls
 // Resolver.Dial in goroutines of its own.
 func TestTLSCallback_NotReturningFromDialLeavesNothing(t *testing.T) {
+	inParallelIfShort(t)
 	root := testcert.NewRoot(t, "root")
 	mine := root.Issue(t, "me", nil)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

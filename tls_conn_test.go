@@ -43,6 +43,7 @@ func endings(t *testing.T, version uint16, say string, end func(peer *tls.Conn, 
 // returns io.EOF then, and drivers and net/http rely on it. So must a Dialer's connection,
 // with a pool or without. Recv, and Read of a Client, report io.ErrUnexpectedEOF.
 func TestTLSConn_EndsAsThatOfCryptoTLS(t *testing.T) {
+	inParallelIfShort(t)
 	part := func(n int) func(*tls.Conn, *net.TCPConn) {
 		return func(_ *tls.Conn, raw *net.TCPConn) {
 			_, _ = raw.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3}[:n])

@@ -91,6 +91,7 @@ func (s *tlsServer) sizeOfHandshake(t *testing.T) int {
 }
 
 func TestTLSHandshake_EndAnywhereFailsDial(t *testing.T) {
+	inParallelIfShort(t)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)
 		trust := s.trust(t)
@@ -120,6 +121,7 @@ func TestTLSHandshake_EndAnywhereFailsDial(t *testing.T) {
 // The original connected when its limit came before the end of the handshake, and
 // sent the request to whoever was there.
 func TestTLSHandshake_StallAnywhereFailsDialAtLimit(t *testing.T) {
+	inParallelIfShort(t)
 	const limit = 30 * time.Millisecond
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		s := fixedSize(t, version)

@@ -53,6 +53,7 @@ func TestTLSRecv_SlowRecordHasOneLimit(t *testing.T) {
 
 // A call that never has to wait has a limit too.
 func TestTimeout_EndsCallsWhosePeerNeverPauses(t *testing.T) {
+	inParallelIfShort(t)
 	const limit = 50 * time.Millisecond
 	const much = 1 << 30       // no test is to have that in memory: it is never filled
 	room := make([]byte, much) // once: a 32-bit process has no room for several

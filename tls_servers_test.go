@@ -237,6 +237,7 @@ func TestOpenSSL_BothDirections(t *testing.T) {
 // A server of TLS 1.3 sends tickets after the handshake: something to receive
 // for the kernel, and nothing for who asks what there is.
 func TestOpenSSL_TicketsAreNothingToReceive(t *testing.T) {
+	inParallelIfShort(t)
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	for name, receive := range map[string]func(t *testing.T, c *client.Client){
 		"DontWait": func(t *testing.T, c *client.Client) {
@@ -281,6 +282,7 @@ func TestOpenSSL_TicketsAreNothingToReceive(t *testing.T) {
 }
 
 func TestOpenSSL_PeekLeavesWhatWasSent(t *testing.T) {
+	inParallelIfShort(t)
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -307,6 +309,7 @@ func TestOpenSSL_PeekLeavesWhatWasSent(t *testing.T) {
 }
 
 func TestOpenSSL_NothingIsLostToALimit(t *testing.T) {
+	inParallelIfShort(t)
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	underOpenSSL(t, c, nil, func(t *testing.T, s *testserver.Server, _ uint16) {
 		c := dialServer(t, "tcp", s.Addr, &client.Options{TLS: trusting(t, c)})
@@ -549,6 +552,7 @@ func opensslKeys(t *testing.T) map[string]crypto.Signer {
 }
 
 func TestOpenSSL_EncryptedKeys(t *testing.T) {
+	inParallelIfShort(t)
 	const passphrase = "correct horse: b\u00e4ttery $taple"
 	secret := tempFile(t, "passphrase", []byte(passphrase+"\n"+passphrase+"\n")) // one to read with and one to write with
 	root := testcert.NewRoot(t, "root")
@@ -746,6 +750,7 @@ func opensslAnswers(t *testing.T, index string, c, issuer, signer *testcert.Cert
 }
 
 func TestOpenSSL_StapledOCSPAnswer(t *testing.T) {
+	inParallelIfShort(t)
 	root := testcert.NewRoot(t, "root")
 	appointed := root.Issue(t, "responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })
 	c, other := root.Issue(t, "server", nil), root.Issue(t, "other", nil)
@@ -940,6 +945,7 @@ func nginxFiles(t *testing.T) (dir string, sums map[string][sha256.Size]byte) {
 }
 
 func TestNginx_KeepsTheConnectionAlive(t *testing.T) {
+	inParallelIfShort(t)
 	root := testcert.NewRoot(t, "root")
 	c := root.Issue(t, "between", testcert.Authority).Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
@@ -1000,6 +1006,7 @@ func TestNginx_ServesManyAtOnce(t *testing.T) {
 }
 
 func TestNginx_BehindAProxy(t *testing.T) {
+	inParallelIfShort(t)
 	c := testcert.NewRoot(t, "root").Issue(t, "server", nil)
 	dir, sums := nginxFiles(t)
 	s := startNginx(t, c, dir)
@@ -1164,6 +1171,7 @@ func TestRedisTLS_AnswersAPipeline(t *testing.T) {
 }
 
 func TestRedisTLS_AnswersAfterTheLimit(t *testing.T) {
+	inParallelIfShort(t)
 	underRedisTLS(t, func(t *testing.T, s *testserver.Server, opts *client.TLSOptions) {
 		const limit = 200 * time.Millisecond
 		c := dialServer(t, "tcp", s.Addr, &client.Options{Timeout: testTimeout, RecvTimeout: limit, TLS: opts})
@@ -1267,6 +1275,7 @@ func TestStunnel_StartTLSOfPostgreSQL(t *testing.T) {
 
 // stunnel speaks SMTP's STARTTLS (RFC 3207) for a server that has none.
 func TestStunnel_StartTLSOfSMTP(t *testing.T) {
+	inParallelIfShort(t)
 	behind := listen(t, "tcp")
 	var wg sync.WaitGroup
 	wg.Go(func() {

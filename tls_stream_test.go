@@ -114,6 +114,7 @@ func arrived(t testing.TB, c *client.Client) {
 
 // Wherever a record is cut, and whichever call receives the part, no byte is lost.
 func TestTLSRecv_EndWithinARecordLosesNothing(t *testing.T) {
+	inParallelIfShort(t)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		c, peer, v := valved(t, version, client.Options{RecvTimeout: time.Millisecond})
 		message := []byte("every byte of it")
@@ -456,6 +457,7 @@ func TestTLSSend_NothingIsInClear(t *testing.T) {
 
 // Wherever the stream is cut, and whichever calls receive it, the bytes are the same.
 func TestTLSRecv_AnyMixOfCallsGivesTheSameBytes(t *testing.T) {
+	inParallelIfShort(t)
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)

@@ -102,6 +102,7 @@ func TestTLS_RoundTrip(t *testing.T) {
 }
 
 func TestConn_NetConnContractOverTLS(t *testing.T) {
+	inParallelIfShort(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			s := listenTLS(t, "tcp", func(c *tls.Config) { c.MaxVersion = version })

@@ -291,6 +291,7 @@ func TestBatch_LimitsAndDeadlines(t *testing.T) {
 
 // Of datagram sockets only those of unix wait for a receiver that does not keep up.
 func TestSendBatch_WaitsForRoomAndTellsHowManyWent(t *testing.T) {
+	inParallelIfShort(t)
 	send := map[string]func(c *client.Client, flags client.Flag) (int, error){
 		"SendBatch": func(c *client.Client, flags client.Flag) (int, error) { return c.SendBatch(numbered(2000), flags) },
 		"SendSegments": func(c *client.Client, flags client.Flag) (int, error) {

@@ -71,6 +71,7 @@ func TestWatch_EndsRecvPacketSelectAndStartTLS(t *testing.T) {
 
 // The deadline of a context is a timeout for every way to test for one.
 func TestWatch_ContextDeadlineIsATimeout(t *testing.T) {
+	inParallelIfShort(t)
 	for _, network := range append(tlsNetworks, allNetworks...) {
 		const limit = 30 * time.Millisecond
 		c := connectedTo(t, network, &client.Options{Timeout: -1})
