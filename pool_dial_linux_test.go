@@ -18,7 +18,6 @@ import (
 // even for a moment: for each connection that it accepts, the test counts the open ones
 // in the kernel.
 func TestPool_MaxConnsPerKeyHoldsWithEveryLimit(t *testing.T) {
-	inParallelIfShort(t)
 	const most = 3
 	ln := listen(t, "tcp")
 	var mu sync.Mutex
