@@ -389,7 +389,7 @@ func TestHandler_ClientTimeoutEndsStalledClients(t *testing.T) {
 // request on the connection.
 func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 	t.Parallel()
-	const limit = 100 * time.Millisecond
+	const limit = 300 * time.Millisecond
 	cl := newApplication(t, func(a *appRequest) bool {
 		time.Sleep(3 * limit)
 		a.write(t, okResponse(fmt.Sprint(len(a.body)))...)
@@ -404,7 +404,8 @@ func TestHandler_ClientTimeoutEndsWithItsReadOrWrite(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 	}))
-	s.Config.ReadTimeout = 2 * limit // bounds the request, but not its response
+	s.Config.ReadTimeout = 2 * limit   // bounds the request, but not its response
+	s.Config.IdleTimeout = time.Minute // by default ReadTimeout, after which a POST finds the connection closed
 	s.Start()
 	defer s.Close()
 	defer h.Close()
