@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/header"
 )
 
 // endGracePeriod is how long an exchange waits for the end of a request that should
@@ -62,7 +63,7 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 		}
 		before := len(head)
 		head = append(head, p...)
-		end := headerEnd(head, before)
+		end := header.End(head, before)
 		if end < 0 && len(head) <= maxLen {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/blocksock/client/internal/header"
 	"github.com/stretchr/testify/require"
 )
 
@@ -92,15 +93,15 @@ func FuzzHeader(f *testing.F) {
 		f.Add([]byte(s), 3)
 	}
 	f.Fuzz(func(t *testing.T, p []byte, cut int) {
-		end := headerEnd(p, 0)
+		end := header.End(p, 0)
 		if end > len(p) {
 			t.Fatal(end)
 		}
 		if cut >= 0 && cut < len(p) { // in two pieces
-			if first := headerEnd(p[:cut], 0); first >= 0 && first != end {
+			if first := header.End(p[:cut], 0); first >= 0 && first != end {
 				t.Fatal(first, end)
 			} else if first < 0 {
-				if again := headerEnd(p, cut); again != end {
+				if again := header.End(p, cut); again != end {
 					t.Fatal(again, end)
 				}
 			}
@@ -159,7 +160,7 @@ func TestHeaders_AreParsed(t *testing.T) {
 		"A\u00e4: b\n\n":                      {fails: "malformed field"},
 		"HTTP/1.1 404 Not Found\n\n":          {fails: "a status line"},
 	} {
-		require.Equal(t, len(in), headerEnd([]byte(in), 0), "%q", in)
+		require.Equal(t, len(in), header.End([]byte(in), 0), "%q", in)
 		status, reason, h, err := parseCGIHeader([]byte(in))
 		if want.fails != "" {
 			var bad *HeaderError
@@ -172,6 +173,6 @@ func TestHeaders_AreParsed(t *testing.T) {
 		require.Equal(t, want.reason, reason)
 		require.Empty(t, h.Get("Status"))
 	}
-	require.Equal(t, -1, headerEnd([]byte("A: b\r\n"), 0))
-	require.Equal(t, -1, headerEnd(nil, 0))
+	require.Equal(t, -1, header.End([]byte("A: b\r\n"), 0))
+	require.Equal(t, -1, header.End(nil, 0))
 }

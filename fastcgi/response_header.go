@@ -7,30 +7,6 @@ import (
 	"strings"
 )
 
-// headerEnd returns the index after the empty line that ends a header, or -1. A line ends
-// with LF or CRLF. The first from bytes have been searched before.
-func headerEnd(p []byte, from int) int {
-	for _, empty := range []string{"\n", "\r\n"} {
-		if bytes.HasPrefix(p, []byte(empty)) {
-			return len(empty)
-		}
-	}
-	for i := max(from-3, 0); i < len(p); i++ {
-		n := bytes.IndexByte(p[i:], '\n')
-		if n < 0 {
-			return -1
-		}
-		i += n
-		switch rest := p[i+1:]; {
-		case bytes.HasPrefix(rest, []byte("\n")):
-			return i + 2
-		case bytes.HasPrefix(rest, []byte("\r\n")):
-			return i + 3
-		}
-	}
-	return -1
-}
-
 // parseCGIHeader parses a CGI header (RFC 3875, section 6.3) with its empty line. It
 // tolerates what nginx tolerates: it skips a line without a colon or with a name that HTTP
 // does not allow, and replaces control characters in a value by spaces (RFC 9110, section

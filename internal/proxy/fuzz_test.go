@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/blocksock/client/internal/header"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,7 +21,7 @@ func FuzzHTTPReply(f *testing.F) {
 		resp, err := readReply(c)
 		read := len(data) - len(c.reply)
 		require.LessOrEqual(t, read, maxReply)
-		end := headerEnd(data, 0)
+		end := header.End(data, 0)
 		if end > 0 && end <= maxReply {
 			require.Equal(t, end, read, "the header and not a byte more, however it is split")
 		}

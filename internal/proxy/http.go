@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/blocksock/client/internal/header"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,7 +66,7 @@ func printable(s string) string {
 func readReply(c Conn) (*http.Response, error) {
 	var head []byte
 	buf := make([]byte, 4<<10)
-	for end := 0; end == 0; {
+	for end := -1; end < 0; {
 		n, err := c.Peek(buf[:min(len(buf), maxReply-len(head))])
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
 			if resp, bad := parseStatus(head); bad == nil && resp.StatusCode >= 300 {
@@ -76,16 +77,16 @@ func readReply(c Conn) (*http.Response, error) {
 			return nil, err
 		}
 		seen := append(head, buf[:n]...)
-		end = headerEnd(seen, len(head))
+		end = header.End(seen, len(head))
 		take := n
-		if end > 0 {
+		if end >= 0 {
 			take = end - len(head)
 		}
 		if err := c.Recv(buf[:take]); err != nil {
 			return nil, err
 		}
 		head = seen[:len(head)+take]
-		if end == 0 && len(head) == maxReply {
+		if end < 0 && len(head) == maxReply {
 			return nil, fmt.Errorf("the header of the reply is longer than %d bytes", maxReply)
 		}
 	}
@@ -112,21 +113,4 @@ func parseStatus(head []byte) (*http.Response, error) {
 		return nil, fmt.Errorf("the reply is %s: CONNECT must be answered in HTTP/1.0 or HTTP/1.1 (RFC 9112, 2.3)", resp.Proto)
 	}
 	return resp, nil
-}
-
-// headerEnd returns where a header ends, after its empty line, and 0 if it is incomplete.
-// The first known bytes were searched before. Lines may end in LF alone (RFC 9112, 2.2).
-func headerEnd(p []byte, known int) int {
-	for i := max(known-2, 0); i < len(p); i++ {
-		if p[i] != '\n' {
-			continue
-		}
-		switch rest := p[i+1:]; {
-		case bytes.HasPrefix(rest, []byte("\n")):
-			return i + 2
-		case bytes.HasPrefix(rest, []byte("\r\n")):
-			return i + 3
-		}
-	}
-	return 0
 }

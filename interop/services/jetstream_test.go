@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newStream makes a stream that is kept in files, and a consumer of it.
+// newStream makes a stream that is stored in files, and a consumer of it.
 func newStream(t *testing.T, nc *nats.Conn, name string) (jetstream.JetStream, jetstream.Consumer) {
 	t.Helper()
 	js, err := jetstream.New(nc)
@@ -122,10 +122,10 @@ func TestJetStream_KilledServerHasAcknowledgedMessages(t *testing.T) {
 		dial = forgetful(t, dial)
 		s := startNATS(t)
 		nc := connectNATS(t, dial, s, nats.ReconnectWait(10*time.Millisecond), nats.MaxReconnects(-1))
-		js, consumer := newStream(t, nc, "kept")
+		js, consumer := newStream(t, nc, "stored")
 		bodies := [][]byte{randomBytes(1000), randomBytes(1 << 20)}
 		for _, body := range bodies {
-			_, err := js.Publish(within(t), "kept.one", body)
+			_, err := js.Publish(within(t), "stored.one", body)
 			require.NoError(t, err)
 		}
 		require.NoError(t, s.Restart()) // which kills it first
@@ -136,7 +136,7 @@ func TestJetStream_KilledServerHasAcknowledgedMessages(t *testing.T) {
 			return err == nil
 		}, soon, time.Millisecond)
 		more := randomBytes(10_000)
-		_, err := js.Publish(within(t), "kept.one", more)
+		_, err := js.Publish(within(t), "stored.one", more)
 		require.NoError(t, err)
 		receive(t, consumer, append(bodies, more))
 	})
