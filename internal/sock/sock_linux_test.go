@@ -25,6 +25,19 @@ func pair(t testing.TB, typ int) (*Socket, int) {
 	return s, fds[1]
 }
 
+// listenTCP returns a listening descriptor on loopback, and its address.
+func listenTCP(t testing.TB) (ln int, at Addr) {
+	t.Helper()
+	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = unix.Close(ln) })
+	require.NoError(t, unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, unix.Listen(ln, 1))
+	sa, err := unix.Getsockname(ln)
+	require.NoError(t, err)
+	return ln, addrOf(sa)
+}
+
 func rcvTimeout(t *testing.T, s *Socket) time.Duration {
 	t.Helper()
 	tv, err := unix.GetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
@@ -163,21 +176,15 @@ func TestPeerOpen_ErrorQueueIsNotAClosedPeer(t *testing.T) {
 
 // With TCP Fast Open, connect(2) returns 0 without having sent anything.
 func TestConnect_FastOpenSocketIsConnected(t *testing.T) {
-	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(t, err)
-	defer unix.Close(ln)
-	require.NoError(t, unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, unix.Listen(ln, 1))
-	at, err := unix.Getsockname(ln)
-	require.NoError(t, err)
+	ln, at := listenTCP(t)
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer s.Close()
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 	require.NoError(t, s.SetInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1))
-	require.NoError(t, s.Connect(addrOf(at), In(testTimeout), nil))
+	require.NoError(t, s.Connect(at, In(testTimeout), nil))
 	_, peer := s.Addrs()
-	require.Equal(t, addrOf(at), peer)
+	require.Equal(t, at, peer)
 	_, err = s.Send([]byte("x"), 0, testTimeout)
 	require.NoError(t, err)
 	fd, _, err := unix.Accept(ln)

@@ -2,7 +2,6 @@ package sock
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,18 +36,11 @@ func TestRecv_PolicyThatChangesWhileItParksDoesNotExtendItsLimit(t *testing.T) {
 // tcpPair is pair for TCP, where MSG_WAITALL waits inside recvfrom(2).
 func tcpPair(t testing.TB) (*Socket, int) {
 	t.Helper()
-	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(t, err)
-	defer unix.Close(ln)
-	require.NoError(t, unix.Bind(ln, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, unix.Listen(ln, 1))
-	sa, err := unix.Getsockname(ln)
-	require.NoError(t, err)
+	ln, at := listenTCP(t)
 	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
-	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(sa.(*unix.SockaddrInet4).Port))
-	require.NoError(t, s.Connect(Addr{IP: at}, In(testTimeout), nil))
+	require.NoError(t, s.Connect(at, In(testTimeout), nil))
 	peer, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = unix.Close(peer) })
