@@ -25,6 +25,8 @@ type dialConfig struct {
 	tls   *tlsConfig    // nil: no TLS
 
 	frames *frame.Buffer // nil: no framing
+
+	parks bool // waits hold no thread
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its

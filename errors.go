@@ -140,6 +140,7 @@ const (
 	opSendFile   = "sendfile"
 	opReadFrom   = "readfrom"
 	opSelect     = "select"
+	opAsync      = "async"
 	opInfo       = "tcpinfo"
 
 	opRecvBatch    = "recvbatch"

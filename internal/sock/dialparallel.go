@@ -246,6 +246,9 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if single {
 		hold = min(d, p.began.Add(longestHold).Left())
 	}
+	if len(p.running) > 0 && p.running[0].socket.alwaysParks.Load() {
+		hold = 0
+	}
 	if hold > 0 && waits.takeThread() {
 		defer waits.giveThread()
 		_, errno := sleepPoll(fds, hold)

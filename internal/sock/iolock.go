@@ -18,8 +18,9 @@ type IOLock struct {
 	s            *Socket
 	d            *direction
 	until        Instant
-	flags        int  // MSG_DONTWAIT, or none
-	waitInKernel bool // the first receive may wait inside recvfrom(2)
+	flags        int     // MSG_DONTWAIT, or none
+	waitInKernel bool    // the first receive may wait inside recvfrom(2)
+	retry        backoff // of WaitReadable
 }
 
 // LockRecv takes the receive lock with the flags and the timeout of Recv.
@@ -87,7 +88,13 @@ func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 }
 
 // Recv receives as Socket.Recv does.
-func (l *IOLock) Recv(p []byte, flags int) (int, error) { return l.recv(p, flags|l.flags, nil) }
+func (l *IOLock) Recv(p []byte, flags int) (int, error) {
+	n, err := l.recv(p, flags|l.flags, nil)
+	if n > 0 {
+		l.retry = 0
+	}
+	return n, err
+}
 
 func (l *IOLock) recv(p []byte, flags int, from *rawSockaddr) (int, error) {
 	waitInKernel := l.waitInKernel

@@ -28,9 +28,10 @@ type Socket struct {
 
 	// polled is true once a deadline was set or the descriptor became non-blocking for
 	// good. From then on no call waits inside recvfrom(2).
-	polled     atomic.Bool
-	asConn     atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
-	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
+	polled      atomic.Bool
+	asConn      atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
+	alwaysParks atomic.Bool  // see AlwaysPark
+	rcvTimeout  atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
 
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …

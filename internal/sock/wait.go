@@ -56,7 +56,7 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	defer d.polling.Store(false)
 	began := Now()
 	now, holdEnd := began, began.Add(longestHold)
-	if d.held || fd >= 0 && s.parks(d, now) {
+	if s.alwaysParks.Load() || d.held || fd >= 0 && s.parks(d, now) {
 		holdEnd, d.held = now, false
 	} else if waits.leavePoller() {
 		now = Now()
