@@ -104,7 +104,8 @@ type Client struct {
 
 	*addressing // nil in the zero Client, as the socket is
 
-	limits limits
+	initialLimits limits                 // by Options
+	changedLimits atomic.Pointer[limits] // by SetLimits; nil before the first
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil before the first Watch
 
@@ -234,7 +235,7 @@ func newAddressing(opts *Options) *addressing {
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
 	return &Client{
-		stream: stream{sock: s}, typ: typ, network: network, limits: opts.limits(),
+		stream: stream{sock: s}, typ: typ, network: network, initialLimits: opts.limits(),
 		addressing: a,
 	}
 }
@@ -261,7 +262,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 		return 0, c.sendResult(opSend, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.send(p, flags, c.limits.send)
+	n, err := c.send(p, flags, c.limits().send)
 	return n, c.sendResult(opSend, nil, n, err)
 }
 
@@ -288,7 +289,7 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 		return 0, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.recv(p, flags, c.limits.recv)
+	n, err := c.recv(p, flags, c.limits().recv)
 	c.lease.recordRecv(n, len(p), err, flags)
 	return c.recvResult(opRecv, nil, len(p), n, err)
 }
@@ -439,9 +440,9 @@ func (c *Client) shutdown(how int) error {
 	case !c.typ.isStream():
 		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
 	case how == unix.SHUT_WR:
-		err = c.closeWrite(c.limits.send)
+		err = c.closeWrite(c.limits().send)
 	default:
-		err = c.closeRead(c.limits.send)
+		err = c.closeRead(c.limits().send)
 	}
 	return c.closeError(err)
 }

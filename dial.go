@@ -273,7 +273,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
 	where := unresolvedAddr{c.network, address}
 	n := networks[c.typ.String()]
-	until := deadline(ctx, c.limits.connect)
+	until := deadline(ctx, c.limits().connect)
 	host, err := n.host(address)
 	if err != nil {
 		return where, err

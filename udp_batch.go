@@ -63,7 +63,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 }
 
 func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
-	lock, err := c.sock.LockRecv(int(flags), c.limits.recv)
+	lock, err := c.sock.LockRecv(int(flags), c.limits().recv)
 	if err != nil {
 		return 0, err
 	}
@@ -168,7 +168,7 @@ func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 		err = os.NewSyscallError(call, unix.EOPNOTSUPP)
 	} else if err = c.ensureNamed(); err == nil {
 		c.lease.markSending()
-		lock, err = c.sock.LockSend(int(flags), c.limits.send)
+		lock, err = c.sock.LockSend(int(flags), c.limits().send)
 	}
 	if err != nil {
 		c.lease.decref()
