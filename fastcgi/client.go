@@ -116,7 +116,7 @@ func (cl *Client) init() {
 		} else {
 			cl.options = &client.Options{}
 		}
-		cl.options.Framing = recordFraming
+		cl.options.Framing = nil // a recvBuffer finds the records
 		cl.options.RecvTimeout = cmp.Or(cl.options.RecvTimeout, cl.options.Timeout, DefaultRecvTimeout)
 		cl.options.SendTimeout = cmp.Or(cl.options.SendTimeout, cl.options.Timeout, DefaultSendTimeout)
 		cl.recvTimeout = cl.options.RecvTimeout
@@ -219,7 +219,7 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 		return nil, false, cl.asBusyError(ctx, err)
 	}
 	x := &exchange{
-		ctx: ctx, conn: conn, id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
+		ctx: ctx, conn: conn, in: newRecvBuffer(), id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
 		baseCtx: cl.baseCtx, onStderr: r.Stderr, remaining: -1,
 	}
 	x.detachCtx = context.AfterFunc(ctx, func() { _ = conn.Discard() })
@@ -240,7 +240,9 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 	// closing it. After a timeout the application may still work on the request.
 	retry = retry || r.Idempotent && body.stream == nil && isConnClosed(err) && !x.hasResponseBytes()
 	retry = retry && conn.Reused() && ctx.Err() == nil
-	return nil, retry, x.abort(err)
+	err = x.abort(err)
+	x.freeBuffer()
+	return nil, retry, err
 }
 
 // isConnClosed reports whether err says that the peer has closed the connection.
