@@ -137,6 +137,17 @@ func appendPair(p []byte, name, value string) []byte {
 	return append(p, value...)
 }
 
+// pairLen returns the length of a name-value pair.
+func pairLen(name, value string) int {
+	n := 2 + len(name) + len(value)
+	for _, s := range [...]string{name, value} {
+		if len(s) >= 1<<7 {
+			n += 3
+		}
+	}
+	return n
+}
+
 func appendSize(p []byte, n int) []byte {
 	if n < 1<<7 {
 		return append(p, byte(n))

@@ -2,6 +2,7 @@ package fastcgi
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 	"testing"
 
@@ -26,8 +27,9 @@ func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
 		"B": strings.Repeat("b", 200_000),
 	}
-	head, err := appendBeginAndParams(nil, &Request{Params: want}, 0)
+	h, err := newRequestHead(&Request{Params: want}, 0)
 	require.NoError(t, err)
+	head := h.p
 	var stream []byte
 	ended := false
 	for i := 0; len(head) > 0; i++ {
@@ -50,6 +52,46 @@ func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 	got, err := parsePairs(stream)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
+}
+
+// php-fpm parses each record of parameters by itself.
+func TestParameters_ThatFitIntoARecordAreNotDivided(t *testing.T) {
+	t.Parallel()
+	for _, lengths := range [][]int{
+		{}, {maxUnpaddedLen - 6}, {maxUnpaddedLen - 6, 1}, {maxUnpaddedLen - 6 - 4, 1}, {30_000, 30_000, 30_000, 30_000},
+		{65_000, 1, 126, 127, 128, 65_000}, {maxUnpaddedLen - 5, 1, 1}, {200_000, 1, 40_000, 40_000},
+	} {
+		r := &Request{Params: map[string]string{}, Body: strings.NewReader("")}
+		for i, n := range lengths {
+			r.Params[string(rune('A'+i))] = strings.Repeat("v", n)
+		}
+		head, err := newRequestHead(r, 7)
+		require.NoError(t, err)
+		want := map[string]string{"CONTENT_LENGTH": "7"}
+		for name, value := range r.Params {
+			if pairLen(name, value) <= maxUnpaddedLen {
+				want[name] = value
+			}
+		}
+		got := map[string]string{}
+		p := head.p[recordLen(head.p):]
+		for ; len(p) > headerLen; p = p[recordLen(p):] {
+			r, err := parseRecord(p[:recordLen(p)])
+			require.NoError(t, err)
+			require.NotEmpty(t, r.content, "an empty record ends the stream")
+			require.LessOrEqual(t, len(r.content), maxUnpaddedLen)
+			require.Zero(t, recordLen(p)%8)
+			pairs, err := parsePairs(r.content)
+			if err == nil { // it is no part of a longer pair
+				maps.Copy(got, pairs)
+			}
+		}
+		require.Equal(t, appendRecord(nil, typeParams, firstRequestID, nil), p)
+		for name, value := range want {
+			require.Equal(t, value, got[name], "%s of %d in %v", name, len(value), lengths)
+		}
+		head.free()
+	}
 }
 
 func TestPairs_CutOffAreAnError(t *testing.T) {
