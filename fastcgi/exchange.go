@@ -1,6 +1,7 @@
 package fastcgi
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,6 +22,7 @@ const endGracePeriod = 10 * time.Millisecond
 
 // An exchange is one request and its response on one connection.
 type exchange struct {
+	resp        Response // a part of the exchange, because it needs no memory of its own then
 	ctx         context.Context
 	conn        *client.Client
 	id          uint16          // the request ID
@@ -55,7 +57,7 @@ type exchange struct {
 
 // readHeader receives the response's header.
 func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
-	var head []byte
+	var head []byte // of earlier chunks; most headers are in one
 	for {
 		p, err := x.nextChunk()
 		if errors.Is(err, io.EOF) {
@@ -65,9 +67,16 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 			return nil, err
 		}
 		before := len(head)
-		head = append(head, p...)
+		if before > 0 {
+			head = append(head, p...)
+		} else {
+			head = p
+		}
 		end := header.End(head, before)
 		if end < 0 && len(head) <= maxLen {
+			if before == 0 {
+				head = bytes.Clone(p) // p is valid until the next call
+			}
 			continue
 		}
 		if end < 0 || end > maxLen {
@@ -84,7 +93,8 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 			x.remaining = 0 // RFC 9110, section 6.4.1
 		}
 		x.setChunkLocked(p[end-before:]) // no other goroutine has x yet
-		return &Response{StatusCode: status, Reason: reason, Header: h, Body: responseBody{x}, x: x}, nil
+		x.resp = Response{StatusCode: status, Reason: reason, Header: h, Body: responseBody{x}, x: x}
+		return &x.resp, nil
 	}
 }
 
