@@ -219,10 +219,12 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 		return nil, false, cl.asBusyError(ctx, err)
 	}
 	x := &exchange{
-		ctx: ctx, conn: conn, in: newRecvBuffer(), id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
+		ctx: ctx, conn: conn, in: newRecvBuffer(), detachCtx: neverFires, id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
 		baseCtx: cl.baseCtx, onStderr: r.Stderr, remaining: -1,
 	}
-	x.detachCtx = context.AfterFunc(ctx, func() { _ = conn.Discard() })
+	if ctx.Done() != nil {
+		x.detachCtx = context.AfterFunc(ctx, x.discard)
+	}
 	setRequestID(head, x.id)
 	if _, err = conn.Send(head, 0); err != nil {
 		retry = isConnClosed(err) && client.SafeToRetry(err)

@@ -266,6 +266,12 @@ func (x *exchange) freeBuffer() {
 	}
 }
 
+// discard closes the connection.
+func (x *exchange) discard() { _ = x.conn.Discard() }
+
+// neverFires is the stop function of a context that never ends.
+func neverFires() bool { return true }
+
 // connError returns the caller's error for an error of the connection.
 func (x *exchange) connError(err error) error {
 	switch cause := x.closeCause(); {

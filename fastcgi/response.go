@@ -205,7 +205,7 @@ func (x *exchange) finishLocked() {
 		return
 	}
 	x.err, x.chunk, x.detached = io.EOF, nil, true
-	x.detachCtx = context.AfterFunc(x.baseCtx, func() { _ = x.conn.Discard() })
+	x.detachCtx = context.AfterFunc(x.baseCtx, x.discard)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
