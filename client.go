@@ -129,7 +129,7 @@ type addressing struct {
 	addrs atomic.Pointer[addrPair]
 	host  string // the host connected to, as the caller wrote it
 
-	resolver  *net.Resolver
+	resolver  Resolver
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 

@@ -346,7 +346,7 @@ func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 }
 
 // resolveContext is resolve with the error of a context that has ended.
-func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
+func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextError(ctx, sock.ErrStopped)
 	}

@@ -141,7 +141,7 @@ type Options struct {
 	GRO bool
 
 	// Resolver looks names up. Default: net.DefaultResolver.
-	Resolver *net.Resolver
+	Resolver Resolver
 
 	// FallbackDelay is how long Dial waits for one address of a name before it also tries
 	// the next (RFC 8305, Connection Attempt Delay). The delay is shorter if the time
