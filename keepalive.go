@@ -222,7 +222,7 @@ var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 // their key is next used.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardCloseIdle)
 	p.mu.Unlock()
 	p.closeConns(all...)
 }
@@ -238,7 +238,7 @@ func (p *Pool) Close() error {
 		return errPoolClosed
 	}
 	p.closed = true
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardPoolClosed)
 	for b := range p.bucketsLocked {
 		for e := b.waiters.Front(); e != nil; e = b.waiters.Front() {
 			p.finishLocked(b, e.Value.(*waiter), acquireResult{err: errPoolClosed})

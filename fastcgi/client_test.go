@@ -189,7 +189,7 @@ func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 		require.Equal(t, "0", body)
 	}
 	require.Zero(t, cl.Stats().Reuses)
-	require.EqualValues(t, 3, cl.Stats().Dirty)
+	require.EqualValues(t, 3, cl.Stats().Discards[client.DiscardUnclean])
 }
 
 // An application may respond before it has read the whole request.
@@ -407,7 +407,7 @@ func TestClient_MaxConnsAndIdleTimeoutHold(t *testing.T) {
 	wg.Wait()
 	require.LessOrEqual(t, most.Load(), int64(3))
 	require.Eventually(t, func() bool { return cl.Stats().Idle == 0 }, testTimeout, time.Millisecond)
-	require.Positive(t, cl.Stats().Expired)
+	require.Positive(t, cl.Stats().Discards[client.DiscardIdleTimeout])
 	require.NoError(t, cl.Close())
 	_, _, err := doAndRead(cl, &Request{})
 	require.ErrorIs(t, err, net.ErrClosed)
