@@ -82,8 +82,8 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			}
 		}
 		now := bothClocks()
-		reason := k.validate(now)
-		if reason == reasonNone {
+		cause := k.validate(now)
+		if cause == DiscardNone {
 			c.frames = frames
 			k.attach(c, opts, now)
 			if w != nil {
@@ -92,8 +92,8 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			return c, nil
 		}
 		p.mu.Lock()
-		b.unleaseLocked(k, reason)
-		if reason == reasonDead && k.uses == 0 {
+		b.unleaseLocked(k, cause)
+		if cause == DiscardDead && k.uses == 0 {
 			p.diedUnusedLocked(b, now.mono)
 		}
 	}

@@ -110,10 +110,10 @@ func (b *bucket) leaseLocked(k *pooledConn) {
 }
 
 // unleaseLocked undoes leaseLocked for a connection that was closed instead.
-func (b *bucket) unleaseLocked(k *pooledConn, reason closeReason) {
+func (b *bucket) unleaseLocked(k *pooledConn, cause DiscardCause) {
 	b.active--
 	if k.uses > 0 {
 		b.stats.Reuses--
 	}
-	b.stats.countClosed(reason)
+	b.stats.Discards[cause]++
 }

@@ -10,13 +10,7 @@ type KeyStats struct {
 	Waits      uint64        // checkouts that waited because of MaxConnsPerKey
 	WaitTime   time.Duration // total time of these waits
 
-	// Connections closed, by reason.
-	Dead      uint64 // the peer closed or reset it while it was idle
-	Dirty     uint64 // it had unread data or an outstanding answer
-	Expired   uint64 // IdleTimeout or MaxLifetime was over
-	Broken    uint64 // a call on it had failed or was under way
-	OverLimit uint64 // MaxIdle, MaxIdlePerKey or MaxConnsPerKey was exceeded
-	Discarded uint64 // by Discard after calls that did not fail, by CloseIdle, or by Close of the pool
+	Discards DiscardCounts // connections closed
 
 	// Current connections.
 	Idle    int
@@ -30,30 +24,12 @@ func (s *KeyStats) add(o *KeyStats) {
 	s.Reuses += o.Reuses
 	s.Waits += o.Waits
 	s.WaitTime += o.WaitTime
-	s.Dead += o.Dead
-	s.Dirty += o.Dirty
-	s.Expired += o.Expired
-	s.Broken += o.Broken
-	s.OverLimit += o.OverLimit
-	s.Discarded += o.Discarded
+	for cause, n := range o.Discards {
+		s.Discards[cause] += n
+	}
 	s.Idle += o.Idle
 	s.Active += o.Active
 	s.Dialing += o.Dialing
-}
-
-func (s *KeyStats) countClosed(reason closeReason) {
-	switch reason {
-	case reasonDead:
-		s.Dead++
-	case reasonDirty:
-		s.Dirty++
-	case reasonExpired:
-		s.Expired++
-	case reasonBroken:
-		s.Broken++
-	case reasonDiscarded:
-		s.Discarded++
-	}
 }
 
 // PoolStats are a pool's counters since it was made.

@@ -183,7 +183,7 @@ func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 		return 0, c.opError(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
 	n, err := c.sock.Recv(p, int(flags), c.limits().recv, from)
-	c.lease.recordRecv(n, len(p), err, flags)
+	c.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
 		return c.recvResult(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}
