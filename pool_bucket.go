@@ -1,7 +1,6 @@
 package client
 
 import (
-	"container/list"
 	"sync/atomic"
 	"time"
 
@@ -15,11 +14,11 @@ type bucket struct {
 	next *bucket  // another bucket with the same connKey and other options
 
 	idle     idleList
-	active   int       // leased connections
-	dialing  int       // dials that have not ended, canceled ones included
-	canceled int       // canceled dials that have not ended
-	closing  int       // connections being closed that no other count includes
-	waiters  list.List // of *waiter, in FIFO order
+	active   int // leased connections
+	dialing  int // dials that have not ended, canceled ones included
+	canceled int // canceled dials that have not ended
+	closing  int // connections being closed that no other count includes
+	waiters  waiterQueue
 	stats    KeyStats
 	lastUsed sock.Instant // by a caller
 
@@ -96,7 +95,7 @@ func (p *Pool) bucketsLocked(yield func(*bucket) bool) {
 }
 
 func (b *bucket) isUnusedLocked() bool {
-	return b.openLocked() == 0 && b.waiters.Len() == 0
+	return b.openLocked() == 0 && b.waiters.n == 0
 }
 
 // openLocked counts the connections that the server may see.

@@ -1,6 +1,10 @@
 package client
 
-import "time"
+import (
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
 
 // KeyStats are the counters of one key of a pool, or the sums of all keys.
 type KeyStats struct {
@@ -84,10 +88,11 @@ func (b *bucket) statsLocked() KeyStats {
 	s.Reuses = b.reuses.Load()
 	s.Checkouts = s.Reuses + b.news.Load()
 	s.Idle, s.Active, s.Dialing = b.idle.n, b.active, b.dialing
-	for e := b.waiters.Front(); e != nil; e = e.Next() {
-		if w := e.Value.(*waiter); !w.waitingSince.IsZero() {
+	now := sock.Now()
+	for w := b.waiters.first; w != nil; w = w.behind {
+		if w.waitingSince != sock.Never {
 			s.Waiting++
-			s.LongestWait = max(s.LongestWait, time.Since(w.waitingSince))
+			s.LongestWait = max(s.LongestWait, -w.waitingSince.LeftAt(now))
 		}
 	}
 	return s

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -179,18 +180,18 @@ func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
 	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
 	s := p.bucketLocked(connKey{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
-	w, behind := newWaiter(context.Background(), s.opts, reuseOrDial), newWaiter(context.Background(), s.opts, reuseOrDial)
-	p.enqueueLocked(s, w, false)
-	p.enqueueLocked(s, behind, false)
-	require.EqualValues(t, 2, s.stats.Waits)
 	const long = time.Hour
-	w.waitingSince = w.waitingSince.Add(-long)
+	now := sock.Now()
+	w, behind := p.newWaiter(context.Background(), s.opts, reuseOrDial, now), p.newWaiter(context.Background(), s.opts, reuseOrDial, now)
+	p.enqueueLocked(s, w, now-sock.Instant(long), false)
+	p.enqueueLocked(s, behind, now, false)
+	require.EqualValues(t, 2, s.stats.Waits)
 	p.finishLocked(s, w, acquireResult{})
 	<-w.ready
 	require.GreaterOrEqual(t, s.stats.WaitTime, long)
-	p.enqueueLocked(s, w, true)
+	p.enqueueLocked(s, w, now, true)
 	require.EqualValues(t, 2, s.stats.Waits)
-	require.Same(t, w, s.waiters.Front().Value)
+	require.Same(t, w, s.waiters.first)
 	p.finishLocked(s, w, acquireResult{})
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
