@@ -65,7 +65,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
-			b.leaseLocked(k)
+			b.leaseLocked()
 			p.keepMinIdleLocked(b)
 		} else {
 			queuedAt = sock.Now()
@@ -85,6 +85,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 		cause := k.validate(now)
 		if cause == DiscardNone {
 			c.frames = frames
+			b.countCheckout(k)
 			k.attach(c, opts, now)
 			if w != nil {
 				p.freeWaiter(w)
@@ -92,7 +93,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			return c, nil
 		}
 		p.mu.Lock()
-		b.unleaseLocked(k, cause)
+		b.unleaseLocked(cause)
 		if cause == DiscardDead && k.uses == 0 {
 			p.diedUnusedLocked(b, now.mono)
 		}

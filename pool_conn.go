@@ -67,7 +67,7 @@ func (k *pooledConn) validate(now moment) (cause DiscardCause) {
 		_ = k.sock.Close()
 		k.pool.mu.Lock()
 		defer k.pool.mu.Unlock()
-		k.bucket.unleaseLocked(k, DiscardFailed)
+		k.bucket.unleaseLocked(DiscardFailed)
 		k.pool.replenishLocked(k.bucket)
 	}()
 	if cause = k.check(now); cause != DiscardNone {

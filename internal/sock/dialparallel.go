@@ -264,7 +264,12 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 		return errno
 	}
 	if single && p.running[0].socket.attachNetpoll() {
-		if p.stop.park(p.running[0].socket.wr.netpollWaker.Load(), d) {
+		k, to := p.running[0].socket.wr.netpollWaker.Load(), p.running[0].to
+		k.dialing.Store(&to)
+		k.began.Store(int64(p.began))
+		defer k.dialing.Store(nil)
+		defer k.began.Store(int64(Never))
+		if p.stop.park(k, d) {
 			fds[0].Revents = unix.POLLOUT
 		}
 		return 0
