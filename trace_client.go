@@ -75,10 +75,18 @@ func (c *Client) traceClosed(err error) {
 	if t == nil || !t.open.Swap(false) {
 		return
 	}
-	if ended := t.endedBy.Load(); err == nil && ended != nil {
-		err = *ended
+	if err == nil {
+		err = t.ended()
 	}
 	notify(t.Closed, ClosedInfo{Conn: c.connInfo(), Err: err})
+}
+
+// ended returns what ended the stream, or nil.
+func (t *clientTrace) ended() error {
+	if err := t.endedBy.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // closeFor closes the socket of a client whose dial or handshake has failed.
