@@ -17,6 +17,8 @@ type Handler struct {
 	pools map[string]*client.Pool
 	names []string // of pools, sorted
 
+	readPool func(name string, pool *client.Pool) poolStats // readPool, except in tests
+
 	mu        sync.Mutex
 	timer     *time.Timer // nil: the Handler is closed
 	histories map[string]*history
@@ -30,7 +32,7 @@ type Handler struct {
 func NewHandler(pools map[string]*client.Pool) *Handler {
 	h := &Handler{
 		pools: maps.Clone(pools), names: slices.Sorted(maps.Keys(pools)),
-		histories: make(map[string]*history),
+		readPool: readPool, histories: make(map[string]*history),
 	}
 	for _, p := range h.read() {
 		h.histories[p.name] = newHistory(p)
@@ -71,7 +73,7 @@ func (h *Handler) sample() {
 func (h *Handler) read() []poolStats {
 	all := make([]poolStats, len(h.names))
 	for i, name := range h.names {
-		all[i] = readPool(name, h.pools[name])
+		all[i] = h.readPool(name, h.pools[name])
 	}
 	return all
 }

@@ -169,7 +169,7 @@ func TestHandler_ShowsCallersThatWait(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return decode(t, get(t, h, "?format=json").Body.String()).Pools["echo"].Waiting == 1
 	}, 10*time.Second, time.Millisecond)
-	require.Contains(t, get(t, h, "").Body.String(), `class="n warn" data-name="Waiting callers">1, `)
+	require.Contains(t, get(t, h, "").Body.String(), `data-name="Waiting callers"><span class="warn">1, `)
 	require.NoError(t, held.Close())
 	require.NoError(t, <-got)
 }
@@ -232,6 +232,7 @@ func TestHandler_OnlyReads(t *testing.T) {
 func TestHandler_RefreshesUnlessAskedNotTo(t *testing.T) {
 	h := newHandler(t, nil)
 	require.Contains(t, get(t, h, "").Body.String(), `http-equiv="refresh" content="5"`)
+	require.Contains(t, get(t, h, "").Body.String(), "plots of the last 10 minutes")
 	require.NotContains(t, get(t, h, "?pause").Body.String(), "http-equiv")
 }
 

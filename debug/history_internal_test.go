@@ -108,6 +108,10 @@ func TestPlot_StacksBarsUpToTheHighest(t *testing.T) {
 	require.Equal(t, "M118 18.00h1V24.00h-1zM119 0.00h1V6.00h-1z", plot.Bars[1].Path)
 }
 
+func TestNumber_SeparatesThousands(t *testing.T) {
+	require.Equal(t, []string{"0", "999", "1,000", "12,345,067"}, []string{number(0), number(999), number(1000), number(12_345_067)})
+}
+
 func TestDuration_IsShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "none", 20 * time.Microsecond: "< 1 ms", 12 * time.Millisecond: "12 ms", 1500 * time.Millisecond: "1.5 s",

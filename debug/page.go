@@ -20,11 +20,12 @@ const (
 //go:embed page.html
 var pageText string
 
-var pageTemplate = template.Must(template.New("page").Parse(pageText))
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"number": number}).Parse(pageText))
 
 type pageView struct {
 	Time, Past, LongestWait string
 	Refresh                 int // seconds; 0: never
+	ThreadsUsedUp           bool
 	Waits                   client.WaitStats
 	LongestWaits            []waitView
 	Pools                   []poolView
@@ -61,8 +62,9 @@ type barsView struct{ Name, Value, Class, Path string }
 func (h *Handler) page(w io.Writer, refresh bool) error {
 	waits := client.ReadWaitStats()
 	view := pageView{
-		Time: time.Now().Format("15:04:05 MST"), Past: "10 minutes",
+		Time: time.Now().Format("15:04:05 MST"), Past: fmt.Sprintf("%d minutes", maxPoints*sampleInterval/time.Minute),
 		Waits: waits, LongestWait: duration(waits.LongestWait),
+		ThreadsUsedUp: waits.MaxThreads > 0 && waits.Threads >= waits.MaxThreads,
 	}
 	if refresh {
 		view.Refresh = int(sampleInterval / time.Second)
@@ -105,19 +107,19 @@ func newRow(s client.KeyStats, past series) rowView {
 	}
 	row.Plots = []plotView{
 		newPlot("In use and waiting", past,
-			curve{"in use", "now " + fmt.Sprint(s.Active), "active", func(p point) uint64 { return uint64(p.Active) }},
-			curve{"waiting", fmt.Sprint(s.Waiting), "waiting", func(p point) uint64 { return uint64(p.Waiting) }},
+			highestOf("in use", "active", past, func(p point) uint64 { return uint64(p.Active) }),
+			highestOf("waiting", "waiting", past, func(p point) uint64 { return uint64(p.Waiting) }),
 		),
 		newPlot("Checkouts", past,
-			curve{"reused", fmt.Sprint(reused), "reused", func(p point) uint64 { return p.Reused }},
-			curve{"new", fmt.Sprint(made), "new", func(p point) uint64 { return p.New }},
+			curve{"reused", number(reused), "reused", func(p point) uint64 { return p.Reused }},
+			curve{"new", number(made), "new", func(p point) uint64 { return p.New }},
 		),
 	}
 	var causes []curve
 	for cause, n := range discards {
 		if n > 0 {
 			causes = append(causes, curve{
-				strings.ReplaceAll(client.DiscardCause(cause).String(), "_", " "), fmt.Sprint(n), causeClass(client.DiscardCause(cause)),
+				strings.ReplaceAll(client.DiscardCause(cause).String(), "_", " "), number(n), causeClass(client.DiscardCause(cause)),
 				func(p point) uint64 {
 					if p.Discards == nil {
 						return 0
@@ -152,6 +154,15 @@ type curve struct {
 	of                 func(point) uint64
 }
 
+// highestOf is a curve whose value is its highest point.
+func highestOf(name, class string, past series, of func(point) uint64) curve {
+	highest := uint64(0)
+	for _, p := range past {
+		highest = max(highest, of(p))
+	}
+	return curve{name, "up to " + number(highest), class, of}
+}
+
 // newPlot stacks the curves as bars, one unit wide for each point. The newest point is at
 // the right edge. The highest stack has the full height.
 func newPlot(title string, past series, curves ...curve) plotView {
@@ -180,6 +191,14 @@ func newPlot(title string, past series, curves ...curve) plotView {
 		plot.Bars = append(plot.Bars, barsView{c.name, c.value, c.class, path.String()})
 	}
 	return plot
+}
+
+// number separates thousands.
+func number(n uint64) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", number(n/1000), n%1000)
 }
 
 func percent(part, all uint64) string { return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(all)) }
