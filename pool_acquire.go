@@ -41,6 +41,9 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
 	frames, err := opts.frames(network)
+	if err == nil {
+		err = opts.checkKey()
+	}
 	if err != nil {
 		return nil, acquireError(network, address, err)
 	}

@@ -44,7 +44,7 @@ func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
 func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
 	c.share(&k.stream)
 	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
-	c.limits = opts.limits()
+	c.initialLimits = opts.limits()
 	c.state.Store(connected)
 	c.lease.conn, c.lease.wasPooled, c.lease.reuseCount = k, k.wasPooled(), k.uses
 	k.leasedAt = now
