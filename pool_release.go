@@ -39,7 +39,8 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 	return nil
 }
 
-// checkReleased says why a released connection cannot be used again, if it cannot.
+// checkReleased says why a released connection cannot be used again, as far as this side
+// knows. Over TLS that includes what was received together with an earlier record.
 func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
 	switch {
 	case inUse || c.lease.usage.has(usageFailed) || c.lease.usage.has(usageAltered):
@@ -51,6 +52,9 @@ func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
 	}
 	k.answered = c.lease.usage.has(usageResponseSeen)
 	k.sock.ResetDeadlines()
+	if !k.hasTLS() {
+		return reasonNone // check finds what is in the socket: that does not go away
+	}
 	return reasonOf(k.probe(true))
 }
 

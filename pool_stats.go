@@ -10,8 +10,9 @@ type KeyStats struct {
 	Waits      uint64        // checkouts that waited because of MaxConnsPerKey
 	WaitTime   time.Duration // total time of these waits
 
-	// Connections closed, by reason.
-	Dead      uint64 // the peer closed or reset it while it was idle
+	// Connections closed, by reason. Those whose socket is at its end or has unread data
+	// are closed when Dial checks them.
+	Dead      uint64 // the peer had closed or reset it
 	Dirty     uint64 // it had unread data or an outstanding answer
 	Expired   uint64 // IdleTimeout or MaxLifetime was over
 	Broken    uint64 // a call on it had failed or was under way
@@ -19,7 +20,7 @@ type KeyStats struct {
 	Discarded uint64 // by Discard after calls that did not fail, by CloseIdle, or by Close of the pool
 
 	// Current connections.
-	Idle    int
+	Idle    int // including those that the peer has closed since their last check
 	Active  int // in use by a client
 	Dialing int
 }
