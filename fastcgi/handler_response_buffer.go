@@ -15,8 +15,9 @@ const DefaultMaxBufferedResponse = 1 << 30
 const (
 	memoryBufferSize = 64 << 10
 
-	// copyDelay is how long a buffer waits before it starts to write to the HTTP client. A
-	// response that is complete by then is written at once, without another goroutine.
+	// copyDelay is how long a buffer that has bytes waits for more before it starts to
+	// write to the HTTP client. A response that is complete by then is written at once,
+	// without another goroutine.
 	copyDelay = 5 * time.Millisecond
 )
 
@@ -73,14 +74,23 @@ func (b *responseBuffer) Write(p []byte) (n int, err error) {
 		}
 	}
 	b.cond.Broadcast()
-	if b.startTimer == nil {
-		b.startTimer = time.AfterFunc(copyDelay, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.startCopyLocked()
-		})
-	}
 	return n, b.err
+}
+
+// startSoon must be called when the application pauses. If there are bytes to copy,
+// copying starts after copyDelay. Most responses are received without a pause, and a timer
+// costs a wake-up of the runtime's poller.
+func (b *responseBuffer) startSoon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.startTimer != nil || len(b.mem) == 0 {
+		return
+	}
+	b.startTimer = time.AfterFunc(copyDelay, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.startCopyLocked()
+	})
 }
 
 // appendLocked stores as much of p as there is room for. It returns 0 if there is no room.

@@ -112,6 +112,7 @@ func (q *httpRequest) writeResponse(resp *Response, cancel func()) {
 		q.logStderr()
 	} else {
 		b := newResponseBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
+		resp.x.onWait = b.startSoon
 		_, readErr = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // frees the worker
 		q.logStderr()
