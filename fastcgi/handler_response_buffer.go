@@ -31,8 +31,8 @@ const (
 // The bytes in mem precede those in file. While file has bytes, Write appends only to it.
 type responseBuffer struct {
 	out     *clientWriter
-	maxFile int64  // maximum length of file; negative: no file
-	cancel  func() // ends the request to the application, after an error of out
+	maxFile int64     // maximum length of file; negative: no file
+	in      io.Closer // the application's response, which is closed after an error of out
 	logf    func(string, ...any)
 
 	mu         sync.Mutex
@@ -52,8 +52,8 @@ type responseBuffer struct {
 	panicked   any           // its panic
 }
 
-func newResponseBuffer(out *clientWriter, maxFile int64, cancel func(), logf func(string, ...any)) *responseBuffer {
-	b := &responseBuffer{out: out, maxFile: maxFile, cancel: cancel, logf: logf}
+func newResponseBuffer(out *clientWriter, maxFile int64, in io.Closer, logf func(string, ...any)) *responseBuffer {
+	b := &responseBuffer{out: out, maxFile: maxFile, in: in, logf: logf}
 	b.cond.L = &b.mu
 	return b
 }
@@ -175,7 +175,7 @@ func (b *responseBuffer) fail(err error) {
 	b.err = err
 	b.cond.Broadcast()
 	b.mu.Unlock()
-	b.cancel()
+	_ = b.in.Close()
 }
 
 // copyToClient copies to the client until everything was copied.
