@@ -197,7 +197,7 @@ func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 		}
 		require.Zero(t, cl.Stats().Reuses)
 		stats := cl.Stats()
-		require.EqualValues(t, 3, stats.Dirty+stats.Discarded+uint64(stats.Idle), "%+v", stats)
+		require.EqualValues(t, 3, stats.Discards[client.DiscardUnclean]+stats.Discards[client.DiscardByCaller]+uint64(stats.Idle), "%+v", stats)
 	}
 }
 
@@ -416,7 +416,7 @@ func TestClient_MaxConnsAndIdleTimeoutHold(t *testing.T) {
 	wg.Wait()
 	require.LessOrEqual(t, most.Load(), int64(3))
 	require.Eventually(t, func() bool { return cl.Stats().Idle == 0 }, testTimeout, time.Millisecond)
-	require.Positive(t, cl.Stats().Expired)
+	require.Positive(t, cl.Stats().Discards[client.DiscardIdleTimeout])
 	require.NoError(t, cl.Close())
 	_, _, err := doAndRead(cl, &Request{})
 	require.ErrorIs(t, err, net.ErrClosed)
