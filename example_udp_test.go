@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -43,4 +44,31 @@ func ExampleOptions_unconnected() {
 	}
 	fmt.Printf("%s, from the worker: %t\n", buf[:n], from.String() == worker.LocalAddr().String())
 	// Output: hello, from the worker: true
+}
+
+// A name is looked up for each datagram.
+func ExampleHostPort() {
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.LocalAddr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := client.NewUDP(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	n, err := c.SendTo([]byte("requests:1|c"), client.HostPort("localhost:"+port))
+	fmt.Println(n, err)
+
+	_, err = c.SendTo([]byte("requests:1|c"), client.HostPort("localhost:70000"))
+	var bad *net.AddrError
+	fmt.Println(errors.As(err, &bad))
+	// Output:
+	// 12 <nil>
+	// true
 }

@@ -101,19 +101,22 @@ func (c *Client) ensureNamed() error {
 	return nil
 }
 
-// SendTo sends p as one datagram. to is a *net.UDPAddr, a *net.UnixAddr, or any net.Addr
-// whose String is an IP address and a port. Options.SendTimeout and the write deadline
+// SendTo sends p as one datagram. to is a *net.UDPAddr, a *net.UnixAddr, a HostPort, or any
+// net.Addr whose String is an IP address and a port. Options.SendTimeout and the write deadline
 // bound the call.
 //
 // SendTo fails with a *net.AddrError if the port is not in the range 0 to 65535, or if an
 // address that is not link-local has a zone. It fails with net.ErrWriteToConnected if the
 // client is connected, and with unix.EOPNOTSUPP on a stream.
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
+	if host, ok := to.(HostPort); ok && !c.typ.isUnix() {
+		return c.sendToHost(p, host)
+	}
 	addr, err := c.peerAddr(to)
 	if err != nil {
 		return 0, c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
 	}
-	return c.sendTo(p, addr)
+	return c.sendTo(p, addr, c.limits().send)
 }
 
 // SendToAddrPort is SendTo for a UDP client. It allocates nothing.
@@ -121,10 +124,10 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	if err := checkZone(to.Addr()); err != nil {
 		return 0, c.sendResult(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
 	}
-	return c.sendTo(p, sock.Addr{IP: unmapped(to)})
+	return c.sendTo(p, sock.Addr{IP: unmapped(to)}, c.limits().send)
 }
 
-func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
+func (c *Client) sendTo(p []byte, to sock.Addr, timeout time.Duration) (int, error) {
 	n := 0
 	err := c.begin(0, 0, false)
 	if err == nil {
@@ -135,7 +138,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 		err = c.ensureNamed()
 	}
 	if err == nil {
-		n, err = c.sock.SendTo(p, to, c.limits().send)
+		n, err = c.sock.SendTo(p, to, timeout)
 	}
 	if err != nil {
 		return n, c.sendResult(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
