@@ -89,7 +89,9 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 			}
 			if err != nil {
 				p.freeWaiter(w)
-				t.endWait(err)
+				if t != nil {
+					t.endWait(err)
+				}
 				return nil, acquireError(network, address, err)
 			}
 		}
@@ -99,7 +101,9 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 			c.frames = frames
 			b.countCheckout(k)
 			k.attach(c, opts, now)
-			t.attach(c)
+			if t != nil {
+				c.setTrace(t.Trace, opts.Trace, address)
+			}
 			if w != nil {
 				p.freeWaiter(w)
 			}

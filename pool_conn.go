@@ -77,9 +77,13 @@ func (k *pooledConn) validate(now moment, t *checkoutTrace) (cause DiscardCause)
 		k.pool.mu.Unlock()
 		k.traceClosed(DiscardFailed)
 	}()
-	t.endWait(nil)
+	if t != nil {
+		t.endWait(nil)
+	}
 	cause = k.check(now)
-	t.probed(k, cause, now)
+	if t != nil {
+		t.probed(k, cause, now)
+	}
 	if cause != DiscardNone {
 		k.close(cause)
 	}

@@ -106,7 +106,8 @@ func (c *Client) traceRecv(t *clientTrace, n, room int, err error) {
 // traceErr records the error of a call if it ended the stream.
 func (c *Client) traceErr(t *clientTrace, err error) {
 	if err != nil && c.typ.isStream() && (isLoss(err) || errors.Is(err, unix.ETIMEDOUT) || c.tlsEnded()) {
-		t.endedBy.CompareAndSwap(nil, &err)
+		end := err // allocated here, and not in each call
+		t.endedBy.CompareAndSwap(nil, &end)
 	}
 }
 

@@ -7,8 +7,7 @@ import (
 	"github.com/blocksock/client/internal/sock"
 )
 
-// A checkoutTrace calls the functions of a Trace during one checkout of a Pool. A nil one
-// calls nothing.
+// A checkoutTrace calls the functions of a Trace during one checkout of a Pool.
 type checkoutTrace struct {
 	*Trace
 	GetConnInfo
@@ -18,6 +17,7 @@ type checkoutTrace struct {
 	idle      time.Duration // how long the connection was idle
 }
 
+// newCheckoutTrace returns nil if there is nothing to call.
 func newCheckoutTrace(ctx context.Context, network, address string, opts *Options) *checkoutTrace {
 	t := ContextTrace(ctx).before(opts.Trace)
 	if t == nil {
@@ -53,7 +53,7 @@ func (t *checkoutTrace) acquire(ctx context.Context, p *Pool, mode acquireMode) 
 
 // endWait reports a wait that has ended.
 func (t *checkoutTrace) endWait(err error) {
-	if t == nil || t.waitedFor == 0 {
+	if t.waitedFor == 0 {
 		return
 	}
 	waited := t.waitedFor
@@ -63,21 +63,14 @@ func (t *checkoutTrace) endWait(err error) {
 
 // probed reports the check of a connection that existed before the checkout.
 func (t *checkoutTrace) probed(k *pooledConn, verdict DiscardCause, now moment) {
-	if t == nil || !k.wasPooled() {
+	t.idle = 0
+	if !k.wasPooled() {
 		return
 	}
-	t.idle = 0
 	if k.idleSince.mono != sock.Never {
 		t.idle = time.Duration(now.mono - k.idleSince.mono)
 	}
 	notify(t.ProbedConn, ProbedConnInfo{k.connInfo(), t.idle, verdict})
-}
-
-// attach makes a client call the functions that are about its use.
-func (t *checkoutTrace) attach(c *Client) {
-	if t != nil {
-		c.setTrace(t.Trace, t.opts.Trace, t.Address)
-	}
 }
 
 func (k *pooledConn) connInfo() ConnInfo {
