@@ -145,7 +145,7 @@ func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 		}
 		return n, err
 	}
-	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, 0)
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err != nil {
 		return 0, err
 	}

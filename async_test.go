@@ -393,7 +393,7 @@ func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 }
 
 func TestAsync_IdleTimeout(t *testing.T) {
-	const limit = 60 * time.Millisecond
+	const limit = 300 * time.Millisecond
 	idle := func(c *client.AsyncConfig) { c.IdleTimeout = limit }
 	begin := time.Now()
 	a, e, peer := asyncStream(t, "tcp", nil, idle)
