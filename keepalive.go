@@ -224,7 +224,7 @@ var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 // their key is next used.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardCloseIdle)
 	p.mu.Unlock()
 	p.closeConns(all...)
 }
@@ -240,7 +240,7 @@ func (p *Pool) Close() error {
 		return errPoolClosed
 	}
 	p.closed = true
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardPoolClosed)
 	for b := range p.bucketsLocked {
 		for b.waiters.first != nil {
 			p.finishLocked(b, b.waiters.first, acquireResult{err: errPoolClosed})

@@ -141,7 +141,7 @@ type Options struct {
 	GRO bool
 
 	// Resolver looks names up. Default: net.DefaultResolver.
-	Resolver *net.Resolver
+	Resolver Resolver
 
 	// FallbackDelay is how long Dial waits for one address of a name before it also tries
 	// the next (RFC 8305, Connection Attempt Delay). The delay is shorter if the time
@@ -173,6 +173,10 @@ type Options struct {
 	// PoolKey is an additional part of a Pool's key: Dials with different PoolKeys do not
 	// share connections. It has no effect without a Pool.
 	PoolKey string
+
+	// Trace has functions to call when a connection is made, used by a Pool, or closed. It
+	// is not part of a Pool's key. Default: none.
+	Trace *Trace
 
 	// Control is called with the descriptor after the socket is made and before it is
 	// bound or connected, to set options that have no field here. network is the network

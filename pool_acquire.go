@@ -41,6 +41,9 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
 	frames, err := opts.frames(network)
+	if err == nil {
+		err = opts.checkKey()
+	}
 	if err != nil {
 		return nil, acquireError(network, address, err)
 	}
@@ -62,7 +65,7 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
-			b.leaseLocked(k)
+			b.leaseLocked()
 			p.keepMinIdleLocked(b)
 		} else {
 			queuedAt = sock.Now()
@@ -79,9 +82,10 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			}
 		}
 		now := bothClocks()
-		reason := k.validate(now)
-		if reason == reasonNone {
+		cause := k.validate(now)
+		if cause == DiscardNone {
 			c.frames = frames
+			b.countCheckout(k)
 			k.attach(c, opts, now)
 			if w != nil {
 				p.freeWaiter(w)
@@ -89,8 +93,8 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 			return c, nil
 		}
 		p.mu.Lock()
-		b.unleaseLocked(k, reason)
-		if reason == reasonDead && k.uses == 0 {
+		b.unleaseLocked(cause)
+		if cause == DiscardDead && k.uses == 0 {
 			p.diedUnusedLocked(b, now.mono)
 		}
 	}

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"fmt"
+	"reflect"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -16,8 +18,26 @@ func (o *Options) sameKey(other *Options) bool {
 	if o == other { // the defaults are shared, not copied
 		return true
 	}
-	return o.Proxy == other.Proxy && o.LocalAddr == other.LocalAddr && o.Resolver == other.Resolver &&
+	return o.Proxy == other.Proxy && o.LocalAddr == other.LocalAddr && sameResolver(o.Resolver, other.Resolver) &&
 		identity(o.Control) == identity(other.Control) && o.sameSocket(other) && o.TLS.same(other.TLS)
+}
+
+// checkKey fails if Options cannot be compared with others.
+func (o *Options) checkKey() error {
+	if o.Resolver != nil && !reflect.ValueOf(o.Resolver).Comparable() {
+		return &OptionError{Option: "Resolver", Reason: fmt.Sprintf("a pool cannot compare values of type %T: use a pointer", o.Resolver)}
+	}
+	return nil
+}
+
+// sameResolver compares resolvers that have passed checkKey.
+func sameResolver(r, other Resolver) bool {
+	known, ok := netResolver(r)
+	otherKnown, otherOK := netResolver(other)
+	if ok && otherOK {
+		return known == otherKnown // a nil pointer is the default, too
+	}
+	return r == other
 }
 
 // sameSocket compares the socket options.

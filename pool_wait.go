@@ -104,10 +104,10 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 		case b.idle.n > 0:
 			victim := b.idle.oldest
 			p.removeIdleLocked(victim)
-			b.stats.OverLimit++
+			b.stats.Discards[DiscardOverLimit]++
 			p.startDialLocked(b, w, victim)
 		case k != nil:
-			b.stats.OverLimit++
+			b.stats.Discards[DiscardOverLimit]++
 			p.startDialLocked(b, w, k)
 			k = nil
 		default:
@@ -121,7 +121,7 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 
 // leaseToLocked gives a connection to a waiter.
 func (p *Pool) leaseToLocked(b *bucket, w *waiter, k *pooledConn) {
-	b.leaseLocked(k)
+	b.leaseLocked()
 	p.finishLocked(b, w, acquireResult{conn: k})
 }
 

@@ -132,7 +132,7 @@ func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	s := g.pool.Stats()
 	require.Equal(t, 1, s.Idle)
 	require.Equal(t, 1, s.Dialing)
-	require.EqualValues(t, 1, s.OverLimit)
+	require.EqualValues(t, 1, s.Discards[DiscardOverLimit])
 	pass <- nil
 	d = <-fresh
 	require.NoError(t, d.err)
@@ -173,7 +173,7 @@ func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	require.NoError(t, d.err)
 	require.Equal(t, 2, d.c.ReuseCount())
 	require.NoError(t, d.c.Close())
-	require.Zero(t, g.pool.Stats().Expired)
+	require.Zero(t, g.pool.Stats().Discards[DiscardIdleTimeout])
 }
 
 func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
@@ -313,7 +313,7 @@ func TestPoolStats_CountsClosedConnections(t *testing.T) {
 	g.becomes(t, func(s PoolStats) bool { return s.Dialing == 0 })
 	s := g.pool.Stats()
 	require.EqualValues(t, 4, s.Dials)
-	require.EqualValues(t, s.Dials, s.DialErrors+s.Discarded)
+	require.EqualValues(t, s.Dials, s.DialErrors+s.Discards.Total())
 	require.Zero(t, s.Idle+s.Active)
 }
 
@@ -359,7 +359,7 @@ func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	peer := <-g.peers
 	defer peer.Close()
 	g.pool.mu.Lock()
-	all := g.pool.takeAllIdleLocked()
+	all := g.pool.takeAllIdleLocked(DiscardCloseIdle)
 	s := all[0].bucket
 	s.closing++
 	g.pool.mu.Unlock()
@@ -470,7 +470,7 @@ func TestPool_ClosingConnectionsCount(t *testing.T) {
 				_ = c.Close()
 				g.pool.CloseIdle()
 			}()
-			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.OverLimit+s.Discarded == 1 })
+			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.Discards.Total() == 1 })
 			got := g.dial(context.Background(), reuseOrDial)
 			if name == "a closed pool" {
 				require.ErrorIs(t, (<-got).err, net.ErrClosed)

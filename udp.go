@@ -134,7 +134,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 		err = c.ensureNamed()
 	}
 	if err == nil {
-		n, err = c.sock.SendTo(p, to, c.limits.send)
+		n, err = c.sock.SendTo(p, to, c.limits().send)
 	}
 	if err != nil {
 		return n, c.sendResult(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
@@ -182,8 +182,8 @@ func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 	if c.typ.isStream() {
 		return 0, c.opError(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
-	n, err := c.sock.Recv(p, int(flags), c.limits.recv, from)
-	c.lease.recordRecv(n, len(p), err, flags)
+	n, err := c.sock.Recv(p, int(flags), c.limits().recv, from)
+	c.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
 		return c.recvResult(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}
