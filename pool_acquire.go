@@ -60,23 +60,21 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 	var w *waiter // if no connection is idle
 	for again := false; ; again = true {
 		var k *pooledConn
-		var queuedAt sock.Instant
 		if mode == reuseOrDial {
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
 			b.leaseLocked()
 			p.keepMinIdleLocked(b)
+			p.mu.Unlock()
 		} else {
-			queuedAt = sock.Now()
+			began := sock.Now()
 			if w == nil {
-				w = p.newWaiter(ctx, opts, mode, queuedAt)
+				w = p.newWaiter(ctx, opts, mode, began)
 			}
-			p.enqueueLocked(b, w, queuedAt, again)
-		}
-		p.mu.Unlock()
-		if k == nil {
-			if k, err = w.wait(p, b, queuedAt); err != nil {
+			p.enqueueLocked(b, w, began, again)
+			p.mu.Unlock()
+			if k, err = w.wait(p, b, began); err != nil {
 				p.freeWaiter(w)
 				return nil, acquireError(network, address, err)
 			}
