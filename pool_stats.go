@@ -15,8 +15,8 @@ type KeyStats struct {
 	Waits      uint64        // checkouts that waited because of MaxConnsPerKey
 	WaitTime   time.Duration // total time of these waits, once they have ended
 
-	// Connections closed. A plain socket that is at its end, or has unread data, is closed
-	// when Dial checks it, not at its release.
+	// Discards are the connections that were closed. Those whose socket is at its end or has
+	// unread data are closed when Dial checks them.
 	Discards DiscardCounts
 
 	// Current connections.
