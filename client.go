@@ -135,10 +135,12 @@ type addressing struct {
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 
-	bind    sync.Mutex // held while the socket is bound
-	bound   bool
-	reuse   Switch // Options.ReuseAddr
-	ownPort bool   // see ownPort
+	bind  sync.Mutex // held while the socket is bound
+	bound bool
+	reuse Switch // Options.ReuseAddr
+
+	unconnected bool // Options.Unconnected: there is a destination, and no peer
+	ownPort     bool // see ownPort
 
 	id atomic.Uint64 // ConnInfo.ID; zero: not asked for yet
 }
@@ -234,7 +236,7 @@ type controlConn struct {
 }
 
 func newAddressing(opts *Options) *addressing {
-	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr}
+	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr, unconnected: opts.Unconnected}
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
@@ -390,7 +392,7 @@ func (c *Client) opError(op string, peer net.Addr, cause error) error {
 		return cause
 	}
 	cause = c.stopped(cause)
-	if remote := c.RemoteAddr(); remote != nil {
+	if remote := c.RemoteAddr(); remote != nil && (peer == nil || !c.unconnected) {
 		peer = remote
 	}
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}

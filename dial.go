@@ -242,7 +242,7 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 
 // Connect connects a client from NewTCP, NewUDP and the like to an address, as Dial
 // does. Afterwards a datagram client receives only from that peer. Datagrams that were
-// queued before are dropped.
+// queued before are dropped. With Options.Unconnected neither is so.
 //
 // Options.ConnectTimeout, ctx and Close end the call. Connect tries the addresses of a
 // name one after another, each with an equal share of the remaining time.
@@ -347,7 +347,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 
 // recordAddrs records the addresses of a socket that has just been connected.
 func (c *Client) recordAddrs() {
-	if !c.typ.isStream() {
+	if !c.typ.isStream() && !c.unconnected {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()

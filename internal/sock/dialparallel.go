@@ -298,6 +298,11 @@ func (a *attempt) connect() (done bool, err error) {
 		return false, os.NewSyscallError("connect", err)
 	}
 	a.connectAgain = false
+	if a.socket.unconnected {
+		dest := to
+		a.socket.dest = &dest
+		return true, a.connected(a.to)
+	}
 	switch errno := a.socket.sysConnect(&to); {
 	case errno == 0:
 		if a.socket.stream && a.socket.domain != unix.AF_UNIX {
