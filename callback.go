@@ -111,14 +111,22 @@ func guardResolver(ctx context.Context, r Resolver) (_ context.Context, rethrow 
 
 // dialDirect is dialAddrs with a guarded resolver.
 func dialDirect(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
-	ctx, rethrow := guardResolver(ctx, p.opts.Resolver)
-	c, addr, err := dialAddrs(ctx, where, p, until)
-	if c != nil {
-		rethrow(c.sock)
-	} else {
+	lookup, rethrow := guardResolver(ctx, p.opts.Resolver)
+	c, addr, err := dialAddrs(lookup, where, p, until)
+	if err != nil {
 		rethrow(nil)
+		return nil, addr, err
 	}
-	return c, addr, err
+	rethrow(c.sock)
+	returned := false
+	defer func() {
+		if !returned { // Connected has panicked
+			c.closeFor(errNoReturn)
+		}
+	}()
+	c.traceConnected(p.trace, p.opts.Trace, p.target.address)
+	returned = true
+	return c, nil, nil
 }
 
 // callResolverDial calls net.Resolver.Dial.

@@ -110,6 +110,8 @@ type Client struct {
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil before the first Watch
 
 	lease *lease // nil if the client is not from a pool
+
+	trace atomic.Pointer[clientTrace] // nil if nothing is to be called
 }
 
 // The states of Connect. Close is not one of them: the socket knows whether it is closed.
@@ -139,6 +141,8 @@ type addressing struct {
 
 	unconnected bool // Options.Unconnected: there is a destination, and no peer
 	ownPort     bool // see ownPort
+
+	id atomic.Uint64 // ConnInfo.ID; zero: not asked for yet
 }
 
 type addrPair struct{ local, remote net.Addr }
@@ -236,10 +240,12 @@ func newAddressing(opts *Options) *addressing {
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
-	return &Client{
+	c := &Client{
 		stream: stream{sock: s}, typ: typ, network: network, initialLimits: opts.limits(),
 		addressing: a,
 	}
+	c.setTrace(opts.Trace, opts.Trace, "")
+	return c
 }
 
 // Type returns which of the six types of socket the client has.
@@ -292,7 +298,7 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 	}
 	defer c.lease.decref()
 	n, err := c.recv(p, flags, c.limits().recv)
-	c.lease.recordRecv(n, len(p), err, flags)
+	c.recordRecv(n, len(p), err, flags)
 	return c.recvResult(opRecv, nil, len(p), n, err)
 }
 
@@ -342,6 +348,9 @@ func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) err
 		return nil
 	}
 	c.lease.recordErr(err)
+	if t := c.trace.Load(); t != nil {
+		c.traceErr(t, err)
+	}
 	if !c.sent.Load() {
 		err = unsentError{err}
 	}
@@ -350,6 +359,14 @@ func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) err
 		addr = to()
 	}
 	return c.opError(op, addr, err)
+}
+
+// recordRecv records the end of a receive of n bytes into room.
+func (c *Client) recordRecv(n, room int, err error, flags Flag) {
+	c.lease.recordRecv(n, room, err, flags)
+	if t := c.trace.Load(); t != nil {
+		c.traceRecv(t, n, room, err)
+	}
 }
 
 // recvResult returns the result of a receive of n bytes into room.
@@ -403,6 +420,7 @@ func (c *Client) Close() error {
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
+	c.traceClosed(nil)
 	return c.closeError(err)
 }
 

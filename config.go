@@ -24,7 +24,9 @@ type dialConfig struct {
 	proxy *proxy.Config // nil: no proxy
 	tls   *tlsConfig    // nil: no TLS
 
-	frames *frame.Buffer // nil: no framing
+	frames *frame.Buffer  // nil: no framing
+	target unresolvedAddr // as the caller of Dial wrote it
+	trace  *Trace         // of Options and the context; nil: none
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its

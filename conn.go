@@ -17,7 +17,7 @@ func (c *Client) Read(p []byte) (int, error) {
 	}
 	defer c.lease.decref()
 	n, err := c.read(p)
-	c.lease.recordRecv(n, len(p), err, 0)
+	c.recordRecv(n, len(p), err, 0)
 	return c.recvResult(opRead, nil, len(p), n, err)
 }
 

@@ -168,6 +168,7 @@ type Pool struct {
 	sweepAt      int      // numBuckets at which unused buckets are removed
 	idle         idleList // the idle connections of all keys
 	spareHandles []spareHandle
+	spareWaiters sync.Pool    // of *waiter
 	cleaner      *time.Timer  // fires when the first idle connection expires
 	cleanAt      sock.Instant // when cleaner fires; zero: not set
 	removedStats KeyStats     // of removed buckets
@@ -222,7 +223,7 @@ var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 // their key is next used.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardCloseIdle)
 	p.mu.Unlock()
 	p.closeConns(all...)
 }
@@ -238,10 +239,10 @@ func (p *Pool) Close() error {
 		return errPoolClosed
 	}
 	p.closed = true
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardPoolClosed)
 	for b := range p.bucketsLocked {
-		for e := b.waiters.Front(); e != nil; e = b.waiters.Front() {
-			p.finishLocked(b, e.Value.(*waiter), acquireResult{err: errPoolClosed})
+		for b.waiters.first != nil {
+			p.finishLocked(b, b.waiters.first, acquireResult{err: errPoolClosed})
 		}
 		if b.replenisher != nil {
 			b.replenisher.Stop()

@@ -47,6 +47,7 @@ type addrLookup struct {
 	queued  []sock.Addr // addresses not tried yet
 	err     error       // package net's
 	lastV4  bool        // the family of the last attempt
+	joined  bool        // another dial had started the lookup
 }
 
 type lookupAnswer struct {

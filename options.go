@@ -182,6 +182,10 @@ type Options struct {
 	// share connections. It has no effect without a Pool.
 	PoolKey string
 
+	// Trace has functions to call when a connection is made, used by a Pool, or closed. It
+	// is not part of a Pool's key. Default: none.
+	Trace *Trace
+
 	// Control is called with the descriptor after the socket is made and before it is
 	// bound or connected, to set options that have no field here. network is the network
 	// of the socket, as in net.Dialer: "tcp4", "tcp6", "udp4", "udp6", "unix" or

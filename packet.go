@@ -24,7 +24,7 @@ func (c *Client) RecvPacket() ([]byte, error) {
 		return nil, c.opError(opRecvPacket, nil, errNoFraming)
 	}
 	p, got, err := c.recvPacket(c.limits().recv)
-	c.lease.recordRecv(got, 1, err, 0)
+	c.recordRecv(got, 1, err, 0)
 	if err != nil {
 		return nil, c.opError(opRecvPacket, nil, err)
 	}

@@ -57,7 +57,7 @@ func (k *pooledConn) wasPooled() bool { return k.uses > 0 || k.idleSince != mome
 // validate checks a connection that its caller is about to get, and closes it if it
 // cannot be used. It closes it before the connection stops counting: the server must
 // never see more than MaxConnsPerKey.
-func (k *pooledConn) validate(now moment) (reason closeReason) {
+func (k *pooledConn) validate(now moment) (cause DiscardCause) {
 	done := false
 	defer func() {
 		if done {
@@ -67,29 +67,40 @@ func (k *pooledConn) validate(now moment) (reason closeReason) {
 		_ = k.sock.Close()
 		k.pool.mu.Lock()
 		defer k.pool.mu.Unlock()
-		k.bucket.unleaseLocked(k, reasonBroken)
+		k.bucket.unleaseLocked(DiscardFailed)
 		k.pool.replenishLocked(k.bucket)
 	}()
-	if reason = k.check(now); reason != reasonNone {
+	if cause = k.check(now); cause != DiscardNone {
 		k.close()
 	}
 	done = true
-	return reason
+	return cause
 }
 
 // check says why an idle connection cannot be used, if it cannot.
-func (k *pooledConn) check(now moment) closeReason {
+func (k *pooledConn) check(now moment) DiscardCause {
 	if !k.wasPooled() {
-		return reasonNone // it was dialled for this caller
+		return DiscardNone // it was dialled for this caller
 	}
-	if k.expiry().isOver(now) {
-		return reasonExpired
+	if cause := k.expired(now); cause != DiscardNone {
+		return cause
 	}
 	found := k.probe(false)
 	if found == sock.Readable && k.uses == 0 && !k.setupAnswered {
-		return reasonNone // the server's greeting, for the first client
+		return DiscardNone // the server's greeting, for the first client
 	}
-	return reasonOf(found)
+	return causeOf(found)
+}
+
+// expired says which limit of an idle connection is over, if one is.
+func (k *pooledConn) expired(now moment) DiscardCause {
+	switch {
+	case k.expiresAt.isOver(now):
+		return DiscardMaxLifetime
+	case k.expiry().isOver(now):
+		return DiscardIdleTimeout
+	}
+	return DiscardNone
 }
 
 // expiry is when an idle connection expires; zero: never.
@@ -109,25 +120,13 @@ func (k *pooledConn) close() {
 	k.closeAndWait(time.Second)
 }
 
-// A closeReason says why the pool closes a connection.
-type closeReason int
-
-const (
-	reasonNone closeReason = iota // it stays open
-	reasonDead
-	reasonDirty
-	reasonExpired
-	reasonBroken
-	reasonDiscarded
-)
-
-// reasonOf judges what a probe found.
-func reasonOf(found sock.ProbeResult) closeReason {
+// causeOf judges what a probe found.
+func causeOf(found sock.ProbeResult) DiscardCause {
 	switch found {
 	case sock.Idle:
-		return reasonNone
+		return DiscardNone
 	case sock.Readable:
-		return reasonDirty
+		return DiscardUnclean
 	}
-	return reasonDead
+	return DiscardDead
 }

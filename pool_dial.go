@@ -121,7 +121,7 @@ func (p *Pool) finishDial(d *pendingDial, k *pooledConn, err error, panicked any
 	switch {
 	case k != nil && p.closed:
 		excess = k
-		b.stats.Discarded++
+		b.stats.Discards[DiscardPoolClosed]++
 		b.closing++
 	case k != nil:
 		b.roomAfter = 0

@@ -50,7 +50,7 @@ func (p *Pool) doOnce(ctx context.Context, network, address string, opts *Option
 	if err != nil {
 		return false, false, err
 	}
-	defer func() { _ = c.Discard() }() // if fn panics
+	defer func() { _ = c.lease.conn.release(c, true) }() // if fn panics; without the error of Discard, which allocates
 	unwatch := c.Watch(ctx)
 	err = fn(c)
 	unwatch()

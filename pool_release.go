@@ -28,50 +28,50 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 		k.close()
 		return nil
 	}
-	reason := reasonBroken // if a callback of TLS panics during the check
-	defer func() { k.pool.finishRelease(k, reason) }()
+	cause := DiscardFailed // if a callback of TLS panics during the check
+	defer func() { k.pool.finishRelease(k, cause) }()
 	switch {
 	case !discard:
-		reason = k.checkReleased(c, inUse)
+		cause = k.checkReleased(c, inUse)
 	case !c.lease.usage.has(usageFailed):
-		reason = reasonDiscarded
+		cause = DiscardByCaller
 	}
 	return nil
 }
 
 // checkReleased says why a released connection cannot be used again, if it cannot.
-func (k *pooledConn) checkReleased(c *Client, inUse bool) closeReason {
+func (k *pooledConn) checkReleased(c *Client, inUse bool) DiscardCause {
 	switch {
 	case inUse || c.lease.usage.has(usageFailed) || c.lease.usage.has(usageAltered):
-		return reasonBroken
+		return DiscardFailed
 	case c.buffered() > 0:
-		return reasonDirty
+		return DiscardUnclean
 	case !k.pool.opts.ReuseUnanswered && (c.lease.usage.has(usageRequestSent) || c.isUnanswered()):
-		return reasonDirty
+		return DiscardUnclean
 	}
 	k.answered = c.lease.usage.has(usageResponseSeen)
 	k.sock.ResetDeadlines()
-	return reasonOf(k.probe(true))
+	return causeOf(k.probe(true))
 }
 
 // finishRelease puts a connection back, or closes it.
-func (p *Pool) finishRelease(k *pooledConn, reason closeReason) {
+func (p *Pool) finishRelease(k *pooledConn, cause DiscardCause) {
 	// One clock instead of the two that time.Now reads. If the machine was suspended
 	// during the lease, that time counts as idle time.
 	now := k.leasedAt.add(time.Duration(sock.Now() - k.leasedAt.mono))
-	if reason == reasonNone && k.expiresAt.isOver(now) {
-		reason = reasonExpired
+	if cause == DiscardNone && k.expiresAt.isOver(now) {
+		cause = DiscardMaxLifetime
 	}
-	if reason == reasonNone {
-		p.endLease(k, reason, now)
+	if cause == DiscardNone {
+		p.endLease(k, cause, now)
 		return
 	}
-	defer p.endLease(k, reason, now) // also if a callback in close panics
-	k.close()                        // before the lease ends: the server must never see one more
+	defer p.endLease(k, cause, now) // also if a callback in close panics
+	k.close()                       // before the lease ends: the server must never see one more
 }
 
 // endLease ends the lease of a connection that is closed, or that can be used again.
-func (p *Pool) endLease(k *pooledConn, reason closeReason, now moment) {
+func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) {
 	k.idleSince = now
 	b := k.bucket
 	var excess *pooledConn
@@ -79,10 +79,10 @@ func (p *Pool) endLease(k *pooledConn, reason closeReason, now moment) {
 	b.active--
 	b.lastUsed = now.mono
 	switch {
-	case reason != reasonNone:
-		b.stats.countClosed(reason)
+	case cause != DiscardNone:
+		b.stats.Discards[cause]++
 	case p.closed:
-		b.stats.Discarded++
+		b.stats.Discards[DiscardPoolClosed]++
 		b.closing++
 		excess = k
 	default:

@@ -31,6 +31,9 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 			c.lease.end()
 			c.endWatches()
 			k.close()
+			k.pool.mu.Lock()
+			defer k.pool.mu.Unlock()
+			k.bucket.stats.Discards[DiscardSetup]++
 		}
 	}()
 	c.Watch(limited)

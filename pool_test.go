@@ -194,23 +194,23 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 		name  string
 		opts  *client.Options
 		use   func(t *testing.T, c *client.Client, peer net.Conn)
-		cause func(client.KeyStats) uint64
+		cause client.DiscardCause
 	}{
 		{"after a receive that timed out", short, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Recv(make([]byte, 1), 0)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a read that timed out", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
 			_, err := c.Read(make([]byte, 1))
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a part of an exact read", short, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := peer.Write([]byte("half"))
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 8), client.WaitAll)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a part of an exact read without waiting", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := peer.Write([]byte("half"))
 			require.NoError(t, err)
@@ -218,21 +218,21 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 8), client.WaitAll|client.DontWait)
 			require.ErrorIs(t, err, unix.EAGAIN)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a request half sent", short, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send(make([]byte, 64<<20), 0)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a request half sent without waiting", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send(make([]byte, 64<<20), client.DontWait)
 			require.ErrorIs(t, err, unix.EAGAIN)
-		}, broken},
+		}, client.DiscardFailed},
 		{"with an answer half read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := peer.Write([]byte("answer"))
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 3), client.WaitAll)
 			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardUnclean},
 		{"with an answer peeked at", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := c.Send([]byte("question"), 0)
 			require.NoError(t, err)
@@ -240,34 +240,34 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 6), client.WaitAll|client.Peek)
 			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardUnclean},
 		{"with a question that has no answer yet", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send([]byte("question"), 0)
 			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardUnclean},
 		{"after the end", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			require.NoError(t, peer.Close())
 			_, err := c.Recv(make([]byte, 1), 0)
 			require.Equal(t, io.EOF, err)
-		}, broken},
+		}, client.DiscardFailed},
 		{"with an end that nobody has read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			require.NoError(t, peer.Close())
 			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
-		}, dead},
+		}, client.DiscardDead},
 		{"whose descriptor was in other hands", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			raw, err := c.SyscallConn()
 			require.NoError(t, err)
 			require.NoError(t, raw.Control(func(uintptr) {}))
-		}, broken},
+		}, client.DiscardFailed},
 		{"shut in one direction", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.CloseWrite())
-		}, broken},
+		}, client.DiscardFailed},
 		{"shut in the other direction", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.CloseRead())
-		}, broken},
+		}, client.DiscardFailed},
 		{"thrown away", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.Discard())
-		}, func(s client.KeyStats) uint64 { return s.Discarded }},
+		}, client.DiscardByCaller},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			done := make(chan struct{})
@@ -283,7 +283,7 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			stats := p.Stats()
 			require.Zero(t, stats.Idle)
 			require.Zero(t, stats.Active)
-			require.EqualValues(t, 1, test.cause(stats.KeyStats), "%+v", stats)
+			require.EqualValues(t, 1, stats.Discards[test.cause], "%+v", stats)
 			c = s.from(t, p, nil)
 			require.False(t, c.Reused())
 			<-s.new
@@ -291,10 +291,6 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 		})
 	}
 }
-
-func broken(s client.KeyStats) uint64 { return s.Broken }
-func dirty(s client.KeyStats) uint64  { return s.Dirty }
-func dead(s client.KeyStats) uint64   { return s.Dead }
 
 func TestPool_HarmlessCallsKeepTheConnection(t *testing.T) {
 	done := make(chan struct{})
@@ -340,7 +336,7 @@ func TestPool_CloseDuringACallClosesTheConnection(t *testing.T) {
 	inKernel(t)
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, <-result, net.ErrClosed)
-	require.EqualValues(t, 1, p.Stats().Broken)
+	require.EqualValues(t, 1, p.Stats().Discards[client.DiscardFailed])
 }
 
 func TestPoolKey_DifferentOptionsShareNoConnection(t *testing.T) {
@@ -460,11 +456,11 @@ func TestPool_TimeoutsAreThoseOfTheCurrentCaller(t *testing.T) {
 func TestPool_ChecksIdleConnections(t *testing.T) {
 	for name, test := range map[string]struct {
 		do    func(t *testing.T, peer net.Conn)
-		cause func(client.KeyStats) uint64
+		cause client.DiscardCause
 	}{
-		"closed":     {func(_ *testing.T, peer net.Conn) { _ = peer.Close() }, dead},
-		"half open":  {func(_ *testing.T, peer net.Conn) { _ = peer.(interface{ CloseWrite() error }).CloseWrite() }, dead},
-		"late reply": {func(_ *testing.T, peer net.Conn) { _, _ = peer.Write([]byte("somebody else's")) }, dirty},
+		"closed":     {func(_ *testing.T, peer net.Conn) { _ = peer.Close() }, client.DiscardDead},
+		"half open":  {func(_ *testing.T, peer net.Conn) { _ = peer.(interface{ CloseWrite() error }).CloseWrite() }, client.DiscardDead},
+		"late reply": {func(_ *testing.T, peer net.Conn) { _, _ = peer.Write([]byte("somebody else's")) }, client.DiscardUnclean},
 	} {
 		for _, network := range streamNetworks {
 			t.Run(name+" "+network, func(t *testing.T) {
@@ -497,7 +493,7 @@ func TestPool_ChecksIdleConnections(t *testing.T) {
 				}
 				require.True(t, c.Reused())
 				stats := p.Stats()
-				require.EqualValues(t, 3, test.cause(stats.KeyStats), "%+v", stats)
+				require.EqualValues(t, 3, stats.Discards[test.cause], "%+v", stats)
 				require.EqualValues(t, 1, stats.Reuses)
 				require.NoError(t, c.Close())
 				require.Equal(t, 4, s.count())

@@ -344,10 +344,13 @@ func (s *stream) truncated() bool {
 
 // isUp reports whether the peer can still answer, as far as the kernel and TLS know.
 func (s *stream) isUp() bool {
-	if t := s.tls.Load(); t != nil && t.Ended() {
-		return false
-	}
-	return s.sock.PeerOpen()
+	return !s.tlsEnded() && s.sock.PeerOpen()
+}
+
+// tlsEnded reports whether nothing more will be received over TLS.
+func (s *stream) tlsEnded() bool {
+	t := s.tls.Load()
+	return t != nil && t.Ended()
 }
 
 // readable reports whether a receive returns at once; inSocket is whether the socket is

@@ -194,7 +194,7 @@ func (c *Client) recvFrom(p []byte, flags Flag, timeout time.Duration, from *soc
 		return 0, c.opError(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
 	n, err := c.sock.Recv(p, int(flags), timeout, from)
-	c.lease.recordRecv(n, len(p), err, flags)
+	c.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
 		return c.recvResult(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
 	}

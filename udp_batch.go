@@ -52,7 +52,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 		return 0, nil
 	}
 	n, err := c.recvBatch(ds, flags)
-	c.lease.recordRecv(n, n, err, flags)
+	c.recordRecv(n, n, err, flags)
 	for i := range n {
 		if d := &ds[i]; d.Size > d.N && err == nil {
 			_, err = c.recvResult(opRecvBatch, d.netAddr(c.typ), d.N, d.Size, nil)

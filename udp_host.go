@@ -57,7 +57,7 @@ func (c *Client) lookUp(address string, until sock.Instant) (sock.Addr, error) {
 	go func() {
 		defer close(done)
 		var search *addrLookup
-		addrs, search, err = resolve(ctx, networks[c.typ.String()], nil, address, c.resolver, until)
+		addrs, search, err = resolve(ctx, networks[c.typ.String()], nil, address, c.resolver, until, nil)
 		search.close()
 	}()
 	ended := c.sock.AwaitSend(done)

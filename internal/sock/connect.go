@@ -16,7 +16,7 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
 	defer s.decref()
 	_, _, results := DialParallel([]Addr{to}, nil, 0, until, stop,
 		func(Addr) (*Socket, error) { return s, nil },
-		func(s *Socket) { s.disconnect() })
+		func(s *Socket, _ Addr, _ error) { s.disconnect() })
 	switch {
 	case results == nil:
 		return nil

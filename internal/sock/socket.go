@@ -178,6 +178,7 @@ func (s *Socket) sysClose() error {
 	if s.file == nil {
 		return unix.Close(s.fd)
 	}
+	removeParkable(s.file)
 	err := s.file.Close()
 	if path := (*os.PathError)(nil); errors.As(err, &path) {
 		err = path.Err
