@@ -20,8 +20,8 @@ import (
 // I/O lock of its direction first and picks then, so that a call that waited for the lock
 // while StartTLS held it uses TLS:
 //
-//	Recv, Read, RecvPacket, Drain ──▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
-//	Send, Write, SendPacket, SendFile ───────────▶ sendBytes ─┴─────────┘
+//	Recv, Read, RecvPacket, Drain ────────▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
+//	Send, Write, SendPacket, SendBuffers, SendFile ────▶ sendBytes ─┴─────────┘
 type stream struct {
 	sock   *sock.Socket
 	tls    atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
@@ -158,8 +158,8 @@ func (s *stream) bufferedPacket() []byte {
 	return p
 }
 
-// discardBuffers are for drain. 32 KiB is what io.Copy uses.
-var discardBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// scratchBuffers are for drain, and for sendBuffers over TLS, where they hold two records.
+var scratchBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // drain discards what a receive would return, and counts it, until an error or, with DontWait,
 // until nothing is left. With a framing and DontWait it discards whole packets.
@@ -170,8 +170,8 @@ func (s *stream) drain(flags Flag, timeout time.Duration) (total int64, err erro
 		return 0, err
 	}
 	defer lock.Unlock()
-	buf := discardBuffers.Get().(*[32 << 10]byte)
-	defer discardBuffers.Put(buf)
+	buf := scratchBuffers.Get().(*[32 << 10]byte)
+	defer scratchBuffers.Put(buf)
 	for {
 		var n int
 		if s.frames != nil && flags&DontWait != 0 {
@@ -215,6 +215,39 @@ func (s *stream) sendBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 		s.sent.Store(true)
 	}
 	return n, err
+}
+
+// sendBuffers sends buffers one after the other. Over TLS they are copied first: a record holds as
+// many as fit.
+func (s *stream) sendBuffers(bufs [][]byte, timeout time.Duration) (sent int64, err error) {
+	lock, err := s.sock.LockSend(0, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unlockSend(&lock)
+	if !s.hasTLS() {
+		return lock.SendBuffers(bufs)
+	}
+	scratch := scratchBuffers.Get().(*[32 << 10]byte)
+	defer scratchBuffers.Put(scratch)
+	for off := 0; ; {
+		size := 0
+		for len(bufs) > 0 && size < len(scratch) {
+			n := copy(scratch[size:], bufs[0][off:])
+			size += n
+			if off += n; off == len(bufs[0]) {
+				bufs, off = bufs[1:], 0
+			}
+		}
+		n, err := s.sendBytes(&lock, scratch[:size], 0)
+		sent += int64(n)
+		switch {
+		case err != nil || len(bufs) == 0:
+			return sent, err
+		case lock.Expired(): // a peer that receives as fast as we send
+			return sent, os.ErrDeadlineExceeded
+		}
+	}
 }
 
 // unlockSend releases the lock, or has TLS do so once the rest of a record is sent.
