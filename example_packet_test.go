@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"slices"
 
 	"github.com/blocksock/client"
 )
@@ -108,6 +109,7 @@ func ExampleLengthFunc() {
 	// d000
 }
 
+// A packet is valid until the next one is received: copy what is to last longer.
 func ExampleClient_Packets() {
 	address, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "one\ntwo\n") })
 	defer stop()
@@ -116,15 +118,15 @@ func ExampleClient_Packets() {
 		log.Fatal(err)
 	}
 	defer c.Close()
+	var lines [][]byte
 	for line, err := range c.Packets() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Printf("%q\n", line)
+		lines = append(lines, slices.Clone(line))
 	}
-	// Output:
-	// "one\n"
-	// "two\n"
+	fmt.Printf("%q\n", lines)
+	// Output: ["one\n" "two\n"]
 }
 
 // What cannot be a packet is told apart from an end and from a time-out.

@@ -492,34 +492,6 @@ func TestRecvPacket_LongestIsNotTooLong(t *testing.T) {
 	}
 }
 
-func TestPackets_RangesUntilTheEnd(t *testing.T) {
-	c, peer := framed(t, "tcp", lines)
-	writes(t, peer, "one\r\ntwo\r\nthree\r\n")
-	closeWrite(peer)
-	var got []string
-	for p, err := range c.Packets() {
-		require.NoError(t, err)
-		if got = append(got, string(p)); len(got) == 2 {
-			break
-		}
-	}
-	for p, err := range c.Packets() { // goes on
-		require.NoError(t, err)
-		got = append(got, string(p))
-	}
-	require.Equal(t, []string{"one\r\n", "two\r\n", "three\r\n"}, got)
-
-	c, peer = framed(t, "tcp", lines)
-	writes(t, peer, "one\r\npart")
-	closeWrite(peer)
-	var errs []error
-	for p, err := range c.Packets() {
-		require.Equal(t, err == nil, p != nil)
-		errs = append(errs, err)
-	}
-	require.Equal(t, []error{nil, io.ErrUnexpectedEOF}, errs)
-}
-
 func TestSendPacket_AddsWhatIsMissing(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {

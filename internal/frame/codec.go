@@ -18,6 +18,11 @@ type Codec interface {
 	// The first seen bytes of p were there in an earlier call that returned 0.
 	Size(p []byte, seen int) (int, error)
 
+	// Ends sets where the packets end that p begins with and that it has whole, up to the number
+	// of ends and before what is not a packet. It returns how many it has found. It may be called
+	// before the packets before p are returned.
+	Ends(p []byte, ends []int32) int
+
 	// Frame returns what p lacks to be a packet, and at which offset of p it belongs. It may
 	// use scratch, which has 8 bytes.
 	Frame(p, scratch []byte) (missing []byte, at int, err error)

@@ -96,8 +96,8 @@ func (d *direction) changes() <-chan struct{} {
 }
 
 // lock takes a reference to the descriptor and the I/O lock of one direction. It returns
-// net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is over. waited
-// reports that another call held the lock, so time has passed.
+// net.ErrClosed or ErrStopped, or os.ErrDeadlineExceeded when until or the deadline is over.
+// waited reports that another call held the lock, so time has passed.
 func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 	ok, err := s.tryLock(d)
 	if err != nil {
@@ -108,11 +108,16 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 			return true, err
 		}
 	}
-	if d.deadlineExceeded() {
-		s.unlock(d)
-		return !ok, os.ErrDeadlineExceeded
+	switch {
+	case s.refs.Ending():
+		err = s.closedErr()
+	case d.deadlineExceeded():
+		err = os.ErrDeadlineExceeded
+	default:
+		return !ok, nil
 	}
-	return !ok, nil
+	s.unlock(d)
+	return !ok, err
 }
 
 // tryLock is lock for a call that must not wait for the lock.
