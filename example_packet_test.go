@@ -129,6 +129,41 @@ func ExampleClient_Packets() {
 	// Output: ["one\n" "two\n"]
 }
 
+// With Whole, SendPacket takes what RecvPacket returns, here to forward packets unchanged.
+func ExampleClient_SendPacket() {
+	framing := client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Whole: true}
+	source, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "\x00\x03one\x00\x03two") })
+	defer stop()
+	from, err := client.Dial("tcp", source, &client.Options{Framing: framing})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer from.Close()
+	echo, stop := exampleServer(func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+	defer stop()
+	to, err := client.Dial("tcp", echo, &client.Options{Framing: framing})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer to.Close()
+	for packet, err := range from.Packets() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := to.SendPacket(packet); err != nil {
+			log.Fatal(err)
+		}
+		answer, err := to.RecvPacket()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%q\n", answer)
+	}
+	// Output:
+	// "\x00\x03one"
+	// "\x00\x03two"
+}
+
 // What cannot be a packet is told apart from an end and from a time-out.
 func ExamplePacketError() {
 	address, stop := exampleServer(says("\xff\xff\xff\xff"))

@@ -79,6 +79,10 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 // the length after the first Offset bytes of p. For a Delimiter it appends Delim. For a
 // LengthFunc it adds nothing. The count includes what was added.
 //
+// RecvPacket returns what was added, too. If Whole of the framing is set, and for a LengthFunc,
+// the two are a pair: SendPacket sends what RecvPacket of another client with the same framing
+// returns, unchanged.
+//
 // If the peer would not receive p as one packet, SendPacket sends nothing and fails with a
 // *PacketError. If a packet was sent in part, all later ones fail. Limits and errors are
 // otherwise those of Send.

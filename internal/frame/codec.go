@@ -46,6 +46,21 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Whole returns a codec as c whose packets are sent as they are received: Frame adds nothing.
+func Whole(c Codec) Codec { return whole{c} }
+
+type whole struct{ Codec }
+
+func (w whole) Frame(p, _ []byte) (missing []byte, at int, err error) {
+	switch n, err := w.Size(p, 0); {
+	case err != nil:
+		return nil, 0, err
+	case n != len(p):
+		return nil, 0, &Error{Reason: fmt.Sprintf("packet of %d bytes has the length %d by the framing", len(p), n), Length: int64(n)}
+	}
+	return nil, len(p), nil
+}
+
 // complete adds to the error of a codec what a codec does not set.
 func complete(err error, limit int, p []byte) error {
 	var e *Error

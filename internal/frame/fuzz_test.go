@@ -222,5 +222,8 @@ func FuzzEncode(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, total, size)
 		require.GreaterOrEqual(t, total, len(data))
+		pieces, _, err = NewBuffer(Whole(c)).Encode(whole)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(whole, bytes.Join(pieces[:], nil)), "as it is")
 	})
 }
