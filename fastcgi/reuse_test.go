@@ -216,6 +216,41 @@ func TestResponse_StaysAsItIsAfterItsConnectionIsReused(t *testing.T) {
 	}
 }
 
+// A Writer that fails or panics may still use what it was given: net/http's over HTTP/2
+// does, if the client resets the stream during the Write. Those bytes must not become the
+// ones of another response.
+func TestResponse_FailedWriterKeepsItsBytes(t *testing.T) {
+	t.Parallel()
+	cl := newTaggedApplication(t)
+	for i := range 20 {
+		resp, err := cl.Do(context.Background(), taggedRequest("<of the first>", 5000, i%2 == 0))
+		require.NoError(t, err)
+		var kept []byte
+		func() {
+			defer func() { _ = recover() }()
+			_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+				kept = p
+				if i%3 == 0 {
+					panic("in Write")
+				}
+				return 0, io.ErrClosedPipe
+			}), resp.Body)
+			require.ErrorIs(t, err, io.ErrClosedPipe)
+		}()
+		_, _ = io.ReadAll(resp.Body)
+		require.NoError(t, resp.Body.Close())
+		for range 3 {
+			_, _, err := doAndRead(cl, taggedRequest("<of another>", 5000, false))
+			require.NoError(t, err)
+		}
+		require.False(t, bytes.Contains(kept, []byte("another")), "the bytes are those of another response")
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 // No request has a parameter of another one that the Handler has sent before or sends at the
 // same time.
 func TestHandler_SendsNoParameterOfAnotherRequest(t *testing.T) {
