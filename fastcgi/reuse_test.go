@@ -81,7 +81,7 @@ func checkTagged(t *testing.T, resp *Response, body []byte, tag string, length i
 func TestResponse_HasNoBytesOfAnotherOne(t *testing.T) {
 	t.Parallel()
 	cl := newTaggedApplication(t)
-	cl.MaxConns = 3
+	cl.MaxConns, cl.Options = 3, &client.Options{ConnectTimeout: testTimeout}
 	ends := []func(ctx context.Context, cancel func(), resp *Response) []byte{
 		func(_ context.Context, _ func(), resp *Response) []byte { // read whole
 			b, err := io.ReadAll(resp.Body)
