@@ -104,7 +104,8 @@ type Client struct {
 
 	*addressing // nil in the zero Client, as the socket is
 
-	limits limits
+	initialLimits limits                 // by Options
+	changedLimits atomic.Pointer[limits] // by SetLimits; nil before the first
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil before the first Watch
 
@@ -130,14 +131,16 @@ type addressing struct {
 	addrs atomic.Pointer[addrPair]
 	host  string // the host connected to, as the caller wrote it
 
-	resolver  *net.Resolver
+	resolver  Resolver
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 
-	bind    sync.Mutex // held while the socket is bound
-	bound   bool
-	reuse   Switch // Options.ReuseAddr
-	ownPort bool   // see ownPort
+	bind  sync.Mutex // held while the socket is bound
+	bound bool
+	reuse Switch // Options.ReuseAddr
+
+	unconnected bool // Options.Unconnected: there is a destination, and no peer
+	ownPort     bool // see ownPort
 
 	id atomic.Uint64 // ConnInfo.ID; zero: not asked for yet
 }
@@ -233,12 +236,12 @@ type controlConn struct {
 }
 
 func newAddressing(opts *Options) *addressing {
-	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr}
+	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr, unconnected: opts.Unconnected}
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
 	c := &Client{
-		stream: stream{sock: s}, typ: typ, network: network, limits: opts.limits(),
+		stream: stream{sock: s}, typ: typ, network: network, initialLimits: opts.limits(),
 		addressing: a,
 	}
 	c.setTrace(opts.Trace, opts.Trace, "")
@@ -267,7 +270,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 		return 0, c.sendResult(opSend, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.send(p, flags, c.limits.send)
+	n, err := c.send(p, flags, c.limits().send)
 	return n, c.sendResult(opSend, nil, n, err)
 }
 
@@ -294,7 +297,7 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 		return 0, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.recv(p, flags, c.limits.recv)
+	n, err := c.recv(p, flags, c.limits().recv)
 	c.recordRecv(n, len(p), err, flags)
 	return c.recvResult(opRecv, nil, len(p), n, err)
 }
@@ -389,7 +392,7 @@ func (c *Client) opError(op string, peer net.Addr, cause error) error {
 		return cause
 	}
 	cause = c.stopped(cause)
-	if remote := c.RemoteAddr(); remote != nil {
+	if remote := c.RemoteAddr(); remote != nil && (peer == nil || !c.unconnected) {
 		peer = remote
 	}
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}
@@ -457,9 +460,9 @@ func (c *Client) shutdown(how int) error {
 	case !c.typ.isStream():
 		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
 	case how == unix.SHUT_WR:
-		err = c.closeWrite(c.limits.send)
+		err = c.closeWrite(c.limits().send)
 	default:
-		err = c.closeRead(c.limits.send)
+		err = c.closeRead(c.limits().send)
 	}
 	return c.closeError(err)
 }

@@ -91,6 +91,7 @@ func (o *Options) checkNetwork(n network) error {
 		{"Mark", o.Mark != 0, ip, "tcp and udp", linux},
 		{"Device", o.Device != "", ip, "tcp and udp", linux},
 		{"BusyPoll", o.BusyPoll != 0, ip, "tcp and udp", linux},
+		{"Unconnected", o.Unconnected, !n.isStream(), "udp and unixgram", true},
 		{"Broadcast", o.Broadcast, udp && n.v4 != 0, "udp over IPv4", true},
 		{"Multicast", o.Multicast != nil, udp, "udp", true},
 		{"ICMPErrors", o.ICMPErrors, udp, "udp", linux},

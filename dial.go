@@ -242,7 +242,7 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 
 // Connect connects a client from NewTCP, NewUDP and the like to an address, as Dial
 // does. Afterwards a datagram client receives only from that peer. Datagrams that were
-// queued before are dropped.
+// queued before are dropped. With Options.Unconnected neither is so.
 //
 // Options.ConnectTimeout, ctx and Close end the call. Connect tries the addresses of a
 // name one after another, each with an equal share of the remaining time.
@@ -297,7 +297,7 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
 	where := unresolvedAddr{c.network, address}
 	n := networks[c.typ.String()]
-	until := deadline(ctx, c.limits.connect)
+	until := deadline(ctx, c.limits().connect)
 	host, err := n.host(address)
 	if err != nil {
 		return where, err
@@ -347,7 +347,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 
 // recordAddrs records the addresses of a socket that has just been connected.
 func (c *Client) recordAddrs() {
-	if !c.typ.isStream() {
+	if !c.typ.isStream() && !c.unconnected {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()
@@ -383,7 +383,7 @@ func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 }
 
 // resolveContext is resolve with the error of a context that has ended.
-func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
+func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextError(ctx, sock.ErrStopped)
 	}

@@ -48,6 +48,9 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
 	frames, err := opts.frames(network)
+	if err == nil {
+		err = opts.checkKey()
+	}
 	if err != nil {
 		return nil, acquireError(network, address, err)
 	}
@@ -69,7 +72,7 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
-			b.leaseLocked(k)
+			b.leaseLocked()
 			p.keepMinIdleLocked(b)
 		} else {
 			queuedAt = sock.Now()
@@ -96,6 +99,7 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 		cause := k.validate(now, t)
 		if cause == DiscardNone {
 			c.frames = frames
+			b.countCheckout(k)
 			k.attach(c, opts, now)
 			if t != nil {
 				c.setTrace(t.Trace, opts.Trace, address)
@@ -106,7 +110,7 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 			return c, nil
 		}
 		p.mu.Lock()
-		b.unleaseLocked(k, cause)
+		b.unleaseLocked(cause)
 		if cause == DiscardDead && k.uses == 0 {
 			p.diedUnusedLocked(b, now.mono)
 		}

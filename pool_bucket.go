@@ -1,6 +1,7 @@
 package client
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -20,6 +21,10 @@ type bucket struct {
 	waiters  waiterQueue
 	stats    KeyStats
 	lastUsed sock.Instant // by a caller
+
+	// Checkouts, counted when the connection was found to be good, which is without the
+	// mutex. A counter that a failed check took back would not be monotonic.
+	news, reuses atomic.Uint64
 
 	dialPanic any            // what a callback panicked with when no caller waited; nil: none
 	detached  []*pendingDial // dials that no caller waits for
@@ -62,7 +67,8 @@ func (p *Pool) sweepLocked(now sock.Instant) {
 		for next := b; next != nil; {
 			b, next = next, next.next
 			if b.isUnusedLocked() && b.replenishAt == sock.Never && b.lastUsed.Add(time.Minute) < now {
-				p.removedStats.add(&b.stats)
+				s := b.statsLocked()
+				p.removedStats.Add(&s)
 				continue
 			}
 			b.next, left = left, b
@@ -102,18 +108,19 @@ func (p *Pool) hasRoomLocked(b *bucket, extra int) bool {
 }
 
 // leaseLocked counts a connection as leased.
-func (b *bucket) leaseLocked(k *pooledConn) {
-	b.active++
-	if k.uses > 0 {
-		b.stats.Reuses++
-	}
-}
+func (b *bucket) leaseLocked() { b.active++ }
 
 // unleaseLocked undoes leaseLocked for a connection that was closed instead.
-func (b *bucket) unleaseLocked(k *pooledConn, cause DiscardCause) {
+func (b *bucket) unleaseLocked(cause DiscardCause) {
 	b.active--
-	if k.uses > 0 {
-		b.stats.Reuses--
-	}
 	b.stats.Discards[cause]++
+}
+
+// countCheckout counts a connection that its caller gets.
+func (b *bucket) countCheckout(k *pooledConn) {
+	if k.uses > 0 {
+		b.reuses.Add(1)
+	} else {
+		b.news.Add(1)
+	}
 }

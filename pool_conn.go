@@ -50,7 +50,7 @@ func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
 func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
 	c.share(&k.stream)
 	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
-	c.limits = opts.limits()
+	c.initialLimits = opts.limits()
 	c.state.Store(connected)
 	c.lease.conn, c.lease.wasPooled, c.lease.reuseCount = k, k.wasPooled(), k.uses
 	k.leasedAt = now
@@ -72,7 +72,7 @@ func (k *pooledConn) validate(now moment, t *checkoutTrace) (cause DiscardCause)
 		// A callback has panicked or ended the goroutine.
 		_ = k.sock.Close()
 		k.pool.mu.Lock()
-		k.bucket.unleaseLocked(k, DiscardFailed)
+		k.bucket.unleaseLocked(DiscardFailed)
 		k.pool.replenishLocked(k.bucket)
 		k.pool.mu.Unlock()
 		k.traceClosed(DiscardFailed)

@@ -48,7 +48,8 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 	return nil
 }
 
-// checkReleased says why a released connection cannot be used again, if it cannot.
+// checkReleased says why a released connection cannot be used again, as far as this side
+// knows. Over TLS that includes what was received together with an earlier record.
 func (k *pooledConn) checkReleased(c *Client, inUse bool) DiscardCause {
 	switch {
 	case inUse || c.lease.usage.has(usageFailed) || c.lease.usage.has(usageAltered):
@@ -60,6 +61,9 @@ func (k *pooledConn) checkReleased(c *Client, inUse bool) DiscardCause {
 	}
 	k.answered = c.lease.usage.has(usageResponseSeen)
 	k.sock.ResetDeadlines()
+	if !k.hasTLS() {
+		return DiscardNone // check finds what is in the socket: that does not go away
+	}
 	return causeOf(k.probe(true))
 }
 

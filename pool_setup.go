@@ -20,7 +20,7 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	}
 	c := &Client{
 		typ: k.typ, network: k.network, addressing: k.addressing,
-		limits: opts.limits(), lease: &lease{conn: k},
+		initialLimits: opts.limits(), lease: &lease{conn: k},
 	}
 	c.share(&k.stream)
 	c.frames = dialled.frames

@@ -122,7 +122,7 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 
 // leaseToLocked gives a connection to a waiter.
 func (p *Pool) leaseToLocked(b *bucket, w *waiter, k *pooledConn) {
-	b.leaseLocked(k)
+	b.leaseLocked()
 	p.finishLocked(b, w, acquireResult{conn: k})
 }
 

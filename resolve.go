@@ -146,7 +146,7 @@ var loopback = map[int]netip.Addr{
 // resolve returns the addresses to try, in order. More addresses of a name may follow
 // from the addrLookup, which the caller must close; it is nil if there was nothing to look
 // up. If local is not nil, only addresses of its family are looked up.
-func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
+func resolve(ctx context.Context, n network, local *sock.Addr, address string, r Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
 	if n.local != 0 {
 		a, err := parseUnix(address)
 		return []sock.Addr{a}, nil, err

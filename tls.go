@@ -239,7 +239,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if t == nil {
 		t = &TLSOptions{}
 	}
-	until := deadline(ctx, c.limits.connect)
+	until := deadline(ctx, c.limits().connect)
 	conf, err := t.load()
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (c untracedContext) Value(key any) any {
 }
 
 // lookup looks a host up; see resolve.
-func (t *Trace) lookup(ctx context.Context, n network, host string, port uint16, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
+func (t *Trace) lookup(ctx context.Context, n network, host string, port uint16, r Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
 	if t == nil {
 		s := startLookup(ctx, n, host, port, r, until)
 		addrs, err := s.firstAddrs()

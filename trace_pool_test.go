@@ -73,7 +73,7 @@ func TestTracePool_DiscardCauses(t *testing.T) {
 		by    string // the other function that is called with the cause
 		err   error
 	}{
-		"dead": {do: func(t *testing.T, e end) { require.NoError(t, e.peer.Close()); again(t, e) }, cause: client.DiscardDead, by: "PutIdleConn"},
+		"dead": {do: func(t *testing.T, e end) { require.NoError(t, e.peer.Close()); again(t, e) }, cause: client.DiscardDead, by: "ProbedConn"},
 		"dead while idle": {do: func(t *testing.T, e end) {
 			time.AfterFunc(5*time.Millisecond, func() { _ = e.peer.Close() })
 			again(t, e)

@@ -264,7 +264,12 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 		return errno
 	}
 	if single && p.running[0].socket.attachNetpoll() {
-		if p.stop.park(p.running[0].socket.wr.netpollWaker.Load(), d) {
+		k, to := p.running[0].socket.wr.netpollWaker.Load(), p.running[0].to
+		k.dialing.Store(&to)
+		k.began.Store(int64(p.began))
+		defer k.dialing.Store(nil)
+		defer k.began.Store(int64(Never))
+		if p.stop.park(k, d) {
 			fds[0].Revents = unix.POLLOUT
 		}
 		return 0
@@ -293,6 +298,11 @@ func (a *attempt) connect() (done bool, err error) {
 		return false, os.NewSyscallError("connect", err)
 	}
 	a.connectAgain = false
+	if a.socket.unconnected {
+		dest := to
+		a.socket.dest = &dest
+		return true, a.connected(a.to)
+	}
 	switch errno := a.socket.sysConnect(&to); {
 	case errno == 0:
 		if a.socket.stream && a.socket.domain != unix.AF_UNIX {
