@@ -83,6 +83,13 @@
 // [Select] waits for several clients at once, with TLS and packets too. [Client.SendFile] has
 // the kernel send a part of a file.
 //
+// # Tracing
+//
+// A [Trace] has functions that are called for each lookup, attempt to connect, handshake,
+// first byte and close, and for what a Pool does. [Options].Trace is for all clients,
+// [WithTrace] for one call. Without a Trace nothing is called and nothing measured. The
+// functions of a net/http/httptrace.ClientTrace are called as package net calls them.
+//
 // # FastCGI
 //
 // The package fastcgi sends requests to php-fpm and other FastCGI applications, over
