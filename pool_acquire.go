@@ -37,6 +37,13 @@ type acquireResult struct {
 
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
+	if t := newCheckoutTrace(ctx, network, address, opts); t != nil {
+		return t.acquire(ctx, p, mode)
+	}
+	return p.checkout(ctx, network, address, opts, mode, nil)
+}
+
+func (p *Pool) checkout(ctx context.Context, network, address string, opts *Options, mode acquireMode, t *checkoutTrace) (*Client, error) {
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
@@ -76,17 +83,27 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 		}
 		p.mu.Unlock()
 		if k == nil {
-			if k, err = w.wait(p, b, queuedAt); err != nil {
+			k, err = w.wait(p, b, queuedAt)
+			if t != nil {
+				t.waitedFor, w.waited = w.waited, 0
+			}
+			if err != nil {
 				p.freeWaiter(w)
+				if t != nil {
+					t.endWait(err)
+				}
 				return nil, acquireError(network, address, err)
 			}
 		}
 		now := bothClocks()
-		cause := k.validate(now)
+		cause := k.validate(now, t)
 		if cause == DiscardNone {
 			c.frames = frames
 			b.countCheckout(k)
 			k.attach(c, opts, now)
+			if t != nil {
+				c.setTrace(t.Trace, opts.Trace, address)
+			}
 			if w != nil {
 				p.freeWaiter(w)
 			}

@@ -36,6 +36,9 @@ func (p *Pool) Do(ctx context.Context, network, address string, opts *Options, f
 	if !again || ctx.Err() != nil {
 		return unmarked(err)
 	}
+	if t := newCheckoutTrace(ctx, network, address, orDefaults(opts)); t != nil {
+		notify(t.Retried, RetriedInfo{t.PoolKey, network, address, unmarked(err)})
+	}
 	_, _, second := p.doOnce(ctx, network, address, opts, fn, newOnly)
 	if sent && second != nil {
 		return &repeatedError{err: unmarked(second), first: unmarked(err)}

@@ -34,6 +34,7 @@ type exchange struct {
 
 	hasRecord    bool      // a record of the response has been received
 	staleRecords int       // number of received records of other requests
+	onWait       func()    // called before a wait for more of the response; may be nil
 	waitingSince time.Time // since when the next record of the response is waited for; zero: not yet
 	deadlineSet  bool      // a read deadline is set instead of Options.RecvTimeout alone
 
@@ -155,6 +156,9 @@ func (x *exchange) bufferedChunk() ([]byte, error) {
 // up to the next record of the response. Parts of a record and records of other requests
 // do not extend it.
 func (x *exchange) receive() error {
+	if x.onWait != nil {
+		x.onWait()
+	}
 	switch {
 	case x.waitingSince.IsZero():
 		x.waitingSince = time.Now()

@@ -205,6 +205,10 @@ func (x *exchange) finishLocked() {
 		return
 	}
 	x.err, x.chunk, x.detached = io.EOF, nil, true
+	if x.onWait != nil {
+		x.onWait()
+		x.onWait = nil // it is for the reader of the body
+	}
 	x.detachCtx = context.AfterFunc(x.baseCtx, x.discard)
 	ended := make(chan struct{})
 	go func() {
