@@ -29,11 +29,11 @@ func (c *Client) nextPacket(ready *frame.Batch) ([]byte, error) {
 		return nil, c.opError(opRecvPacket, nil, errNoFraming)
 	}
 	if p := c.bufferedPacket(ready); p != nil {
-		c.lease.recordRecv(len(p), 1, nil, 0)
+		c.recordRecv(len(p), 1, nil, 0)
 		return p, nil
 	}
-	p, got, err := c.recvPacket(c.limits.recv, ready)
-	c.lease.recordRecv(got, 1, err, 0)
+	p, got, err := c.recvPacket(c.limits().recv, ready)
+	c.recordRecv(got, 1, err, 0)
 	if err != nil {
 		return nil, c.opError(opRecvPacket, nil, err)
 	}
@@ -61,7 +61,7 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 				p = ready.Next() // does not reach the socket, so it needs no lock and no reference
 			}
 			if p != nil {
-				c.lease.recordRecv(len(p), 1, nil, 0)
+				c.recordRecv(len(p), 1, nil, 0)
 			} else if p, err = c.nextPacket(&ready); err != nil {
 				if !errors.Is(err, io.EOF) {
 					yield(nil, err)
@@ -94,6 +94,6 @@ func (c *Client) SendPacket(p []byte) (int, error) {
 	if !c.hasFraming() {
 		return 0, c.sendResult(opSendPacket, nil, 0, errNoFraming)
 	}
-	n, err := c.sendPacket(p, c.limits.send)
+	n, err := c.sendPacket(p, c.limits().send)
 	return n, c.sendResult(opSendPacket, nil, n, err)
 }

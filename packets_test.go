@@ -343,7 +343,7 @@ func TestPool_Packets(t *testing.T) {
 			require.Equal(t, test.takes, got)
 			stats := p.Stats()
 			require.Equal(t, test.idle, stats.Idle == 1, "%+v", stats)
-			require.Equal(t, test.idle, stats.Dirty == 0, "%+v", stats)
+			require.Equal(t, test.idle, stats.Discards[client.DiscardUnclean] == 0, "%+v", stats)
 		})
 	}
 }

@@ -121,6 +121,9 @@ func (l *IOLock) Send(p []byte, flags int) (int, error) {
 // calls often return without waiting.
 func (l *IOLock) Expired() bool { return l.d.expired(l.flags, l.until) }
 
+// DeadlineExceeded reports whether the deadline is over, whatever the limit is.
+func (l *IOLock) DeadlineExceeded() bool { return l.d.deadlineExceeded() }
+
 // Unlock releases the lock.
 func (l *IOLock) Unlock() { l.s.unlock(l.d) }
 
