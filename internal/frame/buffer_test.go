@@ -239,7 +239,7 @@ func TestFrame_WhatThePeerWouldNotTakeIsRefused(t *testing.T) {
 		"the length 4 is larger than Max, which is 3":             {must(NewDelimiter([]byte("\n"), 3)), "abc"},
 		`it contains "\n"`:                                        {must(NewDelimiter([]byte("\n"), 0)), "a\nb"},
 		`it contains "aba"`:                                       {must(NewDelimiter([]byte("aba"), 0)), "xab"},
-		"packet of 3 bytes has the length 2 by the framing":              {must(NewLengthFunc(func([]byte) (int, error) { return 2, nil }, 0)), "abc"},
+		"packet of 3 bytes has the length 2 by the framing":       {must(NewLengthFunc(func([]byte) (int, error) { return 2, nil }, 0)), "abc"},
 	} {
 		_, _, err := NewBuffer(test.codec).Encode([]byte(test.p))
 		var bad *Error
