@@ -30,6 +30,7 @@ var Groups = []Group{
 	{"j", "Drivers beside busy processes"},
 	{"k", "GOMAXPROCS above the number of processors"},
 	{"l", "Datagrams in batches"},
+	{"m", "Event-driven clients"},
 }
 
 // Cases returns all cases, or with quick the fewest that show each comparison.
@@ -47,7 +48,8 @@ func Cases(quick bool) []Case {
 	all = append(all, besideProcesses(quick)...)
 	all = append(all, drivers(quick)...)
 	all = append(all, procs(quick)...)
-	return append(all, datagrams(quick)...)
+	all = append(all, datagrams(quick)...)
+	return append(all, eventDriven(quick)...)
 }
 
 // busyProcesses returns the numbers of computing processes beside the measured one.
@@ -304,16 +306,38 @@ func php(quick bool) (cases []Case) {
 	return cases
 }
 
+// waiting returns calls that wait. 18,000 of them need a limit of as many descriptors.
 func waiting(quick bool) (cases []Case) {
-	conns := []int{100, 1000, 5000}
+	conns := []int{100, 1000, 18_000}
 	if quick {
 		conns = conns[:2]
 	}
 	for _, n := range conns {
 		cases = append(cases, Case{
-			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: hold(),
-			Spec: sample.Spec{Work: "waiting", Network: "unix", Conns: n},
+			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: echo(0),
+			Spec: sample.Spec{Work: "waiting", Network: "unix", Request: 64, Reply: 64, Conns: n},
 		})
+	}
+	return cases
+}
+
+// eventDriven returns round trips of 64 connections among many idle ones. Over Unix sockets,
+// because each round of 10,000 TCP connections would leave as many in TIME-WAIT.
+func eventDriven(quick bool) (cases []Case) {
+	conns := []int{1000, 10_000}
+	if quick {
+		conns = []int{200}
+	}
+	for _, n := range conns {
+		k := Case{
+			Group: "m", Name: fmt.Sprintf("64 active of %d", n), Serve: echo(0),
+			Peers: []string{"net, a goroutine each", "gnet", "nbio", "client.AsyncClient"},
+			Spec:  sample.Spec{Work: "events", Network: "unix", Request: 64, Reply: 64, Conns: n, Active: 64},
+		}
+		if n <= 1000 {
+			k.Calls = 100
+		}
+		cases = append(cases, k)
 	}
 	return cases
 }
