@@ -61,19 +61,17 @@ func busyProcesses(quick bool) []int {
 }
 
 func besideProcesses(quick bool) (cases []Case) {
-	networks, conns := []string{"unix", "tcp"}, []int{1, 8, 64, 256}
+	conns := []int{1, 8, 64, 256}
 	if quick {
-		networks, conns = networks[1:], []int{1, 64}
+		conns = []int{1, 64}
 	}
-	for _, network := range networks {
-		for _, n := range conns {
-			for _, beside := range busyProcesses(quick) {
-				cases = append(cases, Case{
-					Group: "i", Name: fmt.Sprintf("%s, %d at once, beside %d", network, n, beside),
-					Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
-					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: 64, Reply: 64, Conns: n, Beside: beside},
-				})
-			}
+	for _, n := range conns {
+		for _, beside := range busyProcesses(quick) {
+			cases = append(cases, Case{
+				Group: "i", Name: fmt.Sprintf("tcp, %d at once, beside %d", n, beside),
+				Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
+				Spec: sample.Spec{Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: n, Beside: beside},
+			})
 		}
 	}
 	return cases
@@ -158,11 +156,11 @@ func roundTrips(quick bool) (cases []Case) {
 				}
 				k := Case{
 					Group: "a", Name: fmt.Sprintf("%s, %s, %d at once", network, Size(size), n),
-					Peers: []string{"net", "client", "client, locked", "C"}, Serve: echo(0),
+					Peers: []string{"net", "client", "C"}, Serve: echo(0),
 					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: size, Reply: size, Conns: n},
 				}
 				if size == 64 {
-					k.Peers = slices.Insert(k.Peers, 2, "client, Read and Write")
+					k.Peers = slices.Insert(k.Peers, 2, "client, Read and Write", "client, locked")
 				}
 				if size == 64 && n == 1 {
 					k.Calls = 1000
@@ -176,7 +174,8 @@ func roundTrips(quick bool) (cases []Case) {
 	return cases
 }
 
-// busy returns round trips over TCP in a busy process.
+// busy returns round trips over TCP in a busy process. The number of computing goroutines varies
+// for one delay only.
 func busy(quick bool) (cases []Case) {
 	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
 	times := []int{1, 2, 4}
@@ -201,7 +200,9 @@ func busy(quick bool) (cases []Case) {
 		add(worker.Nothing, 0, 1)
 		for _, kind := range []string{worker.Spin, worker.Slices, worker.Alloc} {
 			for _, n := range times {
-				add(kind, n*runtime.GOMAXPROCS(0), 1)
+				if n == 2 || delay == 100*time.Microsecond {
+					add(kind, n*runtime.GOMAXPROCS(0), 1)
+				}
 			}
 			if !quick {
 				add(kind, 2*runtime.GOMAXPROCS(0), 64)

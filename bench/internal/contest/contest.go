@@ -106,11 +106,11 @@ func (c *Contest) timed(s sample.Spec) sample.Spec {
 // Estimate returns about how long Run takes.
 func (c *Contest) Estimate(k Case) time.Duration {
 	const (
-		servers = 200 * time.Millisecond // to start and stop those of a case
-		process = 30 * time.Millisecond  // to start one, for each round
+		servers = 100 * time.Millisecond // to start and stop those of a case
+		process = 20 * time.Millisecond  // to start one, for each round
 		connect = 100 * time.Microsecond // for each connection
 		settle  = 600 * time.Millisecond // until many connections wait
-		strace  = 1500 * time.Millisecond
+		strace  = 750 * time.Millisecond // for each run under it
 	)
 	s := c.timed(k.Spec)
 	round := process + s.Warmup + s.Length + time.Duration(s.Conns)*connect
