@@ -115,7 +115,7 @@ func machineFigure(v *view) (*plot.Plot, string, error) {
 	network := func(c *caseView) bool { return c.spec.Conns == conns && c.spec.Network == "tcp" }
 	curves := []curve{{peer: "net"}}
 	var besides []int
-	says := ""
+	var says []string
 	for _, d := range []struct{ group, work, of, net string }{
 		{"i", "roundtrip", "client", "net"},
 		{"j", "ask", "go-redis on client", "go-redis on net"},
@@ -134,7 +134,7 @@ func machineFigure(v *view) (*plot.Plot, string, error) {
 				curves[0].points = append(curves[0].points, plotter.XY{X: x, Y: 1})
 			}
 			if c.spec.Beside == 8 {
-				says += fmt.Sprintf(", %s **%.2f**", line.name, y)
+				says = append(says, fmt.Sprintf("%s **%.2f**", line.name, y))
 			}
 		}
 		if len(line.points) > 0 {
@@ -150,7 +150,7 @@ func machineFigure(v *view) (*plot.Plot, string, error) {
 	}
 	p.Y.Min, p.Y.Max = 0, max(p.Y.Max, 1.2)
 	p.X.Tick.Marker = ticksAt(besides, func(n int) string { return fmt.Sprint(n) }, func(i, _ int) float64 { return float64(i) })
-	return p, "Throughput relative to net, 64 at once, beside 8 processes: " + strings.TrimPrefix(says, ", "), nil
+	return p, "Throughput relative to net, 64 at once, beside 8 processes: " + strings.Join(says, ", "), nil
 }
 
 func cpuFigure(v *view) (*plot.Plot, string, error) {
@@ -263,13 +263,13 @@ func poolFigure(v *view) (*plot.Plot, string, error) {
 	}
 	p.Y.Min = 0
 	p.X.Tick.Marker = ticksAt(cases, func(c *caseView) string { return fmt.Sprint(c.spec.Conns) }, position)
-	says := ""
+	var says []string
 	for _, c := range cases {
 		if of, net := c.peer("client.Pool"), c.peer("go-redis on net"); of != nil && net != nil {
-			says += fmt.Sprintf(", **%.2f** with %s", ratio(of, net, rate), goroutines(c.spec.Conns))
+			says = append(says, fmt.Sprintf("**%.2f** with %s", ratio(of, net, rate), goroutines(c.spec.Conns)))
 		}
 	}
-	return p, "Rate of client.Pool relative to go-redis on net: " + strings.TrimPrefix(says, ", "), nil
+	return p, "Rate of client.Pool relative to go-redis on net: " + strings.Join(says, ", "), nil
 }
 
 func goroutines(n int) string {
@@ -286,7 +286,7 @@ func packetsFigure(v *view) (*plot.Plot, string, error) {
 	}
 	bound := curve{peer: "bufio", name: "bufio.Scanner"}
 	curves := []curve{{peer: "client, lines", name: "RecvPacket"}, {peer: "client, Packets, lines", name: "Packets"}}
-	says := "Rate relative to bufio.Scanner, lines of " + contest.Size(cases[0].spec.Reply) + ":"
+	var says []string
 	for i, c := range cases {
 		scanner := c.peer("bufio.Scanner, lines")
 		if scanner == nil {
@@ -301,7 +301,7 @@ func packetsFigure(v *view) (*plot.Plot, string, error) {
 			y := ratio(of, scanner, rate)
 			curves[k].points = append(curves[k].points, plotter.XY{X: float64(i), Y: y})
 			if i == 0 {
-				says += fmt.Sprintf(" %s **%.2f**", curves[k].name, y)
+				says = append(says, fmt.Sprintf("%s **%.2f**", curves[k].name, y))
 			}
 		}
 	}
@@ -317,7 +317,7 @@ func packetsFigure(v *view) (*plot.Plot, string, error) {
 	}
 	p.Y.Min, p.Y.Max = 0, max(p.Y.Max, 1.2)
 	p.X.Tick.Marker = ticksAt(cases, func(c *caseView) string { return contest.Size(c.spec.Reply) }, func(i int, _ *caseView) float64 { return float64(i) })
-	return p, says, nil
+	return p, "Rate relative to bufio.Scanner, lines of " + contest.Size(cases[0].spec.Reply) + ": " + strings.Join(says, ", "), nil
 }
 
 func datagramsFigure(v *view) (*plot.Plot, string, error) {
