@@ -85,7 +85,7 @@ func panel(title, x, y string, curves []curve) (*plot.Plot, error) {
 		for i, at := range c.at {
 			names = append(names, label{text: at, colour: is.colour, at: c.points[i]})
 		}
-		names = append(names, label{text: cmp.Or(c.name, c.peer), colour: is.colour, at: c.points[len(c.points)-1], outside: true})
+		names = append(names, label{text: cmp.Or(c.name, c.peer), colour: is.colour, at: c.points[len(c.points)-1], where: right})
 	}
 	p.Add(names)
 	return p, nil
@@ -117,8 +117,7 @@ func bars(x string, all []bar) (*plot.Plot, error) {
 		return nil, nil
 	}
 	p := newPlot("", x, "")
-	var names []string
-	var values labels
+	var texts labels
 	for i, b := range slices.Backward(all) {
 		chart, err := plotter.NewBarChart(plotter.Values{b.value}, min(panelHeight/vg.Length(2*len(all)), vg.Points(24)))
 		if err != nil {
@@ -127,12 +126,13 @@ func bars(x string, all []bar) (*plot.Plot, error) {
 		chart.Horizontal, chart.XMin, chart.Color = true, float64(len(all)-1-i), lookOf(b.peer).colour
 		chart.LineStyle.Width = 0
 		p.Add(chart)
-		names = append(names, cmp.Or(b.name, b.peer))
-		values = append(values, label{text: fmt.Sprintf("%.3g", b.value), colour: color.Black, at: plotter.XY{X: b.value, Y: chart.XMin}})
+		texts = append(texts,
+			label{text: cmp.Or(b.name, b.peer), colour: color.Black, at: plotter.XY{Y: chart.XMin}, where: left},
+			label{text: fmt.Sprintf("%.3g", b.value), colour: color.Black, at: plotter.XY{X: b.value, Y: chart.XMin}})
 	}
-	p.NominalY(names...)
+	p.HideY()
 	p.X.Min = 0
-	p.Add(values)
+	p.Add(texts)
 	return p, nil
 }
 
@@ -140,11 +140,20 @@ func bars(x string, all []bar) (*plot.Plot, error) {
 type labels []label
 
 type label struct {
-	text    string
-	colour  color.Color
-	at      plotter.XY
-	outside bool // at the right edge, at the height of the point
+	text   string
+	colour color.Color
+	at     plotter.XY
+	where  place
 }
+
+// A place is beside the point, or in the margin at the height of the point.
+type place int
+
+const (
+	beside place = iota
+	left
+	right
+)
 
 func (l label) style(p *plot.Plot) text.Style {
 	s := p.X.Tick.Label
@@ -156,6 +165,16 @@ func (l label) style(p *plot.Plot) text.Style {
 // wider one.
 func (l label) room(p *plot.Plot) vg.Length { return l.style(p).Width(l.text)*1.2 + vg.Points(6) }
 
+// leftMargin is the width of the labels to the left, which are aligned at their left.
+func (all labels) leftMargin(p *plot.Plot) (width vg.Length) {
+	for _, l := range all {
+		if l.where == left {
+			width = max(width, l.room(p))
+		}
+	}
+	return width
+}
+
 // Plot implements plot.Plotter.
 func (all labels) Plot(c draw.Canvas, p *plot.Plot) {
 	toX, toY := p.Transforms(&c)
@@ -166,7 +185,10 @@ func (all labels) Plot(c draw.Canvas, p *plot.Plot) {
 	var places []placed
 	for _, l := range all {
 		at := placed{l, toX(l.at.X), toY(l.at.Y)}
-		if l.outside {
+		switch l.where {
+		case left:
+			at.x = c.Min.X - all.leftMargin(p)
+		case right:
 			at.x = c.Max.X
 		}
 		places = append(places, at)
@@ -190,13 +212,16 @@ func (all labels) Plot(c draw.Canvas, p *plot.Plot) {
 // GlyphBoxes reserves the room. It implements plot.GlyphBoxer.
 func (all labels) GlyphBoxes(p *plot.Plot) (boxes []plot.GlyphBox) {
 	for _, l := range all {
-		x := p.X.Norm(l.at.X)
-		if l.outside {
-			x = 1
-		}
-		boxes = append(boxes, plot.GlyphBox{X: x, Y: p.Y.Norm(l.at.Y), Rectangle: vg.Rectangle{
+		box := plot.GlyphBox{X: p.X.Norm(l.at.X), Y: p.Y.Norm(l.at.Y), Rectangle: vg.Rectangle{
 			Min: vg.Point{Y: -labelSize / 2}, Max: vg.Point{X: l.room(p), Y: labelSize / 2},
-		}})
+		}}
+		switch l.where {
+		case left:
+			box.X, box.Rectangle.Min.X, box.Rectangle.Max.X = 0, -all.leftMargin(p), 0
+		case right:
+			box.X = 1
+		}
+		boxes = append(boxes, box)
 	}
 	return boxes
 }
@@ -239,18 +264,19 @@ func (timeTicks) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// roundTicks labels about five round numbers.
+// roundTicks labels at most seven round numbers.
 type roundTicks struct{}
 
 func (roundTicks) Ticks(low, high float64) (ticks []plot.Tick) {
-	step := math.Pow(10, math.Floor(math.Log10((high-low)/5)))
-	for _, k := range []float64{5, 2} {
-		if (high-low)/(step*k) >= 4 {
+	const rounding = 1e-9
+	least := (high - low) / 6 * (1 - rounding)
+	step := math.Pow(10, math.Floor(math.Log10(least)))
+	for _, k := range []float64{2, 5, 10} {
+		if step*k >= least {
 			step *= k
 			break
 		}
 	}
-	const rounding = 1e-9
 	for i := int(math.Ceil(low/step - rounding)); float64(i) <= high/step+rounding; i++ {
 		v := float64(i) * step
 		ticks = append(ticks, plot.Tick{Value: v, Label: fmt.Sprintf("%.4g", v)})

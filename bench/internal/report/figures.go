@@ -198,6 +198,9 @@ func barFigure(c *caseView, axis, unit, what string, value func(contest.Result) 
 		all = append(all, b)
 		says = append(says, fmt.Sprintf("%s %.3g%s", p.name, b.value, unit))
 	}
+	if len(says) > 4 {
+		says = []string{says[0], says[len(says)-1]} // the other bars have their values beside them
+	}
 	p, err := bars(axis, all)
 	return p, what + ": " + strings.Join(says, "; "), err
 }
@@ -235,7 +238,7 @@ func memoryFigure(v *view) (*plot.Plot, string, error) {
 	if len(all) == 0 {
 		return nil, "", nil
 	}
-	p, err := bars("heap and stack in use, KB per connection", all)
+	p, err := bars("KB of heap and stack", all)
 	return p, strings.Join(says, "; "), err
 }
 
@@ -322,14 +325,14 @@ func packetsFigure(v *view) (*plot.Plot, string, error) {
 
 func datagramsFigure(v *view) (*plot.Plot, string, error) {
 	for _, c := range v.casesOf("l", func(c *caseView) bool { return c.spec.Work == "datagrams" && c.spec.Request == 1200 }) {
-		return barFigure(c, "CPU time, µs per datagram of 1,200 B", " µs", "Sent and received, 32 at a time", cpu)
+		return barFigure(c, "CPU time, µs per datagram", " µs", "Of 1,200 B, sent and received, 32 at a time", cpu)
 	}
 	return nil, "", nil
 }
 
 func fastcgiFigure(v *view) (*plot.Plot, string, error) {
 	for _, c := range v.casesOf("g", func(c *caseView) bool { return c.spec.Conns == 8 }) {
-		return barFigure(c, "1000 pages per second, 8 at once", "", "1000 pages per second", func(r contest.Result) float64 { return rate(r) / 1e3 })
+		return barFigure(c, "1000 pages per second", "", "1000 pages per second, 8 at once", func(r contest.Result) float64 { return rate(r) / 1e3 })
 	}
 	return nil, "", nil
 }

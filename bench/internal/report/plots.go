@@ -194,7 +194,11 @@ func pricePanel(v *view, conns int, percentile float64) (*plot.Plot, error) {
 	if err != nil {
 		return nil, err
 	}
-	logTimes(&p.X, 900, 1e5)
+	most := 1e5
+	if percentile > 90 {
+		most = 1e6
+	}
+	logTimes(&p.X, 900, most)
 	p.Y.Min, p.Y.Max = 0, max(p.Y.Max, 110)
 	return p, nil
 }
