@@ -190,7 +190,7 @@ func pricePanel(v *view, conns int, percentile float64) (*plot.Plot, error) {
 	if len(curves) == 0 {
 		return nil, nil
 	}
-	p, err := panel("", fmt.Sprintf("p%g of a round trip, 1 ms away", percentile), "compute rate, %", curves)
+	p, err := panel("", fmt.Sprintf("p%g, labelled by GOMAXPROCS / CPUs", percentile), "compute rate, %", curves)
 	if err != nil {
 		return nil, err
 	}
