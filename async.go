@@ -108,20 +108,21 @@ type AsyncClient struct {
 	over  bool       // the last callback has begun; protected by calls
 
 	client atomic.Pointer[Client] // nil before OnConnect
-	done   chan struct{}
+	done   chan struct{}          // made by Done; protected by mu
 
-	// Orders for the goroutine that receives. Sending to wake makes it look at them.
+	// Orders for the goroutine that receives, and what makes it look at them; see sleep.
 	orders    atomic.Uint32
-	wake      chan struct{}
+	wake      atomic.Pointer[chan struct{}]
 	receiving atomic.Bool // it waits on the socket, or is about to
 	active    atomic.Int64
 
 	recv recvState // belongs to the goroutine that receives
 
-	mu    sync.Mutex
-	queue sendQueue
-	ended bool  // the socket is not to be used any more
-	lost  error // why the client ends, if sending failed
+	mu       sync.Mutex
+	queue    sendQueue
+	ended    bool  // the socket is not to be used any more
+	finished bool  // the last callback has returned
+	lost     error // why the client ends, if sending failed
 
 	levels levels
 	pipe   pipe // has locks of its own
@@ -192,20 +193,18 @@ func (c *Client) Async(cfg AsyncConfig) (*AsyncClient, error) {
 	}
 	a := newAsyncClient(cfg, c.typ.isStream())
 	a.open(c)
-	go a.run(c)
+	go a.start(c)
 	return a, nil
 }
 
 var errAsyncAlready = errors.Join(errors.New("the client belongs to an AsyncClient already"), unix.EBUSY)
 
 func newAsyncClient(cfg AsyncConfig, isStream bool) *AsyncClient {
-	a := &AsyncClient{cfg: cfg, stream: isStream, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	a := &AsyncClient{cfg: cfg, stream: isStream}
 	a.queue.refusal = unix.ENOTCONN
 	return a
 }
 
-// dial connects. The goroutine that receives is another one: connecting leaves a goroutine
-// with a large stack.
 func (a *AsyncClient) dial(ctx context.Context, cancel func(), where unresolvedAddr, host string, p *dialConfig, until sock.Instant) {
 	defer cancel()
 	returned := false
@@ -219,7 +218,8 @@ func (a *AsyncClient) dial(ctx context.Context, cancel func(), where unresolvedA
 	if err == nil {
 		c.sock.AlwaysPark(true)
 		if a.open(c) {
-			go a.run(c)
+			cancel()
+			a.start(c)
 			return
 		}
 		_ = c.Close()
@@ -240,6 +240,7 @@ func (a *AsyncClient) open(c *Client) bool {
 	a.cancel = nil
 	a.client.Store(c)
 	a.queue.refusal = nil
+	a.recv.readable = c.hasTLS() || c.sock.Buffered()
 	a.touch()
 	return true
 }
@@ -250,30 +251,36 @@ func (a *AsyncClient) fail(err error) {
 	a.ended, a.cancel = true, nil
 	a.queue.refusal = net.ErrClosed
 	a.mu.Unlock()
-	defer a.finished()
+	defer a.finish()
 	a.calls.Lock()
 	defer a.calls.Unlock()
 	a.over = true
 	a.cfg.OnError(a, err)
 }
 
-// run receives until the end.
-func (a *AsyncClient) run(c *Client) {
-	err := error(errNoReturn)
-	returned := false
+// start makes the first callback. The goroutine that receives is another one: a goroutine that
+// has dialled, or called the program, has a larger stack than one that waits needs.
+func (a *AsyncClient) start(c *Client) {
+	connected := false
 	defer func() {
-		if returned {
-			return
+		if connected {
+			go a.run(c)
+		} else { // OnConnect has ended the goroutine
+			go a.end(c, errNoReturn)
 		}
-		// A callback has ended the goroutine. If it has panicked, the process ends.
-		go a.end(c, err)
 	}()
 	if a.cfg.OnConnect != nil {
 		a.call(a.cfg.OnConnect)
 	}
+	connected = true
+}
+
+// run receives until the end. end is not called here: if a callback has panicked, that ends
+// the process.
+func (a *AsyncClient) run(c *Client) {
+	err := error(errNoReturn) // if a callback ends the goroutine
+	defer func() { go a.end(c, err) }()
 	err = a.receive(c)
-	returned = true
-	a.end(c, err)
 }
 
 // call makes a callback.
@@ -297,12 +304,25 @@ func (a *AsyncClient) orderLocked(bits uint32) {
 // pastDeadline is the first Instant. It ends a call that waits.
 const pastDeadline sock.Instant = 1
 
+// sleep makes the goroutine that receives wait for wakeReceiver. It may return without: the
+// caller checks what it waits for, and calls again. A client that never sleeps has no channel.
+func (a *AsyncClient) sleep() {
+	if woken := a.wake.Load(); woken != nil {
+		<-*woken
+		return
+	}
+	woken := make(chan struct{}, 1)
+	a.wake.Store(&woken) // the caller checks again, since wakeReceiver has not known it
+}
+
 // wakeReceiver makes the goroutine that receives look at the orders if it does not wait on the
 // socket.
 func (a *AsyncClient) wakeReceiver() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
+	if woken := a.wake.Load(); woken != nil {
+		select {
+		case *woken <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -318,4 +338,14 @@ func (a *AsyncClient) touch() {
 func (a *AsyncClient) Client() *Client { return a.client.Load() }
 
 // Done returns a channel that is closed when the last callback has returned.
-func (a *AsyncClient) Done() <-chan struct{} { return a.done }
+func (a *AsyncClient) Done() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.done == nil {
+		a.done = make(chan struct{})
+		if a.finished {
+			close(a.done)
+		}
+	}
+	return a.done
+}

@@ -51,29 +51,9 @@ func (a *AsyncClient) lastItemLocked(c *Client, kind itemKind, refusal error) {
 	a.queuedLocked(c)
 }
 
-// Finish closes the client after all that is queued was sent, and delivers what has arrived
-// by then. Before OnConnect it is Close. It fails with net.ErrClosed if the client is closed
-// or about to be.
-//
-// The peer may not have received everything when OnClose is called: the kernel goes on
-// sending. If more arrives from the peer afterwards, the kernel resets the connection, and
-// what the peer has not received is lost. Where that may be, use CloseWrite and wait for the
-// peer's end.
-func (a *AsyncClient) Finish() error {
-	c := a.client.Load()
-	if c == nil {
-		return a.Close()
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.queue.refusal; err != nil && !errors.Is(err, unix.EPIPE) {
-		return c.opError(opClose, nil, err)
-	}
-	a.lastItemLocked(c, itemFinish, net.ErrClosed)
-	return nil
-}
-
 // Close closes the client now. What is queued is dropped: OnClose then gets an *UnsentError.
+// If bytes of the peer have not been received, or arrive afterwards, TCP resets the connection,
+// and the kernel drops what it has not delivered, too: see Finish.
 // Before OnConnect it ends the connect: OnError gets net.ErrClosed. Except for that last
 // callback none begins after Close has returned, if Close is called in a callback; otherwise
 // one more OnReceive may.
@@ -143,7 +123,7 @@ func (a *AsyncClient) flushAfterEOF(c *Client) error {
 			return io.EOF
 		}
 		a.mu.Unlock()
-		<-a.wake
+		a.sleep()
 		a.mu.Lock()
 	}
 }
@@ -159,7 +139,7 @@ func (a *AsyncClient) end(c *Client, err error) {
 	_ = c.sock.SetWriteDeadline(pastDeadline)
 	for a.queue.writing {
 		a.mu.Unlock()
-		<-a.wake
+		a.sleep()
 		a.mu.Lock()
 	}
 	unsent, detach, sources := a.queue.unsent(), a.detach, a.pipe.sources
@@ -174,7 +154,7 @@ func (a *AsyncClient) end(c *Client, err error) {
 	_ = c.sock.SetReadDeadline(sock.Never)
 	_ = c.sock.SetWriteDeadline(sock.Never)
 	c.sock.AlwaysPark(false)
-	defer a.finished()
+	defer a.finish()
 	if err == errDetached { //nolint:errorlint // as obey returns it
 		a.calls.Lock()
 		defer a.calls.Unlock()
@@ -200,14 +180,16 @@ func (a *AsyncClient) end(c *Client, err error) {
 	}
 }
 
-// finished releases the callbacks after the last one.
-func (a *AsyncClient) finished() {
+// finish releases the callbacks after the last one.
+func (a *AsyncClient) finish() {
 	a.calls.Lock()
 	a.cfg.OnConnect, a.cfg.OnReceive, a.cfg.OnError, a.cfg.OnClose = nil, nil, nil, nil
 	a.cfg.OnBufferFull, a.cfg.OnBufferEmpty = nil, nil
 	a.calls.Unlock()
 	a.mu.Lock()
-	a.detach = nil
-	a.mu.Unlock()
-	close(a.done)
+	defer a.mu.Unlock()
+	a.detach, a.finished = nil, true
+	if a.done != nil {
+		close(a.done)
+	}
 }

@@ -57,10 +57,10 @@ const (
 	itemDatagram
 	itemFile
 	itemCloseWrite
+	itemFinish
 
 	// At these, the goroutine that writes gives an order to the one that receives.
 	itemTLS
-	itemFinish
 	itemDetach
 )
 

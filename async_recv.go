@@ -13,9 +13,10 @@ import (
 
 // recvState is what the goroutine that receives keeps from one receive to the next.
 type recvState struct {
-	buf  *recvBuffer // between a receive and the end of its callback
-	big  []byte      // instead, for a datagram that does not fit into a recvBuffer
-	more bool        // the last receive has filled the buffer, so there may be more
+	buf      *recvBuffer // between a receive and the end of its callback
+	big      []byte      // instead, for a datagram that does not fit into a recvBuffer
+	readable bool        // the socket may have more, or what is above it: TLS
+	drops    bool        // the client ends, and what arrives is dropped
 }
 
 // A recvBuffer holds any datagram of UDP. It is taken when there is something to receive, so
@@ -24,9 +25,17 @@ type recvBuffer [64 << 10]byte
 
 var recvBuffers = sync.Pool{New: func() any { return new(recvBuffer) }}
 
-func (r *recvState) room() []byte {
+// room returns the buffer for the next receive. On unixgram, a datagram may be larger than a
+// recvBuffer.
+func (r *recvState) room(lock *sock.IOLock, isUnixgram bool) []byte {
 	if r.buf == nil {
 		r.buf = recvBuffers.Get().(*recvBuffer)
+	}
+	if isUnixgram {
+		if n, err := lock.Recv(r.buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err == nil && n > len(r.buf) {
+			r.big = make([]byte, n)
+			return r.big
+		}
 	}
 	return r.buf[:]
 }
@@ -38,7 +47,8 @@ func (r *recvState) release() {
 	r.buf, r.big = nil, nil
 }
 
-// receive delivers what arrives until the end, and says why the client ends: nil as asked.
+// receive delivers what arrives until the end, and says why the client ends: nil as asked. Few
+// calls lie between it and the wait, so that an idle client needs little stack.
 func (a *AsyncClient) receive(c *Client) error {
 	for {
 		a.receiving.Store(true)
@@ -55,35 +65,57 @@ func (a *AsyncClient) receive(c *Client) error {
 			continue
 		case orders&(orderTLS|orderPause) != 0 || a.pipe.blocked():
 			a.receiving.Store(false)
-			<-a.wake
+			a.sleep()
 			a.touch()
 			continue
 		}
-		p, err := a.next(c, 0)
-		a.receiving.Store(false)
-		switch {
-		case err == nil && a.orders.Load()&orderTLS != 0:
-			a.recv.release()
-			return c.opError(opStartTLS, nil, errPlaintext)
-		case err == nil:
-			err = a.deliver(p)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			_ = c.sock.SetReadDeadline(sock.Never)
-			if a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 {
-				continue
-			}
-			err = c.opError(opRecv, nil, os.ErrDeadlineExceeded)
+		err := a.take(c)
+		if err == unix.EAGAIN { //nolint:errorlint // as take returns it
+			err = a.waited(c, c.sock.WaitReadable(a.idleLeft()))
 		}
-		switch {
-		case err == nil || !a.stream && isPassingDatagramErr(err):
-		case err == io.EOF: //nolint:errorlint // it comes bare
-			return a.flushAfterEOF(c)
-		case a.orders.Load()&orderClose != 0:
-			return nil
-		default:
-			return a.causeOr(c, err)
+		a.receiving.Store(false)
+		if err == nil {
+			continue
+		}
+		if over, err := a.isEnd(c, err); over {
+			return err
 		}
 	}
+}
+
+// isEnd reports whether the client ends after a receive that has failed, and with which error.
+func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
+	switch {
+	case !a.stream && isPassingDatagramErr(err):
+		return false, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 {
+			_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
+			return false, nil
+		}
+		err = c.opError(opRecv, nil, err)
+	case err == io.EOF: //nolint:errorlint // it comes bare
+		return true, a.flushAfterEOF(c)
+	case a.orders.Load()&orderClose != 0:
+		return true, nil
+	}
+	return true, a.causeOr(c, err)
+}
+
+// take delivers what there is. The error is EAGAIN, without more, if there is nothing.
+func (a *AsyncClient) take(c *Client) error {
+	p, err := a.next(c)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return unix.EAGAIN
+	case err != nil:
+		return err
+	case a.orders.Load()&orderTLS != 0:
+		a.recv.release()
+		return c.opError(opStartTLS, nil, errPlaintext)
+	}
+	a.receiving.Store(false)
+	return a.deliver(p)
 }
 
 // causeOr returns the error of a send that failed first, or err.
@@ -94,51 +126,6 @@ func (a *AsyncClient) causeOr(c *Client, err error) error {
 		return a.lost
 	}
 	return err
-}
-
-// obey carries out the order to end. Except after Close and Detach, what has arrived is
-// delivered first.
-func (a *AsyncClient) obey(c *Client, orders uint32) error {
-	switch {
-	case orders&orderClose != 0:
-		return nil
-	case orders&orderDetach != 0 && orders&orderFail == 0:
-		return errDetached
-	}
-	a.drain(c)
-	if orders&orderFail != 0 && a.orders.Load()&orderClose == 0 {
-		return a.causeOr(c, nil)
-	}
-	return nil
-}
-
-var errDetached = errors.New("detached")
-
-// maxDrain is more than what a kernel's receive buffer holds by default. A peer that never
-// stops sending does not keep a client from ending.
-const maxDrain = 16 << 20
-
-// drain delivers what has arrived, without waiting.
-func (a *AsyncClient) drain(c *Client) {
-	for total := 0; total < maxDrain; {
-		if a.orders.Load()&(orderClose|orderPause|orderTLS) != 0 || a.pipe.blocked() {
-			return
-		}
-		p, err := a.next(c, DontWait)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) && a.orders.Load()&orderClose == 0:
-			_ = c.sock.SetReadDeadline(sock.Never) // it was to make receive return
-			continue
-		case err != nil && !(!a.stream && isPassingDatagramErr(err)):
-			return
-		case err != nil:
-			continue
-		}
-		total += max(len(p), 1)
-		if a.deliver(p) != nil {
-			return
-		}
-	}
 }
 
 // deliver passes on what was received.
@@ -155,15 +142,15 @@ func (a *AsyncClient) deliver(p []byte) error {
 	return nil
 }
 
-// next receives once, or a packet. With DontWait it does not wait.
-func (a *AsyncClient) next(c *Client, flags Flag) (p []byte, err error) {
+// next receives once, or a packet, without waiting: EAGAIN if there is nothing.
+func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	if err := c.begin(0, 0, a.stream); err != nil {
 		return nil, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	lock, err := c.sock.LockRecv(int(flags), a.idleLeft())
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, 0)
 	if err == nil {
-		p, err = c.stream.recvParked(&lock, flags, &a.recv, c.typ == UnixDgram)
+		p, err = c.stream.recvSome(&lock, &a.recv, c.typ == UnixDgram)
 		lock.Unlock()
 	}
 	if err == nil {
@@ -177,6 +164,16 @@ func (a *AsyncClient) next(c *Client, flags Flag) (p []byte, err error) {
 	c.lease.recordRecv(0, 1, err, 0)
 	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
 	return nil, err
+}
+
+// waited follows a wait for the socket to be readable.
+func (a *AsyncClient) waited(c *Client, err error) error {
+	if err == nil {
+		a.recv.readable = true
+	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = c.opError(opRecv, nil, err)
+	}
+	return err
 }
 
 // idleLeft is the time until IdleTimeout ends the client. Negative: never.
@@ -199,59 +196,4 @@ func isPassingDatagramErr(err error) bool {
 		}
 	}
 	return false
-}
-
-// recvParked receives what there is into r, or a packet. Except with DontWait it waits
-// before it needs a buffer.
-func (s *stream) recvParked(lock *sock.IOLock, flags Flag, r *recvState, sized bool) ([]byte, error) {
-	t := s.tls.Load()
-	// TLS may have data in its buffer, so it is asked before the socket.
-	wait := t == nil && !r.more && !s.sock.Buffered()
-	r.more = false
-	for {
-		size := 0
-		if s.frames != nil {
-			var p []byte
-			var err error
-			if p, size, err = s.frames.Next(); p != nil || err != nil {
-				return p, err
-			}
-		}
-		if wait && flags&DontWait == 0 {
-			r.release()
-			if err := lock.WaitReadable(); err != nil {
-				return nil, err
-			}
-		}
-		var room []byte
-		switch {
-		case s.frames != nil:
-			room, _ = s.frames.Room(size)
-		case sized:
-			if n, err := lock.Recv(r.room(), unix.MSG_PEEK|unix.MSG_DONTWAIT); err == nil && n > len(r.buf) {
-				r.big = make([]byte, n)
-			}
-			room = r.big
-			fallthrough
-		default:
-			if room == nil {
-				room = r.room()
-			}
-		}
-		n, err := s.recvBytes(lock, room, DontWait)
-		if s.frames != nil {
-			s.frames.Filled(n)
-		}
-		switch {
-		case err != nil && errors.Is(err, unix.EAGAIN) && flags&DontWait == 0:
-			wait = true
-		case err != nil:
-			return nil, sock.EOFAfter(s.frames.Len(), err)
-		case s.frames == nil:
-			r.more = n == len(room)
-			return room[:min(n, len(room))], nil
-		default:
-			wait = t == nil && n < len(room)
-		}
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -44,6 +43,10 @@ type scaleClient struct {
 	done      chan struct{}
 }
 
+func newScaleClient() *scaleClient {
+	return &scaleClient{connected: make(chan error, 1), done: make(chan struct{})}
+}
+
 func (s *scaleClient) config() client.AsyncConfig {
 	return client.AsyncConfig{
 		OnConnect: func(*client.AsyncClient) { s.connected <- nil },
@@ -59,10 +62,8 @@ func (s *scaleClient) config() client.AsyncConfig {
 	}
 }
 
-func dialScale(network, address string) (*client.AsyncClient, *scaleClient, error) {
-	s := &scaleClient{connected: make(chan error, 1), done: make(chan struct{})}
-	a, err := client.DialAsync(context.Background(), network, address, &client.Options{Timeout: time.Minute}, s.config())
-	return a, s, err
+func dialScale(network, address string, cfg client.AsyncConfig) (*client.AsyncClient, error) {
+	return client.DialAsync(context.Background(), network, address, &client.Options{Timeout: time.Minute}, cfg)
 }
 
 // asyncClients is the process of the test.
@@ -113,24 +114,30 @@ func asyncClients(argument string) error {
 func asyncAtOnce(network, address string, clients, active int) error {
 	threads, before := count("/proc/self/task/*"), memory()
 	all := make([]*client.AsyncClient, clients+active)
-	each := make([]*scaleClient, len(all))
-	var dials sync.WaitGroup
-	errs := make(chan error, len(all))
-	limitDials := make(chan struct{}, 100)
+	dials := newScaleClient() // of all dials; one at a time is not enough work for a dialer
+	dials.connected = make(chan error, 100)
+	cfg := dials.config()
+	each := make([]*scaleClient, active)
 	for i := range all {
-		limitDials <- struct{}{}
-		dials.Go(func() {
-			defer func() { <-limitDials }()
-			var err error
-			if all[i], each[i], err = dialScale(network, address); err == nil {
-				err = <-each[i].connected
+		if i >= cap(dials.connected) {
+			if err := <-dials.connected; err != nil {
+				return err
 			}
-			errs <- err
-		})
+		}
+		if i < active {
+			each[i] = newScaleClient()
+			each[i].connected = dials.connected
+			cfg = each[i].config()
+		} else if i == active {
+			cfg = dials.config()
+		}
+		var err error
+		if all[i], err = dialScale(network, address, cfg); err != nil {
+			return err
+		}
 	}
-	dials.Wait()
-	for range all {
-		if err := <-errs; err != nil {
+	for range cap(dials.connected) {
+		if err := <-dials.connected; err != nil {
 			return err
 		}
 	}
@@ -153,7 +160,7 @@ func asyncAtOnce(network, address string, clients, active int) error {
 	if held > 8 {
 		return fmt.Errorf("%d threads more than before", held)
 	}
-	if perClient > 9<<10 && !raceBuild { // the race detector has memory of its own
+	if perClient > 6<<10 && !raceBuild { // the race detector has memory of its own
 		return fmt.Errorf("%d bytes for each client", perClient)
 	}
 	for _, a := range all {
@@ -170,7 +177,8 @@ func asyncAtOnce(network, address string, clients, active int) error {
 // asyncInARow makes clients that come and go one after another.
 func asyncInARow(network, address string, n int) error {
 	for range n {
-		a, s, err := dialScale(network, address)
+		s := newScaleClient()
+		a, err := dialScale(network, address, s.config())
 		if err == nil {
 			err = <-s.connected
 		}

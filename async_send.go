@@ -294,6 +294,9 @@ func (a *AsyncClient) writeNext(c *Client) bool {
 			_ = it.file.Close()
 		}
 		q.pop()
+		if it.kind == itemFinish {
+			a.orderLocked(orderFinish)
+		}
 	}
 	if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
 		a.loseLocked(err)
@@ -313,9 +316,6 @@ func (a *AsyncClient) nextItem() *sendItem {
 		switch it.kind {
 		case itemTLS:
 			a.orderLocked(orderHandshake) // handshake removes the item
-		case itemFinish:
-			q.pop()
-			a.orderLocked(orderFinish)
 		case itemDetach:
 			q.pop()
 			a.orderLocked(orderDetach)
@@ -344,6 +344,12 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 			return 0, false, c.sendResult(opSend, nil, 0, err)
 		}
 		return int64(len(it.p)), true, nil
+	}
+	if it.kind == itemFinish {
+		if err := c.endSending(); err != nil {
+			return 0, false, c.opError(opClose, nil, err)
+		}
+		return 0, true, nil
 	}
 	if err := c.beginSend(0); err != nil {
 		return 0, false, c.opError(opSend, nil, err)

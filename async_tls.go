@@ -56,6 +56,7 @@ func (a *AsyncClient) handshake(c *Client) error {
 	if err := c.StartTLS(context.Background(), it.tls); err != nil {
 		return err
 	}
+	a.recv.readable = true
 	a.touch()
 	a.mu.Lock()
 	a.queue.pop()

@@ -18,9 +18,8 @@ type IOLock struct {
 	s            *Socket
 	d            *direction
 	until        Instant
-	flags        int     // MSG_DONTWAIT, or none
-	waitInKernel bool    // the first receive may wait inside recvfrom(2)
-	retry        backoff // of WaitReadable
+	flags        int  // MSG_DONTWAIT, or none
+	waitInKernel bool // the first receive may wait inside recvfrom(2)
 }
 
 // LockRecv takes the receive lock with the flags and the timeout of Recv.
@@ -90,8 +89,8 @@ func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 // Recv receives as Socket.Recv does.
 func (l *IOLock) Recv(p []byte, flags int) (int, error) {
 	n, err := l.recv(p, flags|l.flags, nil)
-	if n > 0 {
-		l.retry = 0
+	if err == nil {
+		l.d.retry = 0
 	}
 	return n, err
 }

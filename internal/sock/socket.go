@@ -40,6 +40,7 @@ type Socket struct {
 	mu          sync.Mutex
 	file        *os.File // owns the descriptor once a call has parked
 	nonblocking bool     // the descriptor is non-blocking for good
+	unpollable  bool     // the runtime's poller does not take the file
 	polls       []*Poll  // the Polls that wait for this socket
 	stops       int      // calls of Stop without a Resume
 
