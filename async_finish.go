@@ -71,7 +71,7 @@ func (c *Client) endSending() error {
 		return nil
 	}
 	c.lease.markFailed()
-	err := c.closeWrite(c.limits.send)
+	err := c.closeWrite(c.limits().send)
 	if errors.Is(err, unix.ENOTCONN) {
 		return nil // the connection is lost, and a receive tells why
 	}
@@ -94,7 +94,7 @@ func (a *AsyncClient) linger(c *Client) error {
 		return nil
 	}
 	least := c.sock.Unacknowledged()
-	until := sock.In(c.limits.send)
+	until := sock.In(c.limits().send)
 	for interval := time.Millisecond; least > 0; interval = min(2*interval, lingerInterval) {
 		err := a.lingerOnce(c, min(interval, until.Left()))
 		n := c.sock.Unacknowledged()
@@ -104,7 +104,7 @@ func (a *AsyncClient) linger(c *Client) error {
 		case err != nil:
 			return err
 		case n < least:
-			least, until, interval = n, sock.In(c.limits.send), time.Millisecond
+			least, until, interval = n, sock.In(c.limits().send), time.Millisecond
 		case until.Left() <= 0:
 			return c.opError(opClose, nil, os.ErrDeadlineExceeded)
 		}

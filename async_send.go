@@ -130,7 +130,7 @@ func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
 		return err
 	}
 	defer c.lease.decref()
-	timeout := c.limits.send
+	timeout := c.limits().send
 	if dontWait {
 		timeout = 0
 	}
@@ -359,7 +359,7 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 	switch it.kind {
 	case itemFile:
 		op = opSendFile
-		n, err = c.sendRange(it.file, it.offset, min(it.length, writeSize), c.limits.send)
+		n, err = c.sendRange(it.file, it.offset, min(it.length, writeSize), c.limits().send)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			size, _ := sizeOf(it.file)
 			err = &FileError{Path: it.file.Name(), Offset: it.offset, Length: it.length, Size: size, Err: err}
@@ -368,10 +368,10 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 	case itemCloseWrite:
 		op, done = opClose, true
 		c.lease.markFailed()
-		err = c.closeWrite(c.limits.send)
+		err = c.closeWrite(c.limits().send)
 	default:
 		var sent int
-		sent, err = c.stream.send(it.p[:min(len(it.p), writeSize)], 0, c.limits.send)
+		sent, err = c.stream.send(it.p[:min(len(it.p), writeSize)], 0, c.limits().send)
 		n = int64(sent)
 		done = sent == len(it.p) && err == nil
 	}

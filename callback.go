@@ -13,15 +13,18 @@ import (
 
 // A callback may panic or end its goroutine (runtime.Goexit, as testing.T.FailNow does).
 // Most callbacks run in the goroutine that called this package, and deferred calls release
-// what it holds. Two need more:
+// what it holds. Three need more:
 //
-//   - Resolver.Dial runs in goroutines of package net. A panic there ends the process, and
+//   - A Resolver that is not package net's may not return when its context ends, but the
+//     limit of the dial holds.
+//   - net.Resolver.Dial runs in goroutines of package net. A panic there ends the process, and
 //     after a Goexit the lookup never returns (internal/singleflight).
 //   - Config.KeyLogWriter runs while crypto/tls holds a mutex that all connections of the
 //     process share, and does not unlock in a deferred call (writeKeyLog).
 //
-// Each of these runs in a goroutine of its own. Its caller in the standard library gets an
-// error, and the panic or Goexit is repeated in the goroutine that called this package.
+// Each of these runs in a goroutine of its own. Its caller gets an error, and the panic or
+// Goexit is repeated in the goroutine that called this package. That of a Resolver which the
+// dial does not wait for any more is dropped.
 
 // A callbackResult tells how a callback ended.
 type callbackResult struct {
@@ -30,20 +33,23 @@ type callbackResult struct {
 }
 
 // runCallback runs f in a new goroutine and waits for its end.
-func runCallback(f func()) (o callbackResult) {
-	done := make(chan struct{})
+func runCallback(f func()) callbackResult {
+	done := make(chan callbackResult, 1)
+	startCallback(f, func(ended callbackResult) { done <- ended })
+	return <-done
+}
+
+// startCallback runs f in a new goroutine, and then done.
+func startCallback(f func(), done func(callbackResult)) {
 	go func() {
 		returned := false
 		defer func() {
-			o.panicked = recover()
-			o.exited = !returned && o.panicked == nil
-			close(done)
+			panicked := recover()
+			done(callbackResult{panicked: panicked, exited: !returned && panicked == nil})
 		}()
 		f()
 		returned = true
 	}()
-	<-done
-	return o
 }
 
 func (o callbackResult) returned() bool { return o.panicked == nil && !o.exited }
@@ -73,8 +79,9 @@ func (k *keyLog) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// A resolverPanic keeps the first call of Resolver.Dial in one lookup that did not return.
-// Package net makes several calls at a time, each with the lookup's context.
+// A resolverPanic keeps the first call of a Resolver, or of net.Resolver.Dial, that did not
+// return in one lookup. Package net makes several calls at a time, each with the lookup's
+// context.
 type resolverPanic struct {
 	ended atomic.Pointer[callbackResult]
 }
@@ -82,11 +89,11 @@ type resolverPanic struct {
 type resolverPanicKey struct{}
 
 // guardResolver returns the context for lookups. The caller calls rethrow when they are
-// over: if Resolver.Dial panicked or ended its goroutine, rethrow closes the socket, if
+// over: if the resolver panicked or ended its goroutine, rethrow closes the socket, if
 // there is one, and does the same. There may be a connection in spite of the panic,
 // because package net may have asked again.
-func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, rethrow func(*sock.Socket)) {
-	if r == nil || r.Dial == nil {
+func guardResolver(ctx context.Context, r Resolver) (_ context.Context, rethrow func(*sock.Socket)) {
+	if known, ok := netResolver(r); ok && known.Dial == nil {
 		return ctx, func(*sock.Socket) {}
 	}
 	calls := new(resolverPanic)
@@ -104,25 +111,37 @@ func guardResolver(ctx context.Context, r *net.Resolver) (_ context.Context, ret
 
 // dialDirect is dialAddrs with a guarded resolver.
 func dialDirect(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
-	ctx, rethrow := guardResolver(ctx, p.opts.Resolver)
-	c, addr, err := dialAddrs(ctx, where, p, until)
-	if c != nil {
-		rethrow(c.sock)
-	} else {
+	lookup, rethrow := guardResolver(ctx, p.opts.Resolver)
+	c, addr, err := dialAddrs(lookup, where, p, until)
+	if err != nil {
 		rethrow(nil)
+		return nil, addr, err
 	}
-	return c, addr, err
+	rethrow(c.sock)
+	returned := false
+	defer func() {
+		if !returned { // Connected has panicked
+			c.closeFor(errNoReturn)
+		}
+	}()
+	c.traceConnected(p.trace, p.opts.Trace, p.target.address)
+	returned = true
+	return c, nil, nil
 }
 
-// callResolverDial calls Resolver.Dial.
+// callResolverDial calls net.Resolver.Dial.
 func callResolverDial(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) (conn net.Conn, err error) {
 	ended := runCallback(func() { conn, err = dial(ctx, network, address) })
 	if ended.returned() {
 		return conn, err
 	}
 	// Concurrent lookups of one name share the first one's context. The others get the error.
+	recordResolverPanic(ctx, ended)
+	return nil, errNoReturn
+}
+
+func recordResolverPanic(ctx context.Context, ended callbackResult) {
 	if calls, ok := ctx.Value(resolverPanicKey{}).(*resolverPanic); ok {
 		calls.ended.CompareAndSwap(nil, &ended)
 	}
-	return nil, errNoReturn
 }

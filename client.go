@@ -104,11 +104,14 @@ type Client struct {
 
 	*addressing // nil in the zero Client, as the socket is
 
-	limits limits
+	initialLimits limits                 // by Options
+	changedLimits atomic.Pointer[limits] // by SetLimits; nil before the first
 
 	watchers atomic.Pointer[watchers] // contexts that end the calls; nil before the first Watch
 
 	lease *lease // nil if the client is not from a pool
+
+	trace atomic.Pointer[clientTrace] // nil if nothing is to be called
 }
 
 // The states of Connect. Close is not one of them: the socket knows whether it is closed.
@@ -128,15 +131,19 @@ type addressing struct {
 	addrs atomic.Pointer[addrPair]
 	host  string // the host connected to, as the caller wrote it
 
-	resolver  *net.Resolver
+	resolver  Resolver
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
 	started   atomic.Pointer[startedConnect]     // the last StartConnect, unless it has succeeded
 
-	bind    sync.Mutex // held while the socket is bound
-	bound   bool
-	reuse   Switch // Options.ReuseAddr
-	ownPort bool   // see ownPort
+	bind  sync.Mutex // held while the socket is bound
+	bound bool
+	reuse Switch // Options.ReuseAddr
+
+	unconnected bool // Options.Unconnected: there is a destination, and no peer
+	ownPort     bool // see ownPort
+
+	id atomic.Uint64 // ConnInfo.ID; zero: not asked for yet
 }
 
 type addrPair struct{ local, remote net.Addr }
@@ -230,14 +237,16 @@ type controlConn struct {
 }
 
 func newAddressing(opts *Options) *addressing {
-	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr}
+	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr, unconnected: opts.Unconnected}
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
-	return &Client{
-		stream: stream{sock: s}, typ: typ, network: network, limits: opts.limits(),
+	c := &Client{
+		stream: stream{sock: s}, typ: typ, network: network, initialLimits: opts.limits(),
 		addressing: a,
 	}
+	c.setTrace(opts.Trace, opts.Trace, "")
+	return c
 }
 
 // Type returns which of the six types of socket the client has.
@@ -262,7 +271,7 @@ func (c *Client) Send(p []byte, flags Flag) (int, error) {
 		return 0, c.sendResult(opSend, nil, 0, err)
 	}
 	defer c.lease.decref()
-	n, err := c.send(p, flags, c.limits.send)
+	n, err := c.send(p, flags, c.limits().send)
 	return n, c.sendResult(opSend, nil, n, err)
 }
 
@@ -289,8 +298,8 @@ func (c *Client) Recv(p []byte, flags Flag) (int, error) {
 		return 0, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	n, err := c.recv(p, flags, c.limits.recv)
-	c.lease.recordRecv(n, len(p), err, flags)
+	n, err := c.recv(p, flags, c.limits().recv)
+	c.recordRecv(n, len(p), err, flags)
 	return c.recvResult(opRecv, nil, len(p), n, err)
 }
 
@@ -343,6 +352,9 @@ func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) err
 		return nil
 	}
 	c.lease.recordErr(err)
+	if t := c.trace.Load(); t != nil {
+		c.traceErr(t, err)
+	}
 	if !c.sent.Load() {
 		err = unsentError{err}
 	}
@@ -351,6 +363,14 @@ func (c *Client) sendResult(op string, to func() net.Addr, n int, err error) err
 		addr = to()
 	}
 	return c.opError(op, addr, err)
+}
+
+// recordRecv records the end of a receive of n bytes into room.
+func (c *Client) recordRecv(n, room int, err error, flags Flag) {
+	c.lease.recordRecv(n, room, err, flags)
+	if t := c.trace.Load(); t != nil {
+		c.traceRecv(t, n, room, err)
+	}
 }
 
 // recvResult returns the result of a receive of n bytes into room.
@@ -376,7 +396,7 @@ func (c *Client) opError(op string, peer net.Addr, cause error) error {
 		return cause
 	}
 	cause = c.stopped(cause)
-	if remote := c.RemoteAddr(); remote != nil {
+	if remote := c.RemoteAddr(); remote != nil && (peer == nil || !c.unconnected) {
 		peer = remote
 	}
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}
@@ -404,6 +424,7 @@ func (c *Client) Close() error {
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
+	c.traceClosed(nil)
 	return c.closeError(err)
 }
 
@@ -443,9 +464,9 @@ func (c *Client) shutdown(how int) error {
 	case !c.typ.isStream():
 		err = os.NewSyscallError("shutdown", unix.EOPNOTSUPP)
 	case how == unix.SHUT_WR:
-		err = c.closeWrite(c.limits.send)
+		err = c.closeWrite(c.limits().send)
 	default:
-		err = c.closeRead(c.limits.send)
+		err = c.closeRead(c.limits().send)
 	}
 	return c.closeError(err)
 }

@@ -17,7 +17,7 @@ func (c *Client) Read(p []byte) (int, error) {
 	}
 	defer c.lease.decref()
 	n, err := c.read(p)
-	c.lease.recordRecv(n, len(p), err, 0)
+	c.recordRecv(n, len(p), err, 0)
 	return c.recvResult(opRead, nil, len(p), n, err)
 }
 
@@ -72,10 +72,14 @@ func (c *Client) LocalAddr() net.Addr {
 		return nil
 	}
 	a := c.addrs.Load()
-	if !c.sock.Closed() && (a == nil || a.remote == nil) {
+	if !c.sock.Closed() && (a == nil || a.remote == nil || c.unconnected) {
 		// The address of an unconnected socket can change: by Bind, or by the first datagram,
 		// for which the kernel chooses a port.
-		c.addrs.CompareAndSwap(a, &addrPair{local: netAddr(c.typ, c.sock.Local())})
+		now := &addrPair{local: netAddr(c.typ, c.sock.Local())}
+		if a != nil {
+			now.remote = a.remote
+		}
+		c.addrs.CompareAndSwap(a, now)
 		a = c.addrs.Load()
 	}
 	if a == nil {
@@ -85,7 +89,8 @@ func (c *Client) LocalAddr() net.Addr {
 }
 
 // RemoteAddr returns the peer's address, of the same types as LocalAddr, or nil if the client
-// is not connected. It is available after Close too.
+// is not connected. With Options.Unconnected it is the address that Send sends to. It is
+// available after Close too.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.sock == nil {
 		return nil

@@ -16,24 +16,35 @@ import (
 
 // A round trip is one sendto(2) and one recvfrom(2), without the runtime's poller.
 func TestCost_RoundTripIsTwoSystemCalls(t *testing.T) {
+	roundTripCosts(t, "roundtrips", 1)
+}
+
+// A checkout and its return are one recvfrom(2), the check.
+func TestCost_PoolCheckoutIsOneSystemCall(t *testing.T) {
+	roundTripCosts(t, "checkouts", 2)
+}
+
+// roundTripCosts counts the system calls of a helper process that makes 10,000 round trips.
+func roundTripCosts(t *testing.T, part string, recvfroms int) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("strace takes seconds")
 	}
 	requireProgram(t, "strace", "strace")
 	const trips = 10_000
 	counts := filepath.Join(t.TempDir(), "counts")
-	cmd := helperCommand(t, "roundtrips "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
+	cmd := helperCommand(t, part+" "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
 		"-e", "trace=network,poll,ppoll,epoll_wait,epoll_pwait,epoll_ctl,eventfd2")
 	require.NoError(t, cmd.Run())
 
 	calls := systemCalls(t, counts)
 	t.Logf("%d round trips: %v", trips, calls)
-	require.GreaterOrEqual(t, calls["sendto"], trips)
-	require.GreaterOrEqual(t, calls["recvfrom"], trips)
-	// A signal of the runtime's own may cut a receive short now and then: that
-	// one goes through ppoll and recvfrom once more.
+	// A signal of the runtime's own may cut a receive short now and then: that one goes
+	// through ppoll and recvfrom once more. A pool does not check a new connection.
 	const few = trips / 100
-	require.LessOrEqual(t, calls["sendto"]+calls["recvfrom"], 2*trips+few)
+	require.GreaterOrEqual(t, calls["sendto"], trips)
+	require.GreaterOrEqual(t, calls["recvfrom"], recvfroms*trips-few)
+	require.LessOrEqual(t, calls["sendto"]+calls["recvfrom"], (1+recvfroms)*trips+few)
 	for _, name := range []string{"poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_ctl", "eventfd2"} {
 		require.LessOrEqual(t, calls[name], few, name)
 	}

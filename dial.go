@@ -150,6 +150,7 @@ func prepareDial(where unresolvedAddr, opts *Options) (p *dialConfig, host strin
 }
 
 func dialPrepared(ctx context.Context, where unresolvedAddr, host string, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+	p.target, p.trace = where, dialTrace(ctx, p.opts.Trace)
 	var c *Client
 	var err error
 	var addr net.Addr
@@ -163,8 +164,8 @@ func dialPrepared(ctx context.Context, where unresolvedAddr, host string, p *dia
 	}
 	c.host, c.frames = host, p.frames
 	if p.tls != nil {
-		if err := c.secure(ctx, p.tls, until); err != nil {
-			_ = c.sock.Close()
+		if err := c.secure(ctx, p.tls, until, p.trace, nil); err != nil {
+			c.closeFor(err)
 			return nil, where, err
 		}
 	}
@@ -174,7 +175,7 @@ func dialPrepared(ctx context.Context, where unresolvedAddr, host string, p *dia
 
 func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
 	n, opts, local := p.net, p.opts, p.local
-	addrs, search, err := resolveContext(ctx, n, local, where.address, opts.Resolver, until)
+	addrs, search, err := resolveContext(ctx, n, local, where.address, opts.Resolver, until, p.trace)
 	defer search.close()
 	if err != nil {
 		return nil, where, err
@@ -187,9 +188,17 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 	var bound []*sock.Socket // if hasPort: the attempts that are bound to it
 	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
+	attempts := connectTrace{trace: p.trace, network: where.network}
+	defer attempts.end()
 	s, winner, tried := sock.DialParallel(addrs, search.lateAddrs(), opts.fallbackDelay(), until, stop,
-		func(a sock.Addr) (*sock.Socket, error) {
+		func(a sock.Addr) (_ *sock.Socket, err error) {
 			search.noteAttempt(a)
+			attempts.start(n, a)
+			defer func() {
+				if err != nil {
+					attempts.done(a, err)
+				}
+			}()
 			typ := n.typeOf(a)
 			s, err := open(typ, netAddr(typ, a).String(), opts, shared)
 			if err != nil {
@@ -218,7 +227,12 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 			}
 			return s, nil
 		},
-		func(s *sock.Socket) { _ = s.Close() })
+		func(s *sock.Socket, a sock.Addr, err error) {
+			_ = s.Close()
+			if err != nil {
+				attempts.done(a, contextError(ctx, err))
+			}
+		})
 	if s == nil {
 		addr, err := joinDialErrors(ctx, opDial, where, n, tried, search.timeoutError())
 		return nil, addr, err
@@ -226,14 +240,23 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 	if hasPort {
 		_ = s.SetReuseAddr(true) // so that its TIME_WAIT does not block the port
 	}
-	c := wrap(s, n.typeOf(winner), where.network, opts, shared)
+	c := wrap(s, n.typeOf(winner), p.target.network, opts, shared)
 	c.recordAddrs()
+	returned := false
+	defer func() {
+		if !returned { // ConnectDone has panicked
+			_ = s.Close()
+		}
+	}()
+	attempts.done(winner, nil)
+	attempts.end()
+	returned = true
 	return c, nil, nil
 }
 
 // Connect connects a client from NewTCP, NewUDP and the like to an address, as Dial
 // does. Afterwards a datagram client receives only from that peer. Datagrams that were
-// queued before are dropped.
+// queued before are dropped. With Options.Unconnected neither is so.
 //
 // Options.ConnectTimeout, ctx and Close end the call. Connect tries the addresses of a
 // name one after another, each with an equal share of the remaining time.
@@ -289,6 +312,7 @@ func (c *Client) connectBegun(ctx context.Context, address string) error {
 func (c *Client) connectResult(addr net.Addr, err error) error {
 	if c.sock.Closed() {
 		err = net.ErrClosed
+		c.traceClosed(nil) // Close did not if it came before Connected
 	} else if c.sock.Stopped() && err != nil {
 		err = c.stopped(sock.ErrStopped)
 	}
@@ -303,7 +327,7 @@ func (c *Client) connectResult(addr net.Addr, err error) error {
 func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) {
 	where := unresolvedAddr{c.network, address}
 	n := networks[c.typ.String()]
-	until := deadline(ctx, c.limits.connect)
+	until := deadline(ctx, c.limits().connect)
 	host, err := n.host(address)
 	if err != nil {
 		return where, err
@@ -312,7 +336,8 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	if err != nil {
 		return where, err
 	}
-	addrs, search, err := resolveContext(ctx, n, nil, address, c.resolver, until)
+	t := dialTrace(ctx, c.ownTrace())
+	addrs, search, err := resolveContext(ctx, n, nil, address, c.resolver, until, t)
 	search.close() // one family takes one query, which has been answered
 	if err != nil {
 		return where, err
@@ -322,17 +347,29 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 	}
 	stop, unwatch := stopOnDone(ctx)
 	defer unwatch()
+	attempts := connectTrace{trace: t, network: c.network}
 	tried := make([]sock.AttemptResult, len(addrs))
 	for i, a := range addrs {
+		attempts.start(n, a)
 		tried[i] = sock.AttemptResult{Addr: a, Err: c.sock.Connect(a, until.Partial(len(addrs)-i), stop)}
 		if tried[i].Err != nil {
+			attempts.done(a, contextError(ctx, tried[i].Err))
 			continue
 		}
 		c.host = host
 		c.recordAddrs()
+		returned := false
+		defer func() {
+			if !returned { // a callback has panicked
+				c.closeFor(errNoReturn)
+			}
+		}()
+		attempts.done(a, nil)
+		c.traceConnected(t, c.ownTrace(), address)
 		if conf != nil {
-			err = c.secure(ctx, conf, until)
+			err = c.secure(ctx, conf, until, t, nil)
 		}
+		returned = true
 		return where, err
 	}
 	return joinDialErrors(ctx, opConnect, where, n, tried, nil)
@@ -340,7 +377,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 
 // recordAddrs records the addresses of a socket that has just been connected.
 func (c *Client) recordAddrs() {
-	if !c.typ.isStream() {
+	if !c.typ.isStream() && !c.unconnected {
 		c.sock.DiscardQueued()
 	}
 	local, peer := c.sock.Addrs()
@@ -376,15 +413,20 @@ func stopOnDone(ctx context.Context) (stop *sock.Stopper, done func()) {
 }
 
 // resolveContext is resolve with the error of a context that has ended.
-func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
+func resolveContext(ctx context.Context, n network, local *sock.Addr, address string, r Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
 	if ctx.Err() != nil {
 		return nil, nil, contextError(ctx, sock.ErrStopped)
 	}
-	addrs, s, err := resolve(ctx, n, local, address, r, until)
+	addrs, s, err := resolve(ctx, n, local, address, r, until, t)
+	return addrs, s, endedError(ctx, err)
+}
+
+// endedError replaces an error by ctx's if that has ended.
+func endedError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		err = contextError(ctx, sock.ErrStopped)
+		return contextError(ctx, sock.ErrStopped)
 	}
-	return addrs, s, err
+	return err
 }
 
 // joinDialErrors joins the errors of all addresses, and returns the address that the result

@@ -135,6 +135,7 @@ const (
 	opNew      = "socket"
 	opStartTLS = "starttls"
 
+	opDrain      = "drain"
 	opRecvPacket = "recvpacket"
 	opSendPacket = "sendpacket"
 	opSendFile   = "sendfile"

@@ -176,7 +176,7 @@ func ExampleKeyStats() {
 	}
 	_ = c.Close() // the answer is outstanding: the pool closes the connection
 	stats := pool.Stats().KeyStats
-	fmt.Println(stats.Idle, stats.Dirty)
+	fmt.Println(stats.Idle, stats.Discards[client.DiscardUnclean])
 	// Output: 0 1
 }
 

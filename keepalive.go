@@ -127,13 +127,14 @@ func raiseTo(limit *time.Duration, least time.Duration) {
 //
 //   - no call on it has failed or is under way
 //   - everything sent has been answered (see PoolOptions.ReuseUnanswered)
-//   - nothing is left to receive
+//   - nothing that was received is left in the buffer of Options.Framing or of TLS
 //   - it was not shut down in one direction, and StartTLS was not called on it
 //     (except by PoolOptions.Setup)
 //   - its descriptor was not lent out (SyscallConn)
 //
-// Otherwise the connection is closed. The pool cannot detect data that has not arrived.
-// Call Discard if an answer was not received to its end, or if one of several requests
+// Otherwise the connection is closed. Unread data in the socket, and a peer that has
+// closed, are found when the next Dial checks the connection; until then it is idle. The
+// pool cannot detect data that has not arrived. Call Discard if an answer was not received to its end, or if one of several requests
 // was not answered.
 //
 // # Keys
@@ -168,6 +169,7 @@ type Pool struct {
 	sweepAt      int      // numBuckets at which unused buckets are removed
 	idle         idleList // the idle connections of all keys
 	spareHandles []spareHandle
+	spareWaiters sync.Pool    // of *waiter
 	cleaner      *time.Timer  // fires when the first idle connection expires
 	cleanAt      sock.Instant // when cleaner fires; zero: not set
 	removedStats KeyStats     // of removed buckets
@@ -222,7 +224,7 @@ var errPoolClosed = fmt.Errorf("the pool is closed: %w", net.ErrClosed)
 // their key is next used.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardCloseIdle)
 	p.mu.Unlock()
 	p.closeConns(all...)
 }
@@ -238,10 +240,10 @@ func (p *Pool) Close() error {
 		return errPoolClosed
 	}
 	p.closed = true
-	all := p.takeAllIdleLocked()
+	all := p.takeAllIdleLocked(DiscardPoolClosed)
 	for b := range p.bucketsLocked {
-		for e := b.waiters.Front(); e != nil; e = b.waiters.Front() {
-			p.finishLocked(b, e.Value.(*waiter), acquireResult{err: errPoolClosed})
+		for b.waiters.first != nil {
+			p.finishLocked(b, b.waiters.first, acquireResult{err: errPoolClosed})
 		}
 		if b.replenisher != nil {
 			b.replenisher.Stop()

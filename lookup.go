@@ -23,7 +23,8 @@ const (
 	ipv4Delay = 5 * time.Millisecond
 )
 
-// An addrLookup is the lookup of a host for one dial. Package net looks both address
+// An addrLookup is the lookup of a host for one dial, by package net unless there is a Resolver
+// of the caller's. Package net looks both address
 // families up together: with two separate lookups, the families could be found in
 // different domains of the search list, and so belong to different hosts. The answer of
 // one family that arrives before the other is read from the resolver's connection; see
@@ -46,6 +47,7 @@ type addrLookup struct {
 	queued  []sock.Addr // addresses not tried yet
 	err     error       // package net's
 	lastV4  bool        // the family of the last attempt
+	joined  bool        // another dial had started the lookup
 }
 
 type lookupAnswer struct {
@@ -55,10 +57,7 @@ type lookupAnswer struct {
 }
 
 // startLookup starts the lookup of a host. The caller must call close.
-func startLookup(ctx context.Context, n network, host string, port uint16, r *net.Resolver, until sock.Instant) *addrLookup {
-	if r == nil {
-		r = net.DefaultResolver
-	}
+func startLookup(ctx context.Context, n network, host string, port uint16, r Resolver, until sock.Instant) *addrLookup {
 	// Room for an early answer of each family and for package net's.
 	s := &addrLookup{network: n, host: host, port: port, until: until, pending: true, answers: make(chan lookupAnswer, 3)}
 	if until == sock.Never {
@@ -73,7 +72,11 @@ func startLookup(ctx context.Context, n network, host string, port uint16, r *ne
 	} else if n.v4 == 0 {
 		family = "ip6"
 	}
-	s.leave = cancelableResolverFor(r).join(ctx, s, family)
+	if known, ok := netResolver(r); ok {
+		s.leave = cancelableResolverFor(known).join(ctx, s, family)
+	} else {
+		s.leave = s.callResolver(r, family)
+	}
 	return s
 }
 

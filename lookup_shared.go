@@ -94,7 +94,7 @@ func (t *cancelableResolver) join(ctx context.Context, s *addrLookup, families s
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.lookups[what]
-	if l == nil {
+	if s.joined = l != nil; !s.joined {
 		l = newLookup(what)
 		t.lookups[what] = l
 		ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -49,6 +50,8 @@ func TestMain(m *testing.M) {
 		fail(sendAndWait(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
+	case "checkouts":
+		fail(checkouts(argument, 10_000))
 	case "nodescriptors":
 		fail(noDescriptors(argument))
 	case "searchlist":
@@ -180,6 +183,23 @@ func roundTrips(path string, n int) error {
 	buf := make([]byte, 64)
 	for range n {
 		if err := roundTrip(c, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkouts makes each round trip on a connection from a pool.
+func checkouts(path string, n int) error {
+	var p client.Pool
+	defer p.Close()
+	buf := make([]byte, 64)
+	for range n {
+		c, err := p.Dial(context.Background(), "unix", path, nil)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(roundTrip(c, buf), c.Close()); err != nil {
 			return err
 		}
 	}

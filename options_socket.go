@@ -45,6 +45,9 @@ func (o *Options) applyTo(s *sock.Socket, typ Type) error {
 			return optionError("ICMPErrors", err)
 		}
 	}
+	if o.Unconnected {
+		s.SetUnconnected()
+	}
 	if typ != UDP && typ != UDP6 {
 		return nil
 	}

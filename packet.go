@@ -23,8 +23,8 @@ func (c *Client) RecvPacket() ([]byte, error) {
 	if !c.hasFraming() {
 		return nil, c.opError(opRecvPacket, nil, errNoFraming)
 	}
-	p, got, err := c.recvPacket(c.limits.recv)
-	c.lease.recordRecv(got, 1, err, 0)
+	p, got, err := c.recvPacket(c.limits().recv)
+	c.recordRecv(got, 1, err, 0)
 	if err != nil {
 		return nil, c.opError(opRecvPacket, nil, err)
 	}
@@ -65,6 +65,6 @@ func (c *Client) SendPacket(p []byte) (int, error) {
 	if !c.hasFraming() {
 		return 0, c.sendResult(opSendPacket, nil, 0, errNoFraming)
 	}
-	n, err := c.sendPacket(p, c.limits.send)
+	n, err := c.sendPacket(p, c.limits().send)
 	return n, c.sendResult(opSendPacket, nil, n, err)
 }

@@ -731,7 +731,7 @@ func TestPool_Framing(t *testing.T) {
 	_, err := c.Recv(make([]byte, 7), client.WaitAll|client.Peek) // has it all arrive
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	require.EqualValues(t, 1, p.Stats().Dirty, "with a packet that nobody has received")
+	require.EqualValues(t, 1, p.Stats().Discards[client.DiscardUnclean], "with a packet that nobody has received")
 
 	c = s.from(t, p, nil)
 	require.False(t, c.Reused())
@@ -743,7 +743,7 @@ func TestPool_Framing(t *testing.T) {
 	_, err = c.SendPacket([]byte("half"))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	require.EqualValues(t, 2, p.Stats().Dirty, "with an answer to come")
+	require.EqualValues(t, 2, p.Stats().Discards[client.DiscardUnclean], "with an answer to come")
 }
 
 // A client that sends three requests and receives two answers would leave the third to the
@@ -791,7 +791,7 @@ func TestPool_UnansweredPacketsAreNotReused(t *testing.T) {
 			require.NoError(t, c.Close())
 			stats := p.Stats()
 			require.Equal(t, test.idle, stats.Idle == 1, "%+v", stats)
-			require.Equal(t, test.idle, stats.Dirty == 0, "%+v", stats)
+			require.Equal(t, test.idle, stats.Discards[client.DiscardUnclean] == 0, "%+v", stats)
 		})
 	}
 }

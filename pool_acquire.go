@@ -37,10 +37,20 @@ type acquireResult struct {
 
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
+	if t := newCheckoutTrace(ctx, network, address, opts); t != nil {
+		return t.acquire(ctx, p, mode)
+	}
+	return p.checkout(ctx, network, address, opts, mode, nil)
+}
+
+func (p *Pool) checkout(ctx context.Context, network, address string, opts *Options, mode acquireMode, t *checkoutTrace) (*Client, error) {
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
 	frames, err := opts.frames(network)
+	if err == nil {
+		err = opts.checkKey()
+	}
 	if err != nil {
 		return nil, acquireError(network, address, err)
 	}
@@ -54,37 +64,54 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 	}
 	b := p.bucketLocked(connKey{opts.PoolKey, network, address}, opts)
 	c := p.spareHandleLocked()
-	var w *waiter // made only if no connection is idle: it allocates
+	var w *waiter // if no connection is idle
 	for again := false; ; again = true {
 		var k *pooledConn
+		var queuedAt sock.Instant
 		if mode == reuseOrDial {
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
-			b.leaseLocked(k)
+			b.leaseLocked()
 			p.keepMinIdleLocked(b)
 		} else {
+			queuedAt = sock.Now()
 			if w == nil {
-				w = newWaiter(ctx, opts, mode)
+				w = p.newWaiter(ctx, opts, mode, queuedAt)
 			}
-			p.enqueueLocked(b, w, again)
+			p.enqueueLocked(b, w, queuedAt, again)
 		}
 		p.mu.Unlock()
 		if k == nil {
-			if k, err = w.wait(p, b); err != nil {
+			k, err = w.wait(p, b, queuedAt)
+			if t != nil {
+				t.waitedFor, w.waited = w.waited, 0
+			}
+			if err != nil {
+				p.freeWaiter(w)
+				if t != nil {
+					t.endWait(err)
+				}
 				return nil, acquireError(network, address, err)
 			}
 		}
 		now := bothClocks()
-		reason := k.validate(now)
-		if reason == reasonNone {
+		cause := k.validate(now, t)
+		if cause == DiscardNone {
 			c.frames = frames
+			b.countCheckout(k)
 			k.attach(c, opts, now)
+			if t != nil {
+				c.setTrace(t.Trace, opts.Trace, address)
+			}
+			if w != nil {
+				p.freeWaiter(w)
+			}
 			return c, nil
 		}
 		p.mu.Lock()
-		b.unleaseLocked(k, reason)
-		if reason == reasonDead && k.uses == 0 {
+		b.unleaseLocked(cause)
+		if cause == DiscardDead && k.uses == 0 {
 			p.diedUnusedLocked(b, now.mono)
 		}
 	}

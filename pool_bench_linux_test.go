@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -33,9 +35,8 @@ func echoPool(b testing.TB, network string) (*client.Pool, string) {
 	return p, ln.Addr().String()
 }
 
-// BenchmarkPoolCheckout measures a checkout and a release beside their two system calls:
-// one check before the connection is handed out, one after its release. It alternates
-// with these two calls alone.
+// BenchmarkPoolCheckout measures a checkout and a release beside their system call, the
+// check before the connection is handed out. It alternates with this call alone.
 func BenchmarkPoolCheckout(b *testing.B) {
 	for _, network := range []string{"tcp", "unix"} {
 		b.Run(network, func(b *testing.B) {
@@ -57,7 +58,7 @@ func BenchmarkPoolCheckout(b *testing.B) {
 			}
 			peeks := func(fd uintptr) {
 				var p [1]byte
-				for range 2 * batch {
+				for range batch {
 					barePeek(fd, p[:])
 				}
 			}
@@ -74,7 +75,7 @@ func BenchmarkPoolCheckout(b *testing.B) {
 			slices.Sort(all)
 			slices.Sort(calls)
 			b.ReportMetric(all[len(all)/2], "ns/checkout")
-			b.ReportMetric(calls[len(calls)/2], "ns/two-calls")
+			b.ReportMetric(calls[len(calls)/2], "ns/call")
 			b.ReportMetric(all[len(all)/2]-calls[len(calls)/2], "ns/beside")
 			b.ReportMetric(0, "ns/op")
 		})
@@ -103,4 +104,55 @@ func TestPool_CheckoutAllocatesNothing(t *testing.T) {
 		require.Zero(t, testing.AllocsPerRun(1000, checkout), network)
 		require.EqualValues(t, 2, p.Stats().Dials)
 	}
+}
+
+// contend has n goroutines that each take a connection and return it until the others have
+// done so often enough. Nearly all have to wait.
+func contend(b testing.TB, p *client.Pool, network, address string, n int, checkouts int) {
+	b.Helper()
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for range checkouts / n {
+				c, err := p.Dial(context.Background(), network, address, nil)
+				if err == nil {
+					runtime.Gosched() // the others ask while this one has the connection
+					err = c.Close()
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// contended measures the waits of 64 goroutines for 8 connections.
+func contended(b testing.TB, checkouts int) (waits, allocs uint64) {
+	b.Helper()
+	const goroutines, conns = 64, 8
+	_, address := echoPool(b, "unix")
+	p := newPool(b, client.PoolOptions{MaxConnsPerKey: conns})
+	contend(b, p, "unix", address, goroutines, 10*goroutines) // dials, and makes what is reused
+	var before, after runtime.MemStats
+	was := p.Stats().Waits
+	runtime.ReadMemStats(&before)
+	contend(b, p, "unix", address, goroutines, checkouts)
+	runtime.ReadMemStats(&after)
+	return p.Stats().Waits - was, after.Mallocs - before.Mallocs
+}
+
+// BenchmarkPoolWait measures a checkout that waits for a connection, and its release.
+func BenchmarkPoolWait(b *testing.B) {
+	waits, allocs := contended(b, max(b.N, 64))
+	b.ReportMetric(float64(waits)/float64(b.N), "waits/op")
+	b.ReportMetric(float64(allocs)/float64(waits), "allocs/wait")
+}
+
+func TestPool_WaitAllocatesLittle(t *testing.T) {
+	waits, allocs := contended(t, 64*500)
+	require.Greater(t, waits, uint64(64*100))
+	require.Less(t, float64(allocs)/float64(waits), 2.0)
 }

@@ -1,7 +1,7 @@
 package client
 
 import (
-	"container/list"
+	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -14,13 +14,17 @@ type bucket struct {
 	next *bucket  // another bucket with the same connKey and other options
 
 	idle     idleList
-	active   int       // leased connections
-	dialing  int       // dials that have not ended, canceled ones included
-	canceled int       // canceled dials that have not ended
-	closing  int       // connections being closed that no other count includes
-	waiters  list.List // of *waiter, in FIFO order
+	active   int // leased connections
+	dialing  int // dials that have not ended, canceled ones included
+	canceled int // canceled dials that have not ended
+	closing  int // connections being closed that no other count includes
+	waiters  waiterQueue
 	stats    KeyStats
 	lastUsed sock.Instant // by a caller
+
+	// Checkouts, counted when the connection was found to be good, which is without the
+	// mutex. A counter that a failed check took back would not be monotonic.
+	news, reuses atomic.Uint64
 
 	dialPanic any            // what a callback panicked with when no caller waited; nil: none
 	detached  []*pendingDial // dials that no caller waits for
@@ -63,7 +67,8 @@ func (p *Pool) sweepLocked(now sock.Instant) {
 		for next := b; next != nil; {
 			b, next = next, next.next
 			if b.isUnusedLocked() && b.replenishAt == sock.Never && b.lastUsed.Add(time.Minute) < now {
-				p.removedStats.add(&b.stats)
+				s := b.statsLocked()
+				p.removedStats.Add(&s)
 				continue
 			}
 			b.next, left = left, b
@@ -90,7 +95,7 @@ func (p *Pool) bucketsLocked(yield func(*bucket) bool) {
 }
 
 func (b *bucket) isUnusedLocked() bool {
-	return b.openLocked() == 0 && b.waiters.Len() == 0
+	return b.openLocked() == 0 && b.waiters.n == 0
 }
 
 // openLocked counts the connections that the server may see.
@@ -103,18 +108,19 @@ func (p *Pool) hasRoomLocked(b *bucket, extra int) bool {
 }
 
 // leaseLocked counts a connection as leased.
-func (b *bucket) leaseLocked(k *pooledConn) {
-	b.active++
-	if k.uses > 0 {
-		b.stats.Reuses++
-	}
-}
+func (b *bucket) leaseLocked() { b.active++ }
 
 // unleaseLocked undoes leaseLocked for a connection that was closed instead.
-func (b *bucket) unleaseLocked(k *pooledConn, reason closeReason) {
+func (b *bucket) unleaseLocked(cause DiscardCause) {
 	b.active--
+	b.stats.Discards[cause]++
+}
+
+// countCheckout counts a connection that its caller gets.
+func (b *bucket) countCheckout(k *pooledConn) {
 	if k.uses > 0 {
-		b.stats.Reuses--
+		b.reuses.Add(1)
+	} else {
+		b.news.Add(1)
 	}
-	b.stats.countClosed(reason)
 }

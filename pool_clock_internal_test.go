@@ -39,7 +39,7 @@ func TestPool_IdleTimeIncludesSuspend(t *testing.T) {
 	require.NoError(t, d.err)
 	require.False(t, d.c.Reused())
 	require.NoError(t, d.c.Close())
-	require.EqualValues(t, 1, g.pool.Stats().Expired)
+	require.EqualValues(t, 1, g.pool.Stats().Discards[DiscardIdleTimeout])
 }
 
 func TestPoolClock_ReadsBothClocks(t *testing.T) {

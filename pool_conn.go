@@ -2,6 +2,7 @@ package client
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -24,6 +25,11 @@ type pooledConn struct {
 	idleSince     moment // zero: it was never idle
 	expiresAt     moment // by MaxLifetime; zero: never
 
+	trace    *Trace       // of the Options that it was dialled with
+	discard  DiscardCause // why it is about to be closed, once it is not leased
+	endedBy  error        // what ended the stream, if its last client knows
+	reported atomic.Bool  // Closed was called
+
 	links [2]links // in the bucket's idle list and the pool's
 }
 
@@ -44,7 +50,7 @@ func (p *Pool) newConn(b *bucket, c *Client, now moment) *pooledConn {
 func (k *pooledConn) attach(c *Client, opts *Options, now moment) {
 	c.share(&k.stream)
 	c.typ, c.network, c.addressing = k.typ, k.network, k.addressing
-	c.limits = opts.limits()
+	c.initialLimits = opts.limits()
 	c.state.Store(connected)
 	c.lease.conn, c.lease.wasPooled, c.lease.reuseCount = k, k.wasPooled(), k.uses
 	k.leasedAt = now
@@ -57,7 +63,7 @@ func (k *pooledConn) wasPooled() bool { return k.uses > 0 || k.idleSince != mome
 // validate checks a connection that its caller is about to get, and closes it if it
 // cannot be used. It closes it before the connection stops counting: the server must
 // never see more than MaxConnsPerKey.
-func (k *pooledConn) validate(now moment) (reason closeReason) {
+func (k *pooledConn) validate(now moment, t *checkoutTrace) (cause DiscardCause) {
 	done := false
 	defer func() {
 		if done {
@@ -66,30 +72,49 @@ func (k *pooledConn) validate(now moment) (reason closeReason) {
 		// A callback has panicked or ended the goroutine.
 		_ = k.sock.Close()
 		k.pool.mu.Lock()
-		defer k.pool.mu.Unlock()
-		k.bucket.unleaseLocked(k, reasonBroken)
+		k.bucket.unleaseLocked(DiscardFailed)
 		k.pool.replenishLocked(k.bucket)
+		k.pool.mu.Unlock()
+		k.traceClosed(DiscardFailed)
 	}()
-	if reason = k.check(now); reason != reasonNone {
-		k.close()
+	if t != nil {
+		t.endWait(nil)
+	}
+	cause = k.check(now)
+	if t != nil {
+		t.probed(k, cause, now)
+	}
+	if cause != DiscardNone {
+		k.close(cause)
 	}
 	done = true
-	return reason
+	return cause
 }
 
 // check says why an idle connection cannot be used, if it cannot.
-func (k *pooledConn) check(now moment) closeReason {
+func (k *pooledConn) check(now moment) DiscardCause {
 	if !k.wasPooled() {
-		return reasonNone // it was dialled for this caller
+		return DiscardNone // it was dialled for this caller
 	}
-	if k.expiry().isOver(now) {
-		return reasonExpired
+	if cause := k.expired(now); cause != DiscardNone {
+		return cause
 	}
 	found := k.probe(false)
 	if found == sock.Readable && k.uses == 0 && !k.setupAnswered {
-		return reasonNone // the server's greeting, for the first client
+		return DiscardNone // the server's greeting, for the first client
 	}
-	return reasonOf(found)
+	return causeOf(found)
+}
+
+// expired says which limit of an idle connection is over, if one is.
+func (k *pooledConn) expired(now moment) DiscardCause {
+	switch {
+	case k.expiresAt.isOver(now):
+		return DiscardMaxLifetime
+	case k.expiry().isOver(now):
+		return DiscardIdleTimeout
+	}
+	return DiscardNone
 }
 
 // expiry is when an idle connection expires; zero: never.
@@ -105,29 +130,24 @@ func (k *pooledConn) expiry() moment {
 // be dialled only then. Calls under way hold the descriptor. They return at once, except
 // for a callback that has the descriptor (SyscallConn): close does not wait longer than
 // a second for it.
-func (k *pooledConn) close() {
+func (k *pooledConn) close(cause DiscardCause) {
+	defer k.traceClosed(cause)
 	k.closeAndWait(time.Second)
 }
 
-// A closeReason says why the pool closes a connection.
-type closeReason int
+// discardLocked counts a connection that is about to be closed.
+func (k *pooledConn) discardLocked(cause DiscardCause) {
+	k.discard = cause
+	k.bucket.stats.Discards[cause]++
+}
 
-const (
-	reasonNone closeReason = iota // it stays open
-	reasonDead
-	reasonDirty
-	reasonExpired
-	reasonBroken
-	reasonDiscarded
-)
-
-// reasonOf judges what a probe found.
-func reasonOf(found sock.ProbeResult) closeReason {
+// causeOf judges what a probe found.
+func causeOf(found sock.ProbeResult) DiscardCause {
 	switch found {
 	case sock.Idle:
-		return reasonNone
+		return DiscardNone
 	case sock.Readable:
-		return reasonDirty
+		return DiscardUnclean
 	}
-	return reasonDead
+	return DiscardDead
 }

@@ -36,6 +36,9 @@ func (p *Pool) Do(ctx context.Context, network, address string, opts *Options, f
 	if !again || ctx.Err() != nil {
 		return unmarked(err)
 	}
+	if t := newCheckoutTrace(ctx, network, address, orDefaults(opts)); t != nil {
+		notify(t.Retried, RetriedInfo{t.PoolKey, network, address, unmarked(err)})
+	}
 	_, _, second := p.doOnce(ctx, network, address, opts, fn, newOnly)
 	if sent && second != nil {
 		return &repeatedError{err: unmarked(second), first: unmarked(err)}
@@ -50,7 +53,7 @@ func (p *Pool) doOnce(ctx context.Context, network, address string, opts *Option
 	if err != nil {
 		return false, false, err
 	}
-	defer func() { _ = c.Discard() }() // if fn panics
+	defer func() { _ = c.lease.conn.release(c, true) }() // if fn panics; without the error of Discard, which allocates
 	unwatch := c.Watch(ctx)
 	err = fn(c)
 	unwatch()

@@ -62,7 +62,7 @@ func (p *Pool) pushIdleLocked(k *pooledConn) (excess *pooledConn) {
 	}
 	if excess != nil {
 		p.removeIdleLocked(excess)
-		excess.bucket.stats.OverLimit++
+		excess.discardLocked(DiscardOverLimit)
 		excess.bucket.closing++
 	}
 	if excess != k {
@@ -87,10 +87,10 @@ func (p *Pool) removeIdleLocked(k *pooledConn) {
 }
 
 // takeAllIdleLocked takes all idle connections, to be closed by closeConns.
-func (p *Pool) takeAllIdleLocked() (all []*pooledConn) {
+func (p *Pool) takeAllIdleLocked(cause DiscardCause) (all []*pooledConn) {
 	for k := p.idle.newest; k != nil; k = p.idle.newest {
 		p.removeIdleLocked(k)
-		k.bucket.stats.Discarded++
+		k.discardLocked(cause)
 		k.bucket.closing++
 		all = append(all, k)
 	}
@@ -123,13 +123,13 @@ func (p *Pool) cleanExpired() {
 	next := sock.Never
 	for k := p.idle.oldest; k != nil; {
 		newer := k.links[inPool].newer
-		if end := k.expiry(); end.isOver(now) {
+		if cause := k.expired(now); cause != DiscardNone {
 			p.removeIdleLocked(k)
-			k.bucket.stats.Expired++
+			k.discardLocked(cause)
 			k.bucket.closing++
 			expired = append(expired, k)
 		} else {
-			next = sock.Earlier(next, end.mono)
+			next = sock.Earlier(next, k.expiry().mono)
 		}
 		k = newer
 	}
@@ -159,7 +159,7 @@ func (p *Pool) closeConns(all ...*pooledConn) {
 		k.bucket.closing--
 		p.serveWaitersLocked(k.bucket, nil)
 	}()
-	k.close()
+	k.close(k.discard)
 }
 
 // closeConnsRecover is closeConns in a goroutine of the pool. It has no caller to panic

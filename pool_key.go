@@ -1,6 +1,8 @@
 package client
 
 import (
+	"fmt"
+	"reflect"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -16,14 +18,32 @@ func (o *Options) sameKey(other *Options) bool {
 	if o == other { // the defaults are shared, not copied
 		return true
 	}
-	return o.Proxy == other.Proxy && o.LocalAddr == other.LocalAddr && o.Resolver == other.Resolver &&
+	return o.Proxy == other.Proxy && o.LocalAddr == other.LocalAddr && sameResolver(o.Resolver, other.Resolver) &&
 		identity(o.Control) == identity(other.Control) && o.sameSocket(other) && o.TLS.same(other.TLS)
+}
+
+// checkKey fails if Options cannot be compared with others.
+func (o *Options) checkKey() error {
+	if o.Resolver != nil && !reflect.ValueOf(o.Resolver).Comparable() {
+		return &OptionError{Option: "Resolver", Reason: fmt.Sprintf("a pool cannot compare values of type %T: use a pointer", o.Resolver)}
+	}
+	return nil
+}
+
+// sameResolver compares resolvers that have passed checkKey.
+func sameResolver(r, other Resolver) bool {
+	known, ok := netResolver(r)
+	otherKnown, otherOK := netResolver(other)
+	if ok && otherOK {
+		return known == otherKnown // a nil pointer is the default, too
+	}
+	return r == other
 }
 
 // sameSocket compares the socket options.
 func (o *Options) sameSocket(p *Options) bool {
 	return o.NoDelay == p.NoDelay && o.QuickAck == p.QuickAck && o.ReuseAddr == p.ReuseAddr &&
-		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors && o.GRO == p.GRO &&
+		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors && o.Unconnected == p.Unconnected && o.GRO == p.GRO &&
 		o.TOS == p.TOS && o.TTL == p.TTL && o.Mark == p.Mark && o.Device == p.Device &&
 		o.RecvBuffer == p.RecvBuffer && o.SendBuffer == p.SendBuffer &&
 		o.UserTimeout == p.UserTimeout && o.Linger == p.Linger && o.BusyPoll == p.BusyPoll &&

@@ -18,10 +18,11 @@ func TestPoolKey_IncludesEveryConnectionOption(t *testing.T) {
 	use := map[string]bool{
 		"Timeout": true, "ConnectTimeout": true, "RecvTimeout": true, "SendTimeout": true, "Framing": true, "FallbackDelay": true,
 		"PoolKey": true, // a part of the place
+		"Trace":   true,
 	}
 	other := map[string]any{ // what no default value is like
 		"KeepAlive": &net.KeepAliveConfig{}, "Resolver": &net.Resolver{}, "TLS": &TLSOptions{},
-		"Multicast":  &Multicast{},
+		"Multicast": &Multicast{}, "Trace": &Trace{},
 		"Control":    func(string, string, syscall.RawConn) error { return nil },
 		"NextProtos": []string{"h2"}, "Config": &tls.Config{},
 	}

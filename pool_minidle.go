@@ -49,7 +49,7 @@ func (p *Pool) keepMinIdleLocked(b *bucket) {
 		return
 	}
 	// Where there is room, each waiter has a dial of its own: those do not count.
-	missing := p.opts.MinIdle - b.idle.n - max(b.dialing-b.canceled-b.waiters.Len(), 0)
+	missing := p.opts.MinIdle - b.idle.n - max(b.dialing-b.canceled-b.waiters.n, 0)
 	if missing <= 0 {
 		return
 	}

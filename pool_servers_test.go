@@ -85,7 +85,7 @@ func TestPoolDo_RedisRestartFailsNoRequest(t *testing.T) {
 			close(stop)
 			wg.Wait()
 			stats := p.Stats()
-			require.Positive(t, stats.Dead, "%+v", stats)
+			require.Positive(t, stats.Discards[client.DiscardDead], "%+v", stats)
 			require.Zero(t, stats.Active)
 			t.Logf("%d requests, %+v", done.Load(), stats.KeyStats)
 		})
@@ -112,9 +112,9 @@ func TestPool_DetectsMemcachedIdleTimeout(t *testing.T) {
 	require.EqualValues(t, 1, p.Stats().Reuses)
 	require.Eventually(t, func() bool {
 		require.NoError(t, p.Do(t.Context(), "tcp", s.Addr, nil, version))
-		return p.Stats().Dead > 0
+		return p.Stats().Discards[client.DiscardDead] > 0
 	}, time.Minute, 3*time.Second) // memcached looks now and then
-	require.LessOrEqual(t, p.Stats().Dials, uint64(2+p.Stats().Dead))
+	require.LessOrEqual(t, p.Stats().Dials, uint64(2+p.Stats().Discards[client.DiscardDead]))
 }
 
 // nginx announces in its last answer that it closes the connection. A client that
@@ -148,7 +148,7 @@ func TestPool_DetectsNginxKeepaliveRequests(t *testing.T) {
 		stats := p.Stats()
 		require.EqualValues(t, requests/3, stats.Dials, "%+v", stats)
 		// What came for a fourth time, and sooner than the end, was done again.
-		require.EqualValues(t, requests-requests/3, stats.Reuses-stats.Broken, "%+v", stats)
+		require.EqualValues(t, requests-requests/3, stats.Reuses-stats.Discards[client.DiscardFailed], "%+v", stats)
 	})
 }
 
@@ -228,10 +228,10 @@ func TestPool_ManyGoroutinesOverFewConnections(t *testing.T) {
 	require.EqualValues(t, goroutines*checkouts, ids.Load())
 	require.LessOrEqual(t, stats.Idle, conns) // fewer if a Discard came when few goroutines were left
 	require.Zero(t, stats.Active+stats.Dialing)
-	require.EqualValues(t, uint64(goroutines*checkouts)/1009, stats.Discarded)
+	require.EqualValues(t, uint64(goroutines*checkouts)/1009, stats.Discards[client.DiscardByCaller])
 	// No caller has seen an error. On a busy machine a dial can take long enough to be
 	// canceled, once its caller has got a released connection, to make room for a waiter.
-	require.Equal(t, uint64(stats.Idle)+stats.Discarded+stats.DialErrors, stats.Dials, "%+v", stats)
+	require.Equal(t, uint64(stats.Idle)+stats.Discards.Total()+stats.DialErrors, stats.Dials, "%+v", stats)
 	// A caller that has begun a dial may get a released connection before that ends.
 	require.LessOrEqual(t, stats.Reuses, uint64(goroutines*checkouts))
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(goroutines*checkouts))

@@ -20,17 +20,23 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	}
 	c := &Client{
 		typ: k.typ, network: k.network, addressing: k.addressing,
-		limits: opts.limits(), lease: &lease{conn: k},
+		initialLimits: opts.limits(), lease: &lease{conn: k},
 	}
 	c.share(&k.stream)
 	c.frames = dialled.frames
+	if opts.Trace != nil { // for StartTLS; what Setup receives is no answer to a caller
+		c.setTrace(new(Trace), opts.Trace, k.bucket.key.address)
+	}
 	c.state.Store(connected)
 	done := false
 	defer func() {
 		if !done { // Setup has failed or panicked
 			c.lease.end()
 			c.endWatches()
-			k.close()
+			defer k.close(DiscardSetup)
+			k.pool.mu.Lock()
+			defer k.pool.mu.Unlock()
+			k.bucket.stats.Discards[DiscardSetup]++
 		}
 	}()
 	c.Watch(limited)

@@ -1,65 +1,63 @@
 package client
 
-import "time"
+import (
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+)
 
 // KeyStats are the counters of one key of a pool, or the sums of all keys.
 type KeyStats struct {
+	Checkouts  uint64        // clients that callers got
+	Reuses     uint64        // those of them on a connection that another client had used before
 	Dials      uint64        // dials started
 	DialErrors uint64        // dials that failed
-	Reuses     uint64        // checkouts of a connection that another client had used before
 	Waits      uint64        // checkouts that waited because of MaxConnsPerKey
-	WaitTime   time.Duration // total time of these waits
+	WaitTime   time.Duration // total time of these waits, once they have ended
 
-	// Connections closed, by reason.
-	Dead      uint64 // the peer closed or reset it while it was idle
-	Dirty     uint64 // it had unread data or an outstanding answer
-	Expired   uint64 // IdleTimeout or MaxLifetime was over
-	Broken    uint64 // a call on it had failed or was under way
-	OverLimit uint64 // MaxIdle, MaxIdlePerKey or MaxConnsPerKey was exceeded
-	Discarded uint64 // by Discard after calls that did not fail, by CloseIdle, or by Close of the pool
+	// Discards are the connections that were closed. Those whose socket is at its end or has
+	// unread data are closed when Dial checks them.
+	Discards DiscardCounts
 
 	// Current connections.
-	Idle    int
+	Idle    int // including those that the peer has closed since their last check
 	Active  int // in use by a client
 	Dialing int
+
+	// Callers that wait now because of MaxConnsPerKey.
+	Waiting     int
+	LongestWait time.Duration // of the one that has waited for the longest time
 }
 
-func (s *KeyStats) add(o *KeyStats) {
+// HitRate is the part of the checkouts that used a connection again, from 0 to 1. It is 0
+// before the first checkout.
+func (s *KeyStats) HitRate() float64 {
+	return float64(s.Reuses) / float64(max(s.Checkouts, 1))
+}
+
+// Add adds the counters of another key. LongestWait becomes the longer one.
+func (s *KeyStats) Add(o *KeyStats) {
+	s.Checkouts += o.Checkouts
+	s.Reuses += o.Reuses
 	s.Dials += o.Dials
 	s.DialErrors += o.DialErrors
-	s.Reuses += o.Reuses
 	s.Waits += o.Waits
 	s.WaitTime += o.WaitTime
-	s.Dead += o.Dead
-	s.Dirty += o.Dirty
-	s.Expired += o.Expired
-	s.Broken += o.Broken
-	s.OverLimit += o.OverLimit
-	s.Discarded += o.Discarded
+	for cause, n := range o.Discards {
+		s.Discards[cause] += n
+	}
 	s.Idle += o.Idle
 	s.Active += o.Active
 	s.Dialing += o.Dialing
-}
-
-func (s *KeyStats) countClosed(reason closeReason) {
-	switch reason {
-	case reasonDead:
-		s.Dead++
-	case reasonDirty:
-		s.Dirty++
-	case reasonExpired:
-		s.Expired++
-	case reasonBroken:
-		s.Broken++
-	case reasonDiscarded:
-		s.Discarded++
-	}
+	s.Waiting += o.Waiting
+	s.LongestWait = max(s.LongestWait, o.LongestWait)
 }
 
 // PoolStats are a pool's counters since it was made.
 type PoolStats struct {
-	KeyStats                // sums of all keys, removed ones included
-	Keys     []PoolKeyStats // in no particular order
+	KeyStats                      // sums of all keys, removed ones included
+	Keys           []PoolKeyStats // in no particular order
+	MaxConnsPerKey int            // of PoolOptions; 0: no limit
 }
 
 // PoolKeyStats are the counters of one key. Keys with equal PoolKey, Network and
@@ -70,16 +68,34 @@ type PoolKeyStats struct {
 	KeyStats
 }
 
-// Stats returns the pool's counters.
+// Stats returns the pool's counters. No counter is ever less than in an earlier call.
+// Stats stops checkouts for some microseconds per thousand keys.
 func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := PoolStats{KeyStats: p.removedStats}
+	all := PoolStats{
+		KeyStats: p.removedStats, Keys: make([]PoolKeyStats, 0, p.numBuckets),
+		MaxConnsPerKey: max(p.opts.MaxConnsPerKey, 0),
+	}
 	for b := range p.bucketsLocked {
-		k := PoolKeyStats{PoolKey: b.key.poolKey, Network: b.key.network, Address: b.key.address, KeyStats: b.stats}
-		k.Idle, k.Active, k.Dialing = b.idle.n, b.active, b.dialing
-		all.add(&k.KeyStats)
+		k := PoolKeyStats{PoolKey: b.key.poolKey, Network: b.key.network, Address: b.key.address, KeyStats: b.statsLocked()}
+		all.Add(&k.KeyStats)
 		all.Keys = append(all.Keys, k)
 	}
 	return all
+}
+
+func (b *bucket) statsLocked() KeyStats {
+	s := b.stats
+	s.Reuses = b.reuses.Load()
+	s.Checkouts = s.Reuses + b.news.Load()
+	s.Idle, s.Active, s.Dialing = b.idle.n, b.active, b.dialing
+	now := sock.Now()
+	for w := b.waiters.first; w != nil; w = w.behind {
+		if w.waitingSince != sock.Never {
+			s.Waiting++
+			s.LongestWait = max(s.LongestWait, -w.waitingSince.LeftAt(now))
+		}
+	}
+	return s
 }

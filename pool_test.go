@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -189,28 +190,28 @@ func TestPool_ReleasedClientReachesNoConnection(t *testing.T) {
 }
 
 func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
-	short := &client.Options{Timeout: 20 * time.Millisecond}
+	short := &client.Options{RecvTimeout: 20 * time.Millisecond, SendTimeout: 20 * time.Millisecond}
 	for _, test := range []struct {
 		name  string
 		opts  *client.Options
 		use   func(t *testing.T, c *client.Client, peer net.Conn)
-		cause func(client.KeyStats) uint64
+		cause client.DiscardCause
 	}{
 		{"after a receive that timed out", short, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Recv(make([]byte, 1), 0)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a read that timed out", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
 			_, err := c.Read(make([]byte, 1))
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a part of an exact read", short, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := peer.Write([]byte("half"))
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 8), client.WaitAll)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a part of an exact read without waiting", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := peer.Write([]byte("half"))
 			require.NoError(t, err)
@@ -218,21 +219,15 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 8), client.WaitAll|client.DontWait)
 			require.ErrorIs(t, err, unix.EAGAIN)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a request half sent", short, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send(make([]byte, 64<<20), 0)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		}, broken},
+		}, client.DiscardFailed},
 		{"after a request half sent without waiting", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send(make([]byte, 64<<20), client.DontWait)
 			require.ErrorIs(t, err, unix.EAGAIN)
-		}, broken},
-		{"with an answer half read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
-			_, err := peer.Write([]byte("answer"))
-			require.NoError(t, err)
-			_, err = c.Recv(make([]byte, 3), client.WaitAll)
-			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardFailed},
 		{"with an answer peeked at", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := c.Send([]byte("question"), 0)
 			require.NoError(t, err)
@@ -240,34 +235,30 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Recv(make([]byte, 6), client.WaitAll|client.Peek)
 			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardUnclean},
 		{"with a question that has no answer yet", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			_, err := c.Send([]byte("question"), 0)
 			require.NoError(t, err)
-		}, dirty},
+		}, client.DiscardUnclean},
 		{"after the end", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			require.NoError(t, peer.Close())
 			_, err := c.Recv(make([]byte, 1), 0)
 			require.Equal(t, io.EOF, err)
-		}, broken},
-		{"with an end that nobody has read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
-			require.NoError(t, peer.Close())
-			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
-		}, dead},
+		}, client.DiscardFailed},
 		{"whose descriptor was in other hands", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			raw, err := c.SyscallConn()
 			require.NoError(t, err)
 			require.NoError(t, raw.Control(func(uintptr) {}))
-		}, broken},
+		}, client.DiscardFailed},
 		{"shut in one direction", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.CloseWrite())
-		}, broken},
+		}, client.DiscardFailed},
 		{"shut in the other direction", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.CloseRead())
-		}, broken},
+		}, client.DiscardFailed},
 		{"thrown away", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			require.NoError(t, c.Discard())
-		}, func(s client.KeyStats) uint64 { return s.Discarded }},
+		}, client.DiscardByCaller},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			done := make(chan struct{})
@@ -283,7 +274,7 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			stats := p.Stats()
 			require.Zero(t, stats.Idle)
 			require.Zero(t, stats.Active)
-			require.EqualValues(t, 1, test.cause(stats.KeyStats), "%+v", stats)
+			require.EqualValues(t, 1, stats.Discards[test.cause], "%+v", stats)
 			c = s.from(t, p, nil)
 			require.False(t, c.Reused())
 			<-s.new
@@ -292,9 +283,50 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-func broken(s client.KeyStats) uint64 { return s.Broken }
-func dirty(s client.KeyStats) uint64  { return s.Dirty }
-func dead(s client.KeyStats) uint64   { return s.Dead }
+// The check of the next Dial finds what was in the socket at the release, also for a caller
+// that waits already.
+func TestPool_CheckFindsWhatCameBeforeTheRelease(t *testing.T) {
+	for name, test := range map[string]struct {
+		use   func(t *testing.T, c *client.Client, peer net.Conn)
+		cause client.DiscardCause
+	}{
+		"an answer half read": {func(t *testing.T, c *client.Client, peer net.Conn) {
+			_, err := peer.Write([]byte("answer"))
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 3), client.WaitAll)
+			require.NoError(t, err)
+		}, client.DiscardUnclean},
+		"an end that nobody has read": {func(t *testing.T, c *client.Client, peer net.Conn) {
+			require.NoError(t, peer.Close())
+			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
+		}, client.DiscardDead},
+	} {
+		for _, waiting := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, waiting %t", name, waiting), func(t *testing.T) {
+				s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+				c := s.from(t, p, nil)
+				test.use(t, c, <-s.new)
+				if waiting {
+					next := waits(t, p, s, nil, context.Background())[0]
+					require.NoError(t, c.Close())
+					r := <-next
+					require.NoError(t, r.err)
+					c = r.c
+				} else {
+					require.NoError(t, c.Close())
+					require.Equal(t, 1, p.Stats().Idle)
+					c = s.from(t, p, nil)
+				}
+				require.False(t, c.Reused())
+				require.NoError(t, c.Close())
+				stats := p.Stats()
+				require.EqualValues(t, 1, stats.Discards[test.cause], "%+v", stats)
+				require.EqualValues(t, 2, stats.Dials)
+				require.Zero(t, stats.Reuses)
+			})
+		}
+	}
+}
 
 func TestPool_HarmlessCallsKeepTheConnection(t *testing.T) {
 	done := make(chan struct{})
@@ -340,7 +372,7 @@ func TestPool_CloseDuringACallClosesTheConnection(t *testing.T) {
 	inKernel(t)
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, <-result, net.ErrClosed)
-	require.EqualValues(t, 1, p.Stats().Broken)
+	require.EqualValues(t, 1, p.Stats().Discards[client.DiscardFailed])
 }
 
 func TestPoolKey_DifferentOptionsShareNoConnection(t *testing.T) {
@@ -460,11 +492,11 @@ func TestPool_TimeoutsAreThoseOfTheCurrentCaller(t *testing.T) {
 func TestPool_ChecksIdleConnections(t *testing.T) {
 	for name, test := range map[string]struct {
 		do    func(t *testing.T, peer net.Conn)
-		cause func(client.KeyStats) uint64
+		cause client.DiscardCause
 	}{
-		"closed":     {func(_ *testing.T, peer net.Conn) { _ = peer.Close() }, dead},
-		"half open":  {func(_ *testing.T, peer net.Conn) { _ = peer.(interface{ CloseWrite() error }).CloseWrite() }, dead},
-		"late reply": {func(_ *testing.T, peer net.Conn) { _, _ = peer.Write([]byte("somebody else's")) }, dirty},
+		"closed":     {func(_ *testing.T, peer net.Conn) { _ = peer.Close() }, client.DiscardDead},
+		"half open":  {func(_ *testing.T, peer net.Conn) { _ = peer.(interface{ CloseWrite() error }).CloseWrite() }, client.DiscardDead},
+		"late reply": {func(_ *testing.T, peer net.Conn) { _, _ = peer.Write([]byte("somebody else's")) }, client.DiscardUnclean},
 	} {
 		for _, network := range streamNetworks {
 			t.Run(name+" "+network, func(t *testing.T) {
@@ -497,7 +529,7 @@ func TestPool_ChecksIdleConnections(t *testing.T) {
 				}
 				require.True(t, c.Reused())
 				stats := p.Stats()
-				require.EqualValues(t, 3, test.cause(stats.KeyStats), "%+v", stats)
+				require.EqualValues(t, 3, stats.Discards[test.cause], "%+v", stats)
 				require.EqualValues(t, 1, stats.Reuses)
 				require.NoError(t, c.Close())
 				require.Equal(t, 4, s.count())

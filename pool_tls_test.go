@@ -84,12 +84,12 @@ func (i *idleTLS) isKept(t *testing.T) {
 	}
 }
 
-func (i *idleTLS) isDiscarded(t *testing.T, cause func(client.KeyStats) uint64) {
+func (i *idleTLS) isDiscarded(t *testing.T, cause client.DiscardCause) {
 	t.Helper()
 	time.Sleep(10 * time.Millisecond) // on loopback it has arrived; elsewhere nothing could tell
 	c := i.again(t)
 	require.False(t, c.Reused())
-	require.EqualValues(t, 1, cause(i.pool.Stats().KeyStats), "%+v", i.pool.Stats())
+	require.EqualValues(t, 1, i.pool.Stats().Discards[cause], "%+v", i.pool.Stats())
 }
 
 func pingPong(t *testing.T) func(c *client.Client, peer *tls.Conn) {
@@ -109,48 +109,48 @@ func TestPoolTLS_ChecksIdleConnections(t *testing.T) {
 				t.Run("closed", func(t *testing.T) {
 					i := start()
 					require.NoError(t, i.peer.Close())
-					i.isDiscarded(t, dead)
+					i.isDiscarded(t, client.DiscardDead)
 				})
 				t.Run("close_notify", func(t *testing.T) {
 					i := start()
 					require.NoError(t, i.peer.CloseWrite())
-					i.isDiscarded(t, dead)
+					i.isDiscarded(t, client.DiscardDead)
 				})
 				t.Run("cut", func(t *testing.T) {
 					i := start()
 					require.NoError(t, i.valve.Conn.(*net.TCPConn).CloseWrite())
-					i.isDiscarded(t, dead)
+					i.isDiscarded(t, client.DiscardDead)
 				})
 				t.Run("reset", func(t *testing.T) {
 					i := start()
 					require.NoError(t, i.valve.Conn.(*net.TCPConn).SetLinger(0))
 					require.NoError(t, i.valve.Close())
-					i.isDiscarded(t, dead)
+					i.isDiscarded(t, client.DiscardDead)
 				})
 				t.Run("late reply", func(t *testing.T) {
 					i := start()
 					_, err := i.peer.Write([]byte("somebody else's"))
 					require.NoError(t, err)
-					i.isDiscarded(t, dirty)
+					i.isDiscarded(t, client.DiscardUnclean)
 				})
 				t.Run("half a record", func(t *testing.T) {
 					i := start()
 					record := records(t, i.valve, func() error { _, err := i.peer.Write([]byte("somebody else's")); return err })
 					_, err := i.valve.Conn.Write(record[:len(record)/2])
 					require.NoError(t, err)
-					i.isDiscarded(t, dirty)
+					i.isDiscarded(t, client.DiscardUnclean)
 				})
 				t.Run("a part of a header", func(t *testing.T) {
 					i := start()
 					_, err := i.valve.Conn.Write([]byte{23, 3})
 					require.NoError(t, err)
-					i.isDiscarded(t, dirty)
+					i.isDiscarded(t, client.DiscardUnclean)
 				})
 				t.Run("what is no record", func(t *testing.T) {
 					i := start()
 					_, err := i.valve.Conn.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n"))
 					require.NoError(t, err)
-					i.isDiscarded(t, dirty)
+					i.isDiscarded(t, client.DiscardUnclean)
 				})
 			})
 		}
@@ -192,7 +192,7 @@ func TestPoolTLS_UnreadPartOfARecordDiscards(t *testing.T) {
 				_, err = c.Recv(make([]byte, 9), client.WaitAll)
 				require.NoError(t, err)
 				require.NoError(t, c.Close())
-				require.EqualValues(t, 1, p.Stats().Dirty, "%+v", p.Stats())
+				require.EqualValues(t, 1, p.Stats().Discards[client.DiscardUnclean], "%+v", p.Stats())
 			})
 		}
 	})
@@ -213,7 +213,7 @@ func TestPoolTLS_StartTLSDiscards(t *testing.T) {
 	require.NoError(t, c.StartTLS(t.Context(), m.trust(t)))
 	require.Equal(t, "250 inside\r\n", readLine(t, c))
 	require.NoError(t, c.Close())
-	require.EqualValues(t, 1, p.Stats().Broken)
+	require.EqualValues(t, 1, p.Stats().Discards[client.DiscardFailed])
 	require.Empty(t, <-inside)
 }
 
@@ -258,7 +258,7 @@ func TestPool_ChecksIdleDatagramClients(t *testing.T) {
 				from = answered(c)
 				require.NoError(t, c.Close())
 			}
-			require.EqualValues(t, 2, p.Stats().Dirty)
+			require.EqualValues(t, 2, p.Stats().Discards[client.DiscardUnclean])
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"container/list"
 	"context"
 	"os"
 	"time"
@@ -10,25 +9,43 @@ import (
 )
 
 // A waiter is a caller of acquire that has no connection yet. The pool's mutex guards
-// all fields but ready.
+// all fields but ready and timer.
 type waiter struct {
 	ctx   context.Context
 	opts  *Options
 	mode  acquireMode
 	limit sock.Instant // from Options; ctx may end earlier
 
-	queued       *list.Element // nil: it is not in the queue
-	dial         *pendingDial  // the dial that it has begun, while that is under way
-	counted      bool          // KeyStats.Waits includes it
-	waitingSince time.Time     // since when nothing is on the way to it; zero: something is
-	ready        chan acquireResult
+	queued        bool // it is in the bucket's queue
+	ahead, behind *waiter
+	dial          *pendingDial // the dial that it has begun, while that is under way
+	counted       bool         // KeyStats.Waits includes it
+	waitingSince  sock.Instant // since when nothing is on the way to it; Never: something is
+	waited        time.Duration
+
+	ready chan acquireResult // gets one result each time the waiter was queued
+	timer *time.Timer        // its caller's, stopped between two waits; nil: not made yet
 }
 
-func newWaiter(ctx context.Context, opts *Options, mode acquireMode) *waiter {
-	return &waiter{
-		ctx: ctx, opts: opts, mode: mode,
-		limit: sock.In(opts.limits().connect), ready: make(chan acquireResult, 1),
+// newWaiter returns a waiter, one that was used before if there is one: where many callers
+// wait, making the channel and the timer costs more than the queue.
+func (p *Pool) newWaiter(ctx context.Context, opts *Options, mode acquireMode, now sock.Instant) *waiter {
+	w, _ := p.spareWaiters.Get().(*waiter)
+	if w == nil {
+		w = &waiter{ready: make(chan acquireResult, 1)}
 	}
+	w.ctx, w.opts, w.mode = ctx, opts, mode
+	if limit := opts.limits().connect; limit >= 0 {
+		w.limit = now.Add(limit)
+	}
+	return w
+}
+
+// freeWaiter takes a waiter whose wait has returned. Nothing else refers to it then: it has
+// left the queue, no dial is for it, and its result was received.
+func (p *Pool) freeWaiter(w *waiter) {
+	*w = waiter{ready: w.ready, timer: w.timer}
+	p.spareWaiters.Put(w)
 }
 
 // accepts reports whether the waiter can have a connection.
@@ -36,22 +53,22 @@ func (w *waiter) accepts(k *pooledConn) bool { return w.mode == reuseOrDial || k
 
 // enqueueLocked puts a waiter into the queue, and serves it if possible. A waiter that
 // was given an unusable connection goes to the front again.
-func (p *Pool) enqueueLocked(b *bucket, w *waiter, again bool) {
+func (p *Pool) enqueueLocked(b *bucket, w *waiter, now sock.Instant, again bool) {
 	if p.closed {
 		w.ready <- acquireResult{err: errPoolClosed}
 		return
 	}
-	b.lastUsed = sock.Now()
+	b.lastUsed = now
 	if again {
-		w.queued = b.waiters.PushFront(w)
+		b.waiters.pushFront(w)
 	} else {
-		w.queued = b.waiters.PushBack(w)
+		b.waiters.pushBack(w)
 	}
 	p.serveWaitersLocked(b, nil)
-	if w.queued == nil || w.dial != nil {
+	if !w.queued || w.dial != nil {
 		return
 	}
-	w.waitingSince = time.Now()
+	w.waitingSince = now
 	if !w.counted {
 		w.counted = true
 		b.stats.Waits++
@@ -70,9 +87,8 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 		return k
 	}
 	blocked := 0
-	for e := b.waiters.Front(); e != nil; {
-		w := e.Value.(*waiter)
-		e = e.Next()
+	for w, behind := b.waiters.first, (*waiter)(nil); w != nil; w = behind {
+		behind = w.behind
 		replaces := w.mode == replaceIdle && p.opts.MaxConnsPerKey > 0 && b.idle.n > 0
 		switch {
 		case k != nil && w.accepts(k):
@@ -89,10 +105,10 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 		case b.idle.n > 0:
 			victim := b.idle.oldest
 			p.removeIdleLocked(victim)
-			b.stats.OverLimit++
+			victim.discardLocked(DiscardOverLimit)
 			p.startDialLocked(b, w, victim)
 		case k != nil:
-			b.stats.OverLimit++
+			k.discardLocked(DiscardOverLimit)
 			p.startDialLocked(b, w, k)
 			k = nil
 		default:
@@ -106,15 +122,14 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 
 // leaseToLocked gives a connection to a waiter.
 func (p *Pool) leaseToLocked(b *bucket, w *waiter, k *pooledConn) {
-	b.leaseLocked(k)
+	b.leaseLocked()
 	p.finishLocked(b, w, acquireResult{conn: k})
 }
 
 // finishLocked takes a waiter out of the queue and gives it its result. A dial of its
 // own that is under way goes on detached.
 func (p *Pool) finishLocked(b *bucket, w *waiter, result acquireResult) {
-	b.waiters.Remove(w.queued)
-	w.queued = nil
+	b.waiters.remove(w)
 	w.endWaitLocked(b)
 	if d := w.dial; d != nil {
 		w.dial = nil
@@ -125,9 +140,11 @@ func (p *Pool) finishLocked(b *bucket, w *waiter, result acquireResult) {
 
 // endWaitLocked adds the time until something was on the way to KeyStats.WaitTime.
 func (w *waiter) endWaitLocked(b *bucket) {
-	if !w.waitingSince.IsZero() {
-		b.stats.WaitTime += time.Since(w.waitingSince)
-		w.waitingSince = time.Time{}
+	if w.waitingSince != sock.Never {
+		waited := -w.waitingSince.Left()
+		b.stats.WaitTime += waited
+		w.waited += waited
+		w.waitingSince = sock.Never
 	}
 }
 
@@ -135,19 +152,15 @@ func (w *waiter) endWaitLocked(b *bucket) {
 // dial: that has the same limit, and its error says more.
 const ownDialGrace = 100 * time.Millisecond
 
-// wait waits for the waiter's result, its limit, or the end of its context.
-func (w *waiter) wait(p *Pool, b *bucket) (*pooledConn, error) {
-	var timer *time.Timer
-	var limit <-chan time.Time
-	if left := w.limit.Timeout(); left >= 0 {
-		timer = time.NewTimer(left)
-		defer timer.Stop()
-		limit = timer.C
-	}
+// wait waits for the waiter's result, its limit, or the end of its context. now is when the
+// waiter was queued.
+func (w *waiter) wait(p *Pool, b *bucket, now sock.Instant) (*pooledConn, error) {
+	limit := w.startTimer(now)
 	for final := false; ; {
 		var err error
 		select {
 		case r := <-w.ready:
+			w.stopTimer()
 			if r.panicked != nil {
 				panic(r.panicked)
 			}
@@ -160,14 +173,36 @@ func (w *waiter) wait(p *Pool, b *bucket) (*pooledConn, error) {
 		}
 		p.mu.Lock()
 		switch {
-		case w.queued == nil: // the result is in ready
+		case !w.queued: // the result is in ready
 		case w.dial != nil && !final:
 			final = true
-			timer.Reset(ownDialGrace)
+			w.timer.Reset(ownDialGrace)
 		default:
 			p.finishLocked(b, w, acquireResult{err: err})
 			p.replenishLocked(b)
 		}
 		p.mu.Unlock()
+	}
+}
+
+// startTimer returns a channel that receives at the limit, or nil without a limit.
+func (w *waiter) startTimer(now sock.Instant) <-chan time.Time {
+	if w.limit == sock.Never {
+		return nil
+	}
+	left := max(w.limit.LeftAt(now), 0)
+	if w.timer == nil {
+		w.timer = time.NewTimer(left)
+	} else {
+		w.timer.Reset(left)
+	}
+	return w.timer.C
+}
+
+// stopTimer ends startTimer. A timer that has fired is not used again: with
+// GODEBUG=asynctimerchan=1 its channel may be full, which would end the next wait.
+func (w *waiter) stopTimer() {
+	if w.limit != sock.Never && !w.timer.Stop() {
+		w.timer = nil
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blocksock/client/internal/sock"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -131,7 +132,7 @@ func TestPool_MaxConnsPerKeyCountsIdleConnections(t *testing.T) {
 	s := g.pool.Stats()
 	require.Equal(t, 1, s.Idle)
 	require.Equal(t, 1, s.Dialing)
-	require.EqualValues(t, 1, s.OverLimit)
+	require.EqualValues(t, 1, s.Discards[DiscardOverLimit])
 	pass <- nil
 	d = <-fresh
 	require.NoError(t, d.err)
@@ -172,25 +173,25 @@ func TestPool_LeasedTimeIsNotIdleTime(t *testing.T) {
 	require.NoError(t, d.err)
 	require.Equal(t, 2, d.c.ReuseCount())
 	require.NoError(t, d.c.Close())
-	require.Zero(t, g.pool.Stats().Expired)
+	require.Zero(t, g.pool.Stats().Discards[DiscardIdleTimeout])
 }
 
 func TestPoolStats_ResumedWaitCountsOnce(t *testing.T) {
 	p := NewPool(PoolOptions{MaxConnsPerKey: 1})
 	s := p.bucketLocked(connKey{"", "tcp", "127.0.0.1:1"}, orDefaults(nil))
 	s.active = 1
-	w, behind := newWaiter(context.Background(), s.opts, reuseOrDial), newWaiter(context.Background(), s.opts, reuseOrDial)
-	p.enqueueLocked(s, w, false)
-	p.enqueueLocked(s, behind, false)
-	require.EqualValues(t, 2, s.stats.Waits)
 	const long = time.Hour
-	w.waitingSince = w.waitingSince.Add(-long)
+	now := sock.Now()
+	w, behind := p.newWaiter(context.Background(), s.opts, reuseOrDial, now), p.newWaiter(context.Background(), s.opts, reuseOrDial, now)
+	p.enqueueLocked(s, w, now-sock.Instant(long), false)
+	p.enqueueLocked(s, behind, now, false)
+	require.EqualValues(t, 2, s.stats.Waits)
 	p.finishLocked(s, w, acquireResult{})
 	<-w.ready
 	require.GreaterOrEqual(t, s.stats.WaitTime, long)
-	p.enqueueLocked(s, w, true)
+	p.enqueueLocked(s, w, now, true)
 	require.EqualValues(t, 2, s.stats.Waits)
-	require.Same(t, w, s.waiters.Front().Value)
+	require.Same(t, w, s.waiters.first)
 	p.finishLocked(s, w, acquireResult{})
 	require.Less(t, s.stats.WaitTime, 2*long)
 }
@@ -312,7 +313,7 @@ func TestPoolStats_CountsClosedConnections(t *testing.T) {
 	g.becomes(t, func(s PoolStats) bool { return s.Dialing == 0 })
 	s := g.pool.Stats()
 	require.EqualValues(t, 4, s.Dials)
-	require.EqualValues(t, s.Dials, s.DialErrors+s.Discarded)
+	require.EqualValues(t, s.Dials, s.DialErrors+s.Discards.Total())
 	require.Zero(t, s.Idle+s.Active)
 }
 
@@ -358,7 +359,7 @@ func TestPool_PanicInBackgroundCloseReachesNextCaller(t *testing.T) {
 	peer := <-g.peers
 	defer peer.Close()
 	g.pool.mu.Lock()
-	all := g.pool.takeAllIdleLocked()
+	all := g.pool.takeAllIdleLocked(DiscardCloseIdle)
 	s := all[0].bucket
 	s.closing++
 	g.pool.mu.Unlock()
@@ -469,7 +470,7 @@ func TestPool_ClosingConnectionsCount(t *testing.T) {
 				_ = c.Close()
 				g.pool.CloseIdle()
 			}()
-			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.OverLimit+s.Discarded == 1 })
+			g.becomes(t, func(s PoolStats) bool { return s.Active == 0 && s.Discards.Total() == 1 })
 			got := g.dial(context.Background(), reuseOrDial)
 			if name == "a closed pool" {
 				require.ErrorIs(t, (<-got).err, net.ErrClosed)

@@ -88,16 +88,23 @@ func dialProxy(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 	if err != nil {
 		return fail(err)
 	}
-	unwatch := context.AfterFunc(ctx, func() { _ = c.Close() })
-	err = p.proxy.Connect(proxyConn{c.sock, until}, host, port)
-	if !unwatch() {
-		return fail(contextError(ctx, sock.ErrStopped))
-	}
+	err = errNoReturn // if a callback panics
+	defer func() {
+		if err != nil {
+			c.closeFor(err)
+		}
+	}()
+	err = c.traceProxy(p.trace, p.proxy.URL, func() error {
+		unwatch := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
+		err := p.proxy.Connect(proxyConn{c.sock, until}, host, port)
+		if !unwatch() {
+			err = sock.ErrStopped
+		}
+		return contextError(ctx, err)
+	})
 	if err != nil {
-		_ = c.Close()
-		return fail(contextError(ctx, err))
+		return fail(err)
 	}
-	c.network = where.network
 	c.sent.Store(false) // the handshake is no request of the caller
 	return c, nil, nil
 }

@@ -146,7 +146,7 @@ var loopback = map[int]netip.Addr{
 // resolve returns the addresses to try, in order. More addresses of a name may follow
 // from the addrLookup, which the caller must close; it is nil if there was nothing to look
 // up. If local is not nil, only addresses of its family are looked up.
-func resolve(ctx context.Context, n network, local *sock.Addr, address string, r *net.Resolver, until sock.Instant) ([]sock.Addr, *addrLookup, error) {
+func resolve(ctx context.Context, n network, local *sock.Addr, address string, r Resolver, until sock.Instant, t *Trace) ([]sock.Addr, *addrLookup, error) {
 	if n.local != 0 {
 		a, err := parseUnix(address)
 		return []sock.Addr{a}, nil, err
@@ -175,9 +175,7 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 			} else if local != nil && local.IP.Addr().Is6() {
 				n.v4 = 0
 			}
-			s := startLookup(ctx, n, host, port, r, until)
-			addrs, err := s.firstAddrs()
-			return addrs, s, err
+			return t.lookup(ctx, n, host, port, r, until)
 		}
 	}
 	addrs := n.addrs(ips, port)

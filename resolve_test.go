@@ -69,7 +69,7 @@ func TestLookup_RFC8305Order(t *testing.T) {
 
 func TestNetwork_AddressesItCanReach(t *testing.T) {
 	resolved := func(network, address string) (string, error) {
-		addrs, search, err := resolve(t.Context(), networks[network], nil, address, nil, sock.In(time.Second))
+		addrs, search, err := resolve(t.Context(), networks[network], nil, address, nil, sock.In(time.Second), nil)
 		search.close()
 		var out []string
 		for _, a := range addrs {

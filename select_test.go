@@ -314,7 +314,7 @@ func TestSelect_CloseOfAClientEndsIt(t *testing.T) {
 	t.Run("from a pool", func(t *testing.T) {
 		s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{})
 		ends(t, others, func() *client.Client { return s.from(t, p, nil) })
-		require.EqualValues(t, 2, p.Stats().Broken)
+		require.EqualValues(t, 2, p.Stats().Discards[client.DiscardFailed])
 	})
 	selectsNobody(t, others, nil, others)
 }

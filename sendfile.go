@@ -48,7 +48,7 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	if err != nil {
 		return 0, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 	}
-	n, err := c.sendRange(f, offset, length, c.limits.send)
+	n, err := c.sendRange(f, offset, length, c.limits().send)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		size, _ = sizeOf(f)
 		err = &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}

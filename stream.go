@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 // I/O lock of its direction first and picks then, so that a call that waited for the lock
 // while StartTLS held it uses TLS:
 //
-//	Recv, Read, RecvPacket ──▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
-//	Send, Write, SendPacket, SendFile ────▶ sendBytes ─┴─────────┘
+//	Recv, Read, RecvPacket, Drain ──▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
+//	Send, Write, SendPacket, SendFile ───────────▶ sendBytes ─┴─────────┘
 type stream struct {
 	sock   *sock.Socket
 	tls    atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
@@ -190,6 +191,41 @@ func (s *stream) bufferedPacket() []byte {
 	return p
 }
 
+// discardBuffers are for drain. 32 KiB is what io.Copy uses.
+var discardBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// drain discards what a receive would return, and counts it, until an error or, with DontWait,
+// until nothing is left. With a framing and DontWait it discards whole packets.
+func (s *stream) drain(flags Flag, timeout time.Duration) (total int64, err error) {
+	until := sock.In(timeout)
+	lock, err := s.sock.LockRecv(int(flags), timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Unlock()
+	buf := discardBuffers.Get().(*[32 << 10]byte)
+	defer discardBuffers.Put(buf)
+	for {
+		var n int
+		if s.frames != nil && flags&DontWait != 0 {
+			var p []byte
+			p, err = s.nextPacketLocked(&lock)
+			n, err = len(p), packetErr(err)
+		} else {
+			n, err = s.recvLocked(&lock, buf[:], flags)
+		}
+		total += int64(n)
+		switch {
+		case flags&DontWait != 0 && errors.Is(err, unix.EAGAIN):
+			return total, nil
+		case err != nil:
+			return total, err
+		case until.Left() <= 0 || lock.DeadlineExceeded(): // a peer that sends as fast as we receive
+			return total, os.ErrDeadlineExceeded
+		}
+	}
+}
+
 func (s *stream) send(p []byte, flags Flag, timeout time.Duration) (int, error) {
 	lock, err := s.sock.LockSend(int(flags), timeout)
 	if err != nil {
@@ -341,10 +377,13 @@ func (s *stream) truncated() bool {
 
 // isUp reports whether the peer can still answer, as far as the kernel and TLS know.
 func (s *stream) isUp() bool {
-	if t := s.tls.Load(); t != nil && t.Ended() {
-		return false
-	}
-	return s.sock.PeerOpen()
+	return !s.tlsEnded() && s.sock.PeerOpen()
+}
+
+// tlsEnded reports whether nothing more will be received over TLS.
+func (s *stream) tlsEnded() bool {
+	t := s.tls.Load()
+	return t != nil && t.Ended()
 }
 
 // readable reports whether a receive returns at once; inSocket is whether the socket is

@@ -220,7 +220,7 @@ func (c *Client) StartTLS(ctx context.Context, t *TLSOptions) error {
 func (c *Client) closeAfterTLSError(err error) {
 	var failed *TLSError
 	if errors.As(err, &failed) {
-		_ = c.sock.Close()
+		c.closeFor(err)
 	}
 }
 
@@ -239,7 +239,7 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if t == nil {
 		t = &TLSOptions{}
 	}
-	until := deadline(ctx, c.limits.connect)
+	until := deadline(ctx, c.limits().connect)
 	conf, err := t.load()
 	if err != nil {
 		return err
@@ -247,38 +247,49 @@ func (c *Client) startTLS(ctx context.Context, t *TLSOptions) error {
 	if conf, err = conf.forHost(c.host); err != nil {
 		return err
 	}
-	rd, wr, err := c.lockBoth(until)
-	if err != nil {
-		return err
-	}
-	defer rd.Unlock()
-	defer wr.Unlock()
-	switch {
-	case c.hasTLS():
-		return errTLSAlready
-	case c.buffered() > 0:
-		return errPlaintext
-	case rd.Expired() || wr.Expired():
-		return os.ErrDeadlineExceeded
-	}
-	switch n, err := rd.Recv(make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); {
-	case n > 0:
-		return errPlaintext
-	case !errors.Is(err, unix.EAGAIN):
-		return &TLSError{ServerName: conf.base.ServerName, Err: noEOF(err)}
-	}
-	return c.handshake(ctx, conf, rd, wr)
+	return c.secure(ctx, conf, until, dialTrace(ctx, c.ownTrace()), func(rd, wr sock.IOLock) error {
+		switch {
+		case c.hasTLS():
+			return errTLSAlready
+		case c.buffered() > 0:
+			return errPlaintext
+		case rd.Expired() || wr.Expired():
+			return os.ErrDeadlineExceeded
+		}
+		switch n, err := rd.Recv(make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); {
+		case n > 0:
+			return errPlaintext
+		case !errors.Is(err, unix.EAGAIN):
+			return &TLSError{ServerName: conf.base.ServerName, Err: noEOF(err)}
+		}
+		return nil
+	})
 }
 
-// secure makes the handshake on a new connection.
-func (c *Client) secure(ctx context.Context, conf *tlsConfig, until sock.Instant) error {
-	rd, wr, err := c.lockBoth(until)
-	if err != nil {
-		return err
-	}
-	defer rd.Unlock()
-	defer wr.Unlock()
-	return c.handshake(ctx, conf, rd, wr)
+// secure makes the handshake if check permits it, which may be nil.
+func (c *Client) secure(ctx context.Context, conf *tlsConfig, until sock.Instant, t *Trace, check func(rd, wr sock.IOLock) error) error {
+	returned := false
+	defer func() {
+		if !returned { // a callback of Config has panicked
+			c.closeFor(errNoReturn)
+		}
+	}()
+	err := c.traceTLS(t, conf.base.ServerName, func() error {
+		rd, wr, err := c.lockBoth(until)
+		if err != nil {
+			return err
+		}
+		defer rd.Unlock()
+		defer wr.Unlock()
+		if check != nil {
+			if err := check(rd, wr); err != nil {
+				return err
+			}
+		}
+		return c.handshake(ctx, conf, rd, wr)
+	})
+	returned = true
+	return err
 }
 
 func (c *Client) lockBoth(until sock.Instant) (rd, wr sock.IOLock, err error) {

@@ -52,7 +52,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 		return 0, nil
 	}
 	n, err := c.recvBatch(ds, flags)
-	c.lease.recordRecv(n, n, err, flags)
+	c.recordRecv(n, n, err, flags)
 	for i := range n {
 		if d := &ds[i]; d.Size > d.N && err == nil {
 			_, err = c.recvResult(opRecvBatch, d.netAddr(c.typ), d.N, d.Size, nil)
@@ -63,7 +63,7 @@ func (c *Client) RecvBatch(ds []Datagram, flags Flag) (int, error) {
 }
 
 func (c *Client) recvBatch(ds []Datagram, flags Flag) (int, error) {
-	lock, err := c.sock.LockRecv(int(flags), c.limits.recv)
+	lock, err := c.sock.LockRecv(int(flags), c.limits().recv)
 	if err != nil {
 		return 0, err
 	}
@@ -168,7 +168,7 @@ func (c *Client) beginDatagrams(call string, flags Flag) (sock.IOLock, error) {
 		err = os.NewSyscallError(call, unix.EOPNOTSUPP)
 	} else if err = c.ensureNamed(); err == nil {
 		c.lease.markSending()
-		lock, err = c.sock.LockSend(int(flags), c.limits.send)
+		lock, err = c.sock.LockSend(int(flags), c.limits().send)
 	}
 	if err != nil {
 		c.lease.decref()
@@ -221,14 +221,13 @@ func (c *Client) sendQueued(lock *sock.IOLock, ds []Datagram) (n, asked int, err
 
 // receiver is the address to send to, zero for the peer.
 func (c *Client) receiver(ap netip.AddrPort, unixName string) (sock.Addr, error) {
-	isConnected := c.state.Load() == connected
 	switch {
 	case ap == netip.AddrPort{} && unixName == "":
-		if !isConnected && !c.sock.Closed() {
+		if c.state.Load() != connected && !c.sock.Closed() {
 			return sock.Addr{}, unix.ENOTCONN
 		}
 		return sock.Addr{}, nil
-	case isConnected:
+	case c.hasPeer():
 		return sock.Addr{}, net.ErrWriteToConnected
 	case unixName == "":
 		return sock.Addr{IP: unmapped(ap)}, checkZone(ap.Addr())

@@ -52,6 +52,7 @@ import (
 
 	"github.com/blocksock/client"
 	. "github.com/blocksock/client"
+	"github.com/blocksock/client/debug"
 	"github.com/blocksock/client/fastcgi"
 )
 

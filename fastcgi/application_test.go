@@ -54,8 +54,7 @@ func (a *appRequest) withID(p []byte) []byte {
 		if binary.BigEndian.Uint16(rest[2:]) == firstRequestID {
 			binary.BigEndian.PutUint16(rest[2:], a.id)
 		}
-		n, _ := recordFraming.Func(rest)
-		rest = rest[min(n, len(rest)):]
+		rest = rest[min(recordLen(rest), len(rest)):]
 	}
 	return p
 }

@@ -116,7 +116,7 @@ func (cl *Client) init() {
 		} else {
 			cl.options = &client.Options{}
 		}
-		cl.options.Framing = recordFraming
+		cl.options.Framing = nil // a recvBuffer finds the records
 		cl.options.RecvTimeout = cmp.Or(cl.options.RecvTimeout, cl.options.Timeout, DefaultRecvTimeout)
 		cl.options.SendTimeout = cmp.Or(cl.options.SendTimeout, cl.options.Timeout, DefaultSendTimeout)
 		cl.recvTimeout = cl.options.RecvTimeout
@@ -160,6 +160,9 @@ func (cl *Client) Stats() client.KeyStats {
 // the request until the end of Body: when ctx ends, the connection is closed, and with
 // it the request ends.
 //
+// A client.Trace in ctx, or in Options, is called for the connection; Retried is called
+// before the request is sent once more.
+//
 // The error is one of Pool.Dial or of the connection, or one of *BusyError, *BodyError,
 // *TempFileError, *ProtocolError, ProtocolStatus, *HeaderError and *ParamError. If the
 // response has no end, the error of Do or of a Read of Body is io.ErrUnexpectedEOF.
@@ -169,60 +172,72 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := appendBeginAndParams(make([]byte, 0, initialBufferSize), r, body.length)
+	head, err := newRequestHead(r, body.length)
 	if err != nil {
 		body.close()
 		return nil, err
 	}
+	defer head.free()
 	if body.stream == nil {
-		head = appendRecord(appendStream(head, typeStdin, body.inline), typeStdin, firstRequestID, nil)
-	}
-	options, dial := cl.options, cl.pool.Dial
-	if body.stream != nil {
-		options = cl.uploadOptions
+		head.p = appendRecord(appendStream(head.p, typeStdin, body.inline), typeStdin, firstRequestID, nil)
 	}
 	// On an idle connection, the worker may first write what its previous script has left
 	// over. If the head does not fit into the socket's buffer, the worker and this Client
 	// would wait for each other.
-	if body.stream != nil || len(head) > maxReusedConnHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent {
-		dial = cl.pool.DialNew
-	}
-	resp, retry, err := cl.roundTrip(ctx, r, head, body, options, dial)
+	fresh := body.stream != nil || len(head.p) > maxReusedConnHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent
+	resp, retry, err := cl.roundTrip(ctx, r, head.p, body, fresh)
 	if retry {
-		resp, _, err = cl.roundTrip(ctx, r, head, body, options, cl.pool.DialNew)
+		cl.traceRetried(ctx, err)
+		resp, _, err = cl.roundTrip(ctx, r, head.p, body, true)
 	}
-	if err != nil && len(head) > maxUnpaddedLen && isConnClosed(err) {
+	if err != nil && len(head.p) > maxUnpaddedLen && isConnClosed(err) {
 		err = asParamError(err, r.Params)
 	}
 	return resp, err
+}
+
+// traceRetried calls Retried of the Trace in ctx and of the one in Options.
+func (cl *Client) traceRetried(ctx context.Context, err error) {
+	for _, t := range [...]*client.Trace{client.ContextTrace(ctx), cl.options.Trace} {
+		if t != nil && t.Retried != nil {
+			t.Retried(client.RetriedInfo{PoolKey: cl.options.PoolKey, Network: cl.Network, Address: cl.Address, Err: err})
+		}
+	}
 }
 
 // asParamError returns a *ParamError if one of the parameters does not fit into a record,
 // otherwise err.
 func asParamError(err error, params map[string]string) error {
 	for name, value := range params {
-		if len(appendPair(nil, name, value)) > maxUnpaddedLen {
+		if pairLen(name, value) > maxUnpaddedLen {
 			return &ParamError{Name: name, Length: len(value), Err: err}
 		}
 	}
 	return err
 }
 
-type dialFunc = func(ctx context.Context, network, address string, opts *client.Options) (*client.Client, error)
-
-// roundTrip sends a request on one connection. retry reports whether the request may be
-// sent once more.
-func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body requestBody, options *client.Options, dial dialFunc) (resp *Response, retry bool, err error) {
-	conn, err := dial(ctx, cl.Network, cl.Address, options)
+// roundTrip sends a request on an idle connection or, if fresh is true, on a new one. retry
+// reports whether the request may be sent once more.
+func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body requestBody, fresh bool) (resp *Response, retry bool, err error) {
+	options, dial := cl.options, (*client.Pool).Dial
+	if body.stream != nil {
+		options = cl.uploadOptions
+	}
+	if fresh {
+		dial = (*client.Pool).DialNew
+	}
+	conn, err := dial(cl.pool, ctx, cl.Network, cl.Address, options)
 	if err != nil {
 		body.close()
 		return nil, false, cl.asBusyError(ctx, err)
 	}
 	x := &exchange{
-		ctx: ctx, conn: conn, id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
+		ctx: ctx, conn: conn, in: newRecvBuffer(), detachCtx: neverFires, id: requestIDAfter(conn.ReuseCount()), recvTimeout: cl.recvTimeout,
 		baseCtx: cl.baseCtx, onStderr: r.Stderr, remaining: -1,
 	}
-	x.detachCtx = context.AfterFunc(ctx, func() { _ = conn.Discard() })
+	if ctx.Done() != nil {
+		x.detachCtx = context.AfterFunc(ctx, x.discard)
+	}
 	setRequestID(head, x.id)
 	if _, err = conn.Send(head, 0); err != nil {
 		retry = isConnClosed(err) && client.SafeToRetry(err)
@@ -240,7 +255,9 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 	// closing it. After a timeout the application may still work on the request.
 	retry = retry || r.Idempotent && body.stream == nil && isConnClosed(err) && !x.hasResponseBytes()
 	retry = retry && conn.Reused() && ctx.Err() == nil
-	return nil, retry, x.abort(err)
+	err = x.abort(err)
+	x.freeBuffer()
+	return nil, retry, err
 }
 
 // isConnClosed reports whether err says that the peer has closed the connection.

@@ -172,24 +172,33 @@ func TestClient_InvalidResponseEndsTheConnection(t *testing.T) {
 	}
 }
 
-// Data after END_REQUEST must not become the next response.
+// Data after END_REQUEST must not become the next response, whether it arrives together with
+// END_REQUEST or when the connection is idle.
 func TestClient_ConnectionWithUnreadDataIsNotReused(t *testing.T) {
 	t.Parallel()
-	cl := newApplication(t, func(a *appRequest) bool {
-		pieces := okResponse(fmt.Sprint(a.number))
-		if a.params["EXTRA"] != "" {
-			pieces[2] = append(pieces[2], appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\nsecret"))...)
+	for _, together := range []bool{true, false} {
+		wrote := make(chan struct{}, 3)
+		cl := newApplication(t, func(a *appRequest) bool {
+			response := bytes.Join(okResponse(fmt.Sprint(a.number)), nil)
+			extra := appendRecord(nil, typeStdout, firstRequestID, []byte("A: b\r\n\r\nsecret"))
+			if together {
+				a.write(t, append(response, extra...))
+			} else {
+				a.write(t, response, extra)
+			}
+			wrote <- struct{}{}
+			return true
+		})
+		for range 3 {
+			_, body, err := doAndRead(cl, &Request{Idempotent: true})
+			require.NoError(t, err)
+			require.Equal(t, "0", body)
+			<-wrote
 		}
-		a.write(t, bytes.Join(pieces, nil))
-		return true
-	})
-	for range 3 {
-		_, body, err := doAndRead(cl, &Request{Params: map[string]string{"EXTRA": "1"}})
-		require.NoError(t, err)
-		require.Equal(t, "0", body)
+		require.Zero(t, cl.Stats().Reuses)
+		stats := cl.Stats()
+		require.EqualValues(t, 3, stats.Discards[client.DiscardUnclean]+stats.Discards[client.DiscardByCaller]+uint64(stats.Idle), "%+v", stats)
 	}
-	require.Zero(t, cl.Stats().Reuses)
-	require.EqualValues(t, 3, cl.Stats().Dirty)
 }
 
 // An application may respond before it has read the whole request.
@@ -407,7 +416,7 @@ func TestClient_MaxConnsAndIdleTimeoutHold(t *testing.T) {
 	wg.Wait()
 	require.LessOrEqual(t, most.Load(), int64(3))
 	require.Eventually(t, func() bool { return cl.Stats().Idle == 0 }, testTimeout, time.Millisecond)
-	require.Positive(t, cl.Stats().Expired)
+	require.Positive(t, cl.Stats().Discards[client.DiscardIdleTimeout])
 	require.NoError(t, cl.Close())
 	_, _, err := doAndRead(cl, &Request{})
 	require.ErrorIs(t, err, net.ErrClosed)

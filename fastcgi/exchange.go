@@ -1,6 +1,7 @@
 package fastcgi
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,26 +22,31 @@ const endGracePeriod = 10 * time.Millisecond
 
 // An exchange is one request and its response on one connection.
 type exchange struct {
+	resp        Response // a part of the exchange, because it needs no memory of its own then
 	ctx         context.Context
 	conn        *client.Client
 	id          uint16          // the request ID
+	in          *recvBuffer     // nil when it has been freed
 	recvTimeout time.Duration   // Options.RecvTimeout; negative: no limit
 	detachCtx   func() bool     // stops the context.AfterFunc that closes conn
 	upload      *upload         // sends the body; nil if the body was sent with the parameters
 	baseCtx     context.Context // of the Client, for a script that goes on after its response
 
-	hasRecord    bool // a record of the response has been received
-	staleRecords int  // number of received records of other requests
-	deadlineSet  bool // a read deadline is set instead of Options.RecvTimeout alone
+	hasRecord    bool      // a record of the response has been received
+	staleRecords int       // number of received records of other requests
+	onWait       func()    // called before a wait for more of the response; may be nil
+	waitingSince time.Time // since when the next record of the response is waited for; zero: not yet
+	deadlineSet  bool      // a read deadline is set instead of Options.RecvTimeout alone
 
 	stdoutEnded bool
 	stderrEnded bool
 
-	readMu    sync.Mutex // held by Read and WriteTo of the body; guards chunk, remaining and err
+	readMu    sync.Mutex // held by Read and WriteTo of the body; guards the next four
+	chunk     []byte     // of the body, received and not yet read; a part of in
+	remaining int64      // body bytes to be received; negative: unknown
+	err       error      // why nothing more of the body will be received
+	detached  bool       // another goroutine receives the end of the request; see finishLocked
 	closed    atomic.Bool
-	chunk     []byte // of the body, received and not yet read
-	remaining int64  // body bytes to be received; negative: unknown
-	err       error  // why nothing more of the body will be received
 
 	stderrMu sync.Mutex   // held during a call of onStderr
 	onStderr func([]byte) // Request.Stderr; nil after the end of the body
@@ -52,7 +58,7 @@ type exchange struct {
 
 // readHeader receives the response's header.
 func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
-	var head []byte
+	var head []byte // of earlier chunks; most headers are in one
 	for {
 		p, err := x.nextChunk()
 		if errors.Is(err, io.EOF) {
@@ -62,9 +68,16 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 			return nil, err
 		}
 		before := len(head)
-		head = append(head, p...)
+		if before > 0 {
+			head = append(head, p...)
+		} else {
+			head = p
+		}
 		end := header.End(head, before)
 		if end < 0 && len(head) <= maxLen {
+			if before == 0 {
+				head = bytes.Clone(p) // p is valid until the next call
+			}
 			continue
 		}
 		if end < 0 || end > maxLen {
@@ -81,7 +94,8 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 			x.remaining = 0 // RFC 9110, section 6.4.1
 		}
 		x.setChunkLocked(p[end-before:]) // no other goroutine has x yet
-		return &Response{StatusCode: status, Reason: reason, Header: h, Body: responseBody{x}, x: x}, nil
+		x.resp = Response{StatusCode: status, Reason: reason, Header: h, Body: responseBody{x}, x: x}
+		return &x.resp, nil
 	}
 }
 
@@ -89,22 +103,32 @@ func (x *exchange) readHeader(maxLen int, isHead bool) (*Response, error) {
 // content, which is valid until the next call. At the end of the request it puts the
 // connection back into the pool and returns io.EOF.
 func (x *exchange) nextChunk() ([]byte, error) {
-	x.setReadDeadline()
-	start := time.Now()
 	for {
-		p, err := x.conn.RecvPacket()
-		if err != nil {
+		if p, err := x.bufferedChunk(); p != nil || err != nil {
+			return p, err
+		}
+		if err := x.receive(); err != nil {
 			return nil, x.connError(err)
 		}
+	}
+}
+
+// bufferedChunk is nextChunk for records that have been received. It returns nil and no
+// error if more has to be received.
+func (x *exchange) bufferedChunk() ([]byte, error) {
+	for p := x.in.next(); p != nil; p = x.in.next() {
 		r, err := parseRecord(p)
 		if err != nil {
 			return nil, err
 		}
 		if r.id != x.id {
-			x.skipStaleRecord(start)
+			// A record of an earlier request, whose script writes after
+			// fastcgi_finish_request, or a management record (ID 0) that was not asked
+			// for.
+			x.staleRecords++
 			continue
 		}
-		x.hasRecord = true
+		x.hasRecord, x.waitingSince = true, time.Time{}
 		switch r.typ {
 		case typeStdout:
 			if x.stdoutEnded {
@@ -124,20 +148,26 @@ func (x *exchange) nextChunk() ([]byte, error) {
 		default:
 			return nil, &ProtocolError{Reason: fmt.Sprintf("%v in a response", r.typ), Head: firstBytes(p)}
 		}
-		x.setReadDeadline()
-		start = time.Now()
 	}
+	return nil, nil
 }
 
-// skipStaleRecord drops a record with another ID. It belongs to an earlier request, whose
-// script writes after fastcgi_finish_request, or it is a management record (ID 0) that was
-// not asked for. It must not extend RecvTimeout, which runs since start.
-func (x *exchange) skipStaleRecord(start time.Time) {
-	x.staleRecords++
-	if x.upload == nil && !x.deadlineSet && x.recvTimeout > 0 {
-		_ = x.conn.SetReadDeadline(start.Add(x.recvTimeout))
+// receive receives more of the response. Options.RecvTimeout bounds all receives together
+// up to the next record of the response. Parts of a record and records of other requests
+// do not extend it.
+func (x *exchange) receive() error {
+	if x.onWait != nil {
+		x.onWait()
+	}
+	switch {
+	case x.waitingSince.IsZero():
+		x.waitingSince = time.Now()
+		x.setReadDeadline()
+	case x.upload == nil && !x.deadlineSet && x.recvTimeout > 0:
+		_ = x.conn.SetReadDeadline(x.waitingSince.Add(x.recvTimeout))
 		x.deadlineSet = true
 	}
+	return x.in.receive(x.conn)
 }
 
 // setReadDeadline sets the deadline for the next record where Options.RecvTimeout of the
@@ -169,7 +199,7 @@ func deadlineAfter(timeout time.Duration) time.Time {
 // hasResponseBytes reports whether any byte of the response has been received, even if
 // only part of a record.
 func (x *exchange) hasResponseBytes() bool {
-	if x.hasRecord {
+	if x.hasRecord || x.in.buffered() > 0 {
 		return true
 	}
 	n, _ := x.conn.Recv(make([]byte, 1), client.DontWait)
@@ -191,7 +221,7 @@ func (x *exchange) addStderr(p []byte) {
 }
 
 // endRequest handles END_REQUEST. The connection goes back into the pool if the request
-// was sent whole. The pool closes it if data has followed.
+// was sent whole and no data has followed. The pool also closes it if data follows later.
 func (x *exchange) endRequest(content []byte) error {
 	if len(content) != 8 {
 		return &ProtocolError{Reason: fmt.Sprintf("END_REQUEST of %d bytes, not 8", len(content))}
@@ -205,7 +235,7 @@ func (x *exchange) endRequest(content []byte) error {
 	if !x.detachCtx() {
 		return x.connError(context.Cause(x.ctx))
 	}
-	if x.requestSent() {
+	if x.requestSent() && x.in.buffered() == 0 {
 		_ = x.conn.Close()
 	} else {
 		_ = x.conn.Discard()
@@ -230,6 +260,21 @@ func (x *exchange) requestSent() bool {
 		return false
 	}
 }
+
+// freeBuffer makes the receive buffer available to other exchanges. Nothing of the response
+// may be received after that, and no chunk may be in use.
+func (x *exchange) freeBuffer() {
+	if x.in != nil {
+		x.in.free()
+		x.in = nil
+	}
+}
+
+// discard closes the connection.
+func (x *exchange) discard() { _ = x.conn.Discard() }
+
+// neverFires is the stop function of a context that never ends.
+func neverFires() bool { return true }
 
 // connError returns the caller's error for an error of the connection.
 func (x *exchange) connError(err error) error {

@@ -33,6 +33,7 @@ func (cl *Client) GetValues(ctx context.Context, names ...string) (map[string]st
 	}
 	defer func() { _ = conn.Discard() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Discard() })()
+	_ = conn.SetReadDeadline(deadlineAfter(cl.recvTimeout)) // of all receives together
 	values, err := requestValues(conn, appendRecord(nil, typeGetValues, 0, pairs))
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
@@ -44,12 +45,15 @@ func requestValues(conn *client.Client, request []byte) (map[string]string, erro
 	if _, err := conn.Send(request, 0); err != nil {
 		return nil, err
 	}
-	p, err := conn.RecvPacket()
-	if errors.Is(err, io.EOF) {
-		return nil, io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return nil, err
+	in := newRecvBuffer()
+	defer in.free()
+	p := in.next()
+	for ; p == nil; p = in.next() {
+		if err := in.receive(conn); errors.Is(err, io.EOF) {
+			return nil, io.ErrUnexpectedEOF
+		} else if err != nil {
+			return nil, err
+		}
 	}
 	r, err := parseRecord(p)
 	if err != nil {

@@ -107,6 +107,34 @@ func TestHandler_StoppedReadsStayStopped(t *testing.T) {
 	require.True(t, w.read.Before(begin))
 }
 
+// When a Read of a streamed body times out, net/http cancels the request, and so the reads
+// are stopped before that Read has returned. The status was 502 then, instead of 408.
+func TestHandler_StoppedReadsDoNotHideATimeout(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{true, false} {
+		h := &Handler{ClientTimeout: 20 * time.Millisecond}
+		if !late {
+			h.ClientTimeout = testTimeout
+		}
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		deadlines := h.newClientDeadlines(httptest.NewRecorder(), r)
+		in := &clientBody{deadlines: deadlines, Reader: readerFunc(func([]byte) (int, error) {
+			if late {
+				time.Sleep(h.ClientTimeout)
+			}
+			deadlines.stopReads()
+			return 0, os.ErrDeadlineExceeded
+		})}
+		_, err := in.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, late, in.err != nil)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // countTempFiles returns the number of open files without a name.
 func countTempFiles(t testing.TB) (n int) {
 	t.Helper()

@@ -23,9 +23,10 @@ type clientDeadlines struct {
 	serverRead  time.Time     // deadline of http.Server.ReadTimeout; zero: none
 	serverWrite time.Time     // deadline of http.Server.WriteTimeout; zero: none
 
-	mu      sync.Mutex
-	stopped bool // the body must not be read any more
-	bodyEOF bool // the body was read to its end
+	mu        sync.Mutex
+	readUntil time.Time // deadline of the last Read
+	stopped   bool      // the body must not be read any more
+	bodyEOF   bool      // the body was read to its end
 }
 
 func (h *Handler) newClientDeadlines(w http.ResponseWriter, r *http.Request) *clientDeadlines {
@@ -62,7 +63,8 @@ func (d *clientDeadlines) startRead() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.timeout > 0 && !d.stopped && !d.bodyEOF {
-		_ = d.controller.SetReadDeadline(d.earlier(d.serverRead))
+		d.readUntil = d.earlier(d.serverRead)
+		_ = d.controller.SetReadDeadline(d.readUntil)
 	}
 	return !d.bodyEOF
 }
@@ -97,10 +99,13 @@ func (d *clientDeadlines) setBodyEOF() {
 	d.bodyEOF = true
 }
 
-func (d *clientDeadlines) isStopped() bool {
+// isInterrupted reports whether a Read ended by stopReads, and not at its own deadline.
+// net/http cancels the request when a Read fails, which calls stopReads before the Read has
+// returned.
+func (d *clientDeadlines) isInterrupted() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.stopped
+	return d.stopped && (d.readUntil.IsZero() || time.Now().Before(d.readUntil))
 }
 
 // startWrite sets the deadline of a Write.

@@ -24,7 +24,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	default:
 		timedOut := isTimeout(err)
 		err = &BodyError{err}
-		if !b.deadlines.isStopped() {
+		if !b.deadlines.isInterrupted() {
 			b.err = err
 		}
 		if timedOut {

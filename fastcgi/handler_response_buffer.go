@@ -15,8 +15,9 @@ const DefaultMaxBufferedResponse = 1 << 30
 const (
 	memoryBufferSize = 64 << 10
 
-	// copyDelay is how long a buffer waits before it starts to write to the HTTP client. A
-	// response that is complete by then is written at once, without another goroutine.
+	// copyDelay is how long a buffer that has bytes waits for more before it starts to
+	// write to the HTTP client. A response that is complete by then is written at once,
+	// without another goroutine.
 	copyDelay = 5 * time.Millisecond
 )
 
@@ -30,8 +31,8 @@ const (
 // The bytes in mem precede those in file. While file has bytes, Write appends only to it.
 type responseBuffer struct {
 	out     *clientWriter
-	maxFile int64  // maximum length of file; negative: no file
-	cancel  func() // ends the request to the application, after an error of out
+	maxFile int64     // maximum length of file; negative: no file
+	in      io.Closer // the application's response, which is closed after an error of out
 	logf    func(string, ...any)
 
 	mu         sync.Mutex
@@ -51,8 +52,8 @@ type responseBuffer struct {
 	panicked   any           // its panic
 }
 
-func newResponseBuffer(out *clientWriter, maxFile int64, cancel func(), logf func(string, ...any)) *responseBuffer {
-	b := &responseBuffer{out: out, maxFile: maxFile, cancel: cancel, logf: logf}
+func newResponseBuffer(out *clientWriter, maxFile int64, in io.Closer, logf func(string, ...any)) *responseBuffer {
+	b := &responseBuffer{out: out, maxFile: maxFile, in: in, logf: logf}
 	b.cond.L = &b.mu
 	return b
 }
@@ -73,14 +74,23 @@ func (b *responseBuffer) Write(p []byte) (n int, err error) {
 		}
 	}
 	b.cond.Broadcast()
-	if b.startTimer == nil {
-		b.startTimer = time.AfterFunc(copyDelay, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.startCopyLocked()
-		})
-	}
 	return n, b.err
+}
+
+// startSoon must be called when the application pauses. If there are bytes to copy,
+// copying starts after copyDelay. Most responses are received without a pause, and a timer
+// costs a wake-up of the runtime's poller.
+func (b *responseBuffer) startSoon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.startTimer != nil || len(b.mem) == 0 {
+		return
+	}
+	b.startTimer = time.AfterFunc(copyDelay, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.startCopyLocked()
+	})
 }
 
 // appendLocked stores as much of p as there is room for. It returns 0 if there is no room.
@@ -165,7 +175,7 @@ func (b *responseBuffer) fail(err error) {
 	b.err = err
 	b.cond.Broadcast()
 	b.mu.Unlock()
-	b.cancel()
+	_ = b.in.Close()
 }
 
 // copyToClient copies to the client until everything was copied.

@@ -2,7 +2,6 @@ package fastcgi
 
 import (
 	"cmp"
-	"context"
 	"io"
 	"maps"
 	"net/http"
@@ -31,8 +30,6 @@ func (q *httpRequest) serveScript(s scriptPath) {
 	req.Stderr = func(p []byte) {
 		q.stderr = append(q.stderr, p[:min(len(p), maxStderr-len(q.stderr))]...)
 	}
-	ctx, cancel := context.WithCancel(q.r.Context())
-	defer cancel()
 	in := &clientBody{Reader: q.r.Body, deadlines: q.deadlines}
 	body, err := q.setBody(req, in)
 	if err != nil {
@@ -40,7 +37,7 @@ func (q *httpRequest) serveScript(s scriptPath) {
 		return
 	}
 	defer body.close()
-	resp, err := q.Client.Do(ctx, req)
+	resp, err := q.Client.Do(q.r.Context(), req)
 	if req.interrupt != nil {
 		defer q.closeStreamedBody(req, resp, err)
 	}
@@ -60,7 +57,7 @@ func (q *httpRequest) serveScript(s scriptPath) {
 		return
 	}
 	defer resp.Body.Close()
-	q.writeResponse(resp, cancel)
+	q.writeResponse(resp)
 }
 
 // setBody sets the body of req: to the buffered body, so that the worker does not wait for
@@ -101,7 +98,7 @@ func (q *httpRequest) closeStreamedBody(req *Request, resp *Response, err error)
 }
 
 // writeResponse writes the application's response.
-func (q *httpRequest) writeResponse(resp *Response, cancel func()) {
+func (q *httpRequest) writeResponse(resp *Response) {
 	q.writeHeader(resp)
 	out := &clientWriter{q.w, q.deadlines}
 	var readErr, writeErr error
@@ -111,7 +108,8 @@ func (q *httpRequest) writeResponse(resp *Response, cancel func()) {
 		}
 		q.logStderr()
 	} else {
-		b := newResponseBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), cancel, q.logf)
+		b := newResponseBuffer(out, cmp.Or(q.MaxBufferedResponse, DefaultMaxBufferedResponse), resp.Body, q.logf)
+		resp.x.onWait = b.startSoon
 		_, readErr = io.Copy(b, resp.Body)
 		_ = resp.Body.Close() // frees the worker
 		q.logStderr()

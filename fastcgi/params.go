@@ -55,19 +55,18 @@ func transportParams(r *http.Request, root string, s scriptPath) map[string]stri
 
 func scriptParams(r *http.Request, root string, s scriptPath, uri string) map[string]string {
 	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
-	p := map[string]string{
-		"GATEWAY_INTERFACE": "CGI/1.1",
-		"SERVER_SOFTWARE":   "blocksock-fastcgi",
-		"SERVER_PROTOCOL":   r.Proto,
-		"REQUEST_METHOD":    requestMethod(r),
-		"REQUEST_URI":       uri,
-		"QUERY_STRING":      r.URL.RawQuery,
-		"DOCUMENT_ROOT":     root,
-		"DOCUMENT_URI":      s.prefix + s.name + s.pathInfo,
-		"SCRIPT_NAME":       s.prefix + s.name,
-		"SCRIPT_FILENAME":   file(s.name),
-		"REDIRECT_STATUS":   "200", // required by a php-cgi with cgi.force_redirect
-	}
+	p := make(map[string]string, 32) // enough for most requests, so that it does not grow
+	p["GATEWAY_INTERFACE"] = "CGI/1.1"
+	p["SERVER_SOFTWARE"] = "blocksock-fastcgi"
+	p["SERVER_PROTOCOL"] = r.Proto
+	p["REQUEST_METHOD"] = requestMethod(r)
+	p["REQUEST_URI"] = uri
+	p["QUERY_STRING"] = r.URL.RawQuery
+	p["DOCUMENT_ROOT"] = root
+	p["DOCUMENT_URI"] = s.prefix + s.name + s.pathInfo
+	p["SCRIPT_NAME"] = s.prefix + s.name
+	p["SCRIPT_FILENAME"] = file(s.name)
+	p["REDIRECT_STATUS"] = "200" // required by a php-cgi with cgi.force_redirect
 	if p["SERVER_PROTOCOL"] == "" {
 		p["SERVER_PROTOCOL"] = "HTTP/1.1"
 	}

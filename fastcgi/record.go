@@ -3,8 +3,6 @@ package fastcgi
 import (
 	"encoding/binary"
 	"fmt"
-
-	"github.com/blocksock/client"
 )
 
 // A record of the FastCGI Specification 1.0 (section 3.3). All numbers are big-endian.
@@ -57,15 +55,16 @@ func (t recordType) String() string {
 
 const flagKeepConn = 1 // of BEGIN_REQUEST
 
-// recordFraming has RecvPacket return one whole record.
-var recordFraming = client.LengthFunc{
-	Func: func(p []byte) (int, error) {
-		if len(p) < headerLen {
-			return 0, nil
-		}
-		return headerLen + int(binary.BigEndian.Uint16(p[4:])) + int(p[6]), nil
-	},
-	Max: headerLen + maxContentLen + maxPaddingLen,
+// maxRecordLen is the length of the longest record.
+const maxRecordLen = headerLen + maxContentLen + maxPaddingLen
+
+// recordLen returns the length of the record that p begins with, or 0 if p is too short to
+// tell.
+func recordLen(p []byte) int {
+	if len(p) < headerLen {
+		return 0
+	}
+	return headerLen + int(binary.BigEndian.Uint16(p[4:])) + int(p[6])
 }
 
 // A record is a received record. content is valid until the next record is received.
@@ -126,8 +125,7 @@ func appendStream(p []byte, typ recordType, content []byte) []byte {
 func setRequestID(p []byte, id uint16) {
 	for len(p) > 0 {
 		binary.BigEndian.PutUint16(p[2:], id)
-		n, _ := recordFraming.Func(p)
-		p = p[n:]
+		p = p[recordLen(p):]
 	}
 }
 
@@ -137,6 +135,17 @@ func appendPair(p []byte, name, value string) []byte {
 	p = appendSize(p, len(value))
 	p = append(p, name...)
 	return append(p, value...)
+}
+
+// pairLen returns the length of a name-value pair.
+func pairLen(name, value string) int {
+	n := 2 + len(name) + len(value)
+	for _, s := range [...]string{name, value} {
+		if len(s) >= 1<<7 {
+			n += 3
+		}
+	}
+	return n
 }
 
 func appendSize(p []byte, n int) []byte {

@@ -2,6 +2,7 @@ package fastcgi
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 	"testing"
 
@@ -26,13 +27,13 @@ func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 		"A": strings.Repeat("a", 70_000), strings.Repeat("N", 70_000): "v", "EMPTY": "", "": "nameless",
 		"B": strings.Repeat("b", 200_000),
 	}
-	head, err := appendBeginAndParams(nil, &Request{Params: want}, 0)
+	h, err := newRequestHead(&Request{Params: want}, 0)
 	require.NoError(t, err)
+	head := h.p
 	var stream []byte
 	ended := false
 	for i := 0; len(head) > 0; i++ {
-		n, err := recordFraming.Func(head)
-		require.NoError(t, err)
+		n := recordLen(head)
 		r, err := parseRecord(head[:n])
 		require.NoError(t, err)
 		require.EqualValues(t, firstRequestID, r.id)
@@ -53,6 +54,46 @@ func TestParameters_OfAnyLengthAreNotTruncated(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// php-fpm parses each record of parameters by itself.
+func TestParameters_ThatFitIntoARecordAreNotDivided(t *testing.T) {
+	t.Parallel()
+	for _, lengths := range [][]int{
+		{}, {maxUnpaddedLen - 6}, {maxUnpaddedLen - 6, 1}, {maxUnpaddedLen - 6 - 4, 1}, {30_000, 30_000, 30_000, 30_000},
+		{65_000, 1, 126, 127, 128, 65_000}, {maxUnpaddedLen - 5, 1, 1}, {200_000, 1, 40_000, 40_000},
+	} {
+		r := &Request{Params: map[string]string{}, Body: strings.NewReader("")}
+		for i, n := range lengths {
+			r.Params[string(rune('A'+i))] = strings.Repeat("v", n)
+		}
+		head, err := newRequestHead(r, 7)
+		require.NoError(t, err)
+		want := map[string]string{"CONTENT_LENGTH": "7"}
+		for name, value := range r.Params {
+			if pairLen(name, value) <= maxUnpaddedLen {
+				want[name] = value
+			}
+		}
+		got := map[string]string{}
+		p := head.p[recordLen(head.p):]
+		for ; len(p) > headerLen; p = p[recordLen(p):] {
+			r, err := parseRecord(p[:recordLen(p)])
+			require.NoError(t, err)
+			require.NotEmpty(t, r.content, "an empty record ends the stream")
+			require.LessOrEqual(t, len(r.content), maxUnpaddedLen)
+			require.Zero(t, recordLen(p)%8)
+			pairs, err := parsePairs(r.content)
+			if err == nil { // it is no part of a longer pair
+				maps.Copy(got, pairs)
+			}
+		}
+		require.Equal(t, appendRecord(nil, typeParams, firstRequestID, nil), p)
+		for name, value := range want {
+			require.Equal(t, value, got[name], "%s of %d in %v", name, len(value), lengths)
+		}
+		head.free()
+	}
+}
+
 func TestPairs_CutOffAreAnError(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{"\x01", "\x01\x01", "\x01\x01a", "\x80", "\x80\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x80\x00\x00\x05abcd"} {
@@ -66,9 +107,8 @@ func FuzzRecord(f *testing.F) {
 	f.Add(appendRecord(nil, typeStdout, 1, []byte("hello")))
 	f.Add([]byte{1, 6, 0, 1, 255, 255, 255, 0})
 	f.Fuzz(func(t *testing.T, p []byte) {
-		n, err := recordFraming.Func(p)
-		if err != nil || n < 0 || n > recordFraming.Max {
-			t.Fatal(n, err)
+		if n := recordLen(p); n < 0 || n > maxRecordLen {
+			t.Fatal(n)
 		}
 		r, err := parseRecord(p)
 		if err == nil && len(r.content)+headerLen > len(p) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 )
 
 // A Role is the role that a Request asks the application to play.
@@ -75,43 +76,85 @@ func isSafe(method string) bool {
 	return false
 }
 
-const (
-	initialBufferSize = 1 << 10  // enough for most requests without a body
-	maxParamLen       = 16 << 20 // of a name or a value
-)
+const maxParamLen = 16 << 20 // of a name or a value
 
-// appendBeginAndParams appends BEGIN_REQUEST and the PARAMS records. Their request ID is
-// firstRequestID until setRequestID is called.
-func appendBeginAndParams(p []byte, r *Request, contentLength int64) ([]byte, error) {
+// A requestHead is BEGIN_REQUEST and the PARAMS records, followed by the STDIN records if
+// the body is sent with them. Their request ID is firstRequestID until setRequestID is
+// called. It uses the memory of an earlier one.
+type requestHead struct {
+	p     []byte
+	begin int // of the PARAMS record that is being filled
+}
+
+var requestHeads = sync.Pool{New: func() any { return &requestHead{p: make([]byte, 0, 2<<10)} }}
+
+// free makes the memory available to other requests.
+func (h *requestHead) free() {
+	const tooLarge = 128 << 10 // to be kept for requests that are mostly short
+	if cap(h.p) <= tooLarge {
+		requestHeads.Put(h)
+	}
+}
+
+// newRequestHead returns the head of a request with a body of that length. The caller frees
+// it.
+func newRequestHead(r *Request, contentLength int64) (*requestHead, error) {
 	role := r.Role
 	if role == 0 {
 		role = RoleResponder
 	}
-	begin := binary.BigEndian.AppendUint16(nil, uint16(role))
-	p = appendRecord(p, typeBeginRequest, firstRequestID, append(begin, flagKeepConn, 0, 0, 0, 0, 0))
-	// A stream may be divided at any byte, but php-fpm parses each PARAMS record by
-	// itself. A pair that fits into one record is never divided.
-	pairs, pair := make([]byte, 0, initialBufferSize), []byte(nil)
-	add := func(name, value string) {
-		pair = appendPair(pair[:0], name, value)
-		if len(pairs)+len(pair) > maxUnpaddedLen {
-			p = appendStream(p, typeParams, pairs)
-			pairs = pairs[:0]
-		}
-		pairs = append(pairs, pair...)
-	}
+	h := requestHeads.Get().(*requestHead)
+	h.p = appendRecordHeader(h.p[:0], typeBeginRequest, firstRequestID, 8, 0)
+	h.p = append(binary.BigEndian.AppendUint16(h.p, uint16(role)), flagKeepConn, 0, 0, 0, 0, 0)
+	h.beginParams()
 	for name, value := range r.Params {
 		switch {
 		case name == "CONTENT_LENGTH":
 		case len(name) > maxParamLen || len(value) > maxParamLen:
+			h.free()
 			return nil, fmt.Errorf("fastcgi: parameter %.40q of %d bytes is too long: its name and its value may have up to %d bytes", name, len(name)+len(value), maxParamLen)
 		default:
-			add(name, value)
+			h.addParam(name, value)
 		}
 	}
 	if r.Body != nil {
-		add("CONTENT_LENGTH", strconv.FormatInt(contentLength, 10))
+		h.addParam("CONTENT_LENGTH", strconv.FormatInt(contentLength, 10))
 	}
-	p = appendStream(p, typeParams, pairs)
-	return appendRecord(p, typeParams, firstRequestID, nil), nil
+	h.endParams()
+	h.p = appendRecord(h.p, typeParams, firstRequestID, nil)
+	return h, nil
+}
+
+func (h *requestHead) beginParams() {
+	h.begin = len(h.p)
+	h.p = appendRecordHeader(h.p, typeParams, firstRequestID, 0, 0)
+}
+
+// endParams ends a PARAMS record. It removes an empty one, which would end the stream.
+func (h *requestHead) endParams() {
+	content := len(h.p) - h.begin - headerLen
+	if content == 0 {
+		h.p = h.p[:h.begin]
+		return
+	}
+	padding := -content & 7
+	appendRecordHeader(h.p[:h.begin], typeParams, firstRequestID, content, padding)
+	h.p = append(h.p, make([]byte, padding)...)
+}
+
+// addParam adds a parameter. A stream may be divided at any byte, but php-fpm parses each
+// PARAMS record by itself. A pair that fits into one record is never divided.
+func (h *requestHead) addParam(name, value string) {
+	content := len(h.p) - h.begin - headerLen
+	switch size := pairLen(name, value); {
+	case size > maxUnpaddedLen:
+		h.endParams()
+		h.p = appendStream(h.p, typeParams, appendPair(nil, name, value))
+		h.beginParams()
+		return
+	case content+size > maxUnpaddedLen:
+		h.endParams()
+		h.beginParams()
+	}
+	h.p = appendPair(h.p, name, value)
 }

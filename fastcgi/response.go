@@ -103,6 +103,7 @@ func (b responseBody) Close() error {
 			x.finishLocked()
 		}
 		ended = x.err != nil
+		x.freeUnusedLocked()
 		x.readMu.Unlock()
 	}
 	if !x.closed.Swap(true) && !ended {
@@ -120,7 +121,11 @@ func (x *exchange) fillLocked() {
 		x.finishLocked()
 		return
 	}
-	p, err := x.nextChunk()
+	x.setNextLocked(x.nextChunk())
+}
+
+// setNextLocked makes the result of nextChunk the next chunk or the error of the body.
+func (x *exchange) setNextLocked(p []byte, err error) {
 	switch {
 	case err == nil:
 		x.setChunkLocked(p)
@@ -160,6 +165,7 @@ func (x *exchange) readErrorLocked() error {
 }
 
 func (x *exchange) unlockRead() {
+	x.freeUnusedLocked()
 	x.readMu.Unlock()
 	x.cleanUpClosed()
 }
@@ -175,23 +181,39 @@ func (x *exchange) cleanUpClosed() {
 		_ = x.abort(nil)
 		x.err = errBodyClosed
 	}
+	x.freeUnusedLocked()
 	x.readMu.Unlock()
 }
 
-// finishLocked ends a body that has its Content-Length. Another goroutine receives the end
-// of the request, which puts the connection back into the pool. It usually follows at
-// once, so finishLocked waits for endGracePeriod: the next request can then use the
-// connection.
+// freeUnusedLocked frees the receive buffer if the body has ended and was read.
+func (x *exchange) freeUnusedLocked() {
+	if x.err != nil && len(x.chunk) == 0 && !x.detached {
+		x.freeBuffer()
+	}
+}
+
+// finishLocked ends a body that has its Content-Length. The end of the request usually has
+// been received with it. Otherwise another goroutine receives it, and finishLocked waits for
+// endGracePeriod: the next request can then use the connection.
 func (x *exchange) finishLocked() {
+	if p, err := x.bufferedChunk(); p != nil || err != nil {
+		x.setNextLocked(p, err)
+		return
+	}
 	if !x.detachCtx() {
 		x.err = x.abort(x.ctx.Err())
 		return
 	}
-	x.err, x.chunk = io.EOF, nil
-	x.detachCtx = context.AfterFunc(x.baseCtx, func() { _ = x.conn.Discard() })
+	x.err, x.chunk, x.detached = io.EOF, nil, true
+	if x.onWait != nil {
+		x.onWait()
+		x.onWait = nil // it is for the reader of the body
+	}
+	x.detachCtx = context.AfterFunc(x.baseCtx, x.discard)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer x.freeBuffer()
 		// Close the connection after an error, and also if the body goes on: it may be
 		// endless.
 		if _, err := x.nextChunk(); !errors.Is(err, io.EOF) {

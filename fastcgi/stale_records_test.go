@@ -120,11 +120,11 @@ func TestRequestID_StartsAgainAfter65535(t *testing.T) {
 	for requests, id := range map[int]uint16{0: 1, 1: 2, 65534: 65535, 65535: 1, 65536: 2, 2*65535 - 1: 65535} {
 		require.Equal(t, id, requestIDAfter(requests), requests)
 	}
-	head, err := appendBeginAndParams(nil, &Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
+	head, err := newRequestHead(&Request{Params: map[string]string{"A": strings.Repeat("a", 200_000)}, Body: strings.NewReader("x")}, 1)
 	require.NoError(t, err)
-	setRequestID(head, 65535)
+	setRequestID(head.p, 65535)
 	records := 0
-	for r := bytes.NewReader(head); r.Len() > 0; records++ {
+	for r := bytes.NewReader(head.p); r.Len() > 0; records++ {
 		_, id, _, err := readRecord(r)
 		require.NoError(t, err)
 		require.EqualValues(t, 65535, id)

@@ -1,4 +1,4 @@
-// Quickstart shows what the library does.
+// Quickstart shows what the library does, and talks to servers.
 //
 //	go run ./examples/quickstart
 //
@@ -6,123 +6,87 @@
 // over each network. Some of the servers fail on purpose.
 //
 //	go run ./examples/quickstart tcp 127.0.0.1:6379 'PING\r\n'
+//	go run ./examples/quickstart -repeat 10 tls example.org:443 'HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n'
 //
-// connects to a real server, sends the message and prints the reply.
+// connects to a real server, sends the message and prints the reply. -h lists the flags.
 package main
 
 import (
-	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/blocksock/client"
 )
 
-var errUsage = errors.New(`usage: quickstart [NETWORK ADDRESS MESSAGE]
-networks: tcp tcp4 tcp6 udp udp4 udp6 unix unixgram
-escapes in MESSAGE are those of a Go string: \r \n \t \x00 \\`)
+// A usageError says what is wrong with the arguments.
+type usageError struct{ reason string }
+
+func (e *usageError) Error() string { return e.reason + "\nquickstart -h lists what it takes" }
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		if errors.Is(err, errUsage) {
-			os.Exit(2)
-		}
-		os.Exit(1)
+	err := run(os.Args[1:], os.Stdout)
+	if err == nil {
+		return
 	}
+	fmt.Fprintln(os.Stderr, "quickstart:", err)
+	if errors.As(err, new(*usageError)) {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
+
+const usage = `usage: quickstart                                     a demonstration
+       quickstart [flags] NETWORK ADDRESS MESSAGE     talk to a server
+
+NETWORK is one of
+  tcp tcp4 tcp6    ADDRESS is host:port; the 4 and 6 choose IPv4 or IPv6
+  tls tls4 tls6    the same, with TLS
+  udp udp4 udp6    the same, with datagrams
+  unix unixgram    ADDRESS is a path, or @name in Linux's abstract namespace
+MESSAGE is sent as it is. Its escapes are those of a Go string: \r \n \t \x00 \\
+
+flags:
+`
 
 func run(args []string, out io.Writer) error {
-	switch len(args) {
-	case 0:
-		return demo(out)
-	case 3:
-		return talk(out, args[0], args[1], args[2])
-	}
-	return fmt.Errorf("want three arguments or none\n%w", errUsage)
-}
-
-// talk sends one message to a server and prints the reply.
-func talk(out io.Writer, network, address, escaped string) error {
-	message, err := unescape(escaped)
-	if err != nil {
-		return err
-	}
-	c, err := client.Dial(network, address, nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	start := time.Now()
-	if _, err := c.Send(message, 0); err != nil {
-		return err
-	}
-	show(out, "sent", message)
-
-	reply := make([]byte, 64<<10) // no UDP datagram is longer
-	n, err := c.Recv(reply, 0)
-	took := time.Since(start)
-	// A byte stream has no message boundaries: only a protocol tells where a reply ends.
-	// This program knows no protocol, and takes a pause for the end.
-	for err == nil && isStream(network) && n < len(reply) {
-		if err = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
-			return err
-		}
-		var more int
-		more, err = c.Recv(reply[n:], 0)
-		n += more
-	}
-	show(out, "received after "+ms(took), reply[:n])
+	var t talk
+	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the error is printed once, by main
+	flags.DurationVar(&t.timeout, "timeout", client.DefaultTimeout, "the `limit` of the dial, and of each call")
+	flags.DurationVar(&t.pause, "pause", 300*time.Millisecond, "on a byte stream, how long a silence ends a reply")
+	flags.IntVar(&t.repeat, "repeat", 1, "send the message `n` times, each after the reply to the last")
+	flags.StringVar(&t.proxy, "proxy", "", "a proxy's `URL`: socks5://host:port, socks5h:// or http://")
+	flags.StringVar(&t.caFile, "ca", "", "for TLS, a PEM `file` with the authorities to trust instead of the system's")
+	err := flags.Parse(args)
 	switch {
-	case errors.Is(err, io.EOF):
-		fmt.Fprintln(out, "the server closed the connection")
-	case err == nil && n == len(reply):
-		fmt.Fprintln(out, "the buffer is full; there may be more")
-	case n == 0 || !errors.Is(err, os.ErrDeadlineExceeded): // after some bytes, the timeout is the pause
+	case errors.Is(err, flag.ErrHelp):
+		_, err := io.WriteString(out, usage)
+		flags.SetOutput(out)
+		flags.PrintDefaults()
+		return err
+	case err != nil:
+		return &usageError{err.Error()}
+	case flags.NArg() == 0 && flags.NFlag() == 0:
+		return demo(out)
+	case flags.NArg() != 3:
+		return &usageError{fmt.Sprintf("%d arguments: it takes a network, an address and a message, or none", flags.NArg())}
+	case t.timeout <= 0 || t.pause <= 0 || t.repeat < 1:
+		return &usageError{"-timeout, -pause and -repeat have to be positive"}
+	}
+	t.network, t.secure = strings.CutPrefix(flags.Arg(0), "tls")
+	if t.secure {
+		t.network = "tcp" + t.network
+	} else if t.caFile != "" {
+		return &usageError{"-ca is about TLS: the network has to be tls"}
+	}
+	t.address = flags.Arg(1)
+	if t.message, err = unescape(flags.Arg(2)); err != nil {
 		return err
 	}
-	return nil
+	return t.run(out)
 }
-
-// show prints bytes line by line. They are quoted, because raw bytes could be control
-// sequences for the terminal.
-func show(out io.Writer, title string, p []byte) {
-	fmt.Fprintf(out, "%s: %d bytes\n", title, len(p))
-	for line := range bytes.Lines(p) {
-		fmt.Fprintf(out, "    %q\n", line)
-	}
-}
-
-// unescape is strconv.Unquote for a string without surrounding quotes.
-func unescape(s string) ([]byte, error) {
-	var p []byte
-	for s != "" {
-		if s[0] != '\\' {
-			p, s = append(p, s[0]), s[1:]
-			continue
-		}
-		r, multibyte, rest, err := strconv.UnquoteChar(s, '"')
-		if err != nil {
-			return nil, fmt.Errorf("malformed escape: %#q\n%w", s, errUsage)
-		}
-		if s = rest; multibyte {
-			p = utf8.AppendRune(p, r) // \u00e9 is a character
-		} else {
-			p = append(p, byte(r)) // \xe9 is a byte
-		}
-	}
-	return p, nil
-}
-
-func isStream(network string) bool {
-	return network == "unix" || strings.HasPrefix(network, "tcp")
-}
-
-// ms formats a duration in ASCII. time.Duration would write µs.
-func ms(d time.Duration) string { return fmt.Sprintf("%.3f ms", d.Seconds()*1000) }

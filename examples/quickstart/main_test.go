@@ -1,16 +1,23 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testcert"
 	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -100,7 +107,7 @@ func TestTalk_PrintsTheReplyOfAStreamServer(t *testing.T) {
 			})
 			out, err := talkTo(network, address, `PING\r\n`)
 			require.NoError(t, err)
-			require.Regexp(t, `^sent: 6 bytes\n    "PING\\r\\n"\n`+
+			require.Regexp(t, `^connected to .*\d+\.\d{3} ms\nsent: 6 bytes\n    "PING\\r\\n"\n`+
 				`received after \d+\.\d{3} ms: 7 bytes\n    "\+PONG\\r\\n"\n$`, out)
 		})
 	}
@@ -115,9 +122,9 @@ func TestTalk_PrintsTheReplyOfADatagramServer(t *testing.T) {
 			at, stop, err := serve(network, address, echo)
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, stop()) })
-			out, err := talkTo(network, at.String(), `a\x00b`)
+			out, err := talkTo(network, at.String(), `a\tb`)
 			require.NoError(t, err)
-			require.Regexp(t, `(?m)^received after .* ms: 3 bytes\n    "a\\x00b"\n$`, out)
+			require.Regexp(t, `(?m)^received after .* ms: 3 bytes\n    "a\\tb"\n$`, out)
 		})
 	}
 }
@@ -170,6 +177,90 @@ func TestTalk_ErrorOfTheServerIsReturned(t *testing.T) {
 	require.ErrorAs(t, err, new(net.UnknownNetworkError))
 }
 
+func TestTalk_PrintsBytesThatAreNoTextInHexadecimal(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.WriteString(c, "\x00\x01abc\xff and 17 bytes") })
+	out, err := talkTo("tcp", address, "")
+	require.NoError(t, err)
+	require.Contains(t, out, "ms: 19 bytes\n"+
+		"    00000000  00 01 61 62 63 ff 20 61  6e 64 20 31 37 20 62 79  |..abc. and 17 by|\n"+
+		"    00000010  74 65 73                                          |tes|\n")
+	for text, want := range map[string]bool{
+		"": true, "plain\r\n\t": true, "\x1b[31mred": true, "\u00e9": true, "\xe9": false, "\x00": false, "\x7f": false,
+	} {
+		require.Equal(t, want, isText([]byte(text)), "%q", text)
+	}
+}
+
+func TestTalk_TalksTLS(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	pair := root.Issue(t, "server", nil).Pair()
+	serve := func(c net.Conn) {
+		secure := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}})
+		_, _ = io.WriteString(secure, "hello")
+		_ = secure.Close()
+	}
+	ca := testcert.TempFile(t, "ca.pem", root.CertPEM())
+	out, err := talkTo("-ca", ca, "tls", listen(t, "tcp", serve), "")
+	require.NoError(t, err)
+	require.Contains(t, out, "5 bytes\n    \"hello\"\nthe server closed the connection\n")
+
+	other := testcert.TempFile(t, "ca.pem", testcert.NewRoot(t, "another").CertPEM())
+	_, err = talkTo("-ca", other, "tls4", listen(t, "tcp", serve), "")
+	require.ErrorAs(t, err, new(x509.UnknownAuthorityError))
+}
+
+func TestTalk_TalksThroughAProxy(t *testing.T) {
+	proxy := listen(t, "tcp", func(c net.Conn) {
+		if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nhello from "+r.Host)
+		}
+	})
+	out, err := talkTo("-proxy", "http://"+proxy, "tcp", "far.test:80", "")
+	require.NoError(t, err)
+	require.Contains(t, out, "\"hello from far.test:80\"")
+}
+
+func TestTalk_RepeatsTheMessage(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.Copy(c, c) })
+	out, err := talkTo("-repeat", "3", "-pause", "20ms", "tcp", address, "ping")
+	require.NoError(t, err)
+	require.Equal(t, 3, strings.Count(out, "sent: 4 bytes\n"))
+	require.Regexp(t, `\n3 replies: the fastest after \d+\.\d{3} ms, the median \d+\.\d{3} ms, the slowest \d+\.\d{3} ms\n$`, out)
+
+	address = listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
+	_, err = talkTo("-repeat", "3", "tcp", address, "ping")
+	require.EqualError(t, err, "only 1 of 3 messages were sent")
+}
+
+func TestTalk_TimeoutBoundsEachCall(t *testing.T) {
+	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	start := time.Now()
+	_, err := talkTo("-timeout", "50ms", "tcp", address, "ping")
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(start), 50*time.Millisecond)
+	require.Less(t, time.Since(start), client.DefaultTimeout)
+}
+
+func TestRun_HelpListsEveryNetworkAndFlag(t *testing.T) {
+	out, err := talkTo("-h")
+	require.NoError(t, err)
+	for _, word := range []string{"tcp tcp4 tcp6", "tls tls4 tls6", "udp udp4 udp6", "unix unixgram",
+		"-timeout", "-pause", "-repeat", "-proxy", "-ca"} {
+		require.Contains(t, out, word)
+	}
+}
+
+func TestRun_FlagsThatMeanNothingAreUsageErrors(t *testing.T) {
+	for _, args := range [][]string{
+		{"-unknown"}, {"-timeout", "soon", "tcp", "127.0.0.1:1", "x"}, {"-timeout", "-1s", "tcp", "127.0.0.1:1", "x"},
+		{"-pause", "0s", "tcp", "127.0.0.1:1", "x"}, {"-repeat", "0", "tcp", "127.0.0.1:1", "x"},
+		{"-ca", "ca.pem", "tcp", "127.0.0.1:1", "x"}, {"-repeat", "3"},
+	} {
+		_, err := talkTo(args...)
+		require.ErrorAs(t, err, new(*usageError), args)
+	}
+}
+
 func TestUnescape_EscapesAreThoseOfAGoString(t *testing.T) {
 	for escaped, want := range map[string]string{
 		``:                  "",
@@ -190,14 +281,14 @@ func TestUnescape_EscapesAreThoseOfAGoString(t *testing.T) {
 func TestUnescape_MalformedEscapeIsAUsageError(t *testing.T) {
 	for _, escaped := range []string{`\`, `a\q`, `\x0`, `\xzz`, `\8`, `\400`, `\ud800`, `\'`} {
 		_, err := talkTo("tcp", "127.0.0.1:1", escaped)
-		require.ErrorIs(t, err, errUsage, escaped)
+		require.ErrorAs(t, err, new(*usageError), escaped)
 		require.ErrorContains(t, err, "malformed escape")
 	}
 }
 
 func TestRun_WrongNumberOfArgumentsIsAUsageError(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
-		require.ErrorIs(t, run(make([]string, n), io.Discard), errUsage)
+		require.ErrorAs(t, run(make([]string, n), io.Discard), new(*usageError))
 	}
 }
 
@@ -210,8 +301,9 @@ func TestProgram_ExitStatusTellsUsageErrorsApart(t *testing.T) {
 	}{
 		{[]string{"tcp", address, ""}, 0, ""},
 		{[]string{"tcp", closedPort(t), "x"}, 1, "connection refused"},
-		{[]string{"tcp", address, `\q`}, 2, "usage: quickstart"},
-		{[]string{"--help"}, 2, "usage: quickstart"},
+		{[]string{"tcp", address, `\q`}, 2, "quickstart -h lists"},
+		{[]string{"-unknown"}, 2, "quickstart -h lists"},
+		{[]string{"-h"}, 0, ""},
 	} {
 		cmd := exec.Command(os.Args[0], c.args...)
 		cmd.Env = append(os.Environ(), runProgramEnv+"=1")
@@ -226,9 +318,9 @@ func TestProgram_ExitStatusTellsUsageErrorsApart(t *testing.T) {
 	}
 }
 
-func talkTo(network, address, message string) (string, error) {
+func talkTo(args ...string) (string, error) {
 	var out bytes.Buffer
-	err := run([]string{network, address, message}, &out)
+	err := run(args, &out)
 	return out.String(), err
 }
 

@@ -37,7 +37,7 @@ func demoPool(out io.Writer) error {
 	if err := poolRequest(out, pool, l.Addr().String()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%-9s closed connections detected by the pool: %d\n", "", pool.Stats().Dead)
+	fmt.Fprintf(out, "%-9s closed connections detected by the pool: %d\n", "", pool.Stats().Discards[client.DiscardDead])
 	return nil
 }
 

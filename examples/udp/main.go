@@ -1,13 +1,22 @@
 // Udp asks a DNS server for a list of names, all at once over one socket, and prints a table of
 // the answers and how long they took.
 //
-//	go run ./examples/udp -server 192.0.2.53 example.org example.net
-//	go run ./examples/udp -server '[2001:db8::53]:53' -type MX < names.txt
+//	go run . -server 192.0.2.53 example.org example.net
+//	go run . -server '[2001:db8::53]:53' -type MX < names.txt
 //
 // Without names as arguments it reads them from its standard input, with spaces or lines between
 // them. A question that is not answered is asked again, -tries times in all, and waits for -wait
 // the first time and twice as long each time after that. The exit status is 1 if a name has no
 // answer, which does not include the answer that there is no such name.
+//
+// With -dtls it talks to a DTLS server instead: each line of its standard input is sent as a record,
+// and each record that arrives is printed. A server to try it with:
+//
+//	openssl req -x509 -newkey rsa -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem
+//	openssl s_server -dtls1_2 -accept 127.0.0.1:4433 -cert cert.pem -key key.pem
+//	go run . -dtls -server 127.0.0.1 -ca cert.pem
+//
+// It is a module of its own, because only programs that use DTLS depend on an implementation of it.
 package main
 
 import (
@@ -25,6 +34,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/blocksock/client"
 )
 
 func main() {
@@ -41,12 +52,15 @@ func main() {
 
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("udp", flag.ContinueOnError)
-	server := flags.String("server", "", "the DNS server: an address, with a port if it is not 53")
+	server := flags.String("server", "", "the server: an address, with a port if it is not 53, or 4433 with -dtls")
 	kind := flags.String("type", "A", "what to ask for: "+strings.Join(typeNames(), ", "))
 	a := asker{}
-	flags.DurationVar(&a.wait, "wait", 500*time.Millisecond, "how long the first try of a question waits")
+	flags.DurationVar(&a.wait, "wait", 500*time.Millisecond, "how long the first try of a question waits; with -dtls, for records after the last line")
 	flags.IntVar(&a.tries, "tries", 3, "how often a question is asked at most")
 	flags.IntVar(&a.window, "window", 64, "how many questions wait for their answers at once")
+	secure := flags.Bool("dtls", false, "talk to a DTLS server")
+	ca := flags.String("ca", "", "with -dtls: a PEM `file` with the authorities to trust instead of the system's")
+	name := flags.String("name", "", "with -dtls: the name in the server's certificate, if it is not that of -server")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -57,6 +71,14 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		return errors.New("-wait, -tries and -window have to be positive")
 	}
 	names := flags.Args()
+	switch {
+	case *secure && len(names) > 0:
+		return errors.New("-dtls takes what to send from the standard input: leave out the arguments")
+	case *secure:
+		return talk(ctx, withPort(*server, "4433"), &client.TLSOptions{CAFile: *ca, ServerName: *name}, a.wait, in, out)
+	case *ca != "" || *name != "":
+		return errors.New("-ca and -name are about certificates: set -dtls, too")
+	}
 	if len(names) == 0 {
 		words := bufio.NewScanner(in)
 		for words.Split(bufio.ScanWords); words.Scan(); {
@@ -75,16 +97,16 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	}
 	began := time.Now()
 	// What was answered is worth printing also if something failed later.
-	err = a.ask(ctx, withPort(*server), questions)
+	err = a.ask(ctx, withPort(*server, "53"), questions)
 	return errors.Join(err, report(out, questions, time.Since(began)))
 }
 
-// withPort adds the port of DNS to an address that has none.
-func withPort(address string) string {
+// withPort adds a port to an address that has none.
+func withPort(address, port string) string {
 	if _, _, err := net.SplitHostPort(address); err == nil {
 		return address
 	}
-	return net.JoinHostPort(strings.Trim(address, "[]"), "53")
+	return net.JoinHostPort(strings.Trim(address, "[]"), port)
 }
 
 // report prints the table and a summary. Its error tells how many names have no answer.

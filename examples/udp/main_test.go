@@ -171,6 +171,6 @@ func TestUDP_ArgumentsThatMeanNothingAreRefused(t *testing.T) {
 		"192.0.2.53": "192.0.2.53:53", "192.0.2.53:5353": "192.0.2.53:5353", "2001:db8::53": "[2001:db8::53]:53",
 		"[2001:db8::53]": "[2001:db8::53]:53", "[2001:db8::53]:5353": "[2001:db8::53]:5353", "dns.test": "dns.test:53",
 	} {
-		require.Equal(t, want, withPort(address))
+		require.Equal(t, want, withPort(address, "53"))
 	}
 }

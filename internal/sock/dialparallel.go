@@ -62,11 +62,12 @@ func (l *MoreAddrs) takeNotification() bool {
 // addresses, and DialParallel waits for them while it has none to try.
 //
 // open creates the socket of an attempt. DialParallel passes the sockets that are not
-// used to drop. It returns the connected socket and its address, or a nil Socket and the
-// error of each address: os.ErrDeadlineExceeded for an attempt that was running when
-// until was over, ErrStopped after Stop.
+// used to drop, with the error of the attempt, or nil if the attempt is not needed any
+// more. It returns the connected socket and its address, or a nil Socket and the error of
+// each address: os.ErrDeadlineExceeded for an attempt that was running when until was
+// over, ErrStopped after Stop.
 func DialParallel(addrs []Addr, more *MoreAddrs, delay time.Duration, until Instant, stop *Stopper,
-	open func(Addr) (*Socket, error), drop func(*Socket),
+	open func(Addr) (*Socket, error), drop func(*Socket, Addr, error),
 ) (*Socket, Addr, []AttemptResult) {
 	p := parallelDial{waiting: addrs, more: more, delay: delay, until: until, stop: stop, open: open, drop: drop, began: Now()}
 	return p.run()
@@ -86,7 +87,7 @@ type parallelDial struct {
 	until   Instant
 	stop    *Stopper
 	open    func(Addr) (*Socket, error)
-	drop    func(*Socket)
+	drop    func(*Socket, Addr, error)
 
 	nextAt  Instant // when to start the next attempt beside the running ones
 	running []attempt
@@ -105,13 +106,20 @@ type attempt struct {
 }
 
 func (p *parallelDial) run() (*Socket, Addr, []AttemptResult) {
-	defer func() { // also if open, which runs the user's code, panics
+	returned := false
+	defer func() { // also if open or drop, which run the user's code, panics
 		for _, a := range p.running {
-			if a.socket != p.winner.socket {
-				p.drop(a.socket)
+			if a.socket != p.winner.socket || !returned {
+				defer p.drop(a.socket, a.to, p.results[a.resultIndex].Err)
 			}
 		}
 	}()
+	s, to, results := p.connect()
+	returned = true
+	return s, to, results
+}
+
+func (p *parallelDial) connect() (*Socket, Addr, []AttemptResult) {
 	for {
 		if p.more.takeNotification() {
 			p.takeMore()
@@ -195,7 +203,7 @@ func (p *parallelDial) fail(i int, err error) {
 	a := p.running[i]
 	p.results[a.resultIndex].Err = err
 	p.running = slices.Delete(p.running, i, i+1)
-	p.drop(a.socket)
+	p.drop(a.socket, a.to, err)
 }
 
 // wait waits until an attempt may have made progress, the next one is due, addresses
@@ -247,7 +255,12 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 		return errno
 	}
 	if wr := &p.running[0].socket.wr; single && p.running[0].socket.attachNetpoll(wr) {
-		if p.stop.park(wr.netpollWaker.Load(), d) {
+		k, to := wr.netpollWaker.Load(), p.running[0].to
+		k.dialing.Store(&to)
+		k.began.Store(int64(p.began))
+		defer k.dialing.Store(nil)
+		defer k.began.Store(int64(Never))
+		if p.stop.park(k, d) {
 			fds[0].Revents = unix.POLLOUT
 		}
 		return 0
@@ -294,6 +307,11 @@ func (a *attempt) connect() (done bool, err error) {
 		return false, os.NewSyscallError("connect", err)
 	}
 	a.connectAgain = false
+	if a.socket.unconnected {
+		dest := to
+		a.socket.dest = &dest
+		return true, a.connected(a.to)
+	}
 	switch errno := a.socket.connectOnce(&to); {
 	case errno == 0:
 		if a.socket.stream && a.socket.domain != unix.AF_UNIX {

@@ -146,6 +146,34 @@ func (s *Socket) lockNonblock(d *direction, call string) error {
 	return nil
 }
 
+// AwaitSend waits until done is closed, for a call that needs something else before it sends.
+// Close, Stop and the write deadline end the wait as they end a send.
+func (s *Socket) AwaitSend(done <-chan struct{}) error {
+	if err := s.incref(); err != nil {
+		return err
+	}
+	defer s.decref()
+	for {
+		changed := s.wr.changes()
+		if s.refs.Ending() {
+			return s.closedErr()
+		}
+		left := s.wr.loadDeadline().Left()
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-done:
+			timer.Stop()
+			return nil
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
 // unlock releases the I/O lock and the reference.
 func (s *Socket) unlock(d *direction) {
 	<-d.ioLock

@@ -289,6 +289,9 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 	if s.stream && len(p) == 0 {
 		return 0, nil
 	}
+	if to == nil {
+		to = s.dest
+	}
 	var retry backoff
 	sent := 0
 	foreign := 0   // errors that may belong to other datagrams

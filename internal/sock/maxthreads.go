@@ -21,3 +21,19 @@ func SetMaxThreads(n int) (previous int) {
 	}
 	return int(maxThreads.Swap(int64(n)))
 }
+
+// WaitStats are the state of all waiting calls.
+type WaitStats struct {
+	Threads   int    // calls that hold a thread
+	Refused   uint64 // how often maxThreads kept a call from holding one
+	Parked    int    // calls that wait without one
+	Computing bool
+}
+
+// ReadWaitStats returns the state of all waiting calls.
+func ReadWaitStats() WaitStats {
+	return WaitStats{
+		Threads: int(uint32(waits.word.Load())), Refused: waits.refused.Load(),
+		Parked: int(Parked.Load()), Computing: waits.computing.Load(),
+	}
+}

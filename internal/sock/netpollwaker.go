@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Parked counts the calls that wait without a thread, for tests.
+// Parked counts the calls that wait without a thread.
 var Parked atomic.Int64
 
 // A netpollWaker parks the goroutine that holds the I/O lock of one direction in the Go
@@ -24,6 +24,10 @@ type netpollWaker struct {
 	raw     syscall.RawConn
 	forRead bool
 	wakes   atomic.Uint32 // calls of wake
+
+	// For LongestParked.
+	began   atomic.Int64         // the Instant since which the parked call waits; 0: none is parked
+	dialing atomic.Pointer[Addr] // the address that a parked dial connects to
 
 	// Of the parked call.
 	armed   Instant // the file's deadline, set when wakes was armedAt
@@ -135,7 +139,9 @@ func (s *Socket) attachNetpoll(d *direction) bool {
 		if err != nil {
 			return false
 		}
-		d.netpollWaker.Store(newNetpollWaker(s.file, raw, d == &s.rd))
+		k := newNetpollWaker(s.file, raw, d == &s.rd)
+		d.netpollWaker.Store(k)
+		addParkable(k, s.domain, s.stream)
 	}
 	return true
 }

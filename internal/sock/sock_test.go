@@ -173,7 +173,7 @@ func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 			opened = append(opened, s)
 			return s, err
 		},
-		func(s *Socket) { dropped++; _ = s.Close() })
+		func(s *Socket, _ Addr, err error) { dropped++; require.Error(t, err); _ = s.Close() })
 	require.Nil(t, results)
 	require.Equal(t, good, winner)
 	require.Equal(t, 1, dropped)
@@ -191,7 +191,7 @@ func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
 	stop.Stop()
 	s, _, results := DialParallel(testAddrs()[unix.AF_INET], nil, 0, Never, &stop,
 		func(Addr) (*Socket, error) { t.Error("opened"); return nil, unix.EMFILE },
-		func(*Socket) { t.Error("dropped") })
+		func(*Socket, Addr, error) { t.Error("dropped") })
 	require.Nil(t, s)
 	require.Len(t, results, 2)
 	for i, result := range results {

@@ -22,6 +22,9 @@ type Socket struct {
 	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
 	dgrams datagrams
 
+	unconnected bool         // SetUnconnected
+	dest        *rawSockaddr // of what is sent without an address; nil: the peer
+
 	refs     Refcount
 	fdClosed atomic.Bool // close(2) has returned, see CloseWait
 	rd, wr   direction
@@ -177,6 +180,7 @@ func (s *Socket) sysClose() error {
 	if s.file == nil {
 		return unix.Close(s.fd)
 	}
+	removeParkable(s.file)
 	err := s.file.Close()
 	if path := (*os.PathError)(nil); errors.As(err, &path) {
 		err = path.Err

@@ -61,9 +61,12 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	defer d.polling.Store(false)
 	began := Now()
 	now, holdEnd := began, began.Add(longestHold)
-	if s.alwaysParks.Load() || d.held || fd >= 0 && s.parks(d, now) {
-		holdEnd, d.held = now, false
-	} else if waits.leavePoller() {
+	switch {
+	case d.held:
+		began, holdEnd, d.held = began.Add(-longestHold), now, false
+	case s.alwaysParks.Load(), fd >= 0 && s.parks(d, now):
+		holdEnd = now
+	case waits.leavePoller():
 		now = Now()
 	}
 	for ; ; now = Now() {
@@ -132,7 +135,10 @@ func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int1
 			return false // pollWait prepares the netpollWaker before it calls again
 		}
 		if k != nil {
-			if ready, refused := k.park(events, now, timeout); !refused {
+			k.began.Store(int64(began))
+			ready, refused := k.park(events, now, timeout)
+			k.began.Store(int64(Never))
+			if !refused {
 				d.parkedLast = k.parked
 				return ready
 			}

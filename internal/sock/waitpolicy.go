@@ -28,6 +28,7 @@ import (
 // that gets little CPU time because of other processes uses no more of it for each wait.
 type waitPolicy struct {
 	word     atomic.Uint64 // calls that hold a thread or are about to, in the lower half; ended waits
+	refused  atomic.Uint64 // calls of takeThread that maxThreads refused
 	unparked atomic.Bool   // a call has come back from the poller since the last leavePoller
 
 	nextSample atomic.Int64  // an Instant
@@ -65,6 +66,7 @@ func (w *waitPolicy) takeThread() bool {
 		return true
 	}
 	w.word.Add(^uint64(0))
+	w.refused.Add(1)
 	return false
 }
 

@@ -1,0 +1,241 @@
+package fastcgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// newTaggedApplication starts an application each of whose responses consists of the
+// request's TAG alone: its header, its standard error, and LENGTH bytes of its body. With
+// SIZED the response has a Content-Length. The records of a response arrive in writes of
+// random lengths.
+func newTaggedApplication(t testing.TB) *Client {
+	t.Helper()
+	return newApplication(t, func(a *appRequest) bool {
+		tag := a.params["TAG"]
+		length, _ := strconv.Atoi(a.params["LENGTH"])
+		body := strings.Repeat(tag, length/len(tag)+1)[:length]
+		head := "X-Tag: " + tag + "\r\nSet-Cookie: " + tag + "\r\n"
+		if a.params["SIZED"] != "" {
+			head += "Content-Length: " + strconv.Itoa(length) + "\r\n"
+		}
+		var p []byte
+		p = append(p, appendRecord(nil, typeStderr, firstRequestID, []byte(tag))...)
+		p = append(p, appendRecord(nil, typeStdout, firstRequestID, []byte(head))...)
+		p = append(p, appendStream(nil, typeStdout, []byte("\r\n"+body))...)
+		p = append(p, appendRecord(nil, typeStderr, firstRequestID, []byte(tag))...)
+		p = append(p, appendRecord(nil, typeStdout, firstRequestID, nil)...)
+		p = append(p, endRecord(uint32(length), 0)...)
+		for p = a.withID(p); len(p) > 0; {
+			n := len(p)
+			if rand.N(2) == 0 {
+				n = 1 + rand.N(n)
+			}
+			if _, err := a.conn.Write(p[:n]); err != nil {
+				return false
+			}
+			p = p[n:]
+		}
+		return true
+	})
+}
+
+// taggedRequest returns a request for a response that consists of tag alone.
+func taggedRequest(tag string, length int, sized bool) *Request {
+	params := map[string]string{"TAG": tag, "LENGTH": strconv.Itoa(length), "REQUEST_METHOD": http.MethodGet}
+	if sized {
+		params["SIZED"] = "1"
+	}
+	return &Request{Params: params}
+}
+
+// checkTagged checks a response to a taggedRequest.
+func checkTagged(t *testing.T, resp *Response, body []byte, tag string, length int) {
+	t.Helper()
+	assert.Equal(t, []string{tag}, resp.Header["X-Tag"])
+	assert.Equal(t, []string{tag}, resp.Header["Set-Cookie"])
+	assert.Empty(t, strings.ReplaceAll(string(resp.Stderr()), tag, ""))
+	assert.LessOrEqual(t, len(body), length)
+	assert.True(t, bytes.Equal([]byte(strings.Repeat(tag, length/len(tag)+1)[:len(body)]), body), "the body of %s has other bytes", tag)
+}
+
+// Requests reuse connections and buffers, however their responses are read, left or
+// abandoned. No response contains bytes of another one, not even after its connection was
+// given to another request.
+func TestResponse_HasNoBytesOfAnotherOne(t *testing.T) {
+	t.Parallel()
+	cl := newTaggedApplication(t)
+	cl.MaxConns = 3
+	ends := []func(ctx context.Context, cancel func(), resp *Response) []byte{
+		func(_ context.Context, _ func(), resp *Response) []byte { // read whole
+			b, err := io.ReadAll(resp.Body)
+			assert.NoError(t, err)
+			return b
+		},
+		func(_ context.Context, _ func(), resp *Response) []byte { // in small pieces
+			var b bytes.Buffer
+			p := make([]byte, 1+rand.N(100))
+			for {
+				n, err := resp.Body.Read(p)
+				b.Write(p[:n])
+				if errors.Is(err, io.EOF) {
+					return b.Bytes()
+				}
+				assert.NoError(t, err)
+			}
+		},
+		func(_ context.Context, _ func(), resp *Response) []byte { // by WriteTo
+			var b bytes.Buffer
+			_, err := resp.Body.(io.WriterTo).WriteTo(&b)
+			assert.NoError(t, err)
+			return b.Bytes()
+		},
+		func(_ context.Context, _ func(), resp *Response) []byte { // closed in the middle
+			p := make([]byte, 50)
+			n, _ := io.ReadFull(resp.Body, p)
+			assert.NoError(t, resp.Body.Close())
+			return p[:n]
+		},
+		func(_ context.Context, _ func(), resp *Response) []byte { // closed during a Read
+			time.AfterFunc(rand.N(100*time.Microsecond), func() { _ = resp.Body.Close() })
+			b, _ := io.ReadAll(resp.Body)
+			return b
+		},
+		func(_ context.Context, cancel func(), resp *Response) []byte { // canceled in the middle
+			p := make([]byte, 50)
+			n, _ := io.ReadFull(resp.Body, p)
+			cancel()
+			b, _ := io.ReadAll(resp.Body)
+			return append(p[:n], b...)
+		},
+	}
+	type result struct {
+		resp   *Response
+		body   []byte
+		tag    string
+		length int
+	}
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			var results []result
+			for i := range 40 {
+				r := result{tag: fmt.Sprintf("<%d-%d>", g, i), length: rand.N(300)}
+				if i%8 == 0 {
+					r.length = rand.N(200_000)
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				var err error
+				r.resp, err = cl.Do(ctx, taggedRequest(r.tag, r.length, i%2 == 0))
+				if !assert.NoError(t, err) {
+					cancel()
+					return
+				}
+				r.body = ends[rand.N(len(ends))](ctx, cancel, r.resp)
+				cancel()
+				_ = r.resp.Body.Close()
+				results = append(results, r)
+			}
+			for _, r := range results { // long after their connections were used again
+				checkTagged(t, r.resp, r.body, r.tag, r.length)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Of two responses that are open at the same time, each is read in turns with the other.
+func TestResponse_TwoAtTheSameTimeAreReadInTurns(t *testing.T) {
+	t.Parallel()
+	cl := newTaggedApplication(t)
+	for range 20 {
+		const length = 5000
+		tags := []string{"<first>", "<the second>"}
+		var resps []*Response
+		var bodies [2]bytes.Buffer
+		for i, tag := range tags {
+			resp, err := cl.Do(context.Background(), taggedRequest(tag, length, i == 0))
+			require.NoError(t, err)
+			resps = append(resps, resp)
+		}
+		for bodies[0].Len() < length || bodies[1].Len() < length {
+			for i, resp := range resps {
+				_, err := io.CopyN(&bodies[i], resp.Body, int64(min(1+rand.N(700), length-bodies[i].Len())))
+				require.NoError(t, err)
+			}
+		}
+		for i, resp := range resps {
+			_, err := resp.Body.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+			checkTagged(t, resp, bodies[i].Bytes(), tags[i], length)
+		}
+	}
+	require.Positive(t, cl.Stats().Reuses)
+}
+
+// A Response whose connection was given back stays readable: its end, its header and its
+// standard error do not change when another request uses the connection.
+func TestResponse_StaysAsItIsAfterItsConnectionIsReused(t *testing.T) {
+	t.Parallel()
+	for _, sized := range []bool{false, true} {
+		cl := newTaggedApplication(t)
+		cl.MaxConns = 1
+		first, body, err := doAndRead(cl, taggedRequest("<the first>", 100, sized))
+		require.NoError(t, err)
+		header := first.Header.Clone()
+		for i := range 3 {
+			other, otherBody, err := doAndRead(cl, taggedRequest(fmt.Sprintf("<%d>", i), 1000, sized))
+			require.NoError(t, err)
+			checkTagged(t, other, []byte(otherBody), fmt.Sprintf("<%d>", i), 1000)
+			n, err := first.Body.Read(make([]byte, 100))
+			require.Zero(t, n)
+			require.ErrorIs(t, err, io.EOF)
+		}
+		require.Positive(t, cl.Stats().Reuses)
+		require.Equal(t, header, first.Header)
+		checkTagged(t, first, []byte(body), "<the first>", 100)
+		require.NoError(t, first.Body.Close())
+		_, err = first.Body.Read(make([]byte, 1))
+		require.ErrorIs(t, err, errBodyClosed)
+	}
+}
+
+// A record that arrives in small pieces does not extend RecvTimeout with each piece.
+func TestClient_RecvTimeoutBoundsAWholeRecord(t *testing.T) {
+	t.Parallel()
+	for _, before := range []string{"", "A: b\r\n\r\nbody"} {
+		cl := newApplication(t, func(a *appRequest) bool {
+			if before != "" {
+				a.write(t, appendRecord(nil, typeStdout, firstRequestID, []byte(before)))
+			}
+			for _, b := range appendRecord(nil, typeStdout, a.id, bytes.Repeat([]byte("x"), 60_000)) {
+				if _, err := a.conn.Write([]byte{b}); err != nil {
+					return false
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			return false
+		})
+		cl.Options = &client.Options{RecvTimeout: 200 * time.Millisecond}
+		begin := time.Now()
+		_, _, err := doAndRead(cl, &Request{})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
+		require.Less(t, time.Since(begin), testTimeout/2)
+	}
+}

@@ -1,0 +1,164 @@
+package sock
+
+import (
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// parkedOn returns the parked call on a socket with this own address, once there is one.
+func parkedOn(t *testing.T, local Addr) (call ParkedCall) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for _, call = range LongestParked(100) {
+			if call.Local == local {
+				return true
+			}
+		}
+		return false
+	}, testTimeout, time.Millisecond)
+	return call
+}
+
+func TestLongestParked_TellsWhoWaitsForWhomAndSinceWhen(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	s, peer := tcpPair(t)
+	before := Now()
+	received := make(chan error, 1)
+	go func() { _, err := s.Recv(make([]byte, 1), 0, -1, nil); received <- err }()
+	local, to := s.Addrs()
+	call := parkedOn(t, local)
+	require.Equal(t, to, call.Peer)
+	require.Equal(t, unix.AF_INET, call.Domain)
+	require.True(t, call.Stream)
+	require.False(t, call.Send || call.Dial)
+	require.GreaterOrEqual(t, call.Began, before)
+	require.LessOrEqual(t, call.Began, Now())
+	time.Sleep(10 * time.Millisecond)
+	require.GreaterOrEqual(t, LongestPark(), 10*time.Millisecond)
+	_, err := unix.Write(peer, []byte{1})
+	require.NoError(t, err)
+	require.NoError(t, <-received)
+	require.Empty(t, LongestParked(100))
+	require.Zero(t, LongestPark())
+}
+
+// Half a second that the call has held its thread is a part of its wait.
+func TestLongestParked_CountsTheTimeOnAThread(t *testing.T) {
+	for range 5 { // a signal may end recvfrom(2) early, and then ppoll(2) waits
+		s, _ := tcpPair(t)
+		received := make(chan error, 1)
+		before := Now()
+		go func() { _, err := s.Recv(make([]byte, 1), 0, -1, nil); received <- err }()
+		local, _ := s.Addrs()
+		call := parkedOn(t, local)
+		made := s.rd.fdWaker.made
+		require.NoError(t, s.Close())
+		require.ErrorIs(t, <-received, net.ErrClosed)
+		if !made {
+			require.InDelta(t, int64(before), int64(call.Began), float64(longestHold)/2)
+			return
+		}
+	}
+	t.Fatal("it waits in ppoll(2) too")
+}
+
+func TestLongestParked_LongestFirst(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	var locals []Addr
+	for range 3 {
+		s, _ := tcpPair(t)
+		done := make(chan struct{})
+		go func() { defer close(done); _, _ = s.Recv(make([]byte, 1), 0, -1, nil) }()
+		t.Cleanup(func() { _ = s.Close(); <-done })
+		local, _ := s.Addrs()
+		parkedOn(t, local)
+		locals = append(locals, local)
+	}
+	calls := LongestParked(2)
+	require.Len(t, calls, 2)
+	require.Equal(t, locals[:2], []Addr{calls[0].Local, calls[1].Local})
+	require.Len(t, LongestParked(100), 3)
+	require.Empty(t, LongestParked(0))
+}
+
+func TestLongestParked_DialTellsItsTarget(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	ln, at := listenTCP(t)
+	require.NoError(t, unix.Listen(ln, 0))
+	fill, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fill)
+	require.NoError(t, unix.Connect(fill, &unix.SockaddrInet4{Port: int(at.IP.Port()), Addr: [4]byte{127, 0, 0, 1}}))
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0) // the backlog is full: no answer
+	require.NoError(t, err)
+	defer s.Close()
+	var stop Stopper
+	defer stop.Close()
+	dialed := make(chan error, 1)
+	go func() { dialed <- s.Connect(at, Never, &stop) }()
+	var call ParkedCall
+	require.Eventually(t, func() bool {
+		for _, call = range LongestParked(100) {
+			if call.Dial {
+				return true
+			}
+		}
+		return false
+	}, testTimeout, time.Millisecond)
+	require.Equal(t, at, call.Peer)
+	stop.Stop()
+	require.ErrorIs(t, <-dialed, ErrStopped)
+	require.Empty(t, LongestParked(100))
+}
+
+func TestLongestParked_KeepsNoSocketOpen(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	known := func() int {
+		parkable.mu.Lock()
+		defer parkable.mu.Unlock()
+		return len(parkable.socks)
+	}
+	before := known()
+	park := func() *Socket {
+		s, err := Open(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		require.NoError(t, err)
+		_, _ = s.Recv(make([]byte, 1), 0, time.Millisecond, nil)
+		return s
+	}
+	s := park()
+	require.Equal(t, before+1, known())
+	require.NoError(t, s.Close())
+	require.Equal(t, before, known())
+	closed := Finalized.Load()
+	park()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return Finalized.Load() > closed && known() <= before
+	}, testTimeout, time.Millisecond)
+	Finalized.Add(-1)
+}
+
+func TestReadWaitStats_CountsThreadsAndRefusals(t *testing.T) {
+	waits.many.Store(false) // the sockets of an earlier test do not wait any more
+	waits.active.Store(0)
+	waits.computing.Store(false)
+	s, peer := pair(t, unix.SOCK_STREAM)
+	received := make(chan error, 1)
+	go func() { _, err := s.Recv(make([]byte, 1), 0, -1, nil); received <- err }()
+	require.Eventually(t, func() bool { return ReadWaitStats().Threads == 1 }, longestHold, time.Millisecond)
+	_, err := unix.Write(peer, []byte{1})
+	require.NoError(t, err)
+	require.NoError(t, <-received)
+	require.Zero(t, ReadWaitStats().Threads)
+
+	defer SetMaxThreads(SetMaxThreads(0))
+	refused := ReadWaitStats().Refused
+	_, err = s.Recv(make([]byte, 1), 0, 20*time.Millisecond, nil)
+	require.Error(t, err)
+	require.Greater(t, ReadWaitStats().Refused, refused)
+}
