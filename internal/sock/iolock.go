@@ -61,6 +61,23 @@ func (s *Socket) LockSend(flags int, timeout time.Duration) (IOLock, error) {
 // deadline does not apply.
 func (s *Socket) TryLockRecv() (IOLock, bool) { return s.tryIOLock(&s.rd) }
 
+// TryLockBuffered is TryLockRecv for a caller that only takes what was received before. It also
+// fails if RecvEnded. UnlockBuffered releases the lock.
+func (s *Socket) TryLockBuffered() bool {
+	locked, _ := s.refs.TryLock(recvLocked)
+	if locked && s.RecvEnded() {
+		s.unlock(&s.rd)
+		return false
+	}
+	return locked
+}
+
+// UnlockBuffered releases the lock of TryLockBuffered.
+func (s *Socket) UnlockBuffered() { s.unlock(&s.rd) }
+
+// RecvEnded reports whether a receive fails because of Close, Stop or the deadline.
+func (s *Socket) RecvEnded() bool { return s.refs.Ending() || s.rd.deadlineExceeded() }
+
 // TryLockSend is TryLockRecv for the send lock.
 func (s *Socket) TryLockSend() (IOLock, bool) { return s.tryIOLock(&s.wr) }
 

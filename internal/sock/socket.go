@@ -66,8 +66,8 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	// An unreachable socket is closed, as in package net (net/fd_posix.go): drivers rely
 	// on it. A socket is reachable while a call on it runs.
 	runtime.SetFinalizer(s, (*Socket).finalize)
-	s.rd.init()
-	s.wr.init()
+	s.rd.init(recvLocked)
+	s.wr.init(sendLocked)
 	s.polled.Store(alwaysPolled)
 	s.invalidateTimeout()
 	if domain == unix.AF_INET6 {
@@ -163,6 +163,11 @@ func (s *Socket) decref() error {
 	if !s.refs.Decref() {
 		return nil
 	}
+	return s.closeFD()
+}
+
+// closeFD closes the descriptor, which has no reference left.
+func (s *Socket) closeFD() error {
 	s.clearTimeout()
 	err := s.sysClose()
 	s.fdClosed.Store(true)
