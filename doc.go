@@ -94,6 +94,13 @@
 //
 // [Client.StartConnect] connects in the background: the first call that needs the peer waits.
 //
+// # Tracing
+//
+// A [Trace] has functions that are called for each lookup, attempt to connect, handshake,
+// first byte and close, and for what a Pool does. [Options].Trace is for all clients,
+// [WithTrace] for one call. Without a Trace nothing is called and nothing measured. The
+// functions of a net/http/httptrace.ClientTrace are called as package net calls them.
+//
 // # FastCGI
 //
 // The package fastcgi sends requests to php-fpm and other FastCGI applications, over
