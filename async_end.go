@@ -28,7 +28,7 @@ func (a *AsyncClient) Resume() {
 }
 
 // CloseWrite tells the peer of a stream that nothing more will be sent, after all that is
-// queued; see Client.CloseWrite. Further sends fail with unix.EPIPE. Receiving goes on. A
+// queued; see Client.CloseWrite. Finish also closes the client, and loses nothing. Further sends fail with unix.EPIPE. Receiving goes on. A
 // datagram client gives unix.EOPNOTSUPP.
 func (a *AsyncClient) CloseWrite() error {
 	a.mu.Lock()

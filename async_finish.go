@@ -12,8 +12,8 @@ import (
 )
 
 // The kernel resets a TCP connection that is closed with bytes unread, or to which bytes
-// arrive afterwards, and then drops what it has accepted and not delivered yet (RFC 9293,
-// 3.10.4; tcp_close). So Finish ends sending first, and goes on receiving until the peer's
+// arrive afterwards, and then drops what it has accepted and not delivered yet (RFC 1122,
+// 4.2.2.13; tcp_close). So Finish ends sending first, and goes on receiving until the peer's
 // kernel has everything, or the peer has ended too:
 //
 //	queue empty ──▶ closeWrite ──▶ receive … ──▶ all acknowledged, or the peer's end ──▶ close
@@ -145,7 +145,7 @@ func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 		}
 		return n, err
 	}
-	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, 0)
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err != nil {
 		return 0, err
 	}

@@ -323,3 +323,58 @@ func TestAsyncPipe_Writer(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestAsyncReceive_AllocatesNothing(t *testing.T) {
+	if raceBuild {
+		t.Skip("the race detector allocates")
+	}
+	lines := &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}
+	for name, opts := range map[string]*client.Options{"bytes": nil, "packets": lines, "datagrams": nil} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan int)
+			receive := func(_ *client.AsyncClient, p []byte) { got <- len(p) }
+			p := []byte("a packet of some bytes\n")
+			var send func()
+			if name == "datagrams" {
+				peer := packetPeer(t, "udp")
+				e := newAsyncEvents(t)
+				a := e.dial("udp", peer.LocalAddr().String(), nil, func(c *client.AsyncConfig) { c.OnReceive = receive })
+				e.client()
+				to := a.Client().LocalAddr().(*net.UDPAddr).AddrPort()
+				send = func() { _, _ = peer.(*net.UDPConn).WriteToUDPAddrPort(p, to) }
+			} else {
+				_, _, peer := asyncStream(t, "tcp", opts, func(c *client.AsyncConfig) { c.OnReceive = receive })
+				send = func() { _, _ = peer.Write(p) }
+			}
+			n := testing.AllocsPerRun(500, func() {
+				send()
+				if n := <-got; n != len(p) {
+					t.Errorf("%d bytes", n)
+				}
+			})
+			require.Zero(t, n)
+		})
+	}
+}
+
+func TestAsyncReceive_RaceBuildsOverwriteTheBytesAfterwards(t *testing.T) {
+	_, e, peer := asyncStream(t, "tcp", nil, nil)
+	want := byte('1')
+	if raceBuild {
+		want = 0xdb
+	}
+	var kept []byte
+	e.onReceive = func(_ *client.AsyncClient, p []byte) {
+		if kept == nil {
+			kept = p
+		} else {
+			assert.Equal(t, want, kept[1])
+		}
+	}
+	for _, s := range []string{"11", "2"} { // the second may be in the same buffer
+		before := len(e.received())
+		_, err := peer.Write([]byte(s))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return len(e.received()) == before+len(s) }, testTimeout, time.Millisecond)
+	}
+}

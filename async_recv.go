@@ -148,7 +148,7 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 		return nil, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, 0)
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err == nil {
 		p, err = c.stream.recvSome(&lock, &a.recv, c.typ == UnixDgram)
 		lock.Unlock()

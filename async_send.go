@@ -65,7 +65,7 @@ func (a *AsyncClient) sendLocked(c *Client, op string, pieces [3][]byte) error {
 	defer c.lease.decref()
 	for _, p := range pieces {
 		if len(p) > 0 && len(a.queue.items) == 0 {
-			n, err := c.stream.send(p, DontWait, 0)
+			n, err := c.stream.send(p, DontWait, -1)
 			if n > 0 {
 				a.touch()
 				_ = c.sendResult(op, nil, n, nil)

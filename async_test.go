@@ -393,7 +393,7 @@ func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 }
 
 func TestAsync_IdleTimeout(t *testing.T) {
-	const limit = 60 * time.Millisecond
+	const limit = 300 * time.Millisecond
 	idle := func(c *client.AsyncConfig) { c.IdleTimeout = limit }
 	begin := time.Now()
 	a, e, peer := asyncStream(t, "tcp", nil, idle)
@@ -420,4 +420,59 @@ func TestAsync_GoexitInACallbackEndsTheClient(t *testing.T) {
 	_, err := peer.Write([]byte("x"))
 	require.NoError(t, err)
 	require.Error(t, e.result())
+}
+
+// A panic in a callback is not recovered.
+func TestAsync_PanicInACallbackEndsTheProcess(t *testing.T) {
+	ln := listen(t, "unix")
+	cmd := helperCommand(t, "asyncpanic "+ln.Addr().String())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.Error(t, cmd.Run())
+	require.Contains(t, stderr.String(), "panic: in OnConnect")
+	require.NotContains(t, stderr.String(), "OnClose")
+}
+
+func asyncPanic(address string) error {
+	a, err := client.DialAsync(context.Background(), "unix", address, nil, client.AsyncConfig{
+		OnConnect: func(*client.AsyncClient) { panic("in OnConnect") },
+		OnReceive: func(*client.AsyncClient, []byte) {},
+		OnError:   func(*client.AsyncClient, error) {},
+		OnClose:   func(*client.AsyncClient, error) {},
+	})
+	if err != nil {
+		return err
+	}
+	<-a.Done()
+	return nil
+}
+
+// At the end the client releases the callbacks, and with them what they refer to.
+func TestAsync_EndReleasesTheCallbacks(t *testing.T) {
+	ln := listen(t, "tcp")
+	released := make(chan struct{})
+	dial := func() *client.AsyncClient {
+		kept := new([1 << 10]byte)
+		runtime.SetFinalizer(kept, func(*[1 << 10]byte) { close(released) })
+		a, err := client.DialAsync(context.Background(), "tcp", ln.Addr().String(), nil, client.AsyncConfig{
+			OnConnect: func(a *client.AsyncClient) { kept[0]++; _ = a.Close() },
+			OnReceive: func(*client.AsyncClient, []byte) { kept[0]++ },
+			OnError:   func(*client.AsyncClient, error) { kept[0]++ },
+			OnClose:   func(*client.AsyncClient, error) { kept[0]++ },
+		})
+		require.NoError(t, err)
+		return a
+	}
+	a := dial()
+	<-a.Done()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		select {
+		case <-released:
+			return true
+		default:
+			return false
+		}
+	}, testTimeout, time.Millisecond)
+	runtime.KeepAlive(a)
 }

@@ -408,6 +408,10 @@ func (c *Client) opError(op string, peer net.Addr, cause error) error {
 // sees the end after that. A duplicate of the descriptor in another process stays connected.
 // Over TLS, Close sends close_notify (RFC 8446, 6.1) if there is room for it.
 //
+// If bytes of the peer are unread, or arrive afterwards, close(2) resets a TCP connection, and
+// what was sent and not delivered yet is lost (RFC 1122, 4.2.2.13). If the peer may send
+// something after the last Send, call CloseWrite and receive until io.EOF before Close.
+//
 // Close of a client from a Pool returns the connection to the pool; see Pool.
 //
 // An unreachable Client is closed by the garbage collector, as in package net, without
@@ -436,9 +440,9 @@ func (c *Client) closeError(err error) error {
 }
 
 // CloseWrite ends sending on a stream: the peer receives io.EOF after what was sent. Receiving
-// goes on. See shutdown(2), SHUT_WR. Over TLS, CloseWrite sends close_notify and leaves the
-// socket open; Options.SendTimeout bounds the wait for room. On a datagram client it fails
-// with unix.EOPNOTSUPP.
+// goes on: a Close before io.EOF was received may lose what was sent. See shutdown(2), SHUT_WR.
+// Over TLS, CloseWrite sends close_notify and leaves the socket open; Options.SendTimeout
+// bounds the wait for room. On a datagram client it fails with unix.EOPNOTSUPP.
 func (c *Client) CloseWrite() error {
 	return c.shutdown(unix.SHUT_WR)
 }

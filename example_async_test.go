@@ -93,6 +93,27 @@ func ExampleAsyncConfig_onClose() {
 	// true true true
 }
 
+// OnBufferFull tells that the peer, or the network, is slower than the sender.
+func ExampleAsyncConfig_onBufferFull() {
+	full := make(chan struct{})
+	address, stop := exampleServer(func(conn net.Conn) {
+		<-full // receives nothing before
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	defer stop()
+	cfg := quietAsync()
+	cfg.HighWatermark = 1 << 20
+	cfg.OnConnect = func(a *client.AsyncClient) { _ = a.Send(make([]byte, 8<<20)) }
+	cfg.OnBufferFull = func(*client.AsyncClient) { fmt.Println("full"); close(full) }
+	cfg.OnBufferEmpty = func(a *client.AsyncClient) { fmt.Println("empty"); _ = a.Finish() }
+	cfg.OnClose = func(_ *client.AsyncClient, err error) { fmt.Println("closed:", err) }
+	exampleAsync(address, nil, cfg)
+	// Output:
+	// full
+	// empty
+	// closed: <nil>
+}
+
 // A sender that stops when the queue is full, and goes on when it is empty.
 func ExampleAsyncConfig_onBufferEmpty() {
 	address, stop := exampleServer(func(conn net.Conn) {
