@@ -37,13 +37,14 @@ type acquireResult struct {
 
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
-	if t := newCheckoutTrace(ctx, network, address, opts); t != nil {
-		return t.acquire(ctx, p, mode)
-	}
 	return p.checkout(ctx, network, address, opts, mode, nil)
 }
 
+// checkout is acquire. If it finds a Trace, it calls itself with a checkoutTrace.
 func (p *Pool) checkout(ctx context.Context, network, address string, opts *Options, mode acquireMode, t *checkoutTrace) (*Client, error) {
+	if t == nil && (opts.Trace != nil || ContextTrace(ctx) != nil) {
+		return newCheckoutTrace(ctx, network, address, opts).acquire(ctx, p, mode)
+	}
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}

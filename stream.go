@@ -141,6 +141,39 @@ func (s *stream) nextPacketLocked(lock *sock.IOLock, ready *frame.Batch) ([]byte
 	}
 }
 
+// recvSome receives what there is into a buffer of r, or a packet, without waiting: EAGAIN if
+// there is nothing. It asks the socket only if r.readable is true, and sets that to false once
+// the socket has no more.
+func (s *stream) recvSome(lock *sock.IOLock, r *recvState, isUnixgram bool) ([]byte, error) {
+	for {
+		size := 0
+		if s.frames != nil {
+			var p []byte
+			var err error
+			if p, size, err = s.frames.Next(nil); p != nil || err != nil {
+				return p, err
+			}
+		}
+		var room []byte
+		switch {
+		case !r.readable:
+			return nil, unix.EAGAIN
+		case s.frames != nil:
+			room, _ = s.frames.Room(size)
+		default:
+			room = r.room(lock, isUnixgram)
+		}
+		n, err := s.recvBytes(lock, room, DontWait)
+		r.readable = err == nil && (n == len(room) || s.hasTLS() || s.sock.Buffered())
+		if s.frames == nil {
+			return room[:min(n, len(room))], err
+		}
+		if s.frames.Filled(n); err != nil {
+			return nil, sock.EOFAfter(s.frames.Len(), err)
+		}
+	}
+}
+
 // bufferedPacket is recvPacket for a packet that has been received already. It reads no clock,
 // which is half of what a short packet costs.
 func (s *stream) bufferedPacket(ready *frame.Batch) []byte {
