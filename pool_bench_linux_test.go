@@ -110,11 +110,12 @@ func TestPool_CheckoutAllocatesNothing(t *testing.T) {
 // done so often enough. Nearly all have to wait.
 func contend(b testing.TB, p *client.Pool, network, address string, n int, checkouts int) {
 	b.Helper()
+	opts := &client.Options{Timeout: time.Minute} // the machine may be busy
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
 			for range checkouts / n {
-				c, err := p.Dial(context.Background(), network, address, nil)
+				c, err := p.Dial(context.Background(), network, address, opts)
 				if err == nil {
 					runtime.Gosched() // the others ask while this one has the connection
 					err = c.Close()

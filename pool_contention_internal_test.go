@@ -82,7 +82,7 @@ func (x *contest) giveBack(key int, c *Client, end func(*Client) error) {
 
 // A caller asks once, in a way that it chooses by chance, and reports what it must not get.
 func (x *contest) caller() {
-	ctx, opts, mode := context.Background(), &Options{Timeout: testTimeout}, reuseOrDial
+	ctx, opts, mode := context.Background(), &Options{Timeout: time.Minute}, reuseOrDial
 	key, short := rand.N(len(x.listeners)), false
 	switch rand.N(6) {
 	case 0:
