@@ -134,11 +134,14 @@ type addressing struct {
 	resolver  Resolver
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
+	started   atomic.Pointer[startedConnect]     // the last StartConnect, unless it has succeeded
 
-	bind    sync.Mutex // held while the socket is bound
-	bound   bool
-	reuse   Switch // Options.ReuseAddr
-	ownPort bool   // see ownPort
+	bind  sync.Mutex // held while the socket is bound
+	bound bool
+	reuse Switch // Options.ReuseAddr
+
+	unconnected bool // Options.Unconnected: there is a destination, and no peer
+	ownPort     bool // see ownPort
 
 	id atomic.Uint64 // ConnInfo.ID; zero: not asked for yet
 }
@@ -234,7 +237,7 @@ type controlConn struct {
 }
 
 func newAddressing(opts *Options) *addressing {
-	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr}
+	return &addressing{resolver: opts.Resolver, reuse: opts.ReuseAddr, unconnected: opts.Unconnected}
 }
 
 func wrap(s *sock.Socket, typ Type, network string, opts *Options, a *addressing) *Client {
@@ -306,7 +309,10 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 	if !c.lease.incref() {
 		return net.ErrClosed
 	}
-	err := c.usable(known, flags, needsPeer)
+	err := c.awaitConnect(flags)
+	if err == nil {
+		err = c.usable(known, flags, needsPeer)
+	}
 	if err != nil {
 		c.lease.decref()
 	}
@@ -390,7 +396,7 @@ func (c *Client) opError(op string, peer net.Addr, cause error) error {
 		return cause
 	}
 	cause = c.stopped(cause)
-	if remote := c.RemoteAddr(); remote != nil {
+	if remote := c.RemoteAddr(); remote != nil && (peer == nil || !c.unconnected) {
 		peer = remote
 	}
 	return &net.OpError{Op: op, Net: c.network, Source: c.LocalAddr(), Addr: peer, Err: cause}

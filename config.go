@@ -27,6 +27,7 @@ type dialConfig struct {
 	frames *frame.Buffer  // nil: no framing
 	target unresolvedAddr // as the caller of Dial wrote it
 	trace  *Trace         // of Options and the context; nil: none
+	parks  bool           // waits hold no thread
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its
@@ -91,6 +92,7 @@ func (o *Options) checkNetwork(n network) error {
 		{"Mark", o.Mark != 0, ip, "tcp and udp", linux},
 		{"Device", o.Device != "", ip, "tcp and udp", linux},
 		{"BusyPoll", o.BusyPoll != 0, ip, "tcp and udp", linux},
+		{"Unconnected", o.Unconnected, !n.isStream(), "udp and unixgram", true},
 		{"Broadcast", o.Broadcast, udp && n.v4 != 0, "udp over IPv4", true},
 		{"Multicast", o.Multicast != nil, udp, "udp", true},
 		{"ICMPErrors", o.ICMPErrors, udp, "udp", linux},

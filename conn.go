@@ -42,13 +42,13 @@ func (c *Client) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline sets the deadline of Read, Recv, RecvFrom and RecvPacket. All but Read end
+// SetReadDeadline sets the deadline of Read, Recv, RecvFrom and the like. All but Read end
 // at the earlier of the deadline and Options.RecvTimeout.
 func (c *Client) SetReadDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetReadDeadline, t)
 }
 
-// SetWriteDeadline sets the deadline of Write, Send, SendTo, SendPacket and SendFile. All but
+// SetWriteDeadline sets the deadline of Write, Send, SendTo, SendFile and the like. All but
 // Write end at the earlier of the deadline and Options.SendTimeout.
 func (c *Client) SetWriteDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetWriteDeadline, t)
@@ -72,10 +72,14 @@ func (c *Client) LocalAddr() net.Addr {
 		return nil
 	}
 	a := c.addrs.Load()
-	if !c.sock.Closed() && (a == nil || a.remote == nil) {
+	if !c.sock.Closed() && (a == nil || a.remote == nil || c.unconnected) {
 		// The address of an unconnected socket can change: by Bind, or by the first datagram,
 		// for which the kernel chooses a port.
-		c.addrs.CompareAndSwap(a, &addrPair{local: netAddr(c.typ, c.sock.Local())})
+		now := &addrPair{local: netAddr(c.typ, c.sock.Local())}
+		if a != nil {
+			now.remote = a.remote
+		}
+		c.addrs.CompareAndSwap(a, now)
 		a = c.addrs.Load()
 	}
 	if a == nil {
@@ -85,7 +89,8 @@ func (c *Client) LocalAddr() net.Addr {
 }
 
 // RemoteAddr returns the peer's address, of the same types as LocalAddr, or nil if the client
-// is not connected. It is available after Close too.
+// is not connected. With Options.Unconnected it is the address that Send sends to. It is
+// available after Close too.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.sock == nil {
 		return nil

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,24 +17,35 @@ import (
 
 // A round trip is one sendto(2) and one recvfrom(2), without the runtime's poller.
 func TestCost_RoundTripIsTwoSystemCalls(t *testing.T) {
+	roundTripCosts(t, "roundtrips", 1)
+}
+
+// A checkout and its return are one recvfrom(2), the check.
+func TestCost_PoolCheckoutIsOneSystemCall(t *testing.T) {
+	roundTripCosts(t, "checkouts", 2)
+}
+
+// roundTripCosts counts the system calls of a helper process that makes 10,000 round trips.
+func roundTripCosts(t *testing.T, part string, recvfroms int) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("strace takes seconds")
 	}
 	requireProgram(t, "strace", "strace")
 	const trips = 10_000
 	counts := filepath.Join(t.TempDir(), "counts")
-	cmd := helperCommand(t, "roundtrips "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
+	cmd := helperCommand(t, part+" "+otherProcess(t, "echo", "unix"), "strace", "-f", "-c", "-o", counts,
 		"-e", "trace=network,poll,ppoll,epoll_wait,epoll_pwait,epoll_ctl,eventfd2")
 	require.NoError(t, cmd.Run())
 
 	calls := systemCalls(t, counts)
 	t.Logf("%d round trips: %v", trips, calls)
-	require.GreaterOrEqual(t, calls["sendto"], trips)
-	require.GreaterOrEqual(t, calls["recvfrom"], trips)
-	// A signal of the runtime's own may cut a receive short now and then: that
-	// one goes through ppoll and recvfrom once more.
+	// A signal of the runtime's own may cut a receive short now and then: that one goes
+	// through ppoll and recvfrom once more. A pool does not check a new connection.
 	const few = trips / 100
-	require.LessOrEqual(t, calls["sendto"]+calls["recvfrom"], 2*trips+few)
+	require.GreaterOrEqual(t, calls["sendto"], trips)
+	require.GreaterOrEqual(t, calls["recvfrom"], recvfroms*trips-few)
+	require.LessOrEqual(t, calls["sendto"]+calls["recvfrom"], (1+recvfroms)*trips+few)
 	for _, name := range []string{"poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_ctl", "eventfd2"} {
 		require.LessOrEqual(t, calls[name], few, name)
 	}
@@ -48,6 +60,17 @@ func TestCost_CopyOfAFileUsesSendfile(t *testing.T) {
 	calls := systemCalls(t, counts)
 	require.Positive(t, calls["sendfile"]+calls["sendfile64"]) // the latter on 32-bit machines
 	require.Zero(t, calls["sendto"]+calls["splice"], "%v", calls)
+}
+
+// SendBuffers of up to 1,024 buffers is one sendmsg(2), and of more one for each 1,024.
+func TestCost_SendBuffersIsOneSystemCall(t *testing.T) {
+	requireProgram(t, "strace", "strace")
+	counts := filepath.Join(t.TempDir(), "counts")
+	cmd := helperCommand(t, "buffers "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=sendto,sendmsg,writev")
+	require.NoError(t, cmd.Run())
+	calls := systemCalls(t, counts)
+	require.Equal(t, 1000+3, calls["sendmsg"])
+	require.Zero(t, calls["sendto"]+calls["writev"], "%v", calls)
 }
 
 // systemCalls parses strace's table: the calls are in the fourth column, the name in the
@@ -86,6 +109,14 @@ func TestCost_SendAndRecvAllocateNothing(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		buf := make([]byte, 64)
+		bufs := net.Buffers{buf[:30], nil, buf[30:]}
+		none("SendBuffers and Recv", func() error {
+			if _, err := c.SendBuffers(bufs); err != nil {
+				return err
+			}
+			_, err := c.Recv(buf, client.WaitAll)
+			return err
+		})
 		none("Send and Recv", func() error { return roundTrip(c, buf) })
 		none("Write and Read", func() error {
 			if _, err := c.Write(buf); err != nil {

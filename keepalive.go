@@ -127,13 +127,14 @@ func raiseTo(limit *time.Duration, least time.Duration) {
 //
 //   - no call on it has failed or is under way
 //   - everything sent has been answered (see PoolOptions.ReuseUnanswered)
-//   - nothing is left to receive
+//   - nothing that was received is left in the buffer of Options.Framing or of TLS
 //   - it was not shut down in one direction, and StartTLS was not called on it
 //     (except by PoolOptions.Setup)
 //   - its descriptor was not lent out (SyscallConn)
 //
-// Otherwise the connection is closed. The pool cannot detect data that has not arrived.
-// Call Discard if an answer was not received to its end, or if one of several requests
+// Otherwise the connection is closed. Unread data in the socket, and a peer that has
+// closed, are found when the next Dial checks the connection; until then it is idle. The
+// pool cannot detect data that has not arrived. Call Discard if an answer was not received to its end, or if one of several requests
 // was not answered.
 //
 // # Keys

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,14 +48,20 @@ func TestMain(m *testing.M) {
 		fail(serve(argument, sink))
 	case "unixgram":
 		fail(sendAndWait(argument))
+	case "buffers":
+		fail(sendBuffers(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
+	case "checkouts":
+		fail(checkouts(argument, 10_000))
 	case "nodescriptors":
 		fail(noDescriptors(argument))
 	case "searchlist":
 		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
+	case "async":
+		fail(asyncClients(argument))
 	case "waiting":
 		fail(waitingClients(argument))
 	case "idle":
@@ -184,6 +191,23 @@ func roundTrips(path string, n int) error {
 	return nil
 }
 
+// checkouts makes each round trip on a connection from a pool.
+func checkouts(path string, n int) error {
+	var p client.Pool
+	defer p.Close()
+	buf := make([]byte, 64)
+	for range n {
+		c, err := p.Dial(context.Background(), "unix", path, nil)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(roundTrip(c, buf), c.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func roundTrip(c *client.Client, buf []byte) error {
 	if _, err := c.Send(buf, 0); err != nil {
 		return err
@@ -205,6 +229,29 @@ func copyFile(path string) error {
 	}
 	defer c.Close()
 	_, err = io.Copy(c, f)
+	return err
+}
+
+// sendBuffers is the helper process of TestCost_SendBuffersIsOneSystemCall.
+func sendBuffers(path string) error {
+	c, err := client.Dial("unix", path, &client.Options{SendBuffer: 1 << 20})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	few, many := make(net.Buffers, 100), make(net.Buffers, 2*1024+1)
+	for i := range few {
+		few[i] = make([]byte, i%2) // every other one is empty
+	}
+	for i := range many {
+		many[i] = []byte{1}
+	}
+	for range 1000 {
+		if _, err := c.SendBuffers(few); err != nil {
+			return err
+		}
+	}
+	_, err = c.SendBuffers(many)
 	return err
 }
 

@@ -119,6 +119,14 @@ type Options struct {
 	// and UDP on Linux only. Default: none.
 	BusyPoll time.Duration
 
+	// Unconnected makes Dial and Connect set the address that Send sends to, without
+	// connect(2). The client then receives datagrams from any address; RecvFrom returns
+	// whose they are, and who must be checked, because anybody can send one. SendTo and the
+	// like can send to other addresses. Only the first address of a name is used. A closed
+	// port is not reported; see ICMPErrors. udp and unixgram only. Default: the client is
+	// connected to one peer, and receives only from it.
+	Unconnected bool
+
 	// Broadcast permits sending to broadcast addresses (SO_BROADCAST). UDP over IPv4
 	// only. Default: off.
 	Broadcast bool
@@ -171,7 +179,8 @@ type Options struct {
 	Framing Framing
 
 	// PoolKey is an additional part of a Pool's key: Dials with different PoolKeys do not
-	// share connections. It has no effect without a Pool.
+	// share connections. It has no effect without a Pool. It is no place for a password:
+	// Pool.Stats returns it, and package debug shows it.
 	PoolKey string
 
 	// Trace has functions to call when a connection is made, used by a Pool, or closed. It

@@ -37,6 +37,14 @@ type acquireResult struct {
 
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
+	return p.checkout(ctx, network, address, opts, mode, nil)
+}
+
+// checkout is acquire. If it finds a Trace, it calls itself with a checkoutTrace.
+func (p *Pool) checkout(ctx context.Context, network, address string, opts *Options, mode acquireMode, t *checkoutTrace) (*Client, error) {
+	if t == nil && (opts.Trace != nil || ContextTrace(ctx) != nil) {
+		return newCheckoutTrace(ctx, network, address, opts).acquire(ctx, p, mode)
+	}
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
@@ -60,33 +68,41 @@ func (p *Pool) acquire(ctx context.Context, network, address string, opts *Optio
 	var w *waiter // if no connection is idle
 	for again := false; ; again = true {
 		var k *pooledConn
-		var queuedAt sock.Instant
 		if mode == reuseOrDial {
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
 			b.leaseLocked()
 			p.keepMinIdleLocked(b)
+			p.mu.Unlock()
 		} else {
-			queuedAt = sock.Now()
+			began := sock.Now()
 			if w == nil {
-				w = p.newWaiter(ctx, opts, mode, queuedAt)
+				w = p.newWaiter(ctx, opts, mode, began)
 			}
-			p.enqueueLocked(b, w, queuedAt, again)
-		}
-		p.mu.Unlock()
-		if k == nil {
-			if k, err = w.wait(p, b, queuedAt); err != nil {
+			p.enqueueLocked(b, w, began, again)
+			p.mu.Unlock()
+			k, err = w.wait(p, b, began)
+			if t != nil {
+				t.waitedFor, w.waited = w.waited, 0
+			}
+			if err != nil {
 				p.freeWaiter(w)
+				if t != nil {
+					t.endWait(err)
+				}
 				return nil, acquireError(network, address, err)
 			}
 		}
 		now := bothClocks()
-		cause := k.validate(now)
+		cause := k.validate(now, t)
 		if cause == DiscardNone {
 			c.frames = frames
 			b.countCheckout(k)
 			k.attach(c, opts, now)
+			if t != nil {
+				c.setTrace(t.Trace, opts.Trace, address)
+			}
 			if w != nil {
 				p.freeWaiter(w)
 			}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
@@ -23,6 +24,11 @@ type pooledConn struct {
 	leasedAt      moment // the last lease
 	idleSince     moment // zero: it was never idle
 	expiresAt     moment // by MaxLifetime; zero: never
+
+	trace    *Trace       // of the Options that it was dialled with
+	discard  DiscardCause // why it is about to be closed, once it is not leased
+	endedBy  error        // what ended the stream, if its last client knows
+	reported atomic.Bool  // Closed was called
 
 	links [2]links // in the bucket's idle list and the pool's
 }
@@ -57,7 +63,7 @@ func (k *pooledConn) wasPooled() bool { return k.uses > 0 || k.idleSince != mome
 // validate checks a connection that its caller is about to get, and closes it if it
 // cannot be used. It closes it before the connection stops counting: the server must
 // never see more than MaxConnsPerKey.
-func (k *pooledConn) validate(now moment) (cause DiscardCause) {
+func (k *pooledConn) validate(now moment, t *checkoutTrace) (cause DiscardCause) {
 	done := false
 	defer func() {
 		if done {
@@ -66,12 +72,20 @@ func (k *pooledConn) validate(now moment) (cause DiscardCause) {
 		// A callback has panicked or ended the goroutine.
 		_ = k.sock.Close()
 		k.pool.mu.Lock()
-		defer k.pool.mu.Unlock()
 		k.bucket.unleaseLocked(DiscardFailed)
 		k.pool.replenishLocked(k.bucket)
+		k.pool.mu.Unlock()
+		k.traceClosed(DiscardFailed)
 	}()
-	if cause = k.check(now); cause != DiscardNone {
-		k.close()
+	if t != nil {
+		t.endWait(nil)
+	}
+	cause = k.check(now)
+	if t != nil {
+		t.probed(k, cause, now)
+	}
+	if cause != DiscardNone {
+		k.close(cause)
 	}
 	done = true
 	return cause
@@ -116,8 +130,15 @@ func (k *pooledConn) expiry() moment {
 // be dialled only then. Calls under way hold the descriptor. They return at once, except
 // for a callback that has the descriptor (SyscallConn): close does not wait longer than
 // a second for it.
-func (k *pooledConn) close() {
+func (k *pooledConn) close(cause DiscardCause) {
+	defer k.traceClosed(cause)
 	k.closeAndWait(time.Second)
+}
+
+// discardLocked counts a connection that is about to be closed.
+func (k *pooledConn) discardLocked(cause DiscardCause) {
+	k.discard = cause
+	k.bucket.stats.Discards[cause]++
 }
 
 // causeOf judges what a probe found.

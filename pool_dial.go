@@ -80,7 +80,7 @@ func (p *Pool) startDialLocked(b *bucket, w *waiter, victim *pooledConn) {
 		err := errDialEnded
 		defer func() { p.finishDial(d, k, err, recover()) }()
 		if victim != nil {
-			victim.close() // before the dial: the server must never see one more
+			victim.close(victim.discard) // before the dial: the server must never see one more
 		}
 		k, err = p.dialConn(ctx, b, opts, until)
 	}()
@@ -93,6 +93,7 @@ func (p *Pool) dialConn(ctx context.Context, b *bucket, opts *Options, until soc
 		return nil, err
 	}
 	k := p.newConn(b, c, bothClocks())
+	k.trace = opts.Trace
 	if p.opts.Setup != nil {
 		if err := k.setUp(ctx, c, opts, until); err != nil {
 			return nil, &net.OpError{Op: opDial, Net: k.network, Addr: unresolvedAddr{b.key.network, b.key.address}, Err: &setupError{err}}
@@ -121,7 +122,7 @@ func (p *Pool) finishDial(d *pendingDial, k *pooledConn, err error, panicked any
 	switch {
 	case k != nil && p.closed:
 		excess = k
-		b.stats.Discards[DiscardPoolClosed]++
+		k.discardLocked(DiscardPoolClosed)
 		b.closing++
 	case k != nil:
 		b.roomAfter = 0

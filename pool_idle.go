@@ -62,7 +62,7 @@ func (p *Pool) pushIdleLocked(k *pooledConn) (excess *pooledConn) {
 	}
 	if excess != nil {
 		p.removeIdleLocked(excess)
-		excess.bucket.stats.Discards[DiscardOverLimit]++
+		excess.discardLocked(DiscardOverLimit)
 		excess.bucket.closing++
 	}
 	if excess != k {
@@ -90,7 +90,7 @@ func (p *Pool) removeIdleLocked(k *pooledConn) {
 func (p *Pool) takeAllIdleLocked(cause DiscardCause) (all []*pooledConn) {
 	for k := p.idle.newest; k != nil; k = p.idle.newest {
 		p.removeIdleLocked(k)
-		k.bucket.stats.Discards[cause]++
+		k.discardLocked(cause)
 		k.bucket.closing++
 		all = append(all, k)
 	}
@@ -125,7 +125,7 @@ func (p *Pool) cleanExpired() {
 		newer := k.links[inPool].newer
 		if cause := k.expired(now); cause != DiscardNone {
 			p.removeIdleLocked(k)
-			k.bucket.stats.Discards[cause]++
+			k.discardLocked(cause)
 			k.bucket.closing++
 			expired = append(expired, k)
 		} else {
@@ -159,7 +159,7 @@ func (p *Pool) closeConns(all ...*pooledConn) {
 		k.bucket.closing--
 		p.serveWaitersLocked(k.bucket, nil)
 	}()
-	k.close()
+	k.close(k.discard)
 }
 
 // closeConnsRecover is closeConns in a goroutine of the pool. It has no caller to panic

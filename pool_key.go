@@ -43,7 +43,7 @@ func sameResolver(r, other Resolver) bool {
 // sameSocket compares the socket options.
 func (o *Options) sameSocket(p *Options) bool {
 	return o.NoDelay == p.NoDelay && o.QuickAck == p.QuickAck && o.ReuseAddr == p.ReuseAddr &&
-		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors && o.GRO == p.GRO &&
+		o.FastOpen == p.FastOpen && o.MPTCP == p.MPTCP && o.Broadcast == p.Broadcast && o.ICMPErrors == p.ICMPErrors && o.Unconnected == p.Unconnected && o.GRO == p.GRO &&
 		o.TOS == p.TOS && o.TTL == p.TTL && o.Mark == p.Mark && o.Device == p.Device &&
 		o.RecvBuffer == p.RecvBuffer && o.SendBuffer == p.SendBuffer &&
 		o.UserTimeout == p.UserTimeout && o.Linger == p.Linger && o.BusyPoll == p.BusyPoll &&

@@ -230,7 +230,9 @@ func TestPool_MaxConnsPerKeyHoldsUnderLoad(t *testing.T) {
 	stats := p.Stats()
 	require.LessOrEqual(t, stats.Idle, most)
 	require.Zero(t, stats.Active)
-	require.Equal(t, uint64(stats.Idle)+stats.Discards.Total(), stats.Dials, "%+v", stats)
+	// No caller has seen an error, but a dial whose caller got a released connection may
+	// have been canceled to make room.
+	require.Equal(t, uint64(stats.Idle)+stats.Discards.Total()+stats.DialErrors, stats.Dials, "%+v", stats)
 	require.LessOrEqual(t, stats.Reuses, uint64(1000))
 	require.GreaterOrEqual(t, stats.Reuses+stats.Dials, uint64(1000))
 }

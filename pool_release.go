@@ -25,11 +25,20 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 	case !first:
 		return net.ErrClosed
 	case k.uses == 0: // Setup has called Close
-		k.close()
+		k.close(DiscardSetup)
 		return nil
 	}
 	cause := DiscardFailed // if a callback of TLS panics during the check
-	defer func() { k.pool.finishRelease(k, cause) }()
+	defer func() {
+		t := c.trace.Load()
+		if t != nil {
+			k.endedBy = t.ended()
+		}
+		cause = k.pool.finishRelease(k, cause)
+		if t != nil {
+			notify(t.PutIdleConn, PutIdleConnInfo{c.connInfo(), cause})
+		}
+	}()
 	switch {
 	case !discard:
 		cause = k.checkReleased(c, inUse)
@@ -39,7 +48,8 @@ func (k *pooledConn) release(c *Client, discard bool) error {
 	return nil
 }
 
-// checkReleased says why a released connection cannot be used again, if it cannot.
+// checkReleased says why a released connection cannot be used again, as far as this side
+// knows. Over TLS that includes what was received together with an earlier record.
 func (k *pooledConn) checkReleased(c *Client, inUse bool) DiscardCause {
 	switch {
 	case inUse || c.lease.usage.has(usageFailed) || c.lease.usage.has(usageAltered):
@@ -51,11 +61,14 @@ func (k *pooledConn) checkReleased(c *Client, inUse bool) DiscardCause {
 	}
 	k.answered = c.lease.usage.has(usageResponseSeen)
 	k.sock.ResetDeadlines()
+	if !k.hasTLS() {
+		return DiscardNone // check finds what is in the socket: that does not go away
+	}
 	return causeOf(k.probe(true))
 }
 
-// finishRelease puts a connection back, or closes it.
-func (p *Pool) finishRelease(k *pooledConn, cause DiscardCause) {
+// finishRelease puts a connection back, or closes it. It returns the cause if it closed it.
+func (p *Pool) finishRelease(k *pooledConn, cause DiscardCause) DiscardCause {
 	// One clock instead of the two that time.Now reads. If the machine was suspended
 	// during the lease, that time counts as idle time.
 	now := k.leasedAt.add(time.Duration(sock.Now() - k.leasedAt.mono))
@@ -63,15 +76,16 @@ func (p *Pool) finishRelease(k *pooledConn, cause DiscardCause) {
 		cause = DiscardMaxLifetime
 	}
 	if cause == DiscardNone {
-		p.endLease(k, cause, now)
-		return
+		return p.endLease(k, cause, now)
 	}
 	defer p.endLease(k, cause, now) // also if a callback in close panics
-	k.close()                       // before the lease ends: the server must never see one more
+	k.close(cause)                  // before the lease ends: the server must never see one more
+	return cause
 }
 
-// endLease ends the lease of a connection that is closed, or that can be used again.
-func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) {
+// endLease ends the lease of a connection that is closed, or that can be used again. In
+// the second case it returns the cause if it closed the connection.
+func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) DiscardCause {
 	k.idleSince = now
 	b := k.bucket
 	var excess *pooledConn
@@ -82,7 +96,7 @@ func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) {
 	case cause != DiscardNone:
 		b.stats.Discards[cause]++
 	case p.closed:
-		b.stats.Discards[DiscardPoolClosed]++
+		k.discardLocked(DiscardPoolClosed)
 		b.closing++
 		excess = k
 	default:
@@ -91,11 +105,15 @@ func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) {
 		}
 		excess = p.putConnLocked(k, now)
 	}
+	if excess == k {
+		cause = k.discard
+	}
 	p.replenishLocked(b)
 	p.mu.Unlock()
 	if excess != nil {
 		p.closeConns(excess)
 	}
+	return cause
 }
 
 // putConnLocked gives a connection to the first waiter that accepts it, or makes it

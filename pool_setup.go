@@ -24,13 +24,16 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	}
 	c.share(&k.stream)
 	c.frames = dialled.frames
+	if opts.Trace != nil { // for StartTLS; what Setup receives is no answer to a caller
+		c.setTrace(new(Trace), opts.Trace, k.bucket.key.address)
+	}
 	c.state.Store(connected)
 	done := false
 	defer func() {
 		if !done { // Setup has failed or panicked
 			c.lease.end()
 			c.endWatches()
-			k.close()
+			defer k.close(DiscardSetup)
 			k.pool.mu.Lock()
 			defer k.pool.mu.Unlock()
 			k.bucket.stats.Discards[DiscardSetup]++

@@ -15,10 +15,12 @@ type KeyStats struct {
 	Waits      uint64        // checkouts that waited because of MaxConnsPerKey
 	WaitTime   time.Duration // total time of these waits, once they have ended
 
-	Discards DiscardCounts // connections closed
+	// Discards are the connections that were closed. Those whose socket is at its end or has
+	// unread data are closed when Dial checks them.
+	Discards DiscardCounts
 
 	// Current connections.
-	Idle    int
+	Idle    int // including those that the peer has closed since their last check
 	Active  int // in use by a client
 	Dialing int
 
@@ -67,7 +69,7 @@ type PoolKeyStats struct {
 }
 
 // Stats returns the pool's counters. No counter is ever less than in an earlier call.
-// Stats stops checkouts for some microseconds per thousand keys.
+// Stats stops checkouts while it reads, for some 0.1 ms if there are a thousand keys.
 func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -189,7 +190,7 @@ func TestPool_ReleasedClientReachesNoConnection(t *testing.T) {
 }
 
 func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
-	short := &client.Options{Timeout: 20 * time.Millisecond}
+	short := &client.Options{RecvTimeout: 20 * time.Millisecond, SendTimeout: 20 * time.Millisecond}
 	for _, test := range []struct {
 		name  string
 		opts  *client.Options
@@ -227,12 +228,6 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			_, err := c.Send(make([]byte, 64<<20), client.DontWait)
 			require.ErrorIs(t, err, unix.EAGAIN)
 		}, client.DiscardFailed},
-		{"with an answer half read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
-			_, err := peer.Write([]byte("answer"))
-			require.NoError(t, err)
-			_, err = c.Recv(make([]byte, 3), client.WaitAll)
-			require.NoError(t, err)
-		}, client.DiscardUnclean},
 		{"with an answer peeked at", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
 			_, err := c.Send([]byte("question"), 0)
 			require.NoError(t, err)
@@ -250,10 +245,6 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			_, err := c.Recv(make([]byte, 1), 0)
 			require.Equal(t, io.EOF, err)
 		}, client.DiscardFailed},
-		{"with an end that nobody has read", nil, func(t *testing.T, c *client.Client, peer net.Conn) {
-			require.NoError(t, peer.Close())
-			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
-		}, client.DiscardDead},
 		{"whose descriptor was in other hands", nil, func(t *testing.T, c *client.Client, _ net.Conn) {
 			raw, err := c.SyscallConn()
 			require.NoError(t, err)
@@ -289,6 +280,51 @@ func TestPool_UnusableConnectionsAreClosed(t *testing.T) {
 			<-s.new
 			require.NoError(t, c.Close())
 		})
+	}
+}
+
+// The check of the next Dial finds what was in the socket at the release, also for a caller
+// that waits already.
+func TestPool_CheckFindsWhatCameBeforeTheRelease(t *testing.T) {
+	for name, test := range map[string]struct {
+		use   func(t *testing.T, c *client.Client, peer net.Conn)
+		cause client.DiscardCause
+	}{
+		"an answer half read": {func(t *testing.T, c *client.Client, peer net.Conn) {
+			_, err := peer.Write([]byte("answer"))
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 3), client.WaitAll)
+			require.NoError(t, err)
+		}, client.DiscardUnclean},
+		"an end that nobody has read": {func(t *testing.T, c *client.Client, peer net.Conn) {
+			require.NoError(t, peer.Close())
+			require.Eventually(t, func() bool { return !c.IsConnected() }, testTimeout, time.Millisecond)
+		}, client.DiscardDead},
+	} {
+		for _, waiting := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, waiting %t", name, waiting), func(t *testing.T) {
+				s, p := silentServer(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+				c := s.from(t, p, nil)
+				test.use(t, c, <-s.new)
+				if waiting {
+					next := waits(t, p, s, nil, context.Background())[0]
+					require.NoError(t, c.Close())
+					r := <-next
+					require.NoError(t, r.err)
+					c = r.c
+				} else {
+					require.NoError(t, c.Close())
+					require.Equal(t, 1, p.Stats().Idle)
+					c = s.from(t, p, nil)
+				}
+				require.False(t, c.Reused())
+				require.NoError(t, c.Close())
+				stats := p.Stats()
+				require.EqualValues(t, 1, stats.Discards[test.cause], "%+v", stats)
+				require.EqualValues(t, 2, stats.Dials)
+				require.Zero(t, stats.Reuses)
+			})
+		}
 	}
 }
 

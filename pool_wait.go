@@ -21,13 +21,14 @@ type waiter struct {
 	dial          *pendingDial // the dial that it has begun, while that is under way
 	counted       bool         // KeyStats.Waits includes it
 	waitingSince  sock.Instant // since when nothing is on the way to it; Never: something is
+	waited        time.Duration
 
 	ready chan acquireResult // gets one result each time the waiter was queued
 	timer *time.Timer        // its caller's, stopped between two waits; nil: not made yet
 }
 
-// newWaiter returns a waiter, one that was used before if there is one: where many callers
-// wait, making the channel and the timer costs more than the queue.
+// newWaiter returns a waiter, if possible one that was used before: where many callers wait,
+// making the channel and the timer costs more than the wait.
 func (p *Pool) newWaiter(ctx context.Context, opts *Options, mode acquireMode, now sock.Instant) *waiter {
 	w, _ := p.spareWaiters.Get().(*waiter)
 	if w == nil {
@@ -95,7 +96,7 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 			k = nil
 		case b.idle.n > 0 && w.mode == reuseOrDial:
 			p.leaseToLocked(b, w, p.popIdleLocked(b))
-		case w.dial != nil, b.canceled >= maxCanceled:
+		case w.dial != nil, b.canceled >= maxCanceled: // its dial is under way, or none may begin
 		case b.dialPanic != nil:
 			p.finishLocked(b, w, acquireResult{panicked: b.dialPanic})
 			b.dialPanic = nil
@@ -104,10 +105,10 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 		case b.idle.n > 0:
 			victim := b.idle.oldest
 			p.removeIdleLocked(victim)
-			b.stats.Discards[DiscardOverLimit]++
+			victim.discardLocked(DiscardOverLimit)
 			p.startDialLocked(b, w, victim)
 		case k != nil:
-			b.stats.Discards[DiscardOverLimit]++
+			k.discardLocked(DiscardOverLimit)
 			p.startDialLocked(b, w, k)
 			k = nil
 		default:
@@ -140,7 +141,9 @@ func (p *Pool) finishLocked(b *bucket, w *waiter, result acquireResult) {
 // endWaitLocked adds the time until something was on the way to KeyStats.WaitTime.
 func (w *waiter) endWaitLocked(b *bucket) {
 	if w.waitingSince != sock.Never {
-		b.stats.WaitTime += -w.waitingSince.Left()
+		waited := -w.waitingSince.Left()
+		b.stats.WaitTime += waited
+		w.waited += waited
 		w.waitingSince = sock.Never
 	}
 }

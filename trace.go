@@ -83,6 +83,27 @@ type Trace struct {
 	// the Trace in the Options that it was dialled with is called, and not that of a
 	// context: the connection outlives the call.
 	Closed func(ClosedInfo)
+
+	// GetConn is called when a Pool is asked for a connection: by Dial, DialNew and Do.
+	GetConn func(GetConnInfo)
+
+	// Waited is called when a caller of a Pool has waited because MaxConnsPerKey
+	// connections were open, and something is on the way to it, or its limit is over.
+	Waited func(WaitedInfo)
+
+	// ProbedConn is called when a Pool has checked a connection that existed before the
+	// call. If it is not good, the Pool goes on with another one.
+	ProbedConn func(ProbedConnInfo)
+
+	// GotConn is called when a Pool has a connection for its caller, or an error.
+	GotConn func(GotConnInfo)
+
+	// PutIdleConn is called when Close or Discard has returned a connection to a Pool,
+	// which has kept it or closed it.
+	PutIdleConn func(PutIdleConnInfo)
+
+	// Retried is called before Pool.Do runs its function for the second time.
+	Retried func(RetriedInfo)
 }
 
 // A ConnInfo describes a connection.
@@ -170,6 +191,47 @@ type ClosedInfo struct {
 	Discard DiscardCause // why the pool closed it; DiscardNone for a client that is not from a pool
 }
 
+// A GetConnInfo describes a checkout of a Pool that begins.
+type GetConnInfo struct {
+	PoolKey, Network, Address string
+}
+
+// A WaitedInfo describes a caller of a Pool that has waited.
+type WaitedInfo struct {
+	PoolKey, Network, Address string
+	Duration                  time.Duration
+	Err                       error // why it did not wait longer; nil if it got a connection
+}
+
+// A ProbedConnInfo describes the check of an idle connection.
+type ProbedConnInfo struct {
+	Conn     ConnInfo
+	IdleTime time.Duration
+	Verdict  DiscardCause // DiscardNone if the connection is good
+}
+
+// A GotConnInfo describes a checkout of a Pool that ended.
+type GotConnInfo struct {
+	PoolKey, Network, Address string
+	Conn                      ConnInfo      // the zero value if Err is set
+	Reused                    bool          // another client has used the connection before
+	IdleTime                  time.Duration // how long the connection was idle; 0 for one that was dialled for this caller
+	Duration                  time.Duration // of the whole checkout
+	Err                       error
+}
+
+// A PutIdleConnInfo describes a connection that was returned to a Pool.
+type PutIdleConnInfo struct {
+	Conn    ConnInfo
+	Discard DiscardCause // why the Pool closed it; DiscardNone if it kept it
+}
+
+// A RetriedInfo describes a call of Pool.Do that runs its function again.
+type RetriedInfo struct {
+	PoolKey, Network, Address string
+	Err                       error // of the first run
+}
+
 type traceKey struct{}
 
 // WithTrace returns a context with a Trace. Dial, Connect, StartTLS and the methods of a
@@ -205,6 +267,12 @@ func (t *Trace) before(next *Trace) *Trace {
 		TLSHandshakeDone:     inTurn(t.TLSHandshakeDone, next.TLSHandshakeDone),
 		GotFirstResponseByte: inTurn(t.GotFirstResponseByte, next.GotFirstResponseByte),
 		Closed:               inTurn(t.Closed, next.Closed),
+		GetConn:              inTurn(t.GetConn, next.GetConn),
+		Waited:               inTurn(t.Waited, next.Waited),
+		ProbedConn:           inTurn(t.ProbedConn, next.ProbedConn),
+		GotConn:              inTurn(t.GotConn, next.GotConn),
+		PutIdleConn:          inTurn(t.PutIdleConn, next.PutIdleConn),
+		Retried:              inTurn(t.Retried, next.Retried),
 	}
 }
 

@@ -75,10 +75,18 @@ func (c *Client) traceClosed(err error) {
 	if t == nil || !t.open.Swap(false) {
 		return
 	}
-	if ended := t.endedBy.Load(); err == nil && ended != nil {
-		err = *ended
+	if err == nil {
+		err = t.ended()
 	}
 	notify(t.Closed, ClosedInfo{Conn: c.connInfo(), Err: err})
+}
+
+// ended returns what ended the stream, or nil.
+func (t *clientTrace) ended() error {
+	if err := t.endedBy.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // closeFor closes the socket of a client whose dial or handshake has failed.
@@ -98,7 +106,8 @@ func (c *Client) traceRecv(t *clientTrace, n, room int, err error) {
 // traceErr records the error of a call if it ended the stream.
 func (c *Client) traceErr(t *clientTrace, err error) {
 	if err != nil && c.typ.isStream() && (isLoss(err) || errors.Is(err, unix.ETIMEDOUT) || c.tlsEnded()) {
-		t.endedBy.CompareAndSwap(nil, &err)
+		end := err // allocated here, and not in each call
+		t.endedBy.CompareAndSwap(nil, &end)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/blocksock/client/internal/sock"
 	"golang.org/x/sys/unix"
@@ -100,19 +101,22 @@ func (c *Client) ensureNamed() error {
 	return nil
 }
 
-// SendTo sends p as one datagram. to is a *net.UDPAddr, a *net.UnixAddr, or any net.Addr
-// whose String is an IP address and a port. Options.SendTimeout and the write deadline
+// SendTo sends p as one datagram. to is a *net.UDPAddr, a *net.UnixAddr, a HostPort, or any
+// net.Addr whose String is an IP address and a port. Options.SendTimeout and the write deadline
 // bound the call.
 //
 // SendTo fails with a *net.AddrError if the port is not in the range 0 to 65535, or if an
 // address that is not link-local has a zone. It fails with net.ErrWriteToConnected if the
 // client is connected, and with unix.EOPNOTSUPP on a stream.
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
+	if host, ok := to.(HostPort); ok && !c.typ.isUnix() {
+		return c.sendToHost(p, host)
+	}
 	addr, err := c.peerAddr(to)
 	if err != nil {
 		return 0, c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
 	}
-	return c.sendTo(p, addr)
+	return c.sendTo(p, addr, c.limits().send)
 }
 
 // SendToAddrPort is SendTo for a UDP client. It allocates nothing.
@@ -120,10 +124,10 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 	if err := checkZone(to.Addr()); err != nil {
 		return 0, c.sendResult(opSendTo, func() net.Addr { return net.UDPAddrFromAddrPort(to) }, 0, err)
 	}
-	return c.sendTo(p, sock.Addr{IP: unmapped(to)})
+	return c.sendTo(p, sock.Addr{IP: unmapped(to)}, c.limits().send)
 }
 
-func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
+func (c *Client) sendTo(p []byte, to sock.Addr, timeout time.Duration) (int, error) {
 	n := 0
 	err := c.begin(0, 0, false)
 	if err == nil {
@@ -134,7 +138,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 		err = c.ensureNamed()
 	}
 	if err == nil {
-		n, err = c.sock.SendTo(p, to, c.limits().send)
+		n, err = c.sock.SendTo(p, to, timeout)
 	}
 	if err != nil {
 		return n, c.sendResult(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
@@ -142,11 +146,14 @@ func (c *Client) sendTo(p []byte, to sock.Addr) (int, error) {
 	return n, c.sendResult(opSendTo, nil, n, nil)
 }
 
+// hasPeer reports whether the kernel sends to one address, and receives from it, only.
+func (c *Client) hasPeer() bool { return c.state.Load() == connected && !c.unconnected }
+
 func (c *Client) checkSendTo() error {
 	switch {
 	case c.typ.isStream():
 		return os.NewSyscallError("sendto", unix.EOPNOTSUPP)
-	case c.state.Load() == connected && !c.sock.Closed():
+	case c.hasPeer() && !c.sock.Closed():
 		// Linux would send the datagram and drop the answer, which is not from the
 		// connected peer. Other systems fail.
 		return net.ErrWriteToConnected
@@ -158,8 +165,12 @@ func (c *Client) checkSendTo() error {
 // a *net.UnixAddr, or nil if the sender has no name. In other respects it is Recv. On a
 // stream it fails with unix.EOPNOTSUPP.
 func (c *Client) RecvFrom(p []byte, flags Flag) (int, net.Addr, error) {
+	return c.recvFromAddr(p, flags, c.limits().recv)
+}
+
+func (c *Client) recvFromAddr(p []byte, flags Flag, timeout time.Duration) (int, net.Addr, error) {
 	var from sock.Addr
-	n, err := c.recvFrom(p, flags, &from)
+	n, err := c.recvFrom(p, flags, timeout, &from)
 	if from.IsZero() {
 		return n, nil, err
 	}
@@ -170,11 +181,11 @@ func (c *Client) RecvFrom(p []byte, flags Flag) (int, net.Addr, error) {
 // link-local IPv6 address is the name of the interface.
 func (c *Client) RecvFromAddrPort(p []byte, flags Flag) (int, netip.AddrPort, error) {
 	var from sock.Addr
-	n, err := c.recvFrom(p, flags, &from)
+	n, err := c.recvFrom(p, flags, c.limits().recv, &from)
 	return n, from.IP, err
 }
 
-func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
+func (c *Client) recvFrom(p []byte, flags Flag, timeout time.Duration, from *sock.Addr) (int, error) {
 	if err := c.begin(recvFlags, flags, false); err != nil {
 		return 0, c.opError(opRecvFrom, nil, err)
 	}
@@ -182,7 +193,7 @@ func (c *Client) recvFrom(p []byte, flags Flag, from *sock.Addr) (int, error) {
 	if c.typ.isStream() {
 		return 0, c.opError(opRecvFrom, nil, os.NewSyscallError("recvfrom", unix.EOPNOTSUPP))
 	}
-	n, err := c.sock.Recv(p, int(flags), c.limits().recv, from)
+	n, err := c.sock.Recv(p, int(flags), timeout, from)
 	c.recordRecv(n, len(p), err, flags)
 	if n > len(p) {
 		return c.recvResult(opRecvFrom, netAddr(c.typ, *from), len(p), n, err)
@@ -242,11 +253,14 @@ type packetConn struct{ *Client }
 
 var _ net.PacketConn = packetConn{}
 
-// ReadFrom is Read. It also returns the peer's address.
+// ReadFrom is Read. It also returns the sender's address.
 func (c packetConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	n, err := c.Read(p)
-	return n, c.RemoteAddr(), err
+	if c.hasPeer() {
+		n, err := c.Read(p)
+		return n, c.RemoteAddr(), err
+	}
+	return c.recvFromAddr(p, 0, -1)
 }
 
-// WriteTo fails with net.ErrWriteToConnected: use Write.
+// WriteTo is SendTo. On a connected client it fails with net.ErrWriteToConnected: use Write.
 func (c packetConn) WriteTo(p []byte, to net.Addr) (int, error) { return c.SendTo(p, to) }

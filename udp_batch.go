@@ -221,14 +221,13 @@ func (c *Client) sendQueued(lock *sock.IOLock, ds []Datagram) (n, asked int, err
 
 // receiver is the address to send to, zero for the peer.
 func (c *Client) receiver(ap netip.AddrPort, unixName string) (sock.Addr, error) {
-	isConnected := c.state.Load() == connected
 	switch {
 	case ap == netip.AddrPort{} && unixName == "":
-		if !isConnected && !c.sock.Closed() {
+		if c.state.Load() != connected && !c.sock.Closed() {
 			return sock.Addr{}, unix.ENOTCONN
 		}
 		return sock.Addr{}, nil
-	case isConnected:
+	case c.hasPeer():
 		return sock.Addr{}, net.ErrWriteToConnected
 	case unixName == "":
 		return sock.Addr{IP: unmapped(ap)}, checkZone(ap.Addr())

@@ -52,6 +52,9 @@ func Dial(ctx context.Context, network, address string, opts *client.Options, d 
 	default:
 		return nil, failed(fmt.Errorf("%w: DTLS needs udp, udp4 or udp6", net.UnknownNetworkError(network)))
 	}
+	if opts.Unconnected {
+		return nil, failed(&client.OptionError{Option: "Unconnected", Reason: "DTLS has one peer: leave the option off"})
+	}
 	s, err := newSecurity(address, opts.TLS, d)
 	if err != nil {
 		return nil, failed(err)

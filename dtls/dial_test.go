@@ -549,6 +549,7 @@ func TestDial_WhatCannotBeUsedIsRefusedByName(t *testing.T) {
 		"MTU":                           {d: &dtls.Options{MTU: 255}},
 		"Retransmit":                    {d: &dtls.Options{Retransmit: -1}},
 		"Proxy":                         {opts: &client.Options{Proxy: "socks5://127.0.0.1:1"}},
+		"Unconnected":                   {opts: &client.Options{Unconnected: true}},
 		"Framing":                       {opts: &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}},
 	} {
 		t.Run(option, func(t *testing.T) {

@@ -160,6 +160,9 @@ func (cl *Client) Stats() client.KeyStats {
 // the request until the end of Body: when ctx ends, the connection is closed, and with
 // it the request ends.
 //
+// A client.Trace in ctx, or in Options, is called for the connection; Retried is called
+// before the request is sent once more.
+//
 // The error is one of Pool.Dial or of the connection, or one of *BusyError, *BodyError,
 // *TempFileError, *ProtocolError, ProtocolStatus, *HeaderError and *ParamError. If the
 // response has no end, the error of Do or of a Read of Body is io.ErrUnexpectedEOF.
@@ -184,12 +187,22 @@ func (cl *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	fresh := body.stream != nil || len(head.p) > maxReusedConnHead || !r.isIdempotent() && !cl.ReuseForNonIdempotent
 	resp, retry, err := cl.roundTrip(ctx, r, head.p, body, fresh)
 	if retry {
+		cl.traceRetried(ctx, err)
 		resp, _, err = cl.roundTrip(ctx, r, head.p, body, true)
 	}
 	if err != nil && len(head.p) > maxUnpaddedLen && isConnClosed(err) {
 		err = asParamError(err, r.Params)
 	}
 	return resp, err
+}
+
+// traceRetried calls Retried of the Trace in ctx and of the one in Options.
+func (cl *Client) traceRetried(ctx context.Context, err error) {
+	for _, t := range [...]*client.Trace{client.ContextTrace(ctx), cl.options.Trace} {
+		if t != nil && t.Retried != nil {
+			t.Retried(client.RetriedInfo{PoolKey: cl.options.PoolKey, Network: cl.Network, Address: cl.Address, Err: err})
+		}
+	}
 }
 
 // asParamError returns a *ParamError if one of the parameters does not fit into a record,

@@ -6,6 +6,12 @@
 // -fallback is for WordPress, Laravel, Symfony and other programs with a front controller:
 // one script that serves each path that is not a file.
 //
+//	phpserve -debug /debug/client
+//
+// -debug serves a page for operators at that path: the connections to php-fpm, who waits for
+// one, and why they were closed. It shows addresses and asks nobody who they are: use it
+// while -listen is on loopback, or behind something that authenticates.
+//
 // Without -fpm, phpserve starts its own php-fpm. If php-fpm is not installed, an embedded
 // FastCGI application in Go serves the built-in demo site.
 package main
@@ -28,6 +34,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/blocksock/client"
+	"github.com/blocksock/client/debug"
 	"github.com/blocksock/client/fastcgi"
 )
 
@@ -35,17 +43,18 @@ func main() {
 	root := flag.String("root", "", "document root (default: the built-in demo site)")
 	fpm := flag.String("fpm", "", "address of php-fpm, unix:PATH or tcp:HOST:PORT (default: start php-fpm)")
 	fallback := flag.String("fallback", "", "script for paths that do not exist, such as /index.php (default: status 404)")
+	debugPath := flag.String("debug", "", "path of a page for operators, such as /debug/client; whoever can reach -listen can read it (default: none)")
 	listen := flag.String("listen", "localhost:8080", "address to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *root, *fallback, *fpm, *listen, func(url string) { fmt.Println(url) }); err != nil {
+	if err := run(ctx, *root, *fallback, *fpm, *listen, *debugPath, func(url string) { fmt.Println(url) }); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // run serves until ctx ends. It calls ready with the site's URL.
-func run(ctx context.Context, root, fallback, fpm, listen string, ready func(url string)) error {
+func run(ctx context.Context, root, fallback, fpm, listen, debugPath string, ready func(url string)) error {
 	dir, err := os.MkdirTemp("", "phpserve")
 	if err != nil {
 		return err
@@ -62,10 +71,25 @@ func run(ctx context.Context, root, fallback, fpm, listen string, ready func(url
 		return err
 	}
 	defer stop()
-	app := &fastcgi.Client{Network: network, Address: address}
+	pool := client.NewPool(client.PoolOptions{MaxConnsPerKey: fastcgi.DefaultMaxConns, IdleTimeout: fastcgi.DefaultIdleTimeout})
+	defer pool.Close()
+	app := &fastcgi.Client{Network: network, Address: address, Pool: pool}
 	defer app.Close()
-	handler := &fastcgi.Handler{Client: app, Root: root, Fallback: fallback}
-	defer handler.Close()
+	php := &fastcgi.Handler{Client: app, Root: root, Fallback: fallback}
+	defer php.Close()
+	handler := http.Handler(php)
+	if debugPath != "" {
+		page := debug.NewHandler(map[string]*client.Pool{"php-fpm": pool})
+		defer page.Close()
+		// Not an http.ServeMux: it redirects paths that php-fpm has to see as they are.
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == debugPath {
+				page.ServeHTTP(w, r)
+			} else {
+				php.ServeHTTP(w, r)
+			}
+		})
+	}
 
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {

@@ -49,7 +49,9 @@ func serve(t *testing.T, root, fallback, fpm string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	urls, done := make(chan string, 1), make(chan error, 1)
-	go func() { done <- run(ctx, root, fallback, fpm, "127.0.0.1:0", func(url string) { urls <- url }) }()
+	go func() {
+		done <- run(ctx, root, fallback, fpm, "127.0.0.1:0", "/debug/client", func(url string) { urls <- url })
+	}()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
@@ -140,6 +142,16 @@ func TestPhpserve_DemoSite(t *testing.T) {
 
 func TestPhpserve_MalformedFPMFlagIsAnError(t *testing.T) {
 	for _, fpm := range []string{"nonsense", "udp:x", ":"} {
-		require.ErrorContains(t, run(t.Context(), t.TempDir(), "", fpm, "127.0.0.1:0", nil), "-fpm "+fpm)
+		require.ErrorContains(t, run(t.Context(), t.TempDir(), "", fpm, "127.0.0.1:0", "", nil), "-fpm "+fpm)
 	}
+}
+
+func TestPhpserve_DebugPageShowsTheConnections(t *testing.T) {
+	eachSite(t, func(t *testing.T, site string) {
+		require.Contains(t, getPage(t, site+"index.php"), "Home")
+		page := getPage(t, site+"debug/client")
+		require.Contains(t, page, "Pool php-fpm")
+		require.Contains(t, page, `data-name="Idle">1`)
+		require.Contains(t, getPage(t, site+"debug/client?format=json"), `"Checkouts":1`)
+	})
 }

@@ -53,11 +53,15 @@ func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
 	n, m := &b.names[b.len], &b.msgs[b.len]
 	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
 	m.hdr.SetIovlen(1)
+	dest := s.dest
 	if !to.IsZero() {
 		if err := n.set(s, to); err != nil {
 			return err
 		}
-		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&n.raw)), n.len
+		dest = n
+	}
+	if dest != nil {
+		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&dest.raw)), dest.len
 	}
 	b.bufs[b.len] = unix.Iovec{Base: unsafe.SliceData(p)}
 	b.bufs[b.len].SetLen(len(p))

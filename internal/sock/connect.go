@@ -26,6 +26,11 @@ func (s *Socket) Connect(to Addr, until Instant, stop *Stopper) error {
 	return results[0].Err
 }
 
+// SetUnconnected makes Connect and DialParallel set the destination of what is sent without an
+// address, in place of connect(2): a datagram socket then receives from any address. Call it
+// before the socket is used.
+func (s *Socket) SetUnconnected() { s.unconnected = true }
+
 // Addrs returns the socket's own and its peer's address at the time it was connected. It
 // is for the caller that connected it. Other callers use Local.
 func (s *Socket) Addrs() (local, peer Addr) { return s.localAddr, s.peerAddr }
