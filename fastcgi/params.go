@@ -2,7 +2,6 @@ package fastcgi
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -116,7 +115,12 @@ func setHeaderParams(p map[string]string, host string, h http.Header) {
 	if host != "" {
 		p["HTTP_HOST"] = host
 	}
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	names := make([]string, 0, 32) // on the stack
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		param, separator := headerParam(http.CanonicalHeaderKey(name)), ", "
 		values := h[name]
 		if param == "" || len(values) == 0 {
