@@ -166,7 +166,7 @@ func BenchmarkLongestPark(b *testing.B) {
 	defer SetMaxThreads(SetMaxThreads(0))
 	for range socks {
 		s, _ := pair(b, unix.SOCK_STREAM)
-		require.True(b, s.attachNetpoll())
+		require.True(b, s.attachNetpoll(&s.rd))
 	}
 	for b.Loop() {
 		LongestPark()
