@@ -38,7 +38,7 @@ func TestLongestWaits_TellClientsApart(t *testing.T) {
 			}
 			stats := client.ReadWaitStats()
 			require.Equal(t, 0, stats.MaxThreads)
-			require.GreaterOrEqual(t, stats.Parked, 1)
+			require.Eventually(t, func() bool { return client.ReadWaitStats().Parked >= 1 }, testTimeout, time.Millisecond)
 			require.Positive(t, stats.Refused)
 			require.GreaterOrEqual(t, stats.LongestWait, wait.Duration)
 			require.Empty(t, client.LongestWaits(0))
