@@ -25,6 +25,9 @@ type lease struct {
 // incref begins a call on a client. It fails if the lease has ended.
 func (l *lease) incref() bool { return l == nil || l.refs.Incref() }
 
+// ended reports whether the lease has ended.
+func (l *lease) ended() bool { return l != nil && l.refs.Closed() }
+
 // decref ends a call.
 func (l *lease) decref() {
 	if l != nil {
@@ -97,9 +100,12 @@ func (l *lease) markSending() {
 
 // recordRecv records the end of a receive of n bytes into room.
 func (l *lease) recordRecv(n, room int, err error, flags Flag) {
-	if l == nil {
-		return
+	if l != nil {
+		l.record(n, room, err, flags)
 	}
+}
+
+func (l *lease) record(n, room int, err error, flags Flag) {
 	if n > 0 || err == nil && room > 0 { // also an empty datagram
 		l.usage.set(usageResponseSeen)
 		if flags&Peek == 0 && l.usage.has(usageRequestSent) {

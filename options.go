@@ -179,7 +179,8 @@ type Options struct {
 	Framing Framing
 
 	// PoolKey is an additional part of a Pool's key: Dials with different PoolKeys do not
-	// share connections. It has no effect without a Pool.
+	// share connections. It has no effect without a Pool. It is no place for a password:
+	// Pool.Stats returns it, and package debug shows it.
 	PoolKey string
 
 	// Trace has functions to call when a connection is made, used by a Pool, or closed. It

@@ -68,23 +68,21 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 	var w *waiter // if no connection is idle
 	for again := false; ; again = true {
 		var k *pooledConn
-		var queuedAt sock.Instant
 		if mode == reuseOrDial {
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
 			b.leaseLocked()
 			p.keepMinIdleLocked(b)
+			p.mu.Unlock()
 		} else {
-			queuedAt = sock.Now()
+			began := sock.Now()
 			if w == nil {
-				w = p.newWaiter(ctx, opts, mode, queuedAt)
+				w = p.newWaiter(ctx, opts, mode, began)
 			}
-			p.enqueueLocked(b, w, queuedAt, again)
-		}
-		p.mu.Unlock()
-		if k == nil {
-			k, err = w.wait(p, b, queuedAt)
+			p.enqueueLocked(b, w, began, again)
+			p.mu.Unlock()
+			k, err = w.wait(p, b, began)
 			if t != nil {
 				t.waitedFor, w.waited = w.waited, 0
 			}

@@ -613,3 +613,39 @@ func refusedBeside(t *testing.T, address string) string {
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 	return host
 }
+
+func TestTrace_ResolverOfTheCaller(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	address := "host.test:" + portOf(t, s.Addr().String())
+	c, err := client.Dial("tcp", address, &client.Options{Trace: &r.Trace, Resolver: resolvesTo("127.0.0.1")})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.Equal(t, dnsCalls+connectCalls+"Connected Closed", r.calls())
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, only[client.DNSDoneInfo](t, r).Addrs)
+}
+
+func TestTrace_StartConnect(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	c, err := client.NewTCP(&client.Options{Trace: &r.Trace})
+	require.NoError(t, err)
+	require.NoError(t, c.StartConnect(s.Addr().String()))
+	asks(t, c, "ping")
+	require.NoError(t, c.Close())
+	require.Equal(t, connectCalls+"Connected GotFirstResponseByte Closed", r.calls())
+}
+
+func TestTrace_AsyncClient(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	ctx, inCtx := t.Context(), recordTrace()
+	ctx = client.WithTrace(ctx, &inCtx.Trace)
+	a, err := client.DialAsync(ctx, "tcp", s.Addr().String(), &client.Options{Trace: &r.Trace}, client.AsyncConfig{
+		OnConnect: func(a *client.AsyncClient) { _ = a.Send([]byte("ping")) },
+		OnReceive: func(a *client.AsyncClient, _ []byte) { _ = a.Close() },
+		OnError:   func(_ *client.AsyncClient, err error) { t.Error(err) },
+		OnClose:   func(*client.AsyncClient, error) {},
+	})
+	require.NoError(t, err)
+	<-a.Done()
+	const want = connectCalls + "Connected GotFirstResponseByte Closed"
+	require.Eventually(t, func() bool { return r.calls() == want && inCtx.calls() == want }, testTimeout, time.Millisecond)
+}

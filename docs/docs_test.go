@@ -39,6 +39,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -52,6 +53,7 @@ import (
 
 	"github.com/blocksock/client"
 	. "github.com/blocksock/client"
+	"github.com/blocksock/client/debug"
 	"github.com/blocksock/client/fastcgi"
 )
 
@@ -63,6 +65,7 @@ func document(
 	ctx context.Context, address, network string, opts *client.Options, timeout time.Duration,
 	p []byte, ds []client.Datagram, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
 	read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
+	a, other *client.AsyncClient, async client.AsyncConfig, w io.Writer,
 ) error {
 	%s
 	return nil // here the code is checked

@@ -3,6 +3,7 @@ package fastcgi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -213,6 +214,53 @@ func TestResponse_StaysAsItIsAfterItsConnectionIsReused(t *testing.T) {
 		_, err = first.Body.Read(make([]byte, 1))
 		require.ErrorIs(t, err, errBodyClosed)
 	}
+}
+
+// No request has a parameter of another one that the Handler has sent before or sends at the
+// same time.
+func TestHandler_SendsNoParameterOfAnotherRequest(t *testing.T) {
+	t.Parallel()
+	cl := newApplication(t, func(a *appRequest) bool {
+		body, _ := json.Marshal(a.params)
+		a.write(t, bytes.Join(okResponse(string(body)), nil))
+		return true
+	})
+	h := &Handler{
+		Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}),
+		Params: func(r *http.Request) map[string]string {
+			return map[string]string{"OWN_" + r.Header.Get("X-Name"): "1"}
+		},
+	}
+	s := serveHandler(t, h)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 25 {
+				name := fmt.Sprintf("%d_%d", g, i)
+				r, _ := http.NewRequest(http.MethodGet, s.URL+"/a.php/info?q="+name, nil)
+				r.Header.Set("X-Name", name)
+				for n := range rand.N(200) {
+					r.Header.Set(fmt.Sprintf("X-%s-%d", strings.ReplaceAll(name, "_", "-"), n), name)
+				}
+				resp, err := s.Client().Do(r)
+				if !assert.NoError(t, err) {
+					return
+				}
+				var params map[string]string
+				assert.NoError(t, json.NewDecoder(resp.Body).Decode(&params))
+				_ = resp.Body.Close()
+				for param, value := range params {
+					switch {
+					case strings.HasPrefix(param, "HTTP_X_"), param == "QUERY_STRING":
+						assert.Equal(t, name, strings.TrimPrefix(value, "q="), param)
+					case strings.HasPrefix(param, "OWN_"):
+						assert.Equal(t, "OWN_"+name, param)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // A record that arrives in small pieces does not extend RecvTimeout with each piece.

@@ -241,12 +241,12 @@ func framing(bool) (cases []Case) {
 		line := append(bytes.Repeat([]byte("x"), size-1), '\n')
 		cases = append(cases, Case{
 			Group: "d", Name: "lines, " + Size(size), Serve: stream(line), Spec: spec,
-			Peers: []string{"bufio.Scanner, lines", "bufio.Reader, lines", "client, lines"},
+			Peers: []string{"bufio.Scanner, lines", "bufio.Reader, lines", "client, lines", "client, Packets, lines"},
 		})
 		prefixed := append(binary.BigEndian.AppendUint32(nil, uint32(size-4)), line[4:]...)
 		cases = append(cases, Case{
 			Group: "d", Name: "length-prefixed, " + Size(size), Serve: stream(prefixed), Spec: spec,
-			Peers: []string{"bufio.Reader, lengths", "client, lengths"},
+			Peers: []string{"bufio.Reader, lengths", "client, lengths", "client, Packets, lengths"},
 		})
 	}
 	return cases
