@@ -100,12 +100,9 @@ func (l *lease) markSending() {
 
 // recordRecv records the end of a receive of n bytes into room.
 func (l *lease) recordRecv(n, room int, err error, flags Flag) {
-	if l != nil {
-		l.record(n, room, err, flags)
+	if l == nil {
+		return
 	}
-}
-
-func (l *lease) record(n, room int, err error, flags Flag) {
 	if n > 0 || err == nil && room > 0 { // also an empty datagram
 		l.usage.set(usageResponseSeen)
 		if flags&Peek == 0 && l.usage.has(usageRequestSent) {

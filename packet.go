@@ -41,8 +41,8 @@ func (c *Client) nextPacket(ready *frame.Batch) ([]byte, error) {
 }
 
 // Packets ranges over the packets that RecvPacket returns, until the stream ends between two
-// of them. Another error is the last pair, with a nil packet. The limits, Close and the context
-// of Watch end the loop between any two packets.
+// of them. Another error is the last pair, with a nil packet. Close, the read deadline and the
+// context of Watch end the loop between any two packets.
 //
 // A packet is valid until the body of the loop returns, or calls a method that receives on this
 // client, or another goroutine calls one. Its memory is used again after that: copy what is to
@@ -61,7 +61,7 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 				p = ready.Next() // does not reach the socket, so it needs no lock and no reference
 			}
 			if p != nil {
-				c.lease.recordRecv(len(p), 1, nil, 0)
+				c.recordRecv(len(p), 1, nil, 0)
 			} else if p, err = c.nextPacket(&ready); err != nil {
 				if !errors.Is(err, io.EOF) {
 					yield(nil, err)

@@ -201,6 +201,16 @@ func TestRecvPacket_AllocatesNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}), name)
+		loop := testing.AllocsPerRun(10, func() {
+			left := 1000
+			for _, err := range c.Packets() {
+				if left--; left == 0 || err != nil {
+					require.NoError(t, err)
+					break
+				}
+			}
+		})
+		require.LessOrEqual(t, loop, 3.0, "%s: of a loop", name)
 	}
 	c, err := client.Dial("unix", otherProcess(t, "sink", "unix"), &client.Options{Framing: client.LengthPrefix{BodyOffset: 4}})
 	require.NoError(t, err)

@@ -22,7 +22,7 @@ const (
 //	without the lock:                  Batch ──Next──▶ a packet, until takeBack
 type Batch struct {
 	taken atomic.Int64 // how many packets were taken; more than takenBack after takeBack
-	next  int          // how many packets the owner has tried to take
+	next  int          // how many packets the owner has taken
 
 	// The owner sets these under the lock.
 	buffer *Buffer
@@ -46,7 +46,7 @@ func (b *Buffer) fill(x *Batch, size int) {
 	}
 }
 
-// Empty reports whether the owner has tried to take all packets.
+// Empty reports whether the owner has taken all packets.
 func (x *Batch) Empty() bool { return x.next == x.size }
 
 // Next takes the next packet. It returns nil if there is none. The packet is valid until the next

@@ -43,8 +43,8 @@ func (f *lengthFunc) Size(p []byte, _ int) (int, error) {
 	return n, nil
 }
 
-// Ends finds none: what the function returns for a packet may depend on those before it, which
-// nobody has seen yet.
+// Ends finds none: the caller may change what the function returns while it handles the packets
+// before.
 func (f *lengthFunc) Ends([]byte, []int32) int { return 0 }
 
 func (f *lengthFunc) Frame(p, scratch []byte) (missing []byte, at int, err error) {
