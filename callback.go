@@ -124,7 +124,7 @@ func dialDirect(ctx context.Context, where unresolvedAddr, p *dialConfig, until 
 			c.closeFor(errNoReturn)
 		}
 	}()
-	c.traceConnected(p.trace, p.opts.Trace, p.target.address)
+	c.traceConnected(ctx, p.opts.Trace, p.target.address)
 	returned = true
 	return c, nil, nil
 }

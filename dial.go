@@ -365,7 +365,7 @@ func (c *Client) connect(ctx context.Context, address string) (net.Addr, error) 
 			}
 		}()
 		attempts.done(a, nil)
-		c.traceConnected(t, c.ownTrace(), address)
+		c.traceConnected(ctx, c.ownTrace(), address)
 		if conf != nil {
 			err = c.secure(ctx, conf, until, t, nil)
 		}

@@ -5,6 +5,7 @@ import "fmt"
 // A DiscardCause says why a Pool closed a connection.
 type DiscardCause int
 
+// The causes. DiscardNone is the zero value.
 const (
 	DiscardNone        DiscardCause = iota // it was not closed
 	DiscardDead                            // the peer had closed or reset it while no call was under way

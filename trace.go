@@ -35,15 +35,16 @@ import (
 // A function runs in the goroutine that does the work. For Dial, Connect, StartTLS, a
 // receive and Close that is the goroutine of the caller. A Pool dials in goroutines of its
 // own, where functions may run after the caller has returned, and closes expired
-// connections in another one. So functions may run at the same time, for different
-// connections.
+// connections in another one; StartConnect and an AsyncClient have theirs. So functions may
+// run at the same time, for different connections.
 //
 // A function must not block: the work waits for it, and no limit ends it. No lock is held,
 // so it may call any method, such as Pool.Stats.
 //
 // If a function panics, so does the method that caused the call, as with the callbacks in
 // Options; see Pool.Dial for dials that no caller waits for. A connection that was being
-// made is closed.
+// made is closed. StartConnect and an AsyncClient have no such method: the panic ends the
+// process.
 type Trace struct {
 	// DNSStart is called before a name is looked up.
 	DNSStart func(DNSStartInfo)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ type clientTrace struct {
 	endedBy  atomic.Pointer[error] // what ended the stream
 }
 
-// setTrace makes the client call the functions of t. own is the Trace of the Options.
+// setTrace makes the client call the functions of t, if it is not nil. own is the Trace of
+// the Options.
 func (c *Client) setTrace(t, own *Trace, address string) *clientTrace {
 	if t == nil {
 		return nil
@@ -60,10 +62,12 @@ func (a *addressing) connInfo(network, address string) ConnInfo {
 	return i
 }
 
-// traceConnected calls Connected, and makes the client call t from now on.
-func (c *Client) traceConnected(t, own *Trace, address string) {
-	if ct := c.setTrace(t, own, address); ct != nil {
-		ct.open.Store(true)
+// traceConnected calls Connected, and makes the client call the Trace of ctx from now on.
+// It does not keep a ClientTrace, which belongs to one request.
+func (c *Client) traceConnected(ctx context.Context, own *Trace, address string) {
+	t := c.setTrace(ContextTrace(ctx).before(own), own, address)
+	if t != nil {
+		t.open.Store(true)
 		notify(t.Connected, ConnectedInfo{c.connInfo()})
 	}
 }

@@ -61,8 +61,9 @@ func TestTracePool_DiscardCauses(t *testing.T) {
 		peer net.Conn
 		next func() *client.Client
 	}
-	again := func(t *testing.T, e end) {
+	whileIdle := func(t *testing.T, e end, happens func() error) {
 		require.NoError(t, e.c.Close())
+		require.NoError(t, happens())
 		time.Sleep(10 * time.Millisecond) // on loopback it has arrived; elsewhere nothing could tell
 		require.NoError(t, e.next().Close())
 	}
@@ -73,14 +74,11 @@ func TestTracePool_DiscardCauses(t *testing.T) {
 		by    string // the other function that is called with the cause
 		err   error
 	}{
-		"dead": {do: func(t *testing.T, e end) { require.NoError(t, e.peer.Close()); again(t, e) }, cause: client.DiscardDead, by: "ProbedConn"},
-		"dead while idle": {do: func(t *testing.T, e end) {
-			time.AfterFunc(5*time.Millisecond, func() { _ = e.peer.Close() })
-			again(t, e)
+		"dead": {do: func(t *testing.T, e end) {
+			whileIdle(t, e, e.peer.Close)
 		}, cause: client.DiscardDead, by: "ProbedConn"},
 		"unclean": {do: func(t *testing.T, e end) {
-			time.AfterFunc(5*time.Millisecond, func() { _, _ = e.peer.Write([]byte("late")) })
-			again(t, e)
+			whileIdle(t, e, func() error { _, err := e.peer.Write([]byte("late")); return err })
 		}, cause: client.DiscardUnclean, by: "ProbedConn"},
 		"no answer": {do: func(t *testing.T, e end) {
 			_, err := e.c.Send([]byte("question"), 0)

@@ -92,23 +92,24 @@ const (
 	tlsCalls     = "TLSHandshakeStart TLSHandshakeDone"
 )
 
+// With tcp4 there is one query: of two, one can be answered late.
 func TestTrace_DialOfAName(t *testing.T) {
 	s, r := countedEcho(t, "tcp"), recordTrace()
 	address := "host.test:" + portOf(t, s.Addr().String())
-	c, err := client.Dial("tcp", address, &client.Options{Trace: &r.Trace, Resolver: names(t, map[string][]string{"host.test.": {"127.0.0.1"}})})
+	c, err := client.Dial("tcp4", address, &client.Options{Trace: &r.Trace, Resolver: names(t, map[string][]string{"host.test.": {"127.0.0.1"}})})
 	require.NoError(t, err)
 	require.Equal(t, dnsCalls+connectCalls+"Connected", r.calls())
 	require.Equal(t, client.DNSStartInfo{Host: "host.test"}, only[client.DNSStartInfo](t, r))
 	dns := only[client.DNSDoneInfo](t, r)
 	require.Positive(t, dns.Duration)
 	require.Equal(t, client.DNSDoneInfo{Host: "host.test", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Duration: dns.Duration}, dns)
-	require.Equal(t, client.ConnectStartInfo{Network: "tcp", Addr: c.RemoteAddr()}, only[client.ConnectStartInfo](t, r))
+	require.Equal(t, client.ConnectStartInfo{Network: "tcp4", Addr: c.RemoteAddr()}, only[client.ConnectStartInfo](t, r))
 	done := only[client.ConnectDoneInfo](t, r)
 	require.Positive(t, done.Duration)
-	require.Equal(t, client.ConnectDoneInfo{Network: "tcp", Addr: c.RemoteAddr(), Duration: done.Duration}, done)
+	require.Equal(t, client.ConnectDoneInfo{Network: "tcp4", Addr: c.RemoteAddr(), Duration: done.Duration}, done)
 	conn := only[client.ConnectedInfo](t, r).Conn
 	require.NotZero(t, conn.ID)
-	require.Equal(t, client.ConnInfo{ID: conn.ID, Network: "tcp", Address: address, Local: c.LocalAddr(), Remote: c.RemoteAddr()}, conn)
+	require.Equal(t, client.ConnInfo{ID: conn.ID, Network: "tcp4", Address: address, Local: c.LocalAddr(), Remote: c.RemoteAddr()}, conn)
 
 	r.reset()
 	asks(t, c, "ping")
@@ -459,7 +460,7 @@ func TestTrace_ContextAndOptionsAreBothCalled(t *testing.T) {
 func TestTrace_HTTPTraceIsCalledAsByPackageNet(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
-			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }))
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "hello") }))
 			start := s.Start
 			if scheme == "https" {
 				start = s.StartTLS
@@ -612,4 +613,40 @@ func refusedBeside(t *testing.T, address string) string {
 	_, err := net.DialTimeout("tcp", net.JoinHostPort(host, portOf(t, address)), testTimeout)
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 	return host
+}
+
+func TestTrace_ResolverOfTheCaller(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	address := "host.test:" + portOf(t, s.Addr().String())
+	c, err := client.Dial("tcp", address, &client.Options{Trace: &r.Trace, Resolver: resolvesTo("127.0.0.1")})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.Equal(t, dnsCalls+connectCalls+"Connected Closed", r.calls())
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, only[client.DNSDoneInfo](t, r).Addrs)
+}
+
+func TestTrace_StartConnect(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	c, err := client.NewTCP(&client.Options{Trace: &r.Trace})
+	require.NoError(t, err)
+	require.NoError(t, c.StartConnect(s.Addr().String()))
+	asks(t, c, "ping")
+	require.NoError(t, c.Close())
+	require.Equal(t, connectCalls+"Connected GotFirstResponseByte Closed", r.calls())
+}
+
+func TestTrace_AsyncClient(t *testing.T) {
+	s, r := countedEcho(t, "tcp"), recordTrace()
+	ctx, inCtx := t.Context(), recordTrace()
+	ctx = client.WithTrace(ctx, &inCtx.Trace)
+	a, err := client.DialAsync(ctx, "tcp", s.Addr().String(), &client.Options{Trace: &r.Trace}, client.AsyncConfig{
+		OnConnect: func(a *client.AsyncClient) { _ = a.Send([]byte("ping")) },
+		OnReceive: func(a *client.AsyncClient, _ []byte) { _ = a.Close() },
+		OnError:   func(_ *client.AsyncClient, err error) { t.Error(err) },
+		OnClose:   func(*client.AsyncClient, error) {},
+	})
+	require.NoError(t, err)
+	<-a.Done()
+	const want = connectCalls + "Connected GotFirstResponseByte Closed"
+	require.Eventually(t, func() bool { return r.calls() == want && inCtx.calls() == want }, testTimeout, time.Millisecond)
 }
