@@ -143,6 +143,7 @@ const (
 	opSendBuffers = "sendbuffers"
 	opReadFrom    = "readfrom"
 	opSelect      = "select"
+	opAsync       = "async"
 	opInfo        = "tcpinfo"
 
 	opRecvBatch    = "recvbatch"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"slices"
 
 	"github.com/blocksock/client"
 )
@@ -108,6 +109,7 @@ func ExampleLengthFunc() {
 	// d000
 }
 
+// A packet is valid until the next one is received: copy what is to last longer.
 func ExampleClient_Packets() {
 	address, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "one\ntwo\n") })
 	defer stop()
@@ -116,15 +118,50 @@ func ExampleClient_Packets() {
 		log.Fatal(err)
 	}
 	defer c.Close()
+	var lines [][]byte
 	for line, err := range c.Packets() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Printf("%q\n", line)
+		lines = append(lines, slices.Clone(line))
+	}
+	fmt.Printf("%q\n", lines)
+	// Output: ["one\n" "two\n"]
+}
+
+// With Whole, SendPacket takes what RecvPacket returns, here to forward packets unchanged.
+func ExampleClient_SendPacket() {
+	framing := client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Whole: true}
+	source, stop := exampleServer(func(conn net.Conn) { _, _ = io.WriteString(conn, "\x00\x03one\x00\x03two") })
+	defer stop()
+	from, err := client.Dial("tcp", source, &client.Options{Framing: framing})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer from.Close()
+	echo, stop := exampleServer(func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+	defer stop()
+	to, err := client.Dial("tcp", echo, &client.Options{Framing: framing})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer to.Close()
+	for packet, err := range from.Packets() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := to.SendPacket(packet); err != nil {
+			log.Fatal(err)
+		}
+		answer, err := to.RecvPacket()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%q\n", answer)
 	}
 	// Output:
-	// "one\n"
-	// "two\n"
+	// "\x00\x03one"
+	// "\x00\x03two"
 }
 
 // What cannot be a packet is told apart from an end and from a time-out.

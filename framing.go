@@ -24,6 +24,10 @@ type LengthPrefix struct {
 	Offset     int
 	BodyOffset int
 	Max        int // the longest packet in bytes, header included; default: DefaultMaxPacket
+
+	// Whole makes SendPacket send packets as RecvPacket returns them, with their length.
+	// Default: SendPacket inserts the length.
+	Whole bool
 }
 
 // A LengthEncoding is how LengthPrefix encodes a length: a letter of PHP's pack. Those without
@@ -46,6 +50,10 @@ const (
 type Delimiter struct {
 	Delim []byte
 	Max   int // the longest packet in bytes, Delim included; default: DefaultMaxPacket
+
+	// Whole makes SendPacket send packets as RecvPacket returns them, with Delim. Default:
+	// SendPacket appends Delim.
+	Whole bool
 }
 
 // A LengthFunc is a framing by a function. Func receives what has arrived from the beginning
@@ -80,10 +88,20 @@ func packetErr(err error) error {
 }
 
 func (l LengthPrefix) codec() (frame.Codec, error) {
-	return frame.NewLengthPrefix(byte(l.Encoding), l.Offset, l.BodyOffset, l.Max)
+	codec, err := frame.NewLengthPrefix(byte(l.Encoding), l.Offset, l.BodyOffset, l.Max)
+	if l.Whole && err == nil {
+		codec = frame.Whole(codec)
+	}
+	return codec, err
 }
 
-func (d Delimiter) codec() (frame.Codec, error) { return frame.NewDelimiter(d.Delim, d.Max) }
+func (d Delimiter) codec() (frame.Codec, error) {
+	codec, err := frame.NewDelimiter(d.Delim, d.Max)
+	if d.Whole && err == nil {
+		codec = frame.Whole(codec)
+	}
+	return codec, err
+}
 
 func (l LengthFunc) codec() (frame.Codec, error) { return frame.NewLengthFunc(l.Func, l.Max) }
 

@@ -25,6 +25,9 @@ type lease struct {
 // incref begins a call on a client. It fails if the lease has ended.
 func (l *lease) incref() bool { return l == nil || l.refs.Incref() }
 
+// ended reports whether the lease has ended.
+func (l *lease) ended() bool { return l != nil && l.refs.Closed() }
+
 // decref ends a call.
 func (l *lease) decref() {
 	if l != nil {

@@ -62,6 +62,8 @@ func TestMain(m *testing.M) {
 		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
+	case "async":
+		fail(asyncClients(argument))
 	case "waiting":
 		fail(waitingClients(argument))
 	case "idle":

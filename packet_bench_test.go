@@ -39,8 +39,8 @@ func repeats(b testing.TB, p []byte, piece int) string {
 	return ln.Addr().String()
 }
 
-// besides runs two ways to do the same in turns, a batch of each at a time, and
-// reports the medians and their ratio.
+// besides runs two ways to receive a batch of packets in turns, and reports the medians for a
+// packet and their ratio.
 func besides(b *testing.B, batch int, ours, theirs func()) {
 	b.Helper()
 	var times [2][]float64
@@ -48,9 +48,7 @@ func besides(b *testing.B, batch int, ours, theirs func()) {
 	for b.Loop() {
 		for i, f := range []func(){ours, theirs} {
 			begin := time.Now()
-			for range batch {
-				f()
-			}
+			f()
 			times[i] = append(times[i], float64(time.Since(begin).Nanoseconds())/float64(batch))
 		}
 	}
@@ -94,27 +92,86 @@ func BenchmarkLongLineBesideScanner(b *testing.B) {
 	address := repeats(b, line, 64<<10)
 	scanner := bufio.NewScanner(dialsPlain(b, address))
 	scanner.Buffer(make([]byte, 2<<20), 2<<20)
-	besides(b, 10, takes(b, dialsFramed(b, address, client.Delimiter{Delim: []byte("\r\n")}), size), func() {
+	besides(b, 1, takes(b, dialsFramed(b, address, client.Delimiter{Delim: []byte("\r\n")}), size), func() {
 		if !scanner.Scan() || len(scanner.Bytes()) != size-2 {
 			b.Fatal(len(scanner.Bytes()), scanner.Err())
 		}
 	})
 }
 
-// Short packets with a length, beside a bufio.Reader that reads header and body.
+// Lines of 64 bytes, beside a bufio.Scanner on the same stream.
+func BenchmarkShortLinesBesideScanner(b *testing.B) {
+	const size, batch = 64, 10_000
+	line := append(bytes.Repeat([]byte("x"), size-1), '\n')
+	address := repeats(b, bytes.Repeat(line, 1000), 64<<10)
+	eachWayToReceive(b, address, client.Delimiter{Delim: []byte("\n")}, size, batch, func() func() {
+		scanner := bufio.NewScanner(dialsPlain(b, address))
+		scanner.Buffer(make([]byte, 64<<10), 1<<20)
+		return func() {
+			for range batch {
+				if !scanner.Scan() || len(scanner.Bytes()) != size-1 {
+					b.Fatal(len(scanner.Bytes()), scanner.Err())
+				}
+			}
+		}
+	})
+}
+
+// Packets of 64 bytes with a length, beside a bufio.Reader that reads header and body.
 func BenchmarkShortPacketsBesideReader(b *testing.B) {
-	const size = 200
+	const size, batch = 64, 10_000
 	packet := append(binary.BigEndian.AppendUint32(nil, size-4), make([]byte, size-4)...)
-	address := repeats(b, bytes.Repeat(packet, 1000), 1<<20)
-	reader := bufio.NewReader(dialsPlain(b, address))
-	p := make([]byte, size)
-	besides(b, 10_000, takes(b, dialsFramed(b, address, client.LengthPrefix{BodyOffset: 4}), size), func() {
-		if _, err := io.ReadFull(reader, p[:4]); err != nil {
-			b.Fatal(err)
+	address := repeats(b, bytes.Repeat(packet, 1000), 64<<10)
+	reads := func() func() {
+		reader := bufio.NewReaderSize(dialsPlain(b, address), 64<<10)
+		p := make([]byte, size)
+		return func() {
+			for range batch {
+				if _, err := io.ReadFull(reader, p[:4]); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(reader, p[4:4+binary.BigEndian.Uint32(p)]); err != nil {
+					b.Fatal(err)
+				}
+			}
 		}
-		if _, err := io.ReadFull(reader, p[4:4+binary.BigEndian.Uint32(p)]); err != nil {
-			b.Fatal(err)
-		}
+	}
+	b.Run("LengthPrefix", func(b *testing.B) {
+		eachWayToReceive(b, address, client.LengthPrefix{BodyOffset: 4}, size, batch, reads)
+	})
+	b.Run("LengthFunc", func(b *testing.B) {
+		eachWayToReceive(b, address, client.LengthFunc{Func: func(p []byte) (int, error) {
+			if len(p) < 4 {
+				return 0, nil
+			}
+			return 4 + int(binary.BigEndian.Uint32(p)), nil
+		}}, size, batch, reads)
+	})
+}
+
+// eachWayToReceive compares RecvPacket and Packets with another way to receive a batch of packets.
+func eachWayToReceive(b *testing.B, address string, f client.Framing, size, batch int, others func() func()) {
+	b.Run("RecvPacket", func(b *testing.B) {
+		next := takes(b, dialsFramed(b, address, f), size)
+		besides(b, batch, func() {
+			for range batch {
+				next()
+			}
+		}, others())
+	})
+	b.Run("Packets", func(b *testing.B) {
+		c := dialsFramed(b, address, f)
+		besides(b, batch, func() {
+			left := batch
+			for p, err := range c.Packets() {
+				if err != nil || len(p) != size {
+					b.Fatal(len(p), err)
+				}
+				if left--; left == 0 {
+					break
+				}
+			}
+		}, others())
 	})
 }
 
@@ -125,7 +182,7 @@ func BenchmarkLongPacketBesideWaitAll(b *testing.B) {
 	address := repeats(b, packet, size)
 	plain := dialsPlain(b, address).(*client.Client)
 	p := make([]byte, size)
-	besides(b, 20, takes(b, dialsFramed(b, address, client.LengthPrefix{BodyOffset: 4}), size), func() {
+	besides(b, 1, takes(b, dialsFramed(b, address, client.LengthPrefix{BodyOffset: 4}), size), func() {
 		if _, err := plain.Recv(p, client.WaitAll); err != nil {
 			b.Fatal(err)
 		}
@@ -144,6 +201,16 @@ func TestRecvPacket_AllocatesNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}), name)
+		loop := testing.AllocsPerRun(10, func() {
+			left := 1000
+			for _, err := range c.Packets() {
+				if left--; left == 0 || err != nil {
+					require.NoError(t, err)
+					break
+				}
+			}
+		})
+		require.LessOrEqual(t, loop, 3.0, "%s: of a loop", name)
 	}
 	c, err := client.Dial("unix", otherProcess(t, "sink", "unix"), &client.Options{Framing: client.LengthPrefix{BodyOffset: 4}})
 	require.NoError(t, err)

@@ -492,34 +492,6 @@ func TestRecvPacket_LongestIsNotTooLong(t *testing.T) {
 	}
 }
 
-func TestPackets_RangesUntilTheEnd(t *testing.T) {
-	c, peer := framed(t, "tcp", lines)
-	writes(t, peer, "one\r\ntwo\r\nthree\r\n")
-	closeWrite(peer)
-	var got []string
-	for p, err := range c.Packets() {
-		require.NoError(t, err)
-		if got = append(got, string(p)); len(got) == 2 {
-			break
-		}
-	}
-	for p, err := range c.Packets() { // goes on
-		require.NoError(t, err)
-		got = append(got, string(p))
-	}
-	require.Equal(t, []string{"one\r\n", "two\r\n", "three\r\n"}, got)
-
-	c, peer = framed(t, "tcp", lines)
-	writes(t, peer, "one\r\npart")
-	closeWrite(peer)
-	var errs []error
-	for p, err := range c.Packets() {
-		require.Equal(t, err == nil, p != nil)
-		errs = append(errs, err)
-	}
-	require.Equal(t, []error{nil, io.ErrUnexpectedEOF}, errs)
-}
-
 func TestSendPacket_AddsWhatIsMissing(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {
 		for name, test := range map[string]struct {
@@ -567,8 +539,8 @@ func TestSendPacket_RefusesWhatIsNoPacket(t *testing.T) {
 		"too long for its length":   {client.LengthPrefix{Encoding: 'c', BodyOffset: 1}, strings.Repeat("x", 128), "does not fit"},
 		"shorter than its header":   {client.LengthPrefix{Offset: 4, BodyOffset: 8}, "abc", "shorter than Offset and BodyOffset require"},
 		"without all of its header": {client.LengthPrefix{BodyOffset: 8}, "abc", "shorter than Offset and BodyOffset require"},
-		"two, says the function":    {client.LengthFunc{Func: func([]byte) (int, error) { return 1, nil }}, "ab", "packet of 2 bytes has the length 1 by Func"},
-		"no whole one":              {client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }}, "ab", "packet of 2 bytes has the length 0 by Func"},
+		"two, says the function":    {client.LengthFunc{Func: func([]byte) (int, error) { return 1, nil }}, "ab", "packet of 2 bytes has the length 1 by the framing"},
+		"no whole one":              {client.LengthFunc{Func: func([]byte) (int, error) { return 0, nil }}, "ab", "packet of 2 bytes has the length 0 by the framing"},
 		"none, says the function":   {client.LengthFunc{Func: func([]byte) (int, error) { return -1, nil }}, "ab", "the length -1 is negative"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -585,6 +557,74 @@ func TestSendPacket_RefusesWhatIsNoPacket(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, got)
 		})
+	}
+}
+
+// What RecvPacket returns, SendPacket of another client sends unchanged.
+func TestSendPacket_WholePacketsAreForwardedUnchanged(t *testing.T) {
+	body := []byte("a body")
+	for name, test := range map[string]struct {
+		adds, whole client.Framing // the same, without Whole and with it
+		packet      string
+	}{
+		"length": {
+			client.LengthPrefix{Encoding: client.Uint16BE, Offset: 1, BodyOffset: 1},
+			client.LengthPrefix{Encoding: client.Uint16BE, Offset: 1, BodyOffset: 1, Whole: true},
+			"a\x00\x07 body",
+		},
+		"delimiter": {lines, client.Delimiter{Delim: []byte("\r\n"), Whole: true}, "a body\r\n"},
+		"function": {
+			client.LengthFunc{Func: func([]byte) (int, error) { return 6, nil }},
+			client.LengthFunc{Func: func([]byte) (int, error) { return 6, nil }}, "a body",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachStream(t, func(t *testing.T, network string) {
+				first, peer := framed(t, network, test.adds)
+				n, err := first.SendPacket(body)
+				require.NoError(t, err)
+				require.Equal(t, len(test.packet), n)
+				p := make([]byte, n)
+				_, err = io.ReadFull(peer, p)
+				require.NoError(t, err)
+				require.Equal(t, test.packet, string(p))
+
+				from, peer := framed(t, network, test.adds)
+				to, echoed := framed(t, network, test.whole)
+				go func() { _, _ = io.Copy(echoed, echoed) }()
+				for range 3 {
+					_, err = peer.Write(p)
+					require.NoError(t, err)
+					packet, err := from.RecvPacket()
+					require.NoError(t, err)
+					n, err := to.SendPacket(packet)
+					require.NoError(t, err)
+					require.Equal(t, len(test.packet), n)
+					wantPacket(t, to, test.packet)
+				}
+			})
+		})
+	}
+}
+
+func TestSendPacket_WholeRefusesWhatIsNotOnePacket(t *testing.T) {
+	for p, f := range map[string]client.Framing{
+		"without its end": client.Delimiter{Delim: []byte("\n"), Whole: true},
+		"two\nlines\n":    client.Delimiter{Delim: []byte("\n"), Whole: true},
+		"\x00\x05body":    client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Whole: true},
+		"\x00\x03body":    client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Whole: true},
+		"\x00":            client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Whole: true},
+		"\xff\xffbody":    client.LengthPrefix{Encoding: client.Uint16BE, BodyOffset: 2, Max: 100, Whole: true},
+	} {
+		c, peer := framed(t, "unix", f)
+		n, err := c.SendPacket([]byte(p))
+		require.Zero(t, n)
+		var bad *client.PacketError
+		require.ErrorAs(t, err, &bad, p)
+		require.NoError(t, c.CloseWrite())
+		got, err := io.ReadAll(peer)
+		require.NoError(t, err)
+		require.Empty(t, got)
 	}
 }
 

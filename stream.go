@@ -106,25 +106,23 @@ func (s *stream) recvBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 	return t.Recv(lock, p, int(flags))
 }
 
-// recvPacket returns also how much it has of the packet: with an error, a part of it.
-func (s *stream) recvPacket(timeout time.Duration) (packet []byte, got int, err error) {
-	if p := s.bufferedPacket(); p != nil {
-		return p, len(p), nil
-	}
+// recvPacket returns also how much it has of the packet: with an error, a part of it. If ready is
+// not nil, it becomes a batch of packets that follow and have arrived.
+func (s *stream) recvPacket(timeout time.Duration, ready *frame.Batch) (packet []byte, got int, err error) {
 	lock, err := s.sock.LockRecv(0, timeout)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer lock.Unlock()
-	if packet, err = s.nextPacketLocked(&lock); err != nil {
+	if packet, err = s.nextPacketLocked(&lock, ready); err != nil {
 		return nil, s.frames.Len(), packetErr(err)
 	}
 	return packet, len(packet), nil
 }
 
-func (s *stream) nextPacketLocked(lock *sock.IOLock) ([]byte, error) {
+func (s *stream) nextPacketLocked(lock *sock.IOLock, ready *frame.Batch) ([]byte, error) {
 	for {
-		p, size, err := s.frames.Next()
+		p, size, err := s.frames.Next(ready)
 		if p != nil || err != nil {
 			return p, err
 		}
@@ -143,18 +141,47 @@ func (s *stream) nextPacketLocked(lock *sock.IOLock) ([]byte, error) {
 	}
 }
 
-// bufferedPacket returns a packet that has been received already. It reads no clock, which is
-// half of what a short packet costs.
-func (s *stream) bufferedPacket() []byte {
-	lock, ok := s.sock.TryLockRecv()
-	if !ok {
+// recvSome receives what there is into a buffer of r, or a packet, without waiting: EAGAIN if
+// there is nothing. It asks the socket only if r.readable is true, and sets that to false once
+// the socket has no more.
+func (s *stream) recvSome(lock *sock.IOLock, r *recvState, isUnixgram bool) ([]byte, error) {
+	for {
+		size := 0
+		if s.frames != nil {
+			var p []byte
+			var err error
+			if p, size, err = s.frames.Next(nil); p != nil || err != nil {
+				return p, err
+			}
+		}
+		var room []byte
+		switch {
+		case !r.readable:
+			return nil, unix.EAGAIN
+		case s.frames != nil:
+			room, _ = s.frames.Room(size)
+		default:
+			room = r.room(lock, isUnixgram)
+		}
+		n, err := s.recvBytes(lock, room, DontWait)
+		r.readable = err == nil && (n == len(room) || s.hasTLS() || s.sock.Buffered())
+		if s.frames == nil {
+			return room[:min(n, len(room))], err
+		}
+		if s.frames.Filled(n); err != nil {
+			return nil, sock.EOFAfter(s.frames.Len(), err)
+		}
+	}
+}
+
+// bufferedPacket is recvPacket for a packet that has been received already. It reads no clock,
+// which is half of what a short packet costs.
+func (s *stream) bufferedPacket(ready *frame.Batch) []byte {
+	if !s.sock.TryLockBuffered() {
 		return nil
 	}
-	defer lock.Unlock()
-	if lock.DeadlineExceeded() {
-		return nil
-	}
-	p, _, _ := s.frames.Next()
+	defer s.sock.UnlockBuffered()
+	p, _, _ := s.frames.Next(ready)
 	return p
 }
 
@@ -176,7 +203,7 @@ func (s *stream) drain(flags Flag, timeout time.Duration) (total int64, err erro
 		var n int
 		if s.frames != nil && flags&DontWait != 0 {
 			var p []byte
-			p, err = s.nextPacketLocked(&lock)
+			p, err = s.nextPacketLocked(&lock, nil)
 			n, err = len(p), packetErr(err)
 		} else {
 			n, err = s.recvLocked(&lock, buf[:], flags)

@@ -16,15 +16,17 @@ type Buffer struct {
 	codec Codec
 
 	// These belong to the caller that receives.
-	buf      []byte // buf[from:to] is received
-	from     int
-	to       int
-	seen     int   // how much of it the codec has looked at in vain
-	ahead    bool  // the last Room was for as much as there is
-	full     bool  // and was filled
-	small    int   // how many packets in a row would have done with a much smaller buffer
-	err      error // after which there are no more packets
-	received int64 // how many packets were returned that answer one that was sent
+	buf   []byte // buf[from:to] is received
+	from  int
+	to    int
+	seen  int    // how much of it the codec has looked at in vain
+	ahead bool   // the last Room was for as much as there is
+	full  bool   // and was filled
+	small int    // how many packets in a row would have done with a much smaller buffer
+	err   error  // after which there are no more packets
+	ready *Batch // of the packets from from on; nil: none
+
+	received atomic.Int64 // how many packets were returned that answer one that was sent
 
 	// These belong to the caller that sends.
 	out     []byte
@@ -61,12 +63,13 @@ func (b *Buffer) Len() int {
 	if b == nil {
 		return 0
 	}
+	b.takeBack()
 	return b.to - b.from
 }
 
 // Unanswered reports whether fewer packets were received than sent before them, so that an
 // answer is still to come. Nobody may be using the buffer.
-func (b *Buffer) Unanswered() bool { return b != nil && b.sent.Load() > b.received }
+func (b *Buffer) Unanswered() bool { return b != nil && b.sent.Load() > b.received.Load() }
 
 // Read returns bytes of the buffer, across packets.
 func (b *Buffer) Read(p []byte) int {
@@ -77,11 +80,16 @@ func (b *Buffer) Read(p []byte) int {
 }
 
 // Peek is Read that leaves the bytes.
-func (b *Buffer) Peek(p []byte) int { return copy(p, b.buf[b.from:b.to]) }
+func (b *Buffer) Peek(p []byte) int {
+	b.takeBack()
+	return copy(p, b.buf[b.from:b.to])
+}
 
 // Next returns the next packet if all of it is there, or else its size if that is known. The
-// packet is valid until the next call that fills the buffer.
-func (b *Buffer) Next() (packet []byte, size int, err error) {
+// packet is valid until the next call that fills the buffer. If x, which is the caller's, is not
+// nil, it becomes the batch of packets that follow and are there.
+func (b *Buffer) Next(x *Batch) (packet []byte, size int, err error) {
+	b.takeBack()
 	if b.err != nil {
 		return nil, 0, b.err
 	}
@@ -99,13 +107,23 @@ func (b *Buffer) Next() (packet []byte, size int, err error) {
 	case size <= len(p):
 		b.from += size
 		b.seen = 0
-		if b.received < b.sent.Load() { // else it answers nothing, as a greeting
-			b.received++
-		}
+		b.countReceived()
 		b.shrink(size)
+		if x != nil {
+			b.fill(x, size)
+		}
 		return p[:size:size], size, nil
 	}
 	return nil, size, nil
+}
+
+// countReceived counts a packet that is returned, unless it answers nothing, as a greeting.
+func (b *Buffer) countReceived() {
+	for n := b.received.Load(); n < b.sent.Load(); n = b.received.Load() {
+		if b.received.CompareAndSwap(n, n+1) {
+			return
+		}
+	}
 }
 
 // Room returns where to receive more of a packet that has size bytes, or 0 if that is not
@@ -139,11 +157,12 @@ func (b *Buffer) Filled(n int) {
 }
 
 // grow makes size bytes fit, counted from the first that was not returned, and makes room for
-// more than there is.
+// more than there is. It does not leave a small room behind packets that were returned: to receive
+// little at once takes more system calls.
 func (b *Buffer) grow(size int) {
 	have := b.to - b.from
 	switch {
-	case b.from+size <= len(b.buf) && b.to < len(b.buf):
+	case b.from+size <= len(b.buf) && b.to < len(b.buf) && b.from <= len(b.buf)/2:
 		return
 	case size <= len(b.buf) && have < len(b.buf):
 		copy(b.buf, b.buf[b.from:b.to]) // over packets that are not valid any more
@@ -157,13 +176,15 @@ func (b *Buffer) grow(size int) {
 
 // shrink releases a buffer that a large packet has made and small ones do not need.
 func (b *Buffer) shrink(size int) {
-	if b.small++; size > len(b.buf)/4 || len(b.buf) <= 4*readAhead {
+	if b.small++; size > len(b.buf)/4 || !b.isLarge() {
 		b.small = 0
 	}
 	if b.small >= patience && b.from == b.to {
 		b.buf, b.from, b.to, b.small = nil, 0, 0, 0 // the packet keeps its memory
 	}
 }
+
+func (b *Buffer) isLarge() bool { return len(b.buf) > 4*readAhead }
 
 // Encode returns what to send so that p becomes a packet, and its length. The pieces are
 // valid until the next Encode. Sent is to be called after the send.

@@ -13,8 +13,13 @@ import (
 // receive has the buffer receive a stream as stream.go does, and returns its next packet.
 func receive(t *testing.T, b *Buffer, stream *bytes.Reader) []byte {
 	t.Helper()
+	return receiveInto(t, b, stream, nil)
+}
+
+func receiveInto(t *testing.T, b *Buffer, stream *bytes.Reader, x *Batch) []byte {
+	t.Helper()
 	for {
-		p, size, err := b.Next()
+		p, size, err := b.Next(x)
 		require.NoError(t, err)
 		if p != nil {
 			return p
@@ -52,6 +57,46 @@ func TestBuffer_LargeBufferIsReleased(t *testing.T) {
 	require.LessOrEqual(t, len(b.buf), readAhead)
 }
 
+// Packets that are taken in batches count as small ones too.
+func TestBuffer_LargeBufferIsReleasedAfterBatches(t *testing.T) {
+	b := NewBuffer(must(NewLengthPrefix('N', 0, 4, 0)))
+	require.Len(t, receive(t, b, prefixed(1<<20)), 4+1<<20)
+	require.Greater(t, len(b.buf), 1<<20)
+	stream := bytes.NewReader(bytes.Repeat(append(binary.BigEndian.AppendUint32(nil, 10), make([]byte, 10)...), 3*patience))
+	var x Batch
+	batched := 0
+	for range 3 * patience {
+		if x.Next() != nil {
+			batched++
+		} else {
+			receiveInto(t, b, stream, &x)
+		}
+	}
+	require.Greater(t, batched, 2*patience)
+	require.Zero(t, b.Len())
+	receive(t, b, prefixed(10))
+	require.LessOrEqual(t, len(b.buf), readAhead)
+}
+
+// As long as another call takes packets back, the next batches are short.
+func TestBatch_GrowsWhileItIsUsed(t *testing.T) {
+	b := NewBuffer(must(NewDelimiter([]byte("\n"), 0)))
+	stream := bytes.NewReader(bytes.Repeat([]byte("line\n"), 700))
+	var x Batch
+	var sizes []int
+	for i := range 500 {
+		if i >= 300 {
+			_ = b.Len()
+		}
+		if x.Next() == nil {
+			receiveInto(t, b, stream, &x)
+			sizes = append(sizes, x.size)
+		}
+	}
+	require.Equal(t, []int{1, 3, 7, 15, 31, 63, 64, 64}, sizes[:8])
+	require.Equal(t, 1, sizes[len(sizes)-1])
+}
+
 // A length on the wire is a claim: memory follows what has arrived.
 func TestBuffer_MemoryFollowsWhatHasArrived(t *testing.T) {
 	const size = 1 << 30
@@ -59,7 +104,7 @@ func TestBuffer_MemoryFollowsWhatHasArrived(t *testing.T) {
 	room, all := b.Room(0)
 	require.False(t, all)
 	b.Filled(copy(room, binary.BigEndian.AppendUint32(nil, size)))
-	p, n, err := b.Next()
+	p, n, err := b.Next(nil)
 	require.NoError(t, err)
 	require.Nil(t, p)
 	require.Equal(t, size+4, n)
@@ -166,7 +211,7 @@ func TestSize_MalformedPackets(t *testing.T) {
 			b := NewBuffer(test.codec)
 			room, _ := b.Room(0)
 			b.Filled(copy(room, test.stream))
-			_, _, err := b.Next()
+			_, _, err := b.Next(nil)
 			var bad *Error
 			require.ErrorAs(t, err, &bad)
 			require.ErrorContains(t, err, test.text)
@@ -177,7 +222,7 @@ func TestSize_MalformedPackets(t *testing.T) {
 			if name == "by the function" {
 				require.ErrorIs(t, err, odd)
 			}
-			_, _, again := b.Next()
+			_, _, again := b.Next(nil)
 			require.Equal(t, err, again)
 		})
 	}
@@ -194,7 +239,7 @@ func TestFrame_WhatThePeerWouldNotTakeIsRefused(t *testing.T) {
 		"the length 4 is larger than Max, which is 3":             {must(NewDelimiter([]byte("\n"), 3)), "abc"},
 		`it contains "\n"`:                                        {must(NewDelimiter([]byte("\n"), 0)), "a\nb"},
 		`it contains "aba"`:                                       {must(NewDelimiter([]byte("aba"), 0)), "xab"},
-		"packet of 3 bytes has the length 2 by Func":              {must(NewLengthFunc(func([]byte) (int, error) { return 2, nil }, 0)), "abc"},
+		"packet of 3 bytes has the length 2 by the framing":       {must(NewLengthFunc(func([]byte) (int, error) { return 2, nil }, 0)), "abc"},
 	} {
 		_, _, err := NewBuffer(test.codec).Encode([]byte(test.p))
 		var bad *Error

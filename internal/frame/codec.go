@@ -18,6 +18,11 @@ type Codec interface {
 	// The first seen bytes of p were there in an earlier call that returned 0.
 	Size(p []byte, seen int) (int, error)
 
+	// Ends sets where the packets end that p begins with and that it has whole, up to the number
+	// of ends and before what is not a packet. It returns how many it has found. It may be called
+	// before the packets before p are returned.
+	Ends(p []byte, ends []int32) int
+
 	// Frame returns what p lacks to be a packet, and at which offset of p it belongs. It may
 	// use scratch, which has 8 bytes.
 	Frame(p, scratch []byte) (missing []byte, at int, err error)
@@ -40,6 +45,21 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Whole returns a codec as c whose packets are sent as they are received: Frame adds nothing.
+func Whole(c Codec) Codec { return whole{c} }
+
+type whole struct{ Codec }
+
+func (w whole) Frame(p, _ []byte) (missing []byte, at int, err error) {
+	switch n, err := w.Size(p, 0); {
+	case err != nil:
+		return nil, 0, err
+	case n != len(p):
+		return nil, 0, &Error{Reason: fmt.Sprintf("packet of %d bytes has the length %d by the framing", len(p), n), Length: int64(n)}
+	}
+	return nil, len(p), nil
+}
 
 // complete adds to the error of a codec what a codec does not set.
 func complete(err error, limit int, p []byte) error {

@@ -39,6 +39,19 @@ func (f *delimiter) Size(p []byte, seen int) (int, error) {
 	return 0, nil
 }
 
+func (f *delimiter) Ends(p []byte, ends []int32) int {
+	end := 0
+	for n := range ends {
+		i := bytes.Index(p[end:], f.delim)
+		if i < 0 || i > f.limit-len(f.delim) {
+			return n
+		}
+		end += i + len(f.delim)
+		ends[n] = int32(end)
+	}
+	return len(ends)
+}
+
 func (f *delimiter) Frame(p, _ []byte) (missing []byte, at int, err error) {
 	total := len(p) + len(f.delim)
 	switch {

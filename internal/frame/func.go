@@ -43,12 +43,10 @@ func (f *lengthFunc) Size(p []byte, _ int) (int, error) {
 	return n, nil
 }
 
-func (f *lengthFunc) Frame(p, _ []byte) (missing []byte, at int, err error) {
-	switch n, err := f.Size(p, 0); {
-	case err != nil:
-		return nil, 0, err
-	case n != len(p):
-		return nil, 0, &Error{Reason: fmt.Sprintf("packet of %d bytes has the length %d by Func", len(p), n), Length: int64(n)}
-	}
-	return nil, len(p), nil
+// Ends finds none: the caller may change what the function returns while it handles the packets
+// before.
+func (f *lengthFunc) Ends([]byte, []int32) int { return 0 }
+
+func (f *lengthFunc) Frame(p, scratch []byte) (missing []byte, at int, err error) {
+	return whole{f}.Frame(p, scratch)
 }

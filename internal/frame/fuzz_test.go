@@ -94,10 +94,10 @@ func (s *cutStream) fill(t *testing.T, b *Buffer, room []byte) bool {
 
 // next receives until there is a packet. Without one and without an error the stream has
 // ended.
-func (s *cutStream) next(t *testing.T, b *Buffer) ([]byte, error) {
+func (s *cutStream) next(t *testing.T, b *Buffer, x *Batch) ([]byte, error) {
 	t.Helper()
 	for {
-		p, size, err := b.Next()
+		p, size, err := b.Next(x)
 		if p != nil || err != nil {
 			return p, err
 		}
@@ -126,8 +126,18 @@ func FuzzPackets(f *testing.F) {
 			data = data[n:]
 		}
 		s, b := newCutStream(bytes.Join(packets, nil)), NewBuffer(c.codec)
+		var batch Batch
 		for i, want := range packets {
-			if i%5 == 4 { // by hand, in two pieces, the first of which is peeked at
+			if i%7 == 6 {
+				_ = b.Len() // takes the rest of the batch back
+				require.Nil(t, batch.Next())
+			}
+			if i%5 != 4 {
+				if got := batch.Next(); got != nil {
+					require.Equal(t, want, got)
+					continue
+				}
+			} else { // by hand, in two pieces, the first of which is peeked at
 				half := make([]byte, len(want)/2)
 				for b.Len() < len(half) {
 					require.True(t, s.fill(t, b, b.RoomToPeek(len(half))))
@@ -143,11 +153,12 @@ func FuzzPackets(f *testing.F) {
 				require.Equal(t, want, got)
 				continue
 			}
-			got, err := s.next(t, b)
+			got, err := s.next(t, b, &batch)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		}
-		got, err := s.next(t, b)
+		require.Nil(t, batch.Next())
+		got, err := s.next(t, b, &batch)
 		require.NoError(t, err)
 		require.Nil(t, got)
 		require.Zero(t, b.Len())
@@ -163,8 +174,13 @@ func FuzzNoPackets(f *testing.F) {
 	f.Add(uint8(5), bytes.Repeat([]byte("\xff"), 20))
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
 		s, b := newCutStream(data), NewBuffer(fuzzCodecs[int(kind)%len(fuzzCodecs)].codec)
+		var batch Batch
 		for rest := data; ; {
-			p, err := s.next(t, b)
+			p := batch.Next()
+			var err error
+			if p == nil {
+				p, err = s.next(t, b, &batch)
+			}
 			if p != nil {
 				require.NotEmpty(t, p)
 				require.LessOrEqual(t, len(p), fuzzMax)
@@ -176,7 +192,7 @@ func FuzzNoPackets(f *testing.F) {
 			if err != nil {
 				require.ErrorAs(t, err, &bad)
 				require.True(t, bytes.HasPrefix(rest, bad.Head))
-				_, _, again := b.Next()
+				_, _, again := b.Next(nil)
 				require.Equal(t, err, again)
 			}
 			left := make([]byte, b.Len())
@@ -206,5 +222,8 @@ func FuzzEncode(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, total, size)
 		require.GreaterOrEqual(t, total, len(data))
+		pieces, _, err = NewBuffer(Whole(c)).Encode(whole)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(whole, bytes.Join(pieces[:], nil)), "as it is")
 	})
 }

@@ -89,6 +89,19 @@ func (f *lengthPrefix) Size(p []byte, _ int) (int, error) {
 	return int(length) + f.bodyOffset, nil
 }
 
+func (f *lengthPrefix) Ends(p []byte, ends []int32) int {
+	end := 0
+	for n := range ends {
+		size, err := f.Size(p[end:], 0)
+		if err != nil || size == 0 || size > len(p)-end {
+			return n
+		}
+		end += size
+		ends[n] = int32(end)
+	}
+	return len(ends)
+}
+
 func (f *lengthPrefix) get(p []byte) uint64 {
 	switch f.width {
 	case 1:

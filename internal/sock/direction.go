@@ -13,7 +13,8 @@ import (
 // A direction is one direction of a socket: its I/O lock, its deadline, and what wakes
 // the call that waits under the lock.
 type direction struct {
-	ioLock   chan struct{} // holds a token while the lock is held
+	ioLock   uint64        // recvLocked or sendLocked, in Socket.refs
+	handOver chan struct{} // tells one call that waits for the lock that it has it
 	deadline atomic.Int64  // an Instant
 	syscalls atomic.Uint32 // begins and ends of sending system calls: odd during one, see loadStreamErr
 
@@ -28,11 +29,13 @@ type direction struct {
 	parkedLast bool   // the last receive was there only after a wait
 	held       bool   // the receive has held its thread for longestHold, inside recvfrom(2)
 
+	retry backoff // of WaitReadable
+
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
 }
 
-func (d *direction) init() { d.ioLock = make(chan struct{}, 1) }
+func (d *direction) init(ioLock uint64) { d.ioLock, d.handOver = ioLock, make(chan struct{}, 1) }
 
 func (d *direction) loadDeadline() Instant { return Instant(d.deadline.Load()) }
 
@@ -95,8 +98,8 @@ func (d *direction) changes() <-chan struct{} {
 }
 
 // lock takes a reference to the descriptor and the I/O lock of one direction. It returns
-// net.ErrClosed, or os.ErrDeadlineExceeded when until or the deadline is over. waited
-// reports that another call held the lock, so time has passed.
+// net.ErrClosed or ErrStopped, or os.ErrDeadlineExceeded when until or the deadline is over.
+// waited reports that another call held the lock, so time has passed.
 func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 	ok, err := s.tryLock(d)
 	if err != nil {
@@ -107,25 +110,25 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 			return true, err
 		}
 	}
-	if d.deadlineExceeded() {
-		s.unlock(d)
-		return !ok, os.ErrDeadlineExceeded
+	switch {
+	case s.refs.Ending():
+		err = s.closedErr()
+	case d.deadlineExceeded():
+		err = os.ErrDeadlineExceeded
+	default:
+		return !ok, nil
 	}
-	return !ok, nil
+	s.unlock(d)
+	return !ok, err
 }
 
 // tryLock is lock for a call that must not wait for the lock.
 func (s *Socket) tryLock(d *direction) (ok bool, err error) {
-	if !s.refs.Incref() {
+	ok, open := s.refs.TryLock(d.ioLock)
+	if !open {
 		return false, net.ErrClosed
 	}
-	select {
-	case d.ioLock <- struct{}{}:
-		return true, nil
-	default:
-		s.decref()
-		return false, nil
-	}
+	return ok, nil
 }
 
 // lockNonblock is lock for a call with MSG_DONTWAIT: EAGAIN if another call holds the
@@ -174,32 +177,34 @@ func (s *Socket) AwaitSend(done <-chan struct{}) error {
 
 // unlock releases the I/O lock and the reference.
 func (s *Socket) unlock(d *direction) {
-	<-d.ioLock
-	s.decref()
+	handOver, last := s.refs.Unlock(d.ioLock)
+	if handOver {
+		d.handOver <- struct{}{} // never waits: the lock has one holder, which has received the last one
+	}
+	if last {
+		_ = s.closeFD()
+	}
 }
 
-// lockSlow waits for the I/O lock while another call holds it, and takes a reference.
-func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
-	if !s.refs.Incref() {
+// lockSlow waits for the I/O lock while another call holds it, in FIFO order, and takes a
+// reference.
+func (s *Socket) lockSlow(d *direction, until Instant) error {
+	locked, open := s.refs.Lock(d.ioLock)
+	switch {
+	case !open:
 		return net.ErrClosed
+	case locked:
+		return nil
 	}
-	defer func() {
-		if err != nil {
-			s.decref()
-		}
-	}()
 	for {
 		changed := d.changes()
-		if s.refs.Ending() {
-			return s.closedErr()
-		}
 		left := d.limit(until).Left()
-		if left <= 0 {
-			return os.ErrDeadlineExceeded
+		if s.refs.Ending() || left <= 0 {
+			break
 		}
 		timer := time.NewTimer(left)
 		select {
-		case d.ioLock <- struct{}{}:
+		case <-d.handOver:
 			timer.Stop()
 			return nil
 		case <-changed:
@@ -207,4 +212,13 @@ func (s *Socket) lockSlow(d *direction, until Instant) (err error) {
 		}
 		timer.Stop()
 	}
+	err := os.ErrDeadlineExceeded
+	if s.refs.Ending() {
+		err = s.closedErr()
+	}
+	if !s.refs.StopWaiting(d.ioLock) {
+		<-d.handOver
+		s.unlock(d)
+	}
+	return err
 }

@@ -61,6 +61,23 @@ func (s *Socket) LockSend(flags int, timeout time.Duration) (IOLock, error) {
 // deadline does not apply.
 func (s *Socket) TryLockRecv() (IOLock, bool) { return s.tryIOLock(&s.rd) }
 
+// TryLockBuffered is TryLockRecv for a caller that only takes what was received before. It also
+// fails if RecvEnded. UnlockBuffered releases the lock.
+func (s *Socket) TryLockBuffered() bool {
+	locked, _ := s.refs.TryLock(recvLocked)
+	if locked && s.RecvEnded() {
+		s.unlock(&s.rd)
+		return false
+	}
+	return locked
+}
+
+// UnlockBuffered releases the lock of TryLockBuffered.
+func (s *Socket) UnlockBuffered() { s.unlock(&s.rd) }
+
+// RecvEnded reports whether a receive fails because of Close, Stop or the deadline.
+func (s *Socket) RecvEnded() bool { return s.refs.Ending() || s.rd.deadlineExceeded() }
+
 // TryLockSend is TryLockRecv for the send lock.
 func (s *Socket) TryLockSend() (IOLock, bool) { return s.tryIOLock(&s.wr) }
 
@@ -87,7 +104,13 @@ func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 }
 
 // Recv receives as Socket.Recv does.
-func (l *IOLock) Recv(p []byte, flags int) (int, error) { return l.recv(p, flags|l.flags, nil) }
+func (l *IOLock) Recv(p []byte, flags int) (int, error) {
+	n, err := l.recv(p, flags|l.flags, nil)
+	if err == nil {
+		l.d.retry = 0
+	}
+	return n, err
+}
 
 func (l *IOLock) recv(p []byte, flags int, from *rawSockaddr) (int, error) {
 	waitInKernel := l.waitInKernel

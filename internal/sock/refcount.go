@@ -3,10 +3,16 @@ package sock
 import "sync/atomic"
 
 // A Refcount counts the calls that use a descriptor, or a Client, and remembers that it was
-// closed or stopped. All is in one word, so that the parts cannot disagree (internal/poll's
-// fdMutex does the same):
+// closed or stopped. It also has the two I/O locks of a socket. All is in one word, so that the
+// parts cannot disagree and a call without others takes its lock and its reference by one atomic
+// operation (internal/poll's fdMutex does the same):
 //
 //	open, n references ──IncrefAndClose──▶ closed, n+1 ──Decref──▶ … ──▶ closed, none: close(2)
+//
+//	63      62       42…61      22…41         0…21
+//	closed  stopped  send lock  receive lock  references
+//
+// A call that holds an I/O lock or waits for it counts there, which is a reference too.
 //
 // After close(2) the kernel may give the descriptor's number to another file. So every call
 // that passes the number to the kernel holds a reference meanwhile, setsockopt(2) included.
@@ -17,7 +23,13 @@ type Refcount struct{ word atomic.Uint64 }
 const (
 	refClosed  = 1 << 63
 	refStopped = 1 << 62
+	recvLocked = 1 << 22 // one call at the receive lock
+	sendLocked = 1 << 42 // one call at the send lock
+	mostAtLock = 1<<20 - 1
 )
+
+// atLock is how many calls of word w hold or wait for an I/O lock, recvLocked or sendLocked.
+func atLock(w, lock uint64) uint64 { return w / lock & mostAtLock }
 
 // Incref adds a reference, or reports that the Refcount is closed.
 func (r *Refcount) Incref() bool {
@@ -36,6 +48,59 @@ func (r *Refcount) Incref() bool {
 // IncrefAndClose.
 func (r *Refcount) Decref() (last bool) {
 	return r.word.Add(^uint64(0))&^refStopped == refClosed
+}
+
+// Lock takes an I/O lock or, if another call holds it, a place among the calls that wait for it.
+// It reports false if the Refcount is closed.
+func (r *Refcount) Lock(lock uint64) (locked, open bool) {
+	for {
+		w := r.word.Load()
+		n := atLock(w, lock)
+		switch {
+		case w&refClosed != 0:
+			return false, false
+		case n == mostAtLock:
+			panic("too many calls on one socket at the same time")
+		case r.word.CompareAndSwap(w, w+lock):
+			return n == 0, true
+		}
+	}
+}
+
+// TryLock is Lock that takes no place among the calls that wait.
+func (r *Refcount) TryLock(lock uint64) (locked, open bool) {
+	for {
+		w := r.word.Load()
+		switch {
+		case w&refClosed != 0:
+			return false, false
+		case atLock(w, lock) > 0:
+			return false, true
+		case r.word.CompareAndSwap(w, w+lock):
+			return true, true
+		}
+	}
+}
+
+// Unlock releases an I/O lock. If handOver is true, the lock now belongs to a call that waits, and
+// the caller has to tell it. last is the result of Decref.
+func (r *Refcount) Unlock(lock uint64) (handOver, last bool) {
+	w := r.word.Add(-lock)
+	return atLock(w, lock) > 0, w&^refStopped == refClosed
+}
+
+// StopWaiting gives the place among the calls that wait for an I/O lock up. It fails if the lock
+// was handed over meanwhile and no other call waits: it is then the caller's.
+func (r *Refcount) StopWaiting(lock uint64) bool {
+	for {
+		w := r.word.Load()
+		if atLock(w, lock) == 1 {
+			return false
+		}
+		if r.word.CompareAndSwap(w, w-lock) {
+			return true
+		}
+	}
 }
 
 // IncrefAndClose adds a reference and closes the Refcount. It fails if that was done before.

@@ -73,3 +73,43 @@ func TestRefcount_StopIsNotClose(t *testing.T) {
 	require.True(t, r.Decref())
 	require.True(t, r.Unused(), "whether it is stopped or not")
 }
+
+// A call that holds an I/O lock or waits for it is a reference. A call that stops waiting does not
+// lose a lock that was handed over to it meanwhile.
+func TestRefcount_LocksAreReferences(t *testing.T) {
+	for _, lock := range []uint64{recvLocked, sendLocked} {
+		var r Refcount
+		locked, open := r.TryLock(lock)
+		require.True(t, locked && open)
+		locked, open = r.TryLock(lock)
+		require.True(t, !locked && open)
+		other, _ := r.TryLock(recvLocked ^ sendLocked ^ lock)
+		require.True(t, other, "the other lock is free")
+		_, _ = r.Unlock(recvLocked ^ sendLocked ^ lock)
+		for range 2 {
+			locked, open = r.Lock(lock)
+			require.True(t, !locked && open)
+		}
+		require.True(t, r.StopWaiting(lock))
+		_, others := r.IncrefAndClose()
+		require.True(t, others)
+		require.False(t, r.Decref())
+		_, open = r.Lock(lock)
+		require.False(t, open)
+		_, open = r.TryLock(lock)
+		require.False(t, open)
+		handOver, last := r.Unlock(lock)
+		require.True(t, handOver && !last)
+		require.False(t, r.StopWaiting(lock), "it has the lock")
+		handOver, last = r.Unlock(lock)
+		require.True(t, !handOver && last)
+	}
+}
+
+func TestRefcount_TooManyCallsPanic(t *testing.T) {
+	var r Refcount
+	r.word.Store(mostAtLock * sendLocked)
+	require.Panics(t, func() { r.Lock(sendLocked) })
+	locked, open := r.Lock(recvLocked)
+	require.True(t, locked && open)
+}

@@ -18,8 +18,8 @@ func pair(t testing.TB, typ int) (*Socket, int) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	s := &Socket{fd: fds[0], domain: unix.AF_UNIX, stream: typ == unix.SOCK_STREAM}
-	s.rd.init()
-	s.wr.init()
+	s.rd.init(recvLocked)
+	s.wr.init(sendLocked)
 	s.invalidateTimeout()
 	t.Cleanup(func() { _, _ = s.Close(), unix.Close(fds[1]) })
 	return s, fds[1]

@@ -32,9 +32,10 @@ type Socket struct {
 
 	// polled is true once a deadline was set or the descriptor became non-blocking for
 	// good. From then on no call waits inside recvfrom(2).
-	polled     atomic.Bool
-	asConn     atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
-	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
+	polled      atomic.Bool
+	asConn      atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
+	alwaysParks atomic.Bool  // see AlwaysPark
+	rcvTimeout  atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
 
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …
@@ -43,6 +44,7 @@ type Socket struct {
 	mu          sync.Mutex
 	file        *os.File // owns the descriptor once a call has parked
 	nonblocking bool     // the descriptor is non-blocking for good
+	unpollable  bool     // the runtime's poller does not take the file
 	polls       []*Poll  // the Polls that wait for this socket
 	stops       int      // calls of Stop without a Resume
 
@@ -78,8 +80,8 @@ func newSocket(fd, domain int, stream bool) *Socket {
 	// An unreachable socket is closed, as in package net (net/fd_posix.go): drivers rely
 	// on it. A socket is reachable while a call on it runs.
 	runtime.SetFinalizer(s, (*Socket).finalize)
-	s.rd.init()
-	s.wr.init()
+	s.rd.init(recvLocked)
+	s.wr.init(sendLocked)
 	s.polled.Store(alwaysPolled)
 	s.invalidateTimeout()
 	return s
@@ -167,6 +169,11 @@ func (s *Socket) decref() error {
 	if !s.refs.Decref() {
 		return nil
 	}
+	return s.closeFD()
+}
+
+// closeFD closes the descriptor, which has no reference left.
+func (s *Socket) closeFD() error {
 	s.clearTimeout()
 	err := s.sysClose()
 	s.fdClosed.Store(true)

@@ -18,11 +18,13 @@ const maxPacket = 4 << 20
 // bytes.
 func packets(s *sample.Spec) (*sample.Sample, error) {
 	next := map[string]func(*sample.Spec) (op, error){
-		"bufio.Scanner, lines":  scannerLines,
-		"bufio.Reader, lines":   readerLines,
-		"client, lines":         clientLines,
-		"bufio.Reader, lengths": readerLengths,
-		"client, lengths":       clientLengths,
+		"bufio.Scanner, lines":     scannerLines,
+		"bufio.Reader, lines":      readerLines,
+		"client, lines":            clientLines,
+		"client, Packets, lines":   clientPacketsLines,
+		"bufio.Reader, lengths":    readerLengths,
+		"client, lengths":          clientLengths,
+		"client, Packets, lengths": clientPacketsLengths,
 	}[s.Peer]
 	if next == nil {
 		return nil, fmt.Errorf("unknown peer %q", s.Peer)
@@ -31,7 +33,7 @@ func packets(s *sample.Spec) (*sample.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	return measure(s, []op{batch(s, one)})
+	return measure(s, []op{one})
 }
 
 // batch repeats an operation Batch times.
@@ -53,12 +55,12 @@ func scannerLines(s *sample.Spec) (op, error) {
 	}
 	lines := bufio.NewScanner(c)
 	lines.Buffer(make([]byte, 64<<10), maxPacket)
-	return func() error {
+	return batch(s, func() error {
 		if !lines.Scan() {
 			return fmt.Errorf("the stream ended: %w", lines.Err())
 		}
 		return checkLen(lines.Bytes(), s.Reply-1)
-	}, nil
+	}), nil
 }
 
 func readerLines(s *sample.Spec) (op, error) {
@@ -67,34 +69,55 @@ func readerLines(s *sample.Spec) (op, error) {
 		return nil, err
 	}
 	r := bufio.NewReaderSize(c, maxPacket)
-	return func() error {
+	return batch(s, func() error {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
 			return err
 		}
 		return checkLen(line, s.Reply)
-	}, nil
+	}), nil
 }
 
-func clientLines(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.Delimiter{Delim: []byte("\n"), Max: maxPacket})
-}
+var (
+	lines   = client.Delimiter{Delim: []byte("\n"), Max: maxPacket}
+	lengths = client.LengthPrefix{Encoding: client.Uint32BE, BodyOffset: 4, Max: maxPacket}
+)
 
-func clientLengths(s *sample.Spec) (op, error) {
-	return recvPackets(s, client.LengthPrefix{Encoding: 'N', BodyOffset: 4, Max: maxPacket})
-}
+func clientLines(s *sample.Spec) (op, error)          { return recvPackets(s, lines) }
+func clientLengths(s *sample.Spec) (op, error)        { return recvPackets(s, lengths) }
+func clientPacketsLines(s *sample.Spec) (op, error)   { return rangePackets(s, lines) }
+func clientPacketsLengths(s *sample.Spec) (op, error) { return rangePackets(s, lengths) }
 
 func recvPackets(s *sample.Spec, framing client.Framing) (op, error) {
 	c, err := client.Dial(s.Network, s.Address, &client.Options{Framing: framing})
 	if err != nil {
 		return nil, err
 	}
-	return func() error {
+	return batch(s, func() error {
 		p, err := c.RecvPacket()
 		if err != nil {
 			return err
 		}
 		return checkLen(p, s.Reply)
+	}), nil
+}
+
+func rangePackets(s *sample.Spec, framing client.Framing) (op, error) {
+	c, err := client.Dial(s.Network, s.Address, &client.Options{Framing: framing})
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		left := max(s.Batch, 1)
+		for p, err := range c.Packets() {
+			if err == nil {
+				err = checkLen(p, s.Reply)
+			}
+			if left--; err != nil || left == 0 {
+				return err
+			}
+		}
+		return io.ErrUnexpectedEOF
 	}, nil
 }
 
@@ -105,7 +128,7 @@ func readerLengths(s *sample.Spec) (op, error) {
 	}
 	r := bufio.NewReaderSize(c, 64<<10)
 	body := make([]byte, s.Reply)
-	return func() error {
+	return batch(s, func() error {
 		var header [4]byte
 		if _, err := io.ReadFull(r, header[:]); err != nil {
 			return err
@@ -116,7 +139,7 @@ func readerLengths(s *sample.Spec) (op, error) {
 		}
 		_, err := io.ReadFull(r, body[4:])
 		return err
-	}, nil
+	}), nil
 }
 
 // checkLen checks the length of a packet, so that no peer saves work by returning less.
