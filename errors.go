@@ -133,6 +133,7 @@ const (
 	opSet      = "set"
 	opRaw      = "raw"
 	opNew      = "socket"
+	opFile     = "file"
 	opStartTLS = "starttls"
 
 	opDrain       = "drain"

@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 		fail(serve(argument, sink))
 	case "unixgram":
 		fail(sendAndWait(argument))
+	case "inherited":
+		fail(useInherited())
 	case "buffers":
 		fail(sendBuffers(argument))
 	case "roundtrips":
@@ -254,6 +256,25 @@ func sendBuffers(path string) error {
 		}
 	}
 	_, err = c.SendBuffers(many)
+	return err
+}
+
+// useInherited answers one line on the socket that the parent has passed as descriptor 3.
+func useInherited() error {
+	f := os.NewFile(3, "inherited")
+	c, err := client.FromFile(f, &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	line, err := c.RecvPacket()
+	if err != nil {
+		return err
+	}
+	_, err = c.SendBuffers(net.Buffers{[]byte("child: "), line})
 	return err
 }
 

@@ -20,6 +20,7 @@ type Socket struct {
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
 	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
+	dual   bool // an IPv6 socket of another program's that also uses IPv4
 	dgrams datagrams
 
 	unconnected bool         // SetUnconnected
@@ -62,14 +63,7 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &Socket{fd: fd, domain: domain, stream: typ == unix.SOCK_STREAM}
-	// An unreachable socket is closed, as in package net (net/fd_posix.go): drivers rely
-	// on it. A socket is reachable while a call on it runs.
-	runtime.SetFinalizer(s, (*Socket).finalize)
-	s.rd.init(recvLocked)
-	s.wr.init(sendLocked)
-	s.polled.Store(alwaysPolled)
-	s.invalidateTimeout()
+	s := newSocket(fd, domain, typ == unix.SOCK_STREAM)
 	if domain == unix.AF_INET6 {
 		// The default differs between systems. With the option set, an IPv6 socket
 		// uses IPv6 only on all of them (RFC 3493, 5.3).
@@ -79,6 +73,18 @@ func Open(domain, typ, protocol int) (*Socket, error) {
 		}
 	}
 	return s, nil
+}
+
+func newSocket(fd, domain int, stream bool) *Socket {
+	s := &Socket{fd: fd, domain: domain, stream: stream}
+	// An unreachable socket is closed, as in package net (net/fd_posix.go): drivers rely
+	// on it. A socket is reachable while a call on it runs.
+	runtime.SetFinalizer(s, (*Socket).finalize)
+	s.rd.init(recvLocked)
+	s.wr.init(sendLocked)
+	s.polled.Store(alwaysPolled)
+	s.invalidateTimeout()
+	return s
 }
 
 // Finalized counts the sockets that the garbage collector closed. It is for tests: this

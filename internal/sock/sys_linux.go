@@ -1,6 +1,8 @@
 package sock
 
 import (
+	"fmt"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -103,6 +105,22 @@ func sysSocket(domain, typ, protocol int) (int, error) {
 		typ |= unix.SOCK_NONBLOCK
 	}
 	return unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
+}
+
+// prepare does nothing: the calls of this package have flags for what they need.
+func prepare(int) error { return nil }
+
+// checkProtocol refuses an IP socket of a protocol other than TCP and UDP, such as SCTP, UDP-Lite
+// and the datagram sockets of ICMP.
+func checkProtocol(fd int, stream bool) error {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	switch {
+	case err != nil:
+		return os.NewSyscallError("getsockopt", err)
+	case stream && (protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP), !stream && protocol == unix.IPPROTO_UDP:
+		return nil
+	}
+	return fmt.Errorf("%w: its protocol is %d", ErrSocketKind, protocol)
 }
 
 func (s *Socket) sysConnect(to *rawSockaddr) unix.Errno {

@@ -62,16 +62,23 @@ func sysSocket(domain, typ, protocol int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NOSIGPIPE, 1)
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
-	if err != nil {
+	if err := prepare(fd); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
+
+// prepare makes a descriptor ready for this package's calls.
+func prepare(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NOSIGPIPE, 1); err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, true)
+}
+
+// checkProtocol does nothing: not all of these systems tell the protocol of a socket.
+func checkProtocol(int, bool) error { return nil }
 
 // overflow receives the part of a datagram that does not fit the caller's buffer, so that
 // its full size is known. These systems report only that it was truncated.
@@ -177,7 +184,7 @@ func (n *rawSockaddr) set(s *Socket, a Addr) error {
 		}
 		n.sa = &unix.SockaddrInet4{Port: int(a.IP.Port()), Addr: a.IP.Addr().As4()}
 	case unix.AF_INET6:
-		if !a.IP.Addr().Is6() {
+		if !a.IP.Addr().Is6() && !(s.dual && a.IP.Addr().Is4()) {
 			return unix.EAFNOSUPPORT
 		}
 		scope, err := s.zoneIndex(a.IP.Addr().Zone())
