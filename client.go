@@ -134,6 +134,7 @@ type addressing struct {
 	resolver  Resolver
 	tlsConfig *tlsConfig                         // for Connect; nil: no TLS
 	abort     atomic.Pointer[context.CancelFunc] // ends a Connect that is in progress
+	started   atomic.Pointer[startedConnect]     // the last StartConnect, unless it has succeeded
 
 	bind  sync.Mutex // held while the socket is bound
 	bound bool
@@ -308,7 +309,10 @@ func (c *Client) begin(known, flags Flag, needsPeer bool) error {
 	if !c.lease.incref() {
 		return net.ErrClosed
 	}
-	err := c.usable(known, flags, needsPeer)
+	err := c.awaitConnect(flags)
+	if err == nil {
+		err = c.usable(known, flags, needsPeer)
+	}
 	if err != nil {
 		c.lease.decref()
 	}

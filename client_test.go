@@ -283,6 +283,11 @@ func limitedCalls() map[string]func(t *testing.T, limit time.Duration) func() er
 			fill(c)
 			return func() error { _, err := c.Send(tooMuch(network), 0); return err }
 		}
+		calls["sendbuffers "+network] = func(t *testing.T, limit time.Duration) func() error {
+			c := connectedTo(t, network, &client.Options{SendTimeout: limit})
+			fill(c)
+			return func() error { _, err := c.SendBuffers(net.Buffers{{1}, tooMuch(network)}); return err }
+		}
 		calls["write "+network] = func(t *testing.T, limit time.Duration) func() error {
 			c := connectedTo(t, network, nil)
 			fill(c)
@@ -686,6 +691,10 @@ func blockedCalls(t testing.TB, network string) map[string]func(t testing.TB) (*
 	}
 	if !strings.HasPrefix(network, "udp") {
 		calls["Send"] = full(func(c *client.Client) error { _, err := c.Send(tooMuch(network), 0); return err })
+		calls["SendBuffers"] = full(func(c *client.Client) error {
+			_, err := c.SendBuffers(net.Buffers{{1}, tooMuch(network)})
+			return err
+		})
 		calls["Write"] = full(func(c *client.Client) error { _, err := c.Write(tooMuch(network)); return err })
 	}
 	switch network {

@@ -27,6 +27,7 @@ type dialConfig struct {
 	frames *frame.Buffer  // nil: no framing
 	target unresolvedAddr // as the caller of Dial wrote it
 	trace  *Trace         // of Options and the context; nil: none
+	parks  bool           // waits hold no thread
 }
 
 // dialConfig fails with an *OptionError if n's sockets do not have an option, or if its

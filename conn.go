@@ -42,13 +42,13 @@ func (c *Client) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline sets the deadline of Read, Recv, RecvFrom and RecvPacket. All but Read end
+// SetReadDeadline sets the deadline of Read, Recv, RecvFrom and the like. All but Read end
 // at the earlier of the deadline and Options.RecvTimeout.
 func (c *Client) SetReadDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetReadDeadline, t)
 }
 
-// SetWriteDeadline sets the deadline of Write, Send, SendTo, SendPacket and SendFile. All but
+// SetWriteDeadline sets the deadline of Write, Send, SendTo, SendFile and the like. All but
 // Write end at the earlier of the deadline and Options.SendTimeout.
 func (c *Client) SetWriteDeadline(t time.Time) error {
 	return c.setDeadline((*sock.Socket).SetWriteDeadline, t)

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +62,17 @@ func TestCost_CopyOfAFileUsesSendfile(t *testing.T) {
 	require.Zero(t, calls["sendto"]+calls["splice"], "%v", calls)
 }
 
+// SendBuffers of up to 1,024 buffers is one sendmsg(2), and of more one for each 1,024.
+func TestCost_SendBuffersIsOneSystemCall(t *testing.T) {
+	requireProgram(t, "strace", "strace")
+	counts := filepath.Join(t.TempDir(), "counts")
+	cmd := helperCommand(t, "buffers "+otherProcess(t, "sink", "unix"), "strace", "-f", "-c", "-o", counts, "-e", "trace=sendto,sendmsg,writev")
+	require.NoError(t, cmd.Run())
+	calls := systemCalls(t, counts)
+	require.Equal(t, 1000+3, calls["sendmsg"])
+	require.Zero(t, calls["sendto"]+calls["writev"], "%v", calls)
+}
+
 // systemCalls parses strace's table: the calls are in the fourth column, the name in the
 // last.
 func systemCalls(t *testing.T, path string) map[string]int {
@@ -97,6 +109,14 @@ func TestCost_SendAndRecvAllocateNothing(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		buf := make([]byte, 64)
+		bufs := net.Buffers{buf[:30], nil, buf[30:]}
+		none("SendBuffers and Recv", func() error {
+			if _, err := c.SendBuffers(bufs); err != nil {
+				return err
+			}
+			_, err := c.Recv(buf, client.WaitAll)
+			return err
+		})
 		none("Send and Recv", func() error { return roundTrip(c, buf) })
 		none("Write and Read", func() error {
 			if _, err := c.Write(buf); err != nil {

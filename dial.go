@@ -125,23 +125,34 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 // dial also returns, with an error, the address that the error is about.
 func dial(ctx context.Context, network, address string, opts *Options, until sock.Instant) (*Client, net.Addr, error) {
 	where := unresolvedAddr{network, address}
-	n, ok := networks[network]
+	p, host, err := prepareDial(where, opts)
+	if err != nil {
+		return nil, where, err
+	}
+	return dialPrepared(ctx, where, host, p, until)
+}
+
+// prepareDial checks what can be checked before anything is sent. host is the one that the
+// address names.
+func prepareDial(where unresolvedAddr, opts *Options) (p *dialConfig, host string, err error) {
+	n, ok := networks[where.network]
 	if !ok {
-		return nil, where, net.UnknownNetworkError(network)
+		return nil, "", net.UnknownNetworkError(where.network)
 	}
-	p, err := opts.dialConfig(n)
-	if err != nil {
-		return nil, where, err
+	if p, err = opts.dialConfig(n); err != nil {
+		return nil, "", err
 	}
-	host, err := n.host(address)
-	if err != nil {
-		return nil, where, err
+	if host, err = n.host(where.address); err != nil {
+		return nil, "", err
 	}
-	if p.tls, err = p.tls.forHost(host); err != nil {
-		return nil, where, err
-	}
-	p.target, p.trace = where, dialTrace(ctx, opts.Trace)
+	p.tls, err = p.tls.forHost(host)
+	return p, host, err
+}
+
+func dialPrepared(ctx context.Context, where unresolvedAddr, host string, p *dialConfig, until sock.Instant) (*Client, net.Addr, error) {
+	p.target, p.trace = where, dialTrace(ctx, p.opts.Trace)
 	var c *Client
+	var err error
 	var addr net.Addr
 	if p.proxy != nil {
 		c, addr, err = dialProxy(ctx, where, p, until)
@@ -192,6 +203,9 @@ func dialAddrs(ctx context.Context, where unresolvedAddr, p *dialConfig, until s
 			s, err := open(typ, netAddr(typ, a).String(), opts, shared)
 			if err != nil {
 				return nil, err
+			}
+			if p.parks {
+				s.AlwaysPark(true)
 			}
 			switch {
 			case local != nil:
@@ -256,30 +270,46 @@ func (c *Client) Connect(ctx context.Context, address string) error {
 		return c.opError(opConnect, unresolvedAddr{c.network, address}, net.ErrClosed)
 	}
 	defer c.lease.decref()
-	var addr net.Addr = unresolvedAddr{c.network, address}
-	var err error
+	if err := c.beginConnect(); err != nil {
+		return c.connectResult(unresolvedAddr{c.network, address}, err)
+	}
+	c.started.Store(nil)
+	return c.connectBegun(ctx, address)
+}
+
+// beginConnect changes the state to connecting.
+func (c *Client) beginConnect() error {
 	switch {
 	case c.state.CompareAndSwap(idle, connecting):
-		defer c.state.CompareAndSwap(connecting, idle) // if a callback panics
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		c.abort.Store(&cancel)
-		defer c.abort.Store(nil)
-		if c.sock.Closed() || c.sock.Stopped() { // before abort was set
-			err = sock.ErrStopped
-		} else {
-			lookup, rethrow := guardResolver(ctx, c.resolver)
-			addr, err = c.connect(lookup, address)
-			rethrow(c.sock)
-		}
-		if err == nil {
-			c.state.Store(connected)
-		}
+		return nil
 	case c.state.Load() == connected:
-		err = os.NewSyscallError("connect", unix.EISCONN)
-	default:
-		err = os.NewSyscallError("connect", unix.EALREADY)
+		return os.NewSyscallError("connect", unix.EISCONN)
 	}
+	return os.NewSyscallError("connect", unix.EALREADY)
+}
+
+// connectBegun is Connect after beginConnect.
+func (c *Client) connectBegun(ctx context.Context, address string) error {
+	defer c.state.CompareAndSwap(connecting, idle) // if a callback panics
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.abort.Store(&cancel)
+	defer c.abort.Store(nil)
+	var addr net.Addr = unresolvedAddr{c.network, address}
+	err := sock.ErrStopped
+	if !c.sock.Closed() && !c.sock.Stopped() { // before abort was set
+		lookup, rethrow := guardResolver(ctx, c.resolver)
+		addr, err = c.connect(lookup, address)
+		rethrow(c.sock)
+	}
+	if err == nil {
+		c.state.Store(connected)
+	}
+	return c.connectResult(addr, err)
+}
+
+// connectResult gives the error of a connect its form.
+func (c *Client) connectResult(addr net.Addr, err error) error {
 	if c.sock.Closed() {
 		err = net.ErrClosed
 		c.traceClosed(nil) // Close did not if it came before Connected

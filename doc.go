@@ -83,6 +83,24 @@
 // [Select] waits for several clients at once, with TLS and packets too. [Client.SendFile] has
 // the kernel send a part of a file.
 //
+// # Callbacks
+//
+// [DialAsync] returns an [AsyncClient] at once, and the functions of an [AsyncConfig] are called
+// when it is connected, has received something, or has ended. Callbacks of one client never
+// overlap, and no method waits for the peer or for a callback. A send that the kernel does not
+// take is queued. [Client.Async] makes an AsyncClient of a connected client, and
+// [AsyncClient.Detach] makes a blocking client of it again. While it is idle, an AsyncClient
+// holds a goroutine and no thread.
+//
+// [Client.StartConnect] connects in the background: the first call that needs the peer waits.
+//
+// # Tracing
+//
+// A [Trace] has functions that are called for each lookup, attempt to connect, handshake,
+// first byte and close, and for what a Pool does. [Options].Trace is for all clients,
+// [WithTrace] for one call. Without a Trace nothing is called and nothing measured. The
+// functions of a net/http/httptrace.ClientTrace are called as package net calls them.
+//
 // # FastCGI
 //
 // The package fastcgi sends requests to php-fpm and other FastCGI applications, over

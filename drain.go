@@ -41,7 +41,7 @@ func (c *Client) Drain(flags Flag) (int64, error) {
 	if c.hasFraming() && flags&DontWait != 0 {
 		how = flags
 	}
-	c.lease.recordRecv(int(min(n, 1)), 0, err, how)
+	c.recordRecv(int(min(n, 1)), 0, err, how)
 	if flags&DontWait == 0 && errors.Is(err, io.EOF) {
 		return n, nil
 	}

@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 		fail(serve(argument, sink))
 	case "unixgram":
 		fail(sendAndWait(argument))
+	case "buffers":
+		fail(sendBuffers(argument))
 	case "roundtrips":
 		fail(roundTrips(argument, 10_000))
 	case "checkouts":
@@ -58,6 +60,8 @@ func TestMain(m *testing.M) {
 		fail(dialSearchList(argument))
 	case "copy":
 		fail(copyFile(argument))
+	case "async":
+		fail(asyncClients(argument))
 	case "waiting":
 		fail(waitingClients(argument))
 	case "idle":
@@ -225,6 +229,29 @@ func copyFile(path string) error {
 	}
 	defer c.Close()
 	_, err = io.Copy(c, f)
+	return err
+}
+
+// sendBuffers is the helper process of TestCost_SendBuffersIsOneSystemCall.
+func sendBuffers(path string) error {
+	c, err := client.Dial("unix", path, &client.Options{SendBuffer: 1 << 20})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	few, many := make(net.Buffers, 100), make(net.Buffers, 2*1024+1)
+	for i := range few {
+		few[i] = make([]byte, i%2) // every other one is empty
+	}
+	for i := range many {
+		many[i] = []byte{1}
+	}
+	for range 1000 {
+		if _, err := c.SendBuffers(few); err != nil {
+			return err
+		}
+	}
+	_, err = c.SendBuffers(many)
 	return err
 }
 

@@ -69,7 +69,8 @@ func optionError(name string, err error) error {
 }
 
 // intOptions are the options that are numbers.
-func (o *Options) intOptions(typ Type) (all []intOption) {
+func (o *Options) intOptions(typ Type) []intOption {
+	all := make([]intOption, 0, 8)
 	set := func(given bool, option string, level, number, value int) {
 		if given {
 			all = append(all, intOption{option, level, number, value})

@@ -11,6 +11,7 @@ import (
 func waitingThreads() int { return 0 }
 
 func waitingClients(string) error { return nil }
+func asyncClients(string) error   { return nil }
 
 func idleClients(string) error { return nil }
 

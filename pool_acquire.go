@@ -37,13 +37,14 @@ type acquireResult struct {
 
 // acquire returns a client on a connection of the pool.
 func (p *Pool) acquire(ctx context.Context, network, address string, opts *Options, mode acquireMode) (*Client, error) {
-	if t := newCheckoutTrace(ctx, network, address, opts); t != nil {
-		return t.acquire(ctx, p, mode)
-	}
 	return p.checkout(ctx, network, address, opts, mode, nil)
 }
 
+// checkout is acquire. If it finds a Trace, it calls itself with a checkoutTrace.
 func (p *Pool) checkout(ctx context.Context, network, address string, opts *Options, mode acquireMode, t *checkoutTrace) (*Client, error) {
+	if t == nil && (opts.Trace != nil || ContextTrace(ctx) != nil) {
+		return newCheckoutTrace(ctx, network, address, opts).acquire(ctx, p, mode)
+	}
 	if ctx.Err() != nil {
 		return nil, acquireError(network, address, contextError(ctx, sock.ErrStopped))
 	}
@@ -67,23 +68,21 @@ func (p *Pool) checkout(ctx context.Context, network, address string, opts *Opti
 	var w *waiter // if no connection is idle
 	for again := false; ; again = true {
 		var k *pooledConn
-		var queuedAt sock.Instant
 		if mode == reuseOrDial {
 			k = p.popIdleLocked(b)
 		}
 		if k != nil {
 			b.leaseLocked()
 			p.keepMinIdleLocked(b)
+			p.mu.Unlock()
 		} else {
-			queuedAt = sock.Now()
+			began := sock.Now()
 			if w == nil {
-				w = p.newWaiter(ctx, opts, mode, queuedAt)
+				w = p.newWaiter(ctx, opts, mode, began)
 			}
-			p.enqueueLocked(b, w, queuedAt, again)
-		}
-		p.mu.Unlock()
-		if k == nil {
-			k, err = w.wait(p, b, queuedAt)
+			p.enqueueLocked(b, w, began, again)
+			p.mu.Unlock()
+			k, err = w.wait(p, b, began)
 			if t != nil {
 				t.waitedFor, w.waited = w.waited, 0
 			}

@@ -36,8 +36,9 @@ func (p *Pool) Do(ctx context.Context, network, address string, opts *Options, f
 	if !again || ctx.Err() != nil {
 		return unmarked(err)
 	}
-	if t := newCheckoutTrace(ctx, network, address, orDefaults(opts)); t != nil {
-		notify(t.Retried, RetriedInfo{t.PoolKey, network, address, unmarked(err)})
+	opts = orDefaults(opts)
+	if t := ContextTrace(ctx).before(opts.Trace); t != nil {
+		notify(t.Retried, RetriedInfo{opts.PoolKey, network, address, unmarked(err)})
 	}
 	_, _, second := p.doOnce(ctx, network, address, opts, fn, newOnly)
 	if sent && second != nil {

@@ -69,7 +69,7 @@ type PoolKeyStats struct {
 }
 
 // Stats returns the pool's counters. No counter is ever less than in an earlier call.
-// Stats stops checkouts for some microseconds per thousand keys.
+// Stats stops checkouts while it reads, for some 0.1 ms if there are a thousand keys.
 func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()

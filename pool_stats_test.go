@@ -30,7 +30,7 @@ func TestPool_StatsTellWhoWaitsNow(t *testing.T) {
 	time.Sleep(10 * time.Millisecond)
 	stats := p.Stats()
 	require.Equal(t, 1, stats.MaxConnsPerKey)
-	require.Equal(t, stats.KeyStats.Waiting, stats.Keys[0].Waiting)
+	require.Equal(t, stats.Waiting, stats.Keys[0].Waiting)
 	require.GreaterOrEqual(t, stats.LongestWait, 10*time.Millisecond)
 	require.Less(t, stats.LongestWait, testTimeout)
 	require.NoError(t, held.Close())

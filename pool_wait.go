@@ -27,8 +27,8 @@ type waiter struct {
 	timer *time.Timer        // its caller's, stopped between two waits; nil: not made yet
 }
 
-// newWaiter returns a waiter, one that was used before if there is one: where many callers
-// wait, making the channel and the timer costs more than the queue.
+// newWaiter returns a waiter, if possible one that was used before: where many callers wait,
+// making the channel and the timer costs more than the wait.
 func (p *Pool) newWaiter(ctx context.Context, opts *Options, mode acquireMode, now sock.Instant) *waiter {
 	w, _ := p.spareWaiters.Get().(*waiter)
 	if w == nil {
@@ -96,7 +96,7 @@ func (p *Pool) serveWaitersLocked(b *bucket, k *pooledConn) *pooledConn {
 			k = nil
 		case b.idle.n > 0 && w.mode == reuseOrDial:
 			p.leaseToLocked(b, w, p.popIdleLocked(b))
-		case w.dial != nil, b.canceled >= maxCanceled:
+		case w.dial != nil, b.canceled >= maxCanceled: // its dial is under way, or none may begin
 		case b.dialPanic != nil:
 			p.finishLocked(b, w, acquireResult{panicked: b.dialPanic})
 			b.dialPanic = nil

@@ -32,6 +32,9 @@ type Ready struct {
 // have to wait for the rest of a packet. Timeouts and deadlines of the clients have no
 // effect.
 //
+// A client that StartConnect is connecting is not ready before the end of that. If it fails,
+// the client is ready in each set: the call for it returns the error at once.
+//
 // A closed client and a stream that is not connected are a *SelectError, which tells the
 // set and the index. Three empty sets are unix.EINVAL. If another goroutine closes a
 // client or receives from it, the client may not be ready any more when Select returns:
@@ -50,10 +53,15 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 		return Ready{}, err
 	}
 	limit := until
-	if slices.ContainsFunc(read, func(c *Client) bool { return c.readable(false) }) {
+	if slices.ContainsFunc(read, func(c *Client) bool { return c.state.Load() == connected && c.readable(false) }) {
 		limit = sock.Now() // poll the others without waiting
 	}
 	for {
+		if failed, err := s.addConnected(); err != nil {
+			return Ready{}, err
+		} else if failed {
+			limit = sock.Now()
+		}
 		err := s.poll.Wait(limit)
 		if err != nil && (limit == until || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return Ready{}, &net.OpError{Op: opSelect, Err: err}
@@ -76,6 +84,8 @@ type selection struct {
 	sets [3]set
 	held int // the number of clients that are held, in the order of the sets
 	out  [3][]*Client
+
+	connecting []connectingClient // they are not in the poll
 }
 
 type set struct {
@@ -88,9 +98,12 @@ type set struct {
 var selections = sync.Pool{New: func() any { return new(selection) }}
 
 func (s *selection) add() error {
-	for _, set := range s.sets {
+	for k, set := range s.sets {
 		for i, c := range set.clients {
-			if err := c.addToPoll(&s.poll, set.pollEvents); err != nil {
+			if started := c.startedConnect(); started != nil && c.lease.incref() {
+				started.addPoll(&s.poll)
+				s.connecting = append(s.connecting, connectingClient{c, started, k, i})
+			} else if err := c.addToPoll(&s.poll, set.pollEvents); err != nil {
 				return set.error(i, err)
 			}
 			s.held++
@@ -127,6 +140,11 @@ func (s *selection) release() {
 		}
 		s.held -= n
 	}
+	for _, p := range s.connecting {
+		p.started.removePoll(&s.poll)
+	}
+	clear(s.connecting)
+	s.connecting = s.connecting[:0]
 	s.poll.Release()
 	for i := range s.out {
 		clear(s.out[i])
@@ -139,6 +157,16 @@ func (s *selection) release() {
 func (s *selection) ready() (found bool, err error) {
 	for k, set := range s.sets {
 		for i, c := range set.clients {
+			if len(s.connecting) > 0 && !s.poll.Has(c.sock) {
+				if started := c.startedConnect(); started.failed() {
+					if err := started.wait(c); errors.Is(err, net.ErrClosed) {
+						return false, set.error(i, err)
+					}
+					s.out[k] = append(s.out[k], c)
+					found = true
+				}
+				continue
+			}
 			events, err := s.poll.Ready(c.sock)
 			if err != nil {
 				return false, set.error(i, err)

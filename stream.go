@@ -20,8 +20,8 @@ import (
 // I/O lock of its direction first and picks then, so that a call that waited for the lock
 // while StartTLS held it uses TLS:
 //
-//	Recv, Read, RecvPacket, Drain ──▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
-//	Send, Write, SendPacket, SendFile ───────────▶ sendBytes ─┴─────────┘
+//	Recv, Read, RecvPacket, Drain ────────▶ [frames] ──▶ recvBytes ─┬▶ [TLS] ─┬▶ socket
+//	Send, Write, SendPacket, SendBuffers, SendFile ────▶ sendBytes ─┴─────────┘
 type stream struct {
 	sock   *sock.Socket
 	tls    atomic.Pointer[tlsconn.Conn] // set by StartTLS or Dial, with both I/O locks held; never reset
@@ -141,6 +141,39 @@ func (s *stream) nextPacketLocked(lock *sock.IOLock, ready *frame.Batch) ([]byte
 	}
 }
 
+// recvSome receives what there is into a buffer of r, or a packet, without waiting: EAGAIN if
+// there is nothing. It asks the socket only if r.readable is true, and sets that to false once
+// the socket has no more.
+func (s *stream) recvSome(lock *sock.IOLock, r *recvState, isUnixgram bool) ([]byte, error) {
+	for {
+		size := 0
+		if s.frames != nil {
+			var p []byte
+			var err error
+			if p, size, err = s.frames.Next(nil); p != nil || err != nil {
+				return p, err
+			}
+		}
+		var room []byte
+		switch {
+		case !r.readable:
+			return nil, unix.EAGAIN
+		case s.frames != nil:
+			room, _ = s.frames.Room(size)
+		default:
+			room = r.room(lock, isUnixgram)
+		}
+		n, err := s.recvBytes(lock, room, DontWait)
+		r.readable = err == nil && (n == len(room) || s.hasTLS() || s.sock.Buffered())
+		if s.frames == nil {
+			return room[:min(n, len(room))], err
+		}
+		if s.frames.Filled(n); err != nil {
+			return nil, sock.EOFAfter(s.frames.Len(), err)
+		}
+	}
+}
+
 // bufferedPacket is recvPacket for a packet that has been received already. It reads no clock,
 // which is half of what a short packet costs.
 func (s *stream) bufferedPacket(ready *frame.Batch) []byte {
@@ -152,8 +185,8 @@ func (s *stream) bufferedPacket(ready *frame.Batch) []byte {
 	return p
 }
 
-// discardBuffers are for drain. 32 KiB is what io.Copy uses.
-var discardBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// scratchBuffers are for drain, and for sendBuffers over TLS, where they hold two records.
+var scratchBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // drain discards what a receive would return, and counts it, until an error or, with DontWait,
 // until nothing is left. With a framing and DontWait it discards whole packets.
@@ -164,8 +197,8 @@ func (s *stream) drain(flags Flag, timeout time.Duration) (total int64, err erro
 		return 0, err
 	}
 	defer lock.Unlock()
-	buf := discardBuffers.Get().(*[32 << 10]byte)
-	defer discardBuffers.Put(buf)
+	buf := scratchBuffers.Get().(*[32 << 10]byte)
+	defer scratchBuffers.Put(buf)
 	for {
 		var n int
 		if s.frames != nil && flags&DontWait != 0 {
@@ -209,6 +242,39 @@ func (s *stream) sendBytes(lock *sock.IOLock, p []byte, flags Flag) (int, error)
 		s.sent.Store(true)
 	}
 	return n, err
+}
+
+// sendBuffers sends buffers one after the other. Over TLS they are copied first: a record holds as
+// many as fit.
+func (s *stream) sendBuffers(bufs [][]byte, timeout time.Duration) (sent int64, err error) {
+	lock, err := s.sock.LockSend(0, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer s.unlockSend(&lock)
+	if !s.hasTLS() {
+		return lock.SendBuffers(bufs)
+	}
+	scratch := scratchBuffers.Get().(*[32 << 10]byte)
+	defer scratchBuffers.Put(scratch)
+	for off := 0; ; {
+		size := 0
+		for len(bufs) > 0 && size < len(scratch) {
+			n := copy(scratch[size:], bufs[0][off:])
+			size += n
+			if off += n; off == len(bufs[0]) {
+				bufs, off = bufs[1:], 0
+			}
+		}
+		n, err := s.sendBytes(&lock, scratch[:size], 0)
+		sent += int64(n)
+		switch {
+		case err != nil || len(bufs) == 0:
+			return sent, err
+		case lock.Expired(): // a peer that receives as fast as we send
+			return sent, os.ErrDeadlineExceeded
+		}
+	}
 }
 
 // unlockSend releases the lock, or has TLS do so once the rest of a record is sent.

@@ -20,6 +20,8 @@ import "github.com/blocksock/client/internal/sock"
 // hold a thread, they look at their sockets at intervals, from 50 µs up to an eighth of the
 // time that they have waited, 50 ms at most.
 //
+// ReadWaitStats tells how many calls hold a thread now, and how many park.
+//
 // The Go runtime ends a process that has more than 10,000 threads; see
 // runtime/debug.SetMaxThreads.
 func SetMaxThreads(n int) (previous int) { return sock.SetMaxThreads(n) }

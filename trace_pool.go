@@ -17,16 +17,15 @@ type checkoutTrace struct {
 	idle      time.Duration // how long the connection was idle
 }
 
-// newCheckoutTrace returns nil if there is nothing to call.
 func newCheckoutTrace(ctx context.Context, network, address string, opts *Options) *checkoutTrace {
-	t := ContextTrace(ctx).before(opts.Trace)
-	if t == nil {
-		return nil
+	return &checkoutTrace{
+		Trace:       ContextTrace(ctx).before(opts.Trace),
+		GetConnInfo: GetConnInfo{opts.PoolKey, network, address},
+		opts:        opts,
 	}
-	return &checkoutTrace{Trace: t, GetConnInfo: GetConnInfo{opts.PoolKey, network, address}, opts: opts}
 }
 
-// acquire is Pool.acquire.
+// acquire is Pool.acquire between GetConn and GotConn.
 func (t *checkoutTrace) acquire(ctx context.Context, p *Pool, mode acquireMode) (c *Client, err error) {
 	notify(t.GetConn, t.GetConnInfo)
 	began, returned := time.Now(), false

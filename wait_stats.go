@@ -3,9 +3,8 @@ package client
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
 )
 
 // WaitStats tell how the calls of all clients in the process wait.

@@ -39,8 +39,10 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"os"
 	"runtime"
@@ -63,6 +65,7 @@ func document(
 	ctx context.Context, address, network string, opts *client.Options, timeout time.Duration,
 	p []byte, ds []client.Datagram, f *os.File, offset, length int64, addr net.Addr, addrPort netip.AddrPort,
 	read, write, except []*client.Client, t time.Time, cfg *tls.Config, resolver *net.Resolver,
+	a, other *client.AsyncClient, async client.AsyncConfig, w io.Writer,
 ) error {
 	%s
 	return nil // here the code is checked

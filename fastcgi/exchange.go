@@ -41,9 +41,10 @@ type exchange struct {
 	stdoutEnded bool
 	stderrEnded bool
 
-	readMu    sync.Mutex // held by Read and WriteTo of the body; guards the next four
+	readMu    sync.Mutex // held by Read and WriteTo of the body; guards the next five
 	chunk     []byte     // of the body, received and not yet read; a part of in
 	remaining int64      // body bytes to be received; negative: unknown
+	chunkLent bool       // a Writer may still use a chunk
 	err       error      // why nothing more of the body will be received
 	detached  bool       // another goroutine receives the end of the request; see finishLocked
 	closed    atomic.Bool
@@ -261,10 +262,10 @@ func (x *exchange) requestSent() bool {
 	}
 }
 
-// freeBuffer makes the receive buffer available to other exchanges. Nothing of the response
-// may be received after that, and no chunk may be in use.
+// freeBuffer makes the receive buffer available to other exchanges, unless a Writer may
+// still use it. Nothing of the response may be received after that.
 func (x *exchange) freeBuffer() {
-	if x.in != nil {
+	if x.in != nil && !x.chunkLent {
 		x.in.free()
 		x.in = nil
 	}

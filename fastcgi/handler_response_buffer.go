@@ -35,10 +35,9 @@ type responseBuffer struct {
 	in      io.Closer // the application's response, which is closed after an error of out
 	logf    func(string, ...any)
 
-	mu         sync.Mutex
-	cond       sync.Cond // a field below has changed
-	mem        []byte
-	spare      []byte // the previous mem, which is used again
+	mu   sync.Mutex
+	cond sync.Cond // a field below has changed
+	*responseMemory
 	file       *os.File
 	fileFailed bool  // file cannot be created or is full
 	readOff    int64 // up to which file was copied
@@ -52,8 +51,18 @@ type responseBuffer struct {
 	panicked   any           // its panic
 }
 
+// A responseMemory is the memory of a responseBuffer, which later ones use again.
+type responseMemory struct {
+	mem   []byte
+	spare []byte // the previous mem
+}
+
+var responseMemories = sync.Pool{New: func() any { return new(responseMemory) }}
+
 func newResponseBuffer(out *clientWriter, maxFile int64, in io.Closer, logf func(string, ...any)) *responseBuffer {
-	b := &responseBuffer{out: out, maxFile: maxFile, in: in, logf: logf}
+	b := &responseBuffer{
+		out: out, maxFile: maxFile, in: in, logf: logf, responseMemory: responseMemories.Get().(*responseMemory),
+	}
 	b.cond.L = &b.mu
 	return b
 }
@@ -166,6 +175,11 @@ func (b *responseBuffer) finish() error {
 	}
 	if b.panicked != nil {
 		panic(b.panicked)
+	}
+	if b.err == nil { // a Write that failed may go on with the memory; see WriteTo of the body
+		b.mem, b.spare = b.mem[:0], b.spare[:0]
+		responseMemories.Put(b.responseMemory)
+		b.responseMemory = nil
 	}
 	return b.err
 }

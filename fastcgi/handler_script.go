@@ -38,6 +38,7 @@ func (q *httpRequest) serveScript(s scriptPath) {
 	}
 	defer body.close()
 	resp, err := q.Client.Do(q.r.Context(), req)
+	freeParams(params)
 	if req.interrupt != nil {
 		defer q.closeStreamedBody(req, resp, err)
 	}

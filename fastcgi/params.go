@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // serverParams returns the meta-variables (RFC 3875, section 4.1) of a request that a
@@ -55,7 +56,7 @@ func transportParams(r *http.Request, root string, s scriptPath) map[string]stri
 
 func scriptParams(r *http.Request, root string, s scriptPath, uri string) map[string]string {
 	file := func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) }
-	p := make(map[string]string, 32) // enough for most requests, so that it does not grow
+	p := paramMaps.Get().(map[string]string)
 	p["GATEWAY_INTERFACE"] = "CGI/1.1"
 	p["SERVER_SOFTWARE"] = "blocksock-fastcgi"
 	p["SERVER_PROTOCOL"] = r.Proto
@@ -77,6 +78,18 @@ func scriptParams(r *http.Request, root string, s scriptPath, uri string) map[st
 	// There is no REMOTE_USER, since no one has authenticated the user here. PHP reads
 	// HTTP_AUTHORIZATION.
 	return p
+}
+
+// paramMaps are empty maps for parameters. Each is large enough for most requests.
+var paramMaps = sync.Pool{New: func() any { return make(map[string]string, 32) }}
+
+// freeParams makes a map available to other requests. Nothing may use it any more.
+func freeParams(p map[string]string) {
+	const tooMany = 128 // to be cleared for requests that mostly have fewer
+	if len(p) <= tooMany {
+		clear(p)
+		paramMaps.Put(p)
+	}
 }
 
 func setScheme(p map[string]string, isTLS bool) {

@@ -77,7 +77,12 @@ func (b responseBody) WriteTo(w io.Writer) (n int64, err error) {
 	defer x.unlockRead()
 	for {
 		if len(x.chunk) > 0 && !x.closed.Load() {
+			// A Write that fails may go on with the chunk: net/http's over HTTP/2 does, if
+			// the client resets the stream meanwhile.
+			wasLent := x.chunkLent
+			x.chunkLent = true
 			m, err := w.Write(x.chunk)
+			x.chunkLent = wasLent || err != nil
 			n += int64(m)
 			x.chunk = x.chunk[m:]
 			if err != nil {

@@ -3,11 +3,14 @@ package fastcgi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -22,8 +25,8 @@ import (
 
 // newTaggedApplication starts an application each of whose responses consists of the
 // request's TAG alone: its header, its standard error, and LENGTH bytes of its body. With
-// SIZED the response has a Content-Length. The records of a response arrive in writes of
-// random lengths.
+// SIZED the response has a Content-Length, with UNBUFFERED the field that Handler obeys. The
+// records of a response arrive in writes of random lengths.
 func newTaggedApplication(t testing.TB) *Client {
 	t.Helper()
 	return newApplication(t, func(a *appRequest) bool {
@@ -33,6 +36,9 @@ func newTaggedApplication(t testing.TB) *Client {
 		head := "X-Tag: " + tag + "\r\nSet-Cookie: " + tag + "\r\n"
 		if a.params["SIZED"] != "" {
 			head += "Content-Length: " + strconv.Itoa(length) + "\r\n"
+		}
+		if a.params["UNBUFFERED"] != "" {
+			head += "X-Accel-Buffering: no\r\n"
 		}
 		var p []byte
 		p = append(p, appendRecord(nil, typeStderr, firstRequestID, []byte(tag))...)
@@ -80,7 +86,7 @@ func checkTagged(t *testing.T, resp *Response, body []byte, tag string, length i
 func TestResponse_HasNoBytesOfAnotherOne(t *testing.T) {
 	t.Parallel()
 	cl := newTaggedApplication(t)
-	cl.MaxConns = 3
+	cl.MaxConns, cl.Options = 3, &client.Options{ConnectTimeout: testTimeout}
 	ends := []func(ctx context.Context, cancel func(), resp *Response) []byte{
 		func(_ context.Context, _ func(), resp *Response) []byte { // read whole
 			b, err := io.ReadAll(resp.Body)
@@ -212,6 +218,141 @@ func TestResponse_StaysAsItIsAfterItsConnectionIsReused(t *testing.T) {
 		require.NoError(t, first.Body.Close())
 		_, err = first.Body.Read(make([]byte, 1))
 		require.ErrorIs(t, err, errBodyClosed)
+	}
+}
+
+// A Writer that fails or panics may still use what it was given: net/http's over HTTP/2
+// does, if the client resets the stream during the Write. Those bytes must not become the
+// ones of another response.
+func TestResponse_FailedWriterKeepsItsBytes(t *testing.T) {
+	t.Parallel()
+	cl := newTaggedApplication(t)
+	for i := range 20 {
+		resp, err := cl.Do(context.Background(), taggedRequest("<of the first>", 5000, i%2 == 0))
+		require.NoError(t, err)
+		var kept []byte
+		func() {
+			defer func() { _ = recover() }()
+			_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+				kept = p
+				if i%3 == 0 {
+					panic("in Write")
+				}
+				return 0, io.ErrClosedPipe
+			}), resp.Body)
+			require.ErrorIs(t, err, io.ErrClosedPipe)
+		}()
+		_, _ = io.ReadAll(resp.Body)
+		require.NoError(t, resp.Body.Close())
+		for range 3 {
+			_, _, err := doAndRead(cl, taggedRequest("<of another>", 5000, false))
+			require.NoError(t, err)
+		}
+		require.False(t, bytes.Contains(kept, []byte("another")), "the bytes are those of another response")
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// No request has a parameter of another one that the Handler has sent before or sends at the
+// same time.
+func TestHandler_SendsNoParameterOfAnotherRequest(t *testing.T) {
+	t.Parallel()
+	cl := newApplication(t, func(a *appRequest) bool {
+		body, _ := json.Marshal(a.params)
+		a.write(t, bytes.Join(okResponse(string(body)), nil))
+		return true
+	})
+	h := &Handler{
+		Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}),
+		Params: func(r *http.Request) map[string]string {
+			return map[string]string{"OWN_" + r.Header.Get("X-Name"): "1"}
+		},
+	}
+	s := serveHandler(t, h)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 25 {
+				name := fmt.Sprintf("%d_%d", g, i)
+				r, _ := http.NewRequest(http.MethodGet, s.URL+"/a.php/info?q="+name, nil)
+				r.Header.Set("X-Name", name)
+				for n := range rand.N(200) {
+					r.Header.Set(fmt.Sprintf("X-%s-%d", strings.ReplaceAll(name, "_", "-"), n), name)
+				}
+				resp, err := s.Client().Do(r)
+				if !assert.NoError(t, err) {
+					return
+				}
+				var params map[string]string
+				assert.NoError(t, json.NewDecoder(resp.Body).Decode(&params))
+				_ = resp.Body.Close()
+				for param, value := range params {
+					switch {
+					case strings.HasPrefix(param, "HTTP_X_"), param == "QUERY_STRING":
+						assert.Equal(t, name, strings.TrimPrefix(value, "q="), param)
+					case strings.HasPrefix(param, "OWN_"):
+						assert.Equal(t, "OWN_"+name, param)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The same holds for what the Handler sends, to HTTP clients that read all of it and to those
+// that go.
+func TestHandler_SendsNoByteOfAnotherResponse(t *testing.T) {
+	t.Parallel()
+	cl := newTaggedApplication(t)
+	cl.Options = &client.Options{ConnectTimeout: testTimeout}
+	h := &Handler{
+		Client: cl, Root: writeFiles(t, map[string]string{"a.php": ""}), ErrorLog: newLogger(io.Discard),
+		Params: func(r *http.Request) map[string]string {
+			params := make(map[string]string)
+			for name, values := range r.URL.Query() {
+				params[name] = values[0]
+			}
+			return params
+		},
+	}
+	for _, s := range []*httptest.Server{serveHandler(t, h), serveHTTP2(t, h)} {
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := range 25 {
+					tag, length := fmt.Sprintf("<%d.%d>", g, i), rand.N(3000)
+					if i%3 == 0 {
+						length = rand.N(300_000)
+					}
+					query := url.Values{"TAG": {tag}, "LENGTH": {strconv.Itoa(length)}}
+					for _, param := range []string{"SIZED", "UNBUFFERED"} {
+						if rand.N(2) == 0 {
+							query.Set(param, "1")
+						}
+					}
+					resp, err := s.Client().Get(s.URL + "/a.php?" + query.Encode())
+					if !assert.NoError(t, err) {
+						return
+					}
+					assert.Equal(t, []string{tag}, resp.Header["Set-Cookie"])
+					body := io.Reader(resp.Body)
+					leaves := rand.N(4) == 0
+					if leaves {
+						body = io.LimitReader(body, int64(rand.N(length+1)))
+					}
+					b, err := io.ReadAll(body)
+					_ = resp.Body.Close()
+					assert.NoError(t, err)
+					assert.True(t, leaves || len(b) == length, "%d of %d bytes", len(b), length)
+					assert.True(t, string(b) == strings.Repeat(tag, length/len(tag)+1)[:len(b)], "the body of %s has other bytes", tag)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

@@ -222,19 +222,6 @@ func (p *parallelDial) wait() error {
 			left = min(left, p.retry.next())
 		}
 	}
-	addWaker := func(k *fdWaker) {
-		wake, err := k.pollFD()
-		if err != nil { // the process has no descriptor left: poll at intervals
-			wake, left = -1, min(left, maxBackoff)
-		}
-		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
-	}
-	if p.stop != nil {
-		addWaker(&p.stop.fdWaker)
-	}
-	if p.more != nil {
-		addWaker(&p.more.fdWaker)
-	}
 	if errno := p.pollWait(fds, max(left, 0)); errno != 0 && errno != unix.EINTR {
 		return os.NewSyscallError("poll", errno)
 	}
@@ -254,8 +241,12 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if single {
 		hold = min(d, p.began.Add(longestHold).Left())
 	}
+	if len(p.running) > 0 && p.running[0].socket.alwaysParks.Load() {
+		hold = 0
+	}
 	if hold > 0 && waits.takeThread() {
 		defer waits.giveThread()
+		fds, hold = p.addWakers(fds, hold)
 		_, errno := sleepPoll(fds, hold)
 		return errno
 	}
@@ -263,8 +254,8 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if n != 0 || errno != 0 {
 		return errno
 	}
-	if single && p.running[0].socket.attachNetpoll() {
-		k, to := p.running[0].socket.wr.netpollWaker.Load(), p.running[0].to
+	if wr := &p.running[0].socket.wr; single && p.running[0].socket.attachNetpoll(wr) {
+		k, to := wr.netpollWaker.Load(), p.running[0].to
 		k.dialing.Store(&to)
 		k.began.Store(int64(p.began))
 		defer k.dialing.Store(nil)
@@ -276,6 +267,24 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	}
 	p.stop.wait(min(d, pollInterval(p.began)))
 	return 0
+}
+
+// addWakers adds the descriptors that end a poll, and returns how long the poll may take.
+func (p *parallelDial) addWakers(fds []unix.PollFd, d time.Duration) ([]unix.PollFd, time.Duration) {
+	add := func(k *fdWaker) {
+		wake, err := k.pollFD()
+		if err != nil { // the process has no descriptor left: poll at intervals
+			wake, d = -1, min(d, maxBackoff)
+		}
+		fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
+	}
+	if p.stop != nil {
+		add(&p.stop.fdWaker)
+	}
+	if p.more != nil {
+		add(&p.more.fdWaker)
+	}
+	return fds, d
 }
 
 // failures returns an error for every address; err is for those that have none.
@@ -303,7 +312,7 @@ func (a *attempt) connect() (done bool, err error) {
 		a.socket.dest = &dest
 		return true, a.connected(a.to)
 	}
-	switch errno := a.socket.sysConnect(&to); {
+	switch errno := a.socket.connectOnce(&to); {
 	case errno == 0:
 		if a.socket.stream && a.socket.domain != unix.AF_UNIX {
 			a.socket.state.Or(connectDeferred) // it may be connected: startHandshake sends nothing then
@@ -317,6 +326,22 @@ func (a *attempt) connect() (done bool, err error) {
 	default:
 		return false, a.socket.syscallErr("connect", errno)
 	}
+}
+
+// connectsAtOnce bounds the connect(2) calls of dials that hold no thread. To a server on the
+// same machine connect(2) takes long, because it does the server's part of the handshake too,
+// and the kernel then often gives the CPU to the server. The Go runtime meanwhile starts
+// another thread in its place, so thousands of dials at once would have hundreds of them.
+const connectsAtOnce = 4
+
+var connects = make(chan struct{}, connectsAtOnce)
+
+func (s *Socket) connectOnce(to *rawSockaddr) unix.Errno {
+	if s.alwaysParks.Load() {
+		connects <- struct{}{}
+		defer func() { <-connects }()
+	}
+	return s.sysConnect(to)
 }
 
 // checkConnect is called when the attempt may have made progress.

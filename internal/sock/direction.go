@@ -29,6 +29,8 @@ type direction struct {
 	parkedLast bool   // the last receive was there only after a wait
 	held       bool   // the receive has held its thread for longestHold, inside recvfrom(2)
 
+	retry backoff // of WaitReadable
+
 	mu      sync.Mutex
 	changed chan struct{} // closed when the deadline changes or the socket closes
 }

@@ -286,7 +286,16 @@ func (s *Socket) send(p []byte, flags int, timeout time.Duration, to *rawSockadd
 
 // sendLocked sends as Send does. The caller holds the send lock.
 func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr) (int, error) {
-	if s.stream && len(p) == 0 {
+	return s.sendAllLocked(p, nil, flags, until, to)
+}
+
+// sendAllLocked sends p or, if g is not nil, the buffers of g.
+func (s *Socket) sendAllLocked(p []byte, g *gather, flags int, until Instant, to *rawSockaddr) (int, error) {
+	size := len(p)
+	if g != nil {
+		size = g.size
+	}
+	if s.stream && size == 0 {
 		return 0, nil
 	}
 	if to == nil {
@@ -303,11 +312,7 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 		if s.state.Load()&writeClosed != 0 {
 			return sent, s.syscallErr("sendto", unix.EPIPE) // send(2) would take the error that a receive has to return
 		}
-		piece := p[sent:]
-		if s.stream {
-			piece = piece[:min(len(piece), maxIO)]
-		}
-		n, errno := s.sendOnce(piece, flags, to)
+		n, asked, errno := s.sendOnce(p, sent, g, flags, to)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0:
@@ -330,8 +335,8 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 			return sent, s.syscallErr("sendto", errno)
 		default:
 			sent += n
-			short = n < len(piece)
-			if sent == len(p) {
+			short = n < asked
+			if sent == size {
 				return sent, nil
 			}
 			if s.wr.expired(flags, until) { // the peer may receive as fast as we send
@@ -342,12 +347,23 @@ func (s *Socket) sendLocked(p []byte, flags int, until Instant, to *rawSockaddr)
 	}
 }
 
-// sendOnce is sysSend that records a stream's error before the system call counts as
-// ended; see loadStreamErr.
-func (s *Socket) sendOnce(p []byte, flags int, to *rawSockaddr) (n int, errno unix.Errno) {
+// sendOnce makes one system call that sends p[sent:] or what is left of g, as much as one call
+// is asked for. It records a stream's error before the system call counts as ended; see
+// loadStreamErr.
+func (s *Socket) sendOnce(p []byte, sent int, g *gather, flags int, to *rawSockaddr) (n, asked int, errno unix.Errno) {
 	s.takeDeferredConnect() // TCP Fast Open: this system call sends the SYN
 	s.wr.syscalls.Add(1)
-	n, errno = s.sysSend(p, flags, to)
+	if g == nil {
+		piece := p[sent:]
+		if s.stream {
+			piece = piece[:min(len(piece), maxIO)]
+		}
+		asked = len(piece)
+		n, errno = s.sysSend(piece, flags, to)
+	} else {
+		n, asked, errno = s.sysSendBuffers(g, flags, to)
+		g.advance(n)
+	}
 	if errno != 0 {
 		s.recordErr(errno)
 	}
@@ -355,5 +371,5 @@ func (s *Socket) sendOnce(p []byte, flags int, to *rawSockaddr) (n int, errno un
 	if errno == unix.EINPROGRESS || errno == unix.EALREADY {
 		errno = unix.EAGAIN // the handshake is not over
 	}
-	return n, errno
+	return n, asked, errno
 }

@@ -104,7 +104,13 @@ func (s *Socket) TryLockBoth(until Instant) (rd, wr IOLock, ok bool) {
 }
 
 // Recv receives as Socket.Recv does.
-func (l *IOLock) Recv(p []byte, flags int) (int, error) { return l.recv(p, flags|l.flags, nil) }
+func (l *IOLock) Recv(p []byte, flags int) (int, error) {
+	n, err := l.recv(p, flags|l.flags, nil)
+	if err == nil {
+		l.d.retry = 0
+	}
+	return n, err
+}
 
 func (l *IOLock) recv(p []byte, flags int, from *rawSockaddr) (int, error) {
 	waitInKernel := l.waitInKernel

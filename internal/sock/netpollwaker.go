@@ -39,10 +39,10 @@ type netpollWaker struct {
 	done    func(fd uintptr) bool // isDone, allocated once
 }
 
+// newNetpollWaker makes the netpollWaker of a direction in which the file has no deadline.
 func newNetpollWaker(file *os.File, raw syscall.RawConn, forRead bool) *netpollWaker {
-	k := &netpollWaker{file: file, raw: raw, forRead: forRead}
+	k := &netpollWaker{file: file, raw: raw, forRead: forRead, armed: Never}
 	k.done = k.isDone
-	k.armedAt = k.seen - 1
 	return k
 }
 
@@ -123,14 +123,31 @@ func (k *netpollWaker) isDone(fd uintptr) bool {
 	return !k.parked
 }
 
-// attachNetpoll creates the socket's netpollWakers and gives its descriptor to an
-// os.File. It reports false where the poller does not take the descriptor.
-func (s *Socket) attachNetpoll() bool {
+// attachNetpoll creates the netpollWaker of a direction, and gives the socket's descriptor to
+// an os.File. It reports false where the poller does not take the descriptor.
+func (s *Socket) attachNetpoll(d *direction) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file != nil {
-		return s.rd.netpollWaker.Load() != nil
+	if s.file == nil {
+		s.unpollable = !s.openFileLocked()
 	}
+	if s.unpollable {
+		return false
+	}
+	if d.netpollWaker.Load() == nil {
+		raw, err := s.file.SyscallConn()
+		if err != nil {
+			return false
+		}
+		k := newNetpollWaker(s.file, raw, d == &s.rd)
+		d.netpollWaker.Store(k)
+		addParkable(k, s.domain, s.stream)
+	}
+	return true
+}
+
+// openFileLocked reports whether the file is in the poller. The caller holds mu.
+func (s *Socket) openFileLocked() bool {
 	// os.NewFile adds a descriptor to the poller only if it is non-blocking then.
 	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
 	if err != nil {
@@ -143,12 +160,5 @@ func (s *Socket) attachNetpoll() bool {
 		defer func() { _ = unix.SetNonblock(s.fd, false) }()
 	}
 	s.file = os.NewFile(uintptr(s.fd), "socket")
-	raw, err := s.file.SyscallConn()
-	if err != nil || s.file.SetDeadline(time.Time{}) != nil { // os.ErrNoDeadline: not in the poller
-		return false
-	}
-	s.rd.netpollWaker.Store(newNetpollWaker(s.file, raw, true))
-	s.wr.netpollWaker.Store(newNetpollWaker(s.file, raw, false))
-	addParkable(s.file, &parkableSocket{s.rd.netpollWaker.Load(), s.wr.netpollWaker.Load(), s.domain, s.stream})
-	return true
+	return s.file.SetDeadline(time.Time{}) == nil // os.ErrNoDeadline: not in the poller
 }

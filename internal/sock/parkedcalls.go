@@ -22,20 +22,27 @@ type ParkedCall struct {
 // first time, so that a call pays for it with two stores to its own netpollWaker.
 var parkable = struct {
 	mu    sync.Mutex
-	socks map[*os.File]*parkableSocket
-}{socks: make(map[*os.File]*parkableSocket)}
+	socks map[*os.File]parkableSocket
+}{socks: make(map[*os.File]parkableSocket)}
 
 // A parkableSocket must not refer to the Socket, whose finalizer would never run.
 type parkableSocket struct {
-	rd, wr *netpollWaker
+	rd, wr *netpollWaker // nil if no call has waited for that
 	domain int
 	stream bool
 }
 
-func addParkable(file *os.File, p *parkableSocket) {
+func addParkable(k *netpollWaker, domain int, isStream bool) {
 	parkable.mu.Lock()
 	defer parkable.mu.Unlock()
-	parkable.socks[file] = p
+	s := parkable.socks[k.file]
+	s.domain, s.stream = domain, isStream
+	if k.forRead {
+		s.rd = k
+	} else {
+		s.wr = k
+	}
+	parkable.socks[k.file] = s
 }
 
 func removeParkable(file *os.File) {
@@ -51,13 +58,13 @@ func LongestParked(n int) []ParkedCall {
 	type parkedCall struct {
 		began Instant
 		waker *netpollWaker
-		sock  *parkableSocket
+		sock  parkableSocket
 	}
 	var all []parkedCall
 	parkable.mu.Lock()
 	for _, s := range parkable.socks {
 		for _, k := range [...]*netpollWaker{s.rd, s.wr} {
-			if began := Instant(k.began.Load()); began != Never {
+			if began := k.waitsSince(); began != Never {
 				all = append(all, parkedCall{began, k, s})
 			}
 		}
@@ -90,13 +97,21 @@ func LongestPark() time.Duration {
 	first := Never
 	parkable.mu.Lock()
 	for _, s := range parkable.socks {
-		first = Earlier(first, Earlier(Instant(s.rd.began.Load()), Instant(s.wr.began.Load())))
+		first = Earlier(first, Earlier(s.rd.waitsSince(), s.wr.waitsSince()))
 	}
 	parkable.mu.Unlock()
 	if first == Never {
 		return 0
 	}
 	return max(-first.Left(), 0)
+}
+
+// waitsSince is Never if no call is parked, or k is nil.
+func (k *netpollWaker) waitsSince() Instant {
+	if k == nil {
+		return Never
+	}
+	return Instant(k.began.Load())
 }
 
 // addrs asks the kernel for the addresses of an open socket.

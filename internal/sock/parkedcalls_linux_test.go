@@ -162,3 +162,16 @@ func TestReadWaitStats_CountsThreadsAndRefusals(t *testing.T) {
 	require.Error(t, err)
 	require.Greater(t, ReadWaitStats().Refused, refused)
 }
+
+func BenchmarkLongestPark(b *testing.B) {
+	const socks = 1000
+	defer SetMaxThreads(SetMaxThreads(0))
+	for range socks {
+		s, _ := pair(b, unix.SOCK_STREAM)
+		require.True(b, s.attachNetpoll(&s.rd))
+	}
+	for b.Loop() {
+		LongestPark()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/socks, "ns/socket")
+}

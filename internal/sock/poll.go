@@ -3,6 +3,7 @@ package sock
 import (
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,7 @@ type Poll struct {
 	retry       backoff
 	threadWaker threadWaker // for a Wait that holds a thread
 	fdWaker     fdWaker     // for a Wait that does not
+	interrupted atomic.Bool
 }
 
 // wake makes Wait check for closed sockets.
@@ -24,6 +26,15 @@ func (p *Poll) wake() {
 	p.fdWaker.wake()
 	p.threadWaker.wake()
 }
+
+// Interrupt makes Wait return without an error, once: the one that waits, or the next.
+func (p *Poll) Interrupt() {
+	p.interrupted.Store(true)
+	p.wake()
+}
+
+// Has reports whether a socket was added.
+func (p *Poll) Has(s *Socket) bool { return slices.Contains(p.socks, s) }
 
 // Add makes the poll wait for events of a socket: POLLIN, POLLOUT or POLLPRI.
 func (p *Poll) Add(s *Socket, events int16) error {
@@ -59,7 +70,7 @@ func (p *Poll) Wait(until Instant) error {
 		waits.leavePoller()
 		p.threadWaker.prepare()
 		p.fdWaker.drain()
-		if p.closed() {
+		if p.interrupted.Swap(false) || p.closed() {
 			return nil
 		}
 		left := until.Left()
@@ -122,4 +133,5 @@ func (p *Poll) Release() {
 	}
 	clear(p.socks)
 	p.socks, p.fds, p.retry = p.socks[:0], p.fds[:0], 0
+	p.interrupted.Store(false)
 }

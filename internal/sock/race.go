@@ -35,3 +35,12 @@ func raceAfterRecv(p []byte) {
 		runtime.RaceWriteRange(unsafe.Pointer(unsafe.SliceData(p)), len(p))
 	}
 }
+
+func (g *gather) raceAfterSend(n int) {
+	for i := 0; n > 0; i++ {
+		p := g.piece(i, false, 0)
+		p = p[:min(len(p), n)]
+		raceAfterSend(p)
+		n -= len(p)
+	}
+}

@@ -147,3 +147,18 @@ func pollInterval(began Instant) time.Duration {
 	const longest = 50 * time.Millisecond
 	return min(max(time.Duration(Now()-began)/8, minBackoff), longest)
 }
+
+// Unacknowledged is how many bytes of a stream the peer's kernel has not acknowledged, without
+// the end that Shutdown(SHUT_WR) sends. It is 0 for a unix socket, which puts them into the
+// peer's queue, and if the socket is closed.
+func (s *Socket) Unacknowledged() int {
+	if s.domain == unix.AF_UNIX || s.incref() != nil {
+		return 0
+	}
+	defer s.decref()
+	n, err := s.sysUnacknowledged()
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}

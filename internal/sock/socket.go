@@ -31,9 +31,10 @@ type Socket struct {
 
 	// polled is true once a deadline was set or the descriptor became non-blocking for
 	// good. From then on no call waits inside recvfrom(2).
-	polled     atomic.Bool
-	asConn     atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
-	rcvTimeout atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
+	polled      atomic.Bool
+	asConn      atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
+	alwaysParks atomic.Bool  // see AlwaysPark
+	rcvTimeout  atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
 
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …
@@ -42,6 +43,7 @@ type Socket struct {
 	mu          sync.Mutex
 	file        *os.File // owns the descriptor once a call has parked
 	nonblocking bool     // the descriptor is non-blocking for good
+	unpollable  bool     // the runtime's poller does not take the file
 	polls       []*Poll  // the Polls that wait for this socket
 	stops       int      // calls of Stop without a Resume
 

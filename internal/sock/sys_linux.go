@@ -177,7 +177,7 @@ func kernelWait(timeout time.Duration) time.Duration {
 // waitsInKernel prepares a receive that waits inside recvfrom(2) for a part of timeout.
 // It reports false if the receive has to wait in ppoll(2).
 func (s *Socket) waitsInKernel(timeout time.Duration) bool {
-	if s.polled.Load() || timeout >= 0 && timeout < kernelWaitFrom {
+	if s.polled.Load() || s.alwaysParks.Load() || timeout >= 0 && timeout < kernelWaitFrom {
 		return false
 	}
 	wait := kernelWait(timeout)
@@ -271,4 +271,12 @@ func (s *Socket) sysStillConnected() bool {
 func (s *Socket) sysHandshaking() bool {
 	state, ok := s.tcpState()
 	return ok && state == tcpSynSent
+}
+
+func (s *Socket) sysUnacknowledged() (int, error) {
+	n, err := unix.IoctlGetInt(s.fd, unix.SIOCOUTQ)
+	if s.state.Load()&writeClosed != 0 {
+		n-- // the FIN, whose acknowledgement may be delayed by 40 ms
+	}
+	return n, err
 }

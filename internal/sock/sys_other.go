@@ -119,6 +119,29 @@ func (s *Socket) sysSend(p []byte, flags int, to *rawSockaddr) (int, unix.Errno)
 	return n, errnoOf(err)
 }
 
+// sysSendBuffers wraps sendmsg(2). It never sleeps.
+func (s *Socket) sysSendBuffers(g *gather, flags int, to *rawSockaddr) (n, asked int, errno unix.Errno) {
+	var pieces [][]byte
+	for i := 0; i < len(g.bufs) && len(pieces) < maxIovecs && (!s.stream || asked < maxIO); i++ {
+		if p := g.piece(i, s.stream, asked); len(p) > 0 {
+			pieces = append(pieces, p)
+			asked += len(p)
+		}
+	}
+	var sa unix.Sockaddr
+	if to != nil {
+		sa = to.sa
+	}
+	raceBeforeSend()
+	n, err := unix.SendmsgBuffers(s.fd, pieces, nil, sa, flags|unix.MSG_DONTWAIT)
+	n = max(n, 0)
+	g.raceAfterSend(n)
+	if !s.stream && errors.Is(err, unix.ENOBUFS) {
+		return 0, asked, unix.EAGAIN // as in sysSend
+	}
+	return n, asked, errnoOf(err)
+}
+
 func (s *Socket) sysConnect(to *rawSockaddr) unix.Errno { return errnoOf(unix.Connect(s.fd, to.sa)) }
 
 func (s *Socket) sysBind(to *rawSockaddr) unix.Errno { return errnoOf(unix.Bind(s.fd, to.sa)) }

@@ -32,14 +32,19 @@ func (p *backoff) next() time.Duration {
 // caller holds the I/O lock of d. It sets p to 0 when it has made progress. Otherwise the
 // next waitReady sleeps for a backoff first.
 func (s *Socket) waitReady(d *direction, events int16, until Instant, p *backoff) error {
-	if *p != 0 {
-		if err := s.sleepBackoff(d, until, p); err != nil {
-			return err
-		}
-	} else {
-		p.next()
+	if err := s.backOff(d, until, p); err != nil {
+		return err
 	}
 	return s.pollWait(d, int32(s.fd), events, until, Never)
+}
+
+// backOff sleeps for a backoff, unless p is 0.
+func (s *Socket) backOff(d *direction, until Instant, p *backoff) error {
+	if *p != 0 {
+		return s.sleepBackoff(d, until, p)
+	}
+	p.next()
+	return nil
 }
 
 // sleepBackoff sleeps for a backoff. Close and deadlines end it as they end waitReady.
@@ -59,7 +64,7 @@ func (s *Socket) pollWait(d *direction, fd int32, events int16, until, end Insta
 	switch {
 	case d.held:
 		began, holdEnd, d.held = began.Add(-longestHold), now, false
-	case fd >= 0 && s.parks(d, now):
+	case s.alwaysParks.Load(), fd >= 0 && s.parks(d, now):
 		holdEnd = now
 	case waits.leavePoller():
 		now = Now()
@@ -126,7 +131,7 @@ func (s *Socket) waitParked(d *direction, k *netpollWaker, fd int32, events int1
 		return false
 	}
 	if events != unix.POLLPRI {
-		if k == nil && s.attachNetpoll() {
+		if k == nil && s.attachNetpoll(d) {
 			return false // pollWait prepares the netpollWaker before it calls again
 		}
 		if k != nil {

@@ -59,7 +59,7 @@ func TestRead_ParksBesideAnErrorQueueWithoutSpinning(t *testing.T) {
 			break
 		}
 	}
-	require.True(t, s.attachNetpoll())
+	require.True(t, s.attachNetpoll(&s.rd))
 	k := s.rd.netpollWaker.Load()
 	k.prepare()
 	require.Eventually(t, func() bool {

@@ -104,7 +104,7 @@ func (w *waitPolicy) parks(d *direction, asConn bool, now Instant) bool {
 
 // parks reports whether a call that waits on a direction, whose I/O lock it holds, parks.
 func (s *Socket) parks(d *direction, now Instant) bool {
-	return waits.parks(d, s.asConn.Load(), now)
+	return s.alwaysParks.Load() || waits.parks(d, s.asConn.Load(), now)
 }
 
 // tellsScheduler reports whether short system calls tell the Go scheduler of themselves,

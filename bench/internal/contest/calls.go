@@ -3,6 +3,7 @@ package contest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -40,7 +41,7 @@ func (c *Contest) count(ctx context.Context, s sample.Spec, n int) (map[string]f
 	each := make(map[string]float64)
 	for name, many := range counts[1] {
 		const noise = 0.005 // of calls that do not belong to an operation
-		if per := float64(many-counts[0][name]) / float64(2*n*max(s.Conns, 1)); per >= noise {
+		if per := float64(many-counts[0][name]) / float64(2*n*cmp.Or(s.Active, s.Conns, 1)); per >= noise {
 			each[name] = per
 		}
 	}

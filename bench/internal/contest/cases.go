@@ -30,6 +30,7 @@ var Groups = []Group{
 	{"j", "Drivers beside busy processes"},
 	{"k", "GOMAXPROCS above the number of processors"},
 	{"l", "Datagrams in batches"},
+	{"m", "Event-driven clients"},
 }
 
 // Cases returns all cases, or with quick the fewest that show each comparison.
@@ -47,7 +48,8 @@ func Cases(quick bool) []Case {
 	all = append(all, besideProcesses(quick)...)
 	all = append(all, drivers(quick)...)
 	all = append(all, procs(quick)...)
-	return append(all, datagrams(quick)...)
+	all = append(all, datagrams(quick)...)
+	return append(all, eventDriven(quick)...)
 }
 
 // busyProcesses returns the numbers of computing processes beside the measured one.
@@ -59,19 +61,17 @@ func busyProcesses(quick bool) []int {
 }
 
 func besideProcesses(quick bool) (cases []Case) {
-	networks, conns := []string{"unix", "tcp"}, []int{1, 8, 64, 256}
+	conns := []int{1, 8, 64, 256}
 	if quick {
-		networks, conns = networks[1:], []int{1, 64}
+		conns = []int{1, 64}
 	}
-	for _, network := range networks {
-		for _, n := range conns {
-			for _, beside := range busyProcesses(quick) {
-				cases = append(cases, Case{
-					Group: "i", Name: fmt.Sprintf("%s, %d at once, beside %d", network, n, beside),
-					Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
-					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: 64, Reply: 64, Conns: n, Beside: beside},
-				})
-			}
+	for _, n := range conns {
+		for _, beside := range busyProcesses(quick) {
+			cases = append(cases, Case{
+				Group: "i", Name: fmt.Sprintf("tcp, %d at once, beside %d", n, beside),
+				Peers: []string{"net", "client", "client, Read and Write"}, Serve: echo(0),
+				Spec: sample.Spec{Work: "roundtrip", Network: "tcp", Request: 64, Reply: 64, Conns: n, Beside: beside},
+			})
 		}
 	}
 	return cases
@@ -156,11 +156,11 @@ func roundTrips(quick bool) (cases []Case) {
 				}
 				k := Case{
 					Group: "a", Name: fmt.Sprintf("%s, %s, %d at once", network, Size(size), n),
-					Peers: []string{"net", "client", "client, locked", "C"}, Serve: echo(0),
+					Peers: []string{"net", "client", "C"}, Serve: echo(0),
 					Spec: sample.Spec{Work: "roundtrip", Network: network, Request: size, Reply: size, Conns: n},
 				}
 				if size == 64 {
-					k.Peers = slices.Insert(k.Peers, 2, "client, Read and Write")
+					k.Peers = slices.Insert(k.Peers, 2, "client, Read and Write", "client, locked")
 				}
 				if size == 64 && n == 1 {
 					k.Calls = 1000
@@ -174,7 +174,8 @@ func roundTrips(quick bool) (cases []Case) {
 	return cases
 }
 
-// busy returns round trips over TCP in a busy process.
+// busy returns round trips over TCP in a busy process. The number of computing goroutines varies
+// for one delay only.
 func busy(quick bool) (cases []Case) {
 	delays := []time.Duration{0, 100 * time.Microsecond, time.Millisecond}
 	times := []int{1, 2, 4}
@@ -199,7 +200,9 @@ func busy(quick bool) (cases []Case) {
 		add(worker.Nothing, 0, 1)
 		for _, kind := range []string{worker.Spin, worker.Slices, worker.Alloc} {
 			for _, n := range times {
-				add(kind, n*runtime.GOMAXPROCS(0), 1)
+				if n == 2 || delay == 100*time.Microsecond {
+					add(kind, n*runtime.GOMAXPROCS(0), 1)
+				}
 			}
 			if !quick {
 				add(kind, 2*runtime.GOMAXPROCS(0), 64)
@@ -304,16 +307,38 @@ func php(quick bool) (cases []Case) {
 	return cases
 }
 
+// waiting returns calls that wait. 18,000 of them need a limit of as many descriptors.
 func waiting(quick bool) (cases []Case) {
-	conns := []int{100, 1000, 5000}
+	conns := []int{100, 1000, 18_000}
 	if quick {
 		conns = conns[:2]
 	}
 	for _, n := range conns {
 		cases = append(cases, Case{
-			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: hold(),
-			Spec: sample.Spec{Work: "waiting", Network: "unix", Conns: n},
+			Group: "h", Name: fmt.Sprintf("%d at once", n), Peers: []string{"net", "client"}, Serve: echo(0),
+			Spec: sample.Spec{Work: "waiting", Network: "unix", Request: 64, Reply: 64, Conns: n},
 		})
+	}
+	return cases
+}
+
+// eventDriven returns round trips of 64 connections among many idle ones. Over Unix sockets,
+// because each round of 10,000 TCP connections would leave as many in TIME-WAIT.
+func eventDriven(quick bool) (cases []Case) {
+	conns := []int{1000, 10_000}
+	if quick {
+		conns = []int{200}
+	}
+	for _, n := range conns {
+		k := Case{
+			Group: "m", Name: fmt.Sprintf("64 active of %d", n), Serve: echo(0),
+			Peers: []string{"net, a goroutine each", "gnet", "nbio", "client.AsyncClient"},
+			Spec:  sample.Spec{Work: "events", Network: "unix", Request: 64, Reply: 64, Conns: n, Active: 64},
+		}
+		if n <= 1000 {
+			k.Calls = 100
+		}
+		cases = append(cases, k)
 	}
 	return cases
 }

@@ -92,18 +92,44 @@ func (c *Contest) build() error {
 // Close removes the contest's files.
 func (c *Contest) Close() { _ = os.RemoveAll(c.dir) }
 
+// timed returns a spec with its length and warm-up.
+func (c *Contest) timed(s sample.Spec) sample.Spec {
+	if s.Length == 0 {
+		s.Length = c.Length
+	}
+	if s.Warmup == 0 {
+		s.Warmup = min(s.Length/4, 100*time.Millisecond)
+	}
+	return s
+}
+
+// Estimate returns about how long Run takes.
+func (c *Contest) Estimate(k Case) time.Duration {
+	const (
+		servers = 100 * time.Millisecond // to start and stop those of a case
+		process = 20 * time.Millisecond  // to start one, for each round
+		connect = 100 * time.Microsecond // for each connection
+		settle  = 600 * time.Millisecond // until many connections wait
+		strace  = 750 * time.Millisecond // for each run under it
+	)
+	s := c.timed(k.Spec)
+	round := process + s.Warmup + s.Length + time.Duration(s.Conns)*connect
+	if s.Work == "events" || s.Work == "waiting" {
+		round += settle
+	}
+	total := time.Duration(c.Rounds) * round
+	if k.Calls > 0 {
+		total += 2 * strace
+	}
+	return servers + total*time.Duration(len(k.Peers))
+}
+
 // Run runs a case, with its peers in turns, and returns the result of each round.
 func (c *Contest) Run(ctx context.Context, k Case) (results []Result, calls []Calls, err error) {
 	specs := make([]sample.Spec, len(k.Peers))
 	for i, peer := range k.Peers {
-		specs[i] = k.Spec
+		specs[i] = c.timed(k.Spec)
 		specs[i].Peer = peer
-		if specs[i].Length == 0 {
-			specs[i].Length = c.Length
-		}
-		if specs[i].Warmup == 0 {
-			specs[i].Warmup = min(specs[i].Length/4, 100*time.Millisecond)
-		}
 		stop, err := k.Serve(c, &specs[i], peer)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s %s: %w", k.Name, peer, err)

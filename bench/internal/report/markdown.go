@@ -16,24 +16,32 @@ func (v *view) markdown() []byte {
 	var b bytes.Buffer
 	e := v.Environment
 	fmt.Fprintf(&b, "# Results\n\n    %s\n\n", v.Command)
-	fmt.Fprintf(&b, "%s, %d × %s, %s, GOMAXPROCS %d, %s; %s. ", e.Kernel, e.CPUs, e.CPU, e.Go, e.CPUs, e.Compiler, e.Date)
 	rounds := fmt.Sprintf("%d rounds", e.Rounds)
 	if e.Rounds == 1 {
-		rounds = "One round"
+		rounds = "one round"
 	}
-	fmt.Fprintf(&b, "%s of %v, unless the case sets another length. The peers take turns. Each round runs in its own process. ", rounds, e.Length)
-	b.WriteString("Rates, CPU time and allocations are medians of the rounds; percentiles are over the operations of all rounds. " +
+	fmt.Fprintf(&b, "%s, %d × %s, %s, GOMAXPROCS %d, %s; %s; %s of %v.\n",
+		e.Kernel, e.CPUs, e.CPU, e.Go, e.CPUs, e.Compiler, e.Date, rounds, e.Length)
+	targets := v.targets()
+	fallsShort(&b, targets)
+	v.firstPage(&b)
+	b.WriteString("\n## How to read the tables\n\n" +
+		"Some cases set another length of a round. The peers take turns. Each round runs in its own process. " +
+		"Rates, CPU time and allocations are medians of the rounds; percentiles are over the operations of all rounds. " +
 		"CPU time is the client process's user and system time for each operation. System calls were counted in separate runs.")
 	if slices.ContainsFunc(contest.Groups, func(g contest.Group) bool { return v.computes(g.Letter) }) {
 		b.WriteString(" The compute rate is the work of the computing goroutines, relative to the same process without I/O.")
 	}
 	b.WriteString("\n")
-	v.targetTable(&b)
+	targetTable(&b, targets)
 	for _, g := range contest.Groups {
 		if len(v.peersOf(g.Letter)) == 0 {
 			continue
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n", titleOf(g.Letter))
+		for _, link := range v.drawn[g.Letter] {
+			fmt.Fprintf(&b, "%s\n\n", link)
+		}
 		if g.Letter == "h" {
 			v.waitingTable(&b)
 		} else {
@@ -43,8 +51,61 @@ func (v *view) markdown() []byte {
 	return b.Bytes()
 }
 
-func (v *view) targetTable(b *bytes.Buffer) {
-	targets := v.targets()
+// fallsShort lists the targets that were missed, those first that were missed by most.
+func fallsShort(b *bytes.Buffer, targets []target) {
+	if len(targets) == 0 {
+		return
+	}
+	missed := slices.DeleteFunc(slices.Clone(targets), func(t target) bool { return t.reached })
+	b.WriteString("\n## What falls short\n\n")
+	if len(missed) == 0 {
+		fmt.Fprintf(b, "Nothing: all %d [targets](#targets) are reached.\n", len(targets))
+		return
+	}
+	slices.SortStableFunc(missed, func(x, y target) int { return cmp.Compare(y.short, x.short) })
+	const most = 10
+	fmt.Fprintf(b, "%d of %d [targets](#targets) are missed", len(missed), len(targets))
+	if len(missed) > most {
+		b.WriteString(", these by most")
+		missed = missed[:most]
+	}
+	b.WriteString(":\n\n| figure | target | measured |\n| --- | --- | ---: |\n")
+	for _, t := range missed {
+		fmt.Fprintf(b, "| %s | %s | **%s** |\n", t.name, t.target, t.measured)
+	}
+}
+
+// firstPage shows the figures, two in a row.
+func (v *view) firstPage(b *bytes.Buffer) {
+	if len(v.page) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n## %s\n", map[bool]string{true: "Ten figures", false: "Figures"}[len(v.page) == len(figures)])
+	b.WriteString("\nThis library is blue, package net orange.\n\n")
+	for i := 0; i < len(v.page); i += 2 {
+		row := v.page[i:min(i+2, len(v.page))]
+		cells := func(of func(int, shown) string) {
+			for k := range 2 {
+				b.WriteString("| ")
+				if k < len(row) {
+					b.WriteString(of(i+k+1, row[k]))
+				}
+				b.WriteString(" ")
+			}
+			b.WriteString("|\n")
+		}
+		cells(func(n int, s shown) string { return fmt.Sprintf("**%d. %s**", n, s.title) })
+		if i == 0 {
+			b.WriteString("| --- | --- |\n")
+		}
+		cells(func(_ int, s shown) string {
+			return fmt.Sprintf(`<img src="%s" alt="%s" width="420">`, s.file, s.title)
+		})
+		cells(func(_ int, s shown) string { return s.says })
+	}
+}
+
+func targetTable(b *bytes.Buffer, targets []target) {
 	if len(targets) == 0 {
 		return
 	}
@@ -59,16 +120,15 @@ func (v *view) targetTable(b *bytes.Buffer) {
 }
 
 func (v *view) table(b *bytes.Buffer, group string) {
-	b.WriteString("| case | peer | operations/s | p50 | p90 | p99 | p99.9 | CPU time | network system calls | system calls | allocations |")
-	computes := v.computes(group)
+	columns := []string{"operations/s", "p50", "p90", "p99", "p99.9", "CPU time", "network system calls", "system calls", "allocations"}
+	computes, idles := v.computes(group), group == "m"
 	if computes {
-		b.WriteString(" compute rate |")
+		columns = append(columns, "compute rate")
 	}
-	b.WriteString("\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-	if computes {
-		b.WriteString(" ---: |")
+	if idles {
+		columns = append(columns, "threads", "heap and stack per connection, idle", "resident memory per connection, idle")
 	}
-	b.WriteString("\n")
+	fmt.Fprintf(b, "| case | peer | %s |\n| --- | --- |%s\n", strings.Join(columns, " | "), strings.Repeat(" ---: |", len(columns)))
 	for _, c := range v.cases {
 		if c.group != group {
 			continue
@@ -91,6 +151,9 @@ func (v *view) table(b *bytes.Buffer, group string) {
 			b.WriteString(v.costs(p))
 			if computes {
 				b.WriteString(c.computeRate(p))
+			}
+			if idles {
+				fmt.Fprintf(b, " %.0f | %.1f KB | %.1f KB |", p.median(threads), p.median(perConn(memory)), p.median(perConn(resident)))
 			}
 			b.WriteString("\n")
 		}
@@ -165,15 +228,15 @@ func (v *view) callsOf(group, peer string) string {
 }
 
 func (v *view) waitingTable(b *bytes.Buffer) {
-	b.WriteString("| case | peer | threads | memory | memory per client |\n| --- | --- | ---: | ---: | ---: |\n")
+	b.WriteString("| case | peer | threads | heap and stack per client | resident memory per client | all answered in |\n| --- | --- | ---: | ---: | ---: | ---: |\n")
 	for _, c := range v.cases {
 		if c.group != "h" {
 			continue
 		}
 		name := c.name
 		for _, p := range c.peers {
-			bytes, each := p.median(memory), p.median(func(r contest.Result) float64 { return perOp(r, memory(r)) })
-			fmt.Fprintf(b, "| %s | %s | %.0f | %.1f MB | %.1f KB |\n", name, p.name, p.median(threads), bytes/1e6, each/1e3)
+			fmt.Fprintf(b, "| %s | %s | %.0f | %.1f KB | %.1f KB | %s |\n", name, p.name,
+				p.median(threads), p.median(perConn(memory)), p.median(perConn(resident)), short(time.Duration(p.median(elapsed))))
 			name = ""
 		}
 	}

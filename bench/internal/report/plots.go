@@ -1,125 +1,29 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
-	"image/color"
 	"math"
 	"runtime"
-	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// plots returns a drawing, or nil if there are no results for it.
-var plots = map[string]func(*view) ([]byte, error){
-	"busy.svg":          busyPlot,
-	"distributions.svg": distributionPlot,
-	"throughput.svg":    throughputPlot,
-	"handler.svg":       handlerPlot,
-}
-
-const (
-	panelWidth  = 10 * vg.Centimeter
-	panelHeight = 8 * vg.Centimeter
-)
-
-// looks gives each peer the same colour and shape in every plot. The colours differ for
-// colour-blind readers too. Any other peer is black, without a shape.
-var looks = map[string]struct {
-	colour color.Color
-	shape  draw.GlyphDrawer
+// wide are the plots in the sections of the groups. draw returns nil if there are no results.
+var wide = []struct {
+	group, file, title string
+	draw               func(*view) ([]byte, error)
 }{
-	"net":                    {color.RGBA{0xd5, 0x5e, 0x00, 0xff}, draw.SquareGlyph{}},
-	"client":                 {color.RGBA{0x00, 0x72, 0xb2, 0xff}, draw.CircleGlyph{}},
-	"client, Read and Write": {color.RGBA{0x00, 0x9e, 0x73, 0xff}, draw.PlusGlyph{}},
-	"client, locked":         {color.RGBA{0x56, 0xb4, 0xe9, 0xff}, draw.TriangleGlyph{}},
-	"C":                      {color.RGBA{0x55, 0x55, 0x55, 0xff}, draw.CrossGlyph{}},
+	{"a", "throughput.svg", "Round trips per second against connections", throughputPlot},
+	{"b", "busy.svg", "Time of a round trip against computing goroutines", busyPlot},
+	{"b", "distributions.svg", "Distribution of the time of a round trip", distributionPlot},
+	{"b-http", "handler.svg", "Response time against requests per second", handlerPlot},
+	{"k", "price.svg", "Compute rate against the p99 of a round trip", pricePlot},
 }
 
-// A curve is one line of a plot.
-type curve struct {
-	peer   string
-	what   string // in the legend, beside the peer
-	points plotter.XYs
-	dashed bool
-}
-
-func panel(title, x, y string, curves []curve) (*plot.Plot, error) {
-	p := plot.New()
-	p.Title.Text = title
-	p.X.Label.Text, p.Y.Label.Text = x, y
-	p.Add(plotter.NewGrid())
-	p.Legend.Top, p.Legend.Left = true, true
-	for _, c := range curves {
-		line, points, err := plotter.NewLinePoints(c.points)
-		if err != nil {
-			return nil, err
-		}
-		look := looks[c.peer]
-		line.Color, points.Color, points.Shape = look.colour, look.colour, look.shape
-		line.Width = vg.Points(1.5)
-		if c.dashed {
-			line.Dashes = []vg.Length{vg.Points(4), vg.Points(3)}
-		}
-		p.Add(line, points)
-		p.Legend.Add(strings.TrimSpace(c.peer+" "+c.what), line, points)
-	}
-	return p, nil
-}
-
-// logTimes makes an axis logarithmic, from least to most microseconds.
-func logTimes(a *plot.Axis, least, most float64) {
-	a.Scale = plot.LogScale{}
-	a.Min, a.Max = least, most
-	a.Tick.Marker = timeTicks{}
-}
-
-type timeTicks struct{}
-
-// Ticks labels the powers of ten.
-func (timeTicks) Ticks(low, high float64) (ticks []plot.Tick) {
-	for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
-		v := math.Pow(10, e)
-		label := fmt.Sprintf("%g µs", v)
-		if v >= 1000 {
-			label = fmt.Sprintf("%g ms", v/1000)
-		}
-		ticks = append(ticks, plot.Tick{Value: v, Label: label})
-		for k := 2.0; k < 10; k++ {
-			ticks = append(ticks, plot.Tick{Value: v * k})
-		}
-	}
-	return ticks
-}
-
-// side draws panels side by side.
-func side(panels []*plot.Plot) ([]byte, error) {
-	if len(panels) == 0 {
-		return nil, nil
-	}
-	canvas := vgsvg.New(panelWidth*vg.Length(len(panels)), panelHeight)
-	area := draw.New(canvas)
-	area.SetColor(color.White)
-	area.Fill(area.Path())
-	row := plot.Align([][]*plot.Plot{panels}, draw.Tiles{
-		Rows: 1, Cols: len(panels), PadX: vg.Millimeter * 4, PadTop: vg.Millimeter, PadBottom: vg.Millimeter, PadLeft: vg.Millimeter, PadRight: vg.Millimeter * 2,
-	}, area)
-	for i, p := range panels {
-		p.Draw(row[0][i])
-	}
-	var b bytes.Buffer
-	_, err := canvas.WriteTo(&b)
-	return b.Bytes(), err
-}
-
-// micros returns a percentile in microseconds, at least 1 for the logarithmic axis.
-func micros(p *peerView, q float64) float64 {
-	return max(float64(p.percentile(q).Nanoseconds())/1e3, 1)
+// halfAndTail are the curves of a peer's p50 and p99.
+func halfAndTail(peer string) (half, tail curve) {
+	return curve{peer: peer, name: peer + " p50"}, curve{peer: peer, name: peer + " p99", dashed: true}
 }
 
 // busyPlot draws latency against the number of computing goroutines, for each kind.
@@ -130,7 +34,7 @@ func busyPlot(v *view) ([]byte, error) {
 	} {
 		var curves []curve
 		for _, peer := range []string{"net", "client"} {
-			half, tail := curve{peer: peer, what: "p50"}, curve{peer: peer, what: "p99", dashed: true}
+			half, tail := halfAndTail(peer)
 			for _, times := range []int{0, 1, 2, 4} {
 				n := times * runtime.GOMAXPROCS(0)
 				name := fmt.Sprintf("100µs away, %s × %d", kind.name, n)
@@ -138,8 +42,8 @@ func busyPlot(v *view) ([]byte, error) {
 					name = "100µs away, nothing × 0"
 				}
 				if p := v.at[[2]string{"b", name}].peer(peer); p != nil {
-					half.points = append(half.points, plotter.XY{X: float64(n), Y: micros(p, 50)})
-					tail.points = append(tail.points, plotter.XY{X: float64(n), Y: micros(p, 99)})
+					half.points = append(half.points, plotter.XY{X: float64(n), Y: logMicros(p, 50)})
+					tail.points = append(tail.points, plotter.XY{X: float64(n), Y: logMicros(p, 99)})
 				}
 			}
 			if len(half.points) > 1 {
@@ -149,14 +53,14 @@ func busyPlot(v *view) ([]byte, error) {
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel(kind.title, "computing goroutines", "round trip", curves)
+		p, err := panel(kind.title, "computing goroutines", "time of a round trip", curves)
 		if err != nil {
 			return nil, err
 		}
 		logTimes(&p.Y, 100, 1e6)
 		panels = append(panels, p)
 	}
-	return side(panels)
+	return side(panels...)
 }
 
 // distributionPlot draws the distribution of latency in an idle and in a busy process.
@@ -173,14 +77,14 @@ func distributionPlot(v *view) ([]byte, error) {
 			}
 			var points plotter.XYs
 			for _, q := range []float64{1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9} {
-				points = append(points, plotter.XY{X: -math.Log10(1 - q/100), Y: micros(p, q)})
+				points = append(points, plotter.XY{X: -math.Log10(1 - q/100), Y: logMicros(p, q)})
 			}
 			curves = append(curves, curve{peer: peer, points: points})
 		}
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel("computing: "+name, "percentile", "round trip", curves)
+		p, err := panel("computing: "+name, "percentile", "time of a round trip", curves)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +92,7 @@ func distributionPlot(v *view) ([]byte, error) {
 		p.X.Tick.Marker = plot.ConstantTicks{{Value: 0.301, Label: "50"}, {Value: 1, Label: "90"}, {Value: 2, Label: "99"}, {Value: 3, Label: "99.9"}}
 		panels = append(panels, p)
 	}
-	return side(panels)
+	return side(panels...)
 }
 
 // throughputPlot draws round trips per second against connections.
@@ -210,31 +114,30 @@ func throughputPlot(v *view) ([]byte, error) {
 		if len(curves) == 0 {
 			continue
 		}
-		p, err := panel(network+", 64 bytes", "connections", "1000 round trips/s", curves)
+		p, err := panel(network+", 64 bytes", "connections", "1000 round trips per second", curves)
 		if err != nil {
 			return nil, err
 		}
 		p.X.Scale, p.Y.Min = plot.LogScale{}, 0
-		p.Y.Max *= 1.35 // room for the legend
 		p.X.Tick.Marker = plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 8, Label: "8"}, {Value: 64, Label: "64"}, {Value: 256, Label: "256"}}
 		panels = append(panels, p)
 	}
-	return side(panels)
+	return side(panels...)
 }
 
 // handlerPlot draws a web server's latency against the rate of requests.
 func handlerPlot(v *view) ([]byte, error) {
 	var curves []curve
 	for _, peer := range []string{"net", "client"} {
-		half, tail := curve{peer: peer, what: "p50"}, curve{peer: peer, what: "p99", dashed: true}
+		half, tail := halfAndTail(peer)
 		for _, c := range v.cases {
 			p := c.peer(peer)
 			if c.group != "b-http" || p == nil {
 				continue
 			}
 			x := float64(p.rounds[0].Spec.Rate)
-			half.points = append(half.points, plotter.XY{X: x, Y: micros(p, 50)})
-			tail.points = append(tail.points, plotter.XY{X: x, Y: micros(p, 99)})
+			half.points = append(half.points, plotter.XY{X: x, Y: logMicros(p, 50)})
+			tail.points = append(tail.points, plotter.XY{X: x, Y: logMicros(p, 99)})
 		}
 		if len(half.points) > 1 {
 			curves = append(curves, half, tail)
@@ -243,10 +146,59 @@ func handlerPlot(v *view) ([]byte, error) {
 	if len(curves) == 0 {
 		return nil, nil
 	}
-	p, err := panel(titleOf("b-http"), "requests/s", "response time", curves)
+	p, err := panel("", "requests per second", "response time", curves)
 	if err != nil {
 		return nil, err
 	}
-	logTimes(&p.Y, 100, 1e6)
-	return side([]*plot.Plot{p})
+	logTimes(&p.Y, 100, 1e5)
+	return side(p)
+}
+
+// pricePlot draws the compute rate against p99, for each number of connections.
+func pricePlot(v *view) ([]byte, error) {
+	var panels []*plot.Plot
+	for _, n := range []int{1, 8, 64} {
+		p, err := pricePanel(v, n, 99)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			p.Title.Text = count(float64(n)) + " at once"
+			panels = append(panels, p)
+		}
+	}
+	return side(panels...)
+}
+
+// pricePanel draws the compute rate against a percentile, a point for each GOMAXPROCS.
+func pricePanel(v *view, conns int, percentile float64) (*plot.Plot, error) {
+	var curves []curve
+	for _, peer := range []string{"net", "client"} {
+		line := curve{peer: peer}
+		for _, c := range v.cases {
+			p, alone := c.peer(peer), c.peer(noIO)
+			if c.group != "k" || c.spec.Conns != conns || p == nil || alone == nil {
+				continue
+			}
+			line.points = append(line.points, plotter.XY{X: logMicros(p, percentile), Y: 100 * ratio(p, alone, computed)})
+			line.at = append(line.at, fmt.Sprintf("%g×", float64(c.spec.Procs)/float64(max(v.Environment.CPUs, 1))))
+		}
+		if len(line.points) > 0 {
+			curves = append(curves, line)
+		}
+	}
+	if len(curves) == 0 {
+		return nil, nil
+	}
+	p, err := panel("", fmt.Sprintf("p%g, labelled by GOMAXPROCS / CPUs", percentile), "compute rate, %", curves)
+	if err != nil {
+		return nil, err
+	}
+	most := 1e5
+	if percentile > 90 {
+		most = 1e6
+	}
+	logTimes(&p.X, 900, most)
+	p.Y.Min, p.Y.Max = 0, max(p.Y.Max, 110)
+	return p, nil
 }

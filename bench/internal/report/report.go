@@ -11,6 +11,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/blocksock/client/bench/internal/contest"
+	"github.com/blocksock/client/bench/internal/sample"
 )
 
 // All is all measurements, as in results.json.
@@ -34,16 +35,31 @@ func (a *All) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"results.json": append(raw, '\n'), "results.md": v.markdown()}
-	for name, draw := range plots {
-		picture, err := draw(v)
+	files := map[string][]byte{"results.json": append(raw, '\n')}
+	for _, p := range wide {
+		picture, err := p.draw(v)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", p.file, err)
 		}
 		if picture != nil {
-			files[name] = picture
+			files[p.file] = picture
+			v.drawn[p.group] = append(v.drawn[p.group], fmt.Sprintf("![%s](%s)", p.title, p.file))
 		}
 	}
+	for _, f := range figures {
+		picture, says, err := f.draw(v)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.file, err)
+		}
+		if picture == nil {
+			continue
+		}
+		if files[f.file], err = side(picture); err != nil {
+			return fmt.Errorf("%s: %w", f.file, err)
+		}
+		v.page = append(v.page, shown{f, says})
+	}
+	files["results.md"] = v.markdown()
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { // readable by all users
 			return err
@@ -67,10 +83,13 @@ type view struct {
 	*All
 	cases []*caseView
 	at    map[[2]string]*caseView // by group and name
+	drawn map[string][]string     // links to the pictures of a group
+	page  []shown                 // figures that have results
 }
 
 type caseView struct {
 	group, name string
+	spec        sample.Spec // of one of the peers
 	peers       []*peerView
 }
 
@@ -83,9 +102,11 @@ type peerView struct {
 }
 
 func (a *All) view() (*view, error) {
-	v := &view{All: a, at: make(map[[2]string]*caseView)}
+	v := &view{All: a, at: make(map[[2]string]*caseView), drawn: make(map[string][]string)}
 	for _, r := range a.Results {
-		p := v.caseOf(r.Group, r.Case).peerOf(r.Peer)
+		c := v.caseOf(r.Group, r.Case)
+		c.spec = r.Spec
+		p := c.peerOf(r.Peer)
 		h, err := r.Sample.Histogram()
 		if err != nil {
 			return nil, err
@@ -191,9 +212,16 @@ func computed(r contest.Result) float64 {
 	return float64(r.Sample.Computed) / r.Sample.Elapsed.Seconds()
 }
 
-func allocs(r contest.Result) float64  { return perOp(r, float64(r.Sample.Allocs)) }
-func threads(r contest.Result) float64 { return float64(r.Sample.Threads) }
-func memory(r contest.Result) float64  { return float64(r.Sample.RSS) }
+func allocs(r contest.Result) float64   { return perOp(r, float64(r.Sample.Allocs)) }
+func elapsed(r contest.Result) float64  { return float64(r.Sample.Elapsed) }
+func threads(r contest.Result) float64  { return float64(r.Sample.Threads) }
+func memory(r contest.Result) float64   { return float64(r.Sample.Memory) }
+func resident(r contest.Result) float64 { return float64(r.Sample.RSS) }
+
+// perConn returns a figure in KB for each connection.
+func perConn(figure func(contest.Result) float64) func(contest.Result) float64 {
+	return func(r contest.Result) float64 { return figure(r) / 1e3 / float64(max(r.Spec.Conns, 1)) }
+}
 
 func perOp(r contest.Result, figure float64) float64 {
 	return figure / float64(max(r.Sample.Ops, 1))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/blocksock/client/bench/internal/contest"
 	"github.com/blocksock/client/bench/internal/sample"
 	"github.com/stretchr/testify/require"
+	"gonum.org/v1/plot/plotter"
 )
 
 // round returns a result of ops operations in one second, each of which took the same time.
@@ -31,6 +33,16 @@ func computing(t *testing.T, name, peer string, n, procs int, computed int64) co
 	t.Helper()
 	r := round(t, "k", name, peer, n, 10, time.Millisecond)
 	r.Spec.Procs, r.Sample.Computed = procs, computed
+	return r
+}
+
+// idle returns a round of a connection that used 6,500 bytes of heap and stack, and 9,000 resident
+// ones.
+func idle(t *testing.T, peer string) contest.Result {
+	t.Helper()
+	r := round(t, "m", "64 active of 10000", peer, 0, 10, time.Millisecond)
+	r.Spec.Conns, r.Sample.Threads = 10_000, 7
+	r.Sample.Memory, r.Sample.RSS = 65e6, 90e6
 	return r
 }
 
@@ -118,8 +130,8 @@ func TestTargets_ComputeRateAboveTheProcessors(t *testing.T) {
 		computing(t, "far above", "client", 0, 16, 90), computing(t, "far above", "no I/O", 0, 16, 100),
 	)
 	require.Equal(t, []target{
-		{"above: compute rate of client / no I/O", "≥ 0.9", "0.89", false},
-		{"far above: compute rate of client / no I/O", "≥ 0.9", "0.90", true},
+		{"above: compute rate of client / no I/O", "≥ 0.9", "0.89", false, 0.9 / 0.89},
+		{"far above: compute rate of client / no I/O", "≥ 0.9", "0.90", true, 1},
 	}, v.targets())
 }
 
@@ -150,6 +162,60 @@ func TestMarkdown_NoComputeRateWithoutComputing(t *testing.T) {
 	require.NotContains(t, markdown, "| no I/O |")
 }
 
+func TestMarkdown_EventDrivenClientsHaveTheirThreadsAndMemory(t *testing.T) {
+	markdown := string(viewOf(t, idle(t, "client.AsyncClient"), round(t, "f", "y", "client with TLS", 0, 10, time.Millisecond)).markdown())
+	require.Equal(t, []string{"7", "6.5 KB", "9.0 KB |"}, row(t, markdown, "client.AsyncClient")[11:])
+	require.Len(t, row(t, markdown, "client with TLS"), 11)
+}
+
+func TestMarkdown_WaitingClientsHaveTheTimeUntilAllAreAnswered(t *testing.T) {
+	r := round(t, "h", "100 at once", "client", 0, 100, time.Millisecond)
+	r.Spec.Conns, r.Sample.Threads, r.Sample.Memory, r.Sample.RSS, r.Sample.Elapsed = 100, 7, 340e3, 520e3, 12*time.Millisecond
+	markdown := string(viewOf(t, r).markdown())
+	require.Equal(t, []string{"7", "3.4 KB", "5.2 KB", "12 ms |"}, row(t, markdown, "client")[2:])
+}
+
+func TestTargets_EventDrivenClients(t *testing.T) {
+	of, net, gnet := idle(t, "client.AsyncClient"), idle(t, "net, a goroutine each"), idle(t, "gnet")
+	of.Sample.Threads, net.Sample.User, gnet.Sample.User = 16, 10*time.Microsecond, 9*time.Microsecond // 1 and 0.9 of an operation
+	var missed []string
+	for _, target := range viewOf(t, of, net, gnet).targets() {
+		if !target.reached {
+			missed = append(missed, target.name)
+		}
+	}
+	require.Equal(t, []string{
+		"64 active of 10000: CPU time of AsyncClient / gnet",
+		"64 active of 10000: threads of AsyncClient - those of net",
+		"64 active of 10000: KB of heap and stack for each idle AsyncClient",
+	}, missed)
+}
+
+// What falls short is on top, and the worst of it first.
+func TestMarkdown_WhatFallsShortComesFirst(t *testing.T) {
+	v := viewOf(t,
+		round(t, "c", "unix, 1 MiB", "client", 0, 90, time.Millisecond), round(t, "c", "unix, 1 MiB", "net", 0, 100, time.Millisecond),
+		round(t, "g", "hello, 8 at once", "fastcgi", 0, 100, time.Millisecond), round(t, "g", "hello, 8 at once", "caddy", 0, 100, time.Millisecond),
+		round(t, "c", "tcp, 1 MiB", "client", 0, 110, time.Millisecond), round(t, "c", "tcp, 1 MiB", "net", 0, 100, time.Millisecond),
+	)
+	v.page = []shown{{figures[0], "a sentence"}}
+	markdown := string(v.markdown())
+	after := 0
+	for _, part := range []string{
+		"## What falls short", "2 of 3 [targets](#targets) are missed:", "hello, 8 at once: rate of fastcgi", "unix, 1 MiB: throughput",
+		"## Figures", figures[0].title, figures[0].file, "a sentence", "## Targets", "tcp, 1 MiB: throughput",
+	} {
+		at := strings.Index(markdown[after:], part)
+		require.GreaterOrEqual(t, at, 0, "%q, in this order:\n%s", part, markdown)
+		after += at
+	}
+}
+
+func TestMarkdown_NothingFallsShort(t *testing.T) {
+	v := viewOf(t, round(t, "c", "tcp, 1 MiB", "client", 0, 110, time.Millisecond), round(t, "c", "tcp, 1 MiB", "net", 0, 100, time.Millisecond))
+	require.Contains(t, string(v.markdown()), "Nothing: all 1 [targets](#targets) are reached.")
+}
+
 // Every row has as many cells as the header of its table.
 func TestMarkdown_RowsFitTheirHeaders(t *testing.T) {
 	busy := computing(t, "x", "client", 0, 4, 95)
@@ -160,7 +226,7 @@ func TestMarkdown_RowsFitTheirHeaders(t *testing.T) {
 	a := All{
 		Results: []contest.Result{
 			busy, computing(t, "x", "no I/O", 0, 4, 100), computing(t, "idle", "client", 0, 4, 0), computing(t, "idle", "no I/O", 0, 4, 0),
-			batch, load, round(t, "h", "100 at once", "net", 0, 100, time.Millisecond),
+			idle(t, "client.AsyncClient"), batch, load, round(t, "h", "100 at once", "net", 0, 100, time.Millisecond),
 			round(t, "i", "tcp, 8 at once, beside 2", "net", 0, 10, time.Millisecond),
 			round(t, "a", "unix, 64 B, 1 at once", "client", 0, 10, time.Millisecond),
 		},
@@ -203,7 +269,7 @@ func TestPlots_DrawEveryCase(t *testing.T) {
 	for _, k := range contest.Cases(false) {
 		for _, peer := range k.Peers {
 			r := round(t, k.Group, k.Name, peer, 0, 10, time.Millisecond)
-			r.Spec = k.Spec
+			r.Spec, r.Sample.Memory = k.Spec, 1000
 			a.Results = append(a.Results, r)
 		}
 	}
@@ -211,11 +277,63 @@ func TestPlots_DrawEveryCase(t *testing.T) {
 		round(t, "a", "tcp, 64 B, 64 at once", "a new peer", 0, 10, time.Millisecond))
 	dir := t.TempDir()
 	require.NoError(t, a.Write(dir))
-	for name := range plots {
+	var names []string
+	for _, p := range wide {
+		names = append(names, p.file)
+	}
+	for _, f := range figures {
+		names = append(names, f.file)
+	}
+	for _, name := range names {
 		picture, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
 		require.Contains(t, string(picture), "</svg>")
 		require.NotContains(t, string(picture), "NaN")
 		require.NotContains(t, string(picture), noIO)
+	}
+	markdown, err := os.ReadFile(filepath.Join(dir, "results.md"))
+	require.NoError(t, err)
+	require.Contains(t, string(markdown), "## Ten figures")
+	require.NotContains(t, string(markdown), "NaN")
+	for _, name := range names {
+		require.Contains(t, string(markdown), name, "every plot is shown")
+	}
+}
+
+// A label moves up where it would cover another.
+func TestLabels_DoNotCoverEachOther(t *testing.T) {
+	var curves []curve
+	for _, peer := range []string{"net", "client", "C"} {
+		curves = append(curves, curve{peer: peer, points: plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 10}}})
+	}
+	p, err := panel("", "x", "y", curves)
+	require.NoError(t, err)
+	picture, err := side(p)
+	require.NoError(t, err)
+	heights := make(map[string]bool)
+	for _, name := range []string{"net", "client", "C"} {
+		found := regexp.MustCompile(`y="([^"]*)"[^>]*>` + name + `<`).FindSubmatch(picture)
+		require.NotNil(t, found, name)
+		heights[string(found[1])] = true
+	}
+	require.Len(t, heights, 3)
+}
+
+func TestTicks_AreRoundNumbers(t *testing.T) {
+	for _, c := range []struct {
+		low, high float64
+		want      string
+	}{
+		{0, 27.7, "0 5 10 15 20 25"},
+		{0, 1.2, "0 0.2 0.4 0.6 0.8 1 1.2"},
+		{0, 136, "0 50 100"},
+		{0, 4.75, "0 1 2 3 4"},
+		{0, 8, "0 2 4 6 8"},
+	} {
+		var got []string
+		for _, tick := range (roundTicks{}).Ticks(c.low, c.high) {
+			got = append(got, tick.Label)
+		}
+		require.Equal(t, c.want, strings.Join(got, " "))
 	}
 }

@@ -14,15 +14,16 @@ type target struct {
 	target   string
 	measured string
 	reached  bool
+	short    float64 // the factor by which the target was missed
 }
 
 // targets returns the targets whose cases were run.
 func (v *view) targets() (all []target) {
 	atLeast := func(what string, need, figure float64) {
-		all = append(all, target{what, fmt.Sprintf("≥ %.3g", need), fmt.Sprintf("%.2f", figure), figure >= need})
+		all = append(all, target{what, fmt.Sprintf("≥ %.3g", need), fmt.Sprintf("%.2f", figure), figure >= need, need / figure})
 	}
 	atMost := func(what string, need, figure float64) {
-		all = append(all, target{what, fmt.Sprintf("≤ %.3g", need), fmt.Sprintf("%.2f", figure), figure <= need})
+		all = append(all, target{what, fmt.Sprintf("≤ %.3g", need), fmt.Sprintf("%.2f", figure), figure <= need, figure / need})
 	}
 	for _, kind := range []string{"spin", "slices"} {
 		for _, n := range []int{2, 4} {
@@ -78,11 +79,51 @@ func (v *view) targets() (all []target) {
 			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > v.Environment.CPUs {
 				atLeast(c.name+": compute rate of client / no I/O", 0.9, ratio(of, alone, computed))
 			}
+		case "c":
+			if of, net := c.peer("client"), c.peer("net"); of != nil && net != nil {
+				atLeast(c.name+": throughput of client / net", 1, ratio(of, net, rate))
+			}
+		case "d":
+			scanner := c.peer("bufio.Scanner, lines")
+			if scanner == nil || c.spec.Reply != 64 {
+				continue
+			}
+			if of := c.peer("client, lines"); of != nil {
+				atLeast(c.name+": rate of RecvPacket / bufio.Scanner", 0.6, ratio(of, scanner, rate))
+			}
+			if of := c.peer("client, Packets, lines"); of != nil {
+				atLeast(c.name+": rate of Packets / bufio.Scanner", 1, ratio(of, scanner, rate))
+			}
+		case "e":
+			if of := c.peer("client.Pool"); of != nil && c.spec.Conns == 64 {
+				switch redis := c.peer("go-redis on net"); {
+				case redis != nil:
+					atLeast(c.name+": throughput of client.Pool / go-redis on net", 1, ratio(of, redis, rate))
+				case c.spec.Work == "checkout":
+					atMost(c.name+": allocations of client.Pool", 2, of.median(allocs))
+				}
+			}
+		case "g":
+			if of, caddy := c.peer("fastcgi"), c.peer("caddy"); of != nil && caddy != nil {
+				atLeast(c.name+": rate of fastcgi / caddy", 2, ratio(of, caddy, rate))
+			}
+		case "m":
+			of, net, gnet := c.peer("client.AsyncClient"), c.peer("net, a goroutine each"), c.peer("gnet")
+			if of == nil || net == nil || gnet == nil {
+				continue
+			}
+			atMost(c.name+": CPU time of AsyncClient / net", 1.1, ratio(of, net, cpu))
+			atMost(c.name+": CPU time of AsyncClient / gnet", 1, ratio(of, gnet, cpu))
+			atMost(c.name+": allocations of AsyncClient", 0.05, of.median(allocs))
+			atMost(c.name+": threads of AsyncClient - those of net", 8, of.median(threads)-net.median(threads))
+			if c.spec.Conns >= 10_000 { // with fewer, what all share weighs more
+				atMost(c.name+": KB of heap and stack for each idle AsyncClient", 6, of.median(perConn(memory)))
+			}
 		}
 	}
 	if of := one.peer("client"); of != nil && of.calls != nil {
 		n := networkCalls(of.calls)
-		all = append(all, target{"unix, 64 B, 1 at once: network system calls per round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005})
+		all = append(all, target{"unix, 64 B, 1 at once: network system calls per round trip", "2", fmt.Sprintf("%.2f", n), n < 2.005, n / 2})
 	}
 	return all
 }

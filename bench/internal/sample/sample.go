@@ -18,6 +18,7 @@ type Spec struct {
 
 	Request, Reply int           // bytes
 	Conns          int           // connections, or goroutines of a pool
+	Active         int           // connections that make round trips, for Work "events"; 0: all
 	Busy           string        // the kind of computing in the same process: see worker.Busy
 	BusyCount      int           // computing goroutines
 	Procs          int           // GOMAXPROCS; the number of processors if 0
@@ -40,8 +41,9 @@ type Sample struct {
 	Computed int64  // work of the computing goroutines, in units of the kind
 	Late     int64  // requests that were due and not sent, for Work "rate"
 
-	Threads int   // of the process, for Work "waiting"
-	RSS     int64 // bytes
+	Threads int   // of the process, for Work "waiting" and "events"
+	Memory  int64 // bytes of the heap and stacks that idle or waiting connections use
+	RSS     int64 // resident bytes of them
 
 	// Latency is a histogram in nanoseconds with two significant digits, in HdrHistogram's
 	// base64 format.

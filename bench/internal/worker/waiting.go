@@ -4,9 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,58 +16,84 @@ import (
 	"github.com/blocksock/client/bench/internal/sample"
 )
 
-// waiting lets Conns connections wait for a server that sends nothing, and measures the threads
-// and memory of the process.
+// waiting lets Conns calls wait for an answer, each in its own goroutine, and measures the threads
+// and memory of the process. Then it requests all answers; the time until the last one has
+// arrived is Elapsed.
 func waiting(s *sample.Spec) (*sample.Sample, error) {
-	dial := map[string]func(*sample.Spec) (op, error){
-		"net": func(s *sample.Spec) (op, error) {
-			c, err := net.Dial(s.Network, s.Address)
-			for errors.Is(err, syscall.EAGAIN) { // the listen queue is full; net does not wait
-				nanosleep(time.Millisecond)
-				c, err = net.Dial(s.Network, s.Address)
-			}
-			return func() error { _, err := c.Read(make([]byte, 64)); return err }, err
-		},
-		"client": func(s *sample.Spec) (op, error) {
-			c, err := client.Dial(s.Network, s.Address, &client.Options{RecvTimeout: -1})
-			return func() error { _, err := c.Recv(make([]byte, 64), 0); return err }, err
-		},
-	}[s.Peer]
+	dial := map[string]func(*sample.Spec) (send, recv op, err error){"net": waitOnNet, "client": waitOnClient}[s.Peer]
 	if dial == nil {
 		return nil, fmt.Errorf("unknown peer %q", s.Peer)
 	}
-	runtime.GC()
-	_, before, err := status()
+	memory, rss, err := inUse()
 	if err != nil {
 		return nil, err
 	}
+	sends := make([]op, s.Conns)
 	failed := make(chan error, s.Conns)
-	var began sync.WaitGroup
-	for range s.Conns {
-		wait, err := dial(s)
+	var answered sync.WaitGroup
+	for i := range sends {
+		send, recv, err := dial(s)
 		if err != nil {
 			return nil, err
 		}
-		began.Add(1)
-		go func() { began.Done(); failed <- wait() }()
+		sends[i] = send
+		answered.Go(func() {
+			if err := recv(); err != nil {
+				failed <- err
+			}
+		})
 	}
-	began.Wait()
-	// All of them wait when the number of threads no longer changes.
-	last := -1
-	for {
+	result := &sample.Sample{Ops: int64(s.Conns)}
+	if result.Threads, err = settled(failed); err != nil {
+		return nil, fmt.Errorf("a connection did not wait: %w", err)
+	}
+	if result.Memory, result.RSS, err = inUse(); err != nil {
+		return nil, err
+	}
+	result.Memory -= memory
+	result.RSS -= rss
+	meter := sample.Start()
+	for _, send := range sends {
+		if err := send(); err != nil {
+			return nil, err
+		}
+	}
+	answered.Wait()
+	meter.Stop(result)
+	select {
+	case err := <-failed:
+		return nil, err
+	default:
+	}
+	return result, nil
+}
+
+func waitOnNet(s *sample.Spec) (send, recv op, err error) {
+	c, err := dialWhenQueued(s)
+	return func() error { _, err := c.Write(make([]byte, s.Request)); return err },
+		func() error { _, err := io.ReadFull(c, make([]byte, s.Reply)); return err }, err
+}
+
+func waitOnClient(s *sample.Spec) (send, recv op, err error) {
+	c, err := client.Dial(s.Network, s.Address, &client.Options{RecvTimeout: -1})
+	return func() error { _, err := c.Send(make([]byte, s.Request), 0); return err },
+		func() error { _, err := c.Recv(make([]byte, s.Reply), client.WaitAll); return err }, err
+}
+
+func isQueueFull(err error) bool { return errors.Is(err, syscall.EAGAIN) }
+
+// settled waits until the number of threads no longer changes, and returns it. All calls wait
+// then.
+func settled(failed <-chan error) (threads int, err error) {
+	for last := -1; ; last = threads {
 		select {
 		case err := <-failed:
-			return nil, fmt.Errorf("a connection did not wait: %w", err)
+			return 0, err
 		case <-time.After(200 * time.Millisecond):
 		}
-		threads, rss, err := status()
-		if err != nil {
-			return nil, err
+		if threads, _, err = status(); err != nil || threads == last {
+			return threads, err
 		}
-		if threads == last {
-			return &sample.Sample{Ops: int64(s.Conns), Threads: threads, RSS: rss - before}, nil
-		}
-		last = threads
 	}
 }
 

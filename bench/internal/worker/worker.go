@@ -23,6 +23,7 @@ var works = map[string]func(*sample.Spec) (*sample.Sample, error){
 	"ask":       askThroughPool,
 	"get":       getThroughPool,
 	"waiting":   waiting,
+	"events":    events,
 	"load":      load,
 	"rate":      loadAtRate,
 	"compete":   compete,

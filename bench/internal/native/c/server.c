@@ -126,7 +126,11 @@ static void run(void *(*what)(void *), int fd) {
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 256 << 10);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attr, what, (void *)(intptr_t)fd))
+	int err;
+	// The threads of the previous round's connections may not have ended yet.
+	while ((err = pthread_create(&thread, &attr, what, (void *)(intptr_t)fd)) == EAGAIN)
+		usleep(1000);
+	if (err)
 		die("pthread_create");
 	pthread_attr_destroy(&attr);
 }

@@ -1,0 +1,134 @@
+package client_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/require"
+)
+
+// talkWithoutEnd sends from one goroutine until that fails, and returns how many bytes were
+// received from the other end meanwhile, and why there were no more.
+func talkWithoutEnd(peer net.Conn) (got int64, err error) {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for p := make([]byte, 10_000); ; {
+			if _, err := peer.Write(p); err != nil {
+				return
+			}
+		}
+	}()
+	got, err = io.Copy(io.Discard, peer)
+	_ = peer.Close()
+	<-stopped
+	return got, err
+}
+
+// The kernel resets a connection that is closed while bytes arrive, and drops what it has
+// accepted and not delivered.
+func TestAsyncFinish_LosesNothingWhileThePeerSends(t *testing.T) {
+	const total = 3 << 20
+	for _, network := range asyncNetworks {
+		for _, paused := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s paused=%v", network, paused), func(t *testing.T) {
+				a, e, peer := asyncStream(t, network, nil, nil)
+				if paused {
+					a.Pause()
+				}
+				got := make(chan int64)
+				go func() {
+					n, _ := talkWithoutEnd(peer)
+					got <- n
+				}()
+				for range 3 {
+					require.NoError(t, a.Send(make([]byte, total/3)))
+				}
+				require.NoError(t, a.Finish())
+				require.NoError(t, e.result())
+				require.EqualValues(t, total, <-got)
+			})
+		}
+	}
+}
+
+// A TLS server sends session tickets, which a paused client has not received.
+func TestAsyncFinish_LosesNothingWithSessionTicketsUnread(t *testing.T) {
+	for range 20 {
+		a, e, peer := asyncStream(t, "tls", nil, func(c *client.AsyncConfig) {
+			connected := c.OnConnect
+			c.OnConnect = func(a *client.AsyncClient) { a.Pause(); connected(a) }
+		})
+		require.NoError(t, a.Send(make([]byte, 1<<20)))
+		require.NoError(t, a.Finish())
+		time.Sleep(5 * time.Millisecond) // the kernels' buffers are full
+		n, err := io.Copy(io.Discard, peer)
+		require.NoError(t, err)
+		require.EqualValues(t, 1<<20, n)
+		require.NoError(t, e.result())
+	}
+}
+
+func TestAsyncFinish_DoesNotWaitForThePeersEnd(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			a, e, peer := asyncStream(t, network, &client.Options{SendTimeout: 2 * testTimeout}, nil)
+			require.NoError(t, a.Send([]byte("bye")))
+			require.NoError(t, a.Finish())
+			require.NoError(t, e.result()) // within testTimeout
+			got, err := io.ReadAll(peer)
+			require.NoError(t, err)
+			require.Equal(t, "bye", string(got))
+		})
+	}
+}
+
+// What is in a peer's queue is with the peer, so only TCP waits for one that does not receive.
+func TestAsyncFinish_PeerThatDoesNotReceiveEndsItAtSendTimeout(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	a, e, peer := asyncStream(t, "tcp", &client.Options{SendTimeout: limit}, nil)
+	require.NoError(t, peer.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
+	total := fillQueue(t, a, 1)
+	got := total / 4
+	_, err := io.CopyN(io.Discard, peer, int64(got))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return a.Queued() == 0 }, testTimeout, time.Millisecond)
+	begin := time.Now()
+	require.NoError(t, a.Finish())
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(begin), limit)
+	n, err := io.Copy(io.Discard, peer)
+	require.NoError(t, err)
+	require.EqualValues(t, total-got, n, "the kernel goes on sending")
+}
+
+func TestAsyncFinish_SlowPeerIsNoTimeout(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	a, e, peer := asyncStream(t, "tcp", &client.Options{SendTimeout: limit}, nil)
+	total := fillQueue(t, a, 1)
+	require.NoError(t, a.Finish())
+	got := 0
+	for p := make([]byte, total/15+1); ; time.Sleep(limit / 5) {
+		n, err := io.ReadFull(peer, p)
+		if got += n; err != nil {
+			break
+		}
+	}
+	require.Equal(t, total, got)
+	require.NoError(t, e.result())
+}
+
+func TestAsyncFinish_CloseEndsTheWait(t *testing.T) {
+	a, e, _ := asyncStream(t, "tcp", &client.Options{SendTimeout: -1}, nil)
+	fillQueue(t, a, 1)
+	require.NoError(t, a.Finish())
+	time.Sleep(5 * time.Millisecond)
+	require.NoError(t, a.Close())
+	var unsent *client.UnsentError
+	require.ErrorAs(t, e.result(), &unsent)
+}

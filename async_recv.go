@@ -1,0 +1,199 @@
+package client
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/blocksock/client/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// recvState is what the goroutine that receives keeps from one receive to the next.
+type recvState struct {
+	buf      *recvBuffer // between a receive and the end of its callback
+	big      []byte      // instead, for a datagram that does not fit into a recvBuffer
+	readable bool        // the socket may have more, or what is above it: TLS
+	drops    bool        // the client ends, and what arrives is dropped
+}
+
+// A recvBuffer holds any datagram of UDP. It is taken when there is something to receive, so
+// that an idle client has none.
+type recvBuffer [64 << 10]byte
+
+var recvBuffers = sync.Pool{New: func() any { return new(recvBuffer) }}
+
+// room returns the buffer for the next receive. On unixgram, a datagram may be larger than a
+// recvBuffer.
+func (r *recvState) room(lock *sock.IOLock, isUnixgram bool) []byte {
+	if r.buf == nil {
+		r.buf = recvBuffers.Get().(*recvBuffer)
+	}
+	if isUnixgram {
+		if n, err := lock.Recv(r.buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err == nil && n > len(r.buf) {
+			r.big = make([]byte, n)
+			return r.big
+		}
+	}
+	return r.buf[:]
+}
+
+func (r *recvState) release() {
+	if r.buf != nil {
+		recvBuffers.Put(r.buf)
+	}
+	r.buf, r.big = nil, nil
+}
+
+// receive delivers what arrives until the end, and says why the client ends: nil as asked. Few
+// calls lie between it and the wait, so that an idle client needs little stack.
+func (a *AsyncClient) receive(c *Client) error {
+	for {
+		a.receiving.Store(true)
+		orders := a.orders.Load()
+		switch {
+		case orders&(orderClose|orderFinish|orderFail|orderDetach) != 0:
+			a.receiving.Store(false)
+			return a.obey(c, orders)
+		case orders&orderHandshake != 0:
+			a.receiving.Store(false)
+			if err := a.handshake(c); err != nil {
+				return err
+			}
+			continue
+		case orders&(orderTLS|orderPause) != 0 || a.pipe.blocked():
+			a.receiving.Store(false)
+			a.sleep()
+			a.touch()
+			continue
+		}
+		err := a.take(c)
+		if err == unix.EAGAIN { //nolint:errorlint // as take returns it
+			err = a.waited(c, c.sock.WaitReadable(a.idleLeft()))
+		}
+		a.receiving.Store(false)
+		if err == nil {
+			continue
+		}
+		if over, err := a.isEnd(c, err); over {
+			return err
+		}
+	}
+}
+
+// isEnd reports whether the client ends after a receive that has failed, and with which error.
+func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
+	switch {
+	case !a.stream && isPassingDatagramErr(err):
+		return false, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 {
+			_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
+			return false, nil
+		}
+		err = c.opError(opRecv, nil, err)
+	case err == io.EOF: //nolint:errorlint // it comes bare
+		return true, a.flushAfterEOF(c)
+	case a.orders.Load()&orderClose != 0:
+		return true, nil
+	}
+	return true, a.causeOr(c, err)
+}
+
+// take delivers what there is. The error is EAGAIN, without more, if there is nothing.
+func (a *AsyncClient) take(c *Client) error {
+	p, err := a.next(c)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return unix.EAGAIN
+	case err != nil:
+		return err
+	case a.orders.Load()&orderTLS != 0:
+		a.recv.release()
+		return c.opError(opStartTLS, nil, errPlaintext)
+	}
+	a.receiving.Store(false)
+	return a.deliver(p)
+}
+
+// causeOr returns the error of a send that failed first, or err.
+func (a *AsyncClient) causeOr(c *Client, err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lost != nil {
+		return a.lost
+	}
+	return err
+}
+
+// deliver passes on what was received.
+func (a *AsyncClient) deliver(p []byte) error {
+	defer a.recv.release()
+	a.touch()
+	if a.pipe.active() {
+		return a.pipe.send(a, p)
+	}
+	a.calls.Lock()
+	defer a.calls.Unlock()
+	a.cfg.OnReceive(a, p)
+	spoil(p)
+	return nil
+}
+
+// next receives once, or a packet, without waiting: EAGAIN if there is nothing.
+func (a *AsyncClient) next(c *Client) (p []byte, err error) {
+	if err := c.begin(0, 0, a.stream); err != nil {
+		return nil, c.opError(opRecv, nil, err)
+	}
+	defer c.lease.decref()
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, 0)
+	if err == nil {
+		p, err = c.stream.recvSome(&lock, &a.recv, c.typ == UnixDgram)
+		lock.Unlock()
+	}
+	if err == nil {
+		c.lease.recordRecv(len(p), 1, nil, 0)
+		return p, nil
+	}
+	a.recv.release()
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN) {
+		return nil, err // no operation of the program has failed
+	}
+	c.lease.recordRecv(0, 1, err, 0)
+	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
+	return nil, err
+}
+
+// waited follows a wait for the socket to be readable.
+func (a *AsyncClient) waited(c *Client, err error) error {
+	if err == nil {
+		a.recv.readable = true
+	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = c.opError(opRecv, nil, err)
+	}
+	return err
+}
+
+// idleLeft is the time until IdleTimeout ends the client. Negative: never.
+func (a *AsyncClient) idleLeft() time.Duration {
+	if a.cfg.IdleTimeout == 0 {
+		return -1
+	}
+	return max(sock.Instant(a.active.Load()).Add(a.cfg.IdleTimeout).Left(), 0)
+}
+
+// isPassingDatagramErr reports whether an error is about a datagram that was sent, so that
+// others may be received.
+func isPassingDatagramErr(err error) bool {
+	for _, errno := range [...]unix.Errno{
+		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
+		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}

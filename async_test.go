@@ -1,0 +1,423 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/blocksock/client"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+var asyncNetworks = slices.Concat(streamNetworks, tlsNetworks)
+
+func TestAsync_RoundTrip(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			a, e, peer := asyncStream(t, network, nil, nil)
+			go func() { _, _ = io.Copy(peer, peer) }()
+			require.NoError(t, a.Send([]byte("ping")))
+			e.receives("ping")
+			require.NoError(t, a.Close())
+			require.NoError(t, e.result())
+			require.Equal(t, []string{"connect", "close"}, e.names())
+		})
+	}
+}
+
+func TestAsync_DialReportsConnect(t *testing.T) {
+	for _, network := range streamNetworks {
+		t.Run(network, func(t *testing.T) {
+			ln := listen(t, network)
+			e := newAsyncEvents(t)
+			a := e.dial(network, ln.Addr().String(), nil, nil)
+			require.Same(t, a, e.client())
+			peer, err := ln.Accept()
+			require.NoError(t, err)
+			_, err = peer.Write([]byte("hello"))
+			require.NoError(t, err)
+			require.NoError(t, peer.Close())
+			require.ErrorIs(t, e.result(), io.EOF)
+			require.Equal(t, "hello", e.received())
+		})
+	}
+}
+
+// swoole#675: connect(2) was refused at once, and no callback came.
+func TestAsync_RefusedConnectCallsOnError(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			address := refused(t, network)
+			_, want := client.Dial(network, address, nil)
+			e := newAsyncEvents(t)
+			a := e.dial(network, address, nil, nil)
+			err := e.result()
+			require.ErrorIs(t, err, errors.Unwrap(errors.Unwrap(want)))
+			require.Equal(t, want.Error(), err.Error())
+			<-a.Done()
+			require.Equal(t, []string{"error"}, e.names())
+			require.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+			require.ErrorIs(t, a.Close(), net.ErrClosed)
+		})
+	}
+}
+
+func TestAsync_ConfigIsCheckedBeforeAnythingIsConnected(t *testing.T) {
+	ln := listen(t, "tcp")
+	complete := newAsyncEvents(t).config()
+	for field, change := range map[string]func(*client.AsyncConfig){
+		"OnConnect":     func(c *client.AsyncConfig) { c.OnConnect = nil },
+		"OnReceive":     func(c *client.AsyncConfig) { c.OnReceive = nil },
+		"OnError":       func(c *client.AsyncConfig) { c.OnError = nil },
+		"OnClose":       func(c *client.AsyncConfig) { c.OnClose = nil },
+		"MaxQueue":      func(c *client.AsyncConfig) { c.MaxQueue = -1 },
+		"HighWatermark": func(c *client.AsyncConfig) { c.MaxQueue, c.HighWatermark = 10, 11 },
+		"LowWatermark":  func(c *client.AsyncConfig) { c.HighWatermark, c.LowWatermark = 5, 5 },
+		"IdleTimeout":   func(c *client.AsyncConfig) { c.IdleTimeout = -1 },
+	} {
+		cfg := complete
+		change(&cfg)
+		_, err := client.DialAsync(context.Background(), "tcp", ln.Addr().String(), nil, cfg)
+		var bad *client.OptionError
+		require.ErrorAs(t, err, &bad, field)
+		require.Equal(t, "AsyncConfig."+field, bad.Option)
+	}
+	for _, err := range []error{
+		second(client.DialAsync(context.Background(), "tcp", "no port", nil, complete)),
+		second(client.DialAsync(context.Background(), "sctp", "127.0.0.1:1", nil, complete)),
+		second(client.DialAsync(context.Background(), "tcp", ln.Addr().String(), &client.Options{TLS: &client.TLSOptions{CAFile: "/does/not/exist"}}, complete)),
+		second(client.DialAsync(context.Background(), "udp", "127.0.0.1:1", &client.Options{NoDelay: client.SwitchOn}, complete)),
+	} {
+		require.Error(t, err)
+	}
+	require.NoError(t, ln.(*net.TCPListener).SetDeadline(time.Now().Add(20*time.Millisecond)))
+	_, err := ln.Accept()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// swoole#630: close while connecting. Here at each step: before the dial's goroutine runs,
+// while the peer does not answer, and in the handshake of TLS.
+func TestAsync_CloseWhileConnecting(t *testing.T) {
+	ends := func(t *testing.T, address string, opts *client.Options, delay time.Duration) {
+		e := newAsyncEvents(t)
+		a := e.dial("tcp", address, opts, nil)
+		time.Sleep(delay)
+		require.ErrorIs(t, a.Send([]byte("x")), unix.ENOTCONN)
+		require.NoError(t, a.Close())
+		require.ErrorIs(t, e.result(), net.ErrClosed)
+		<-a.Done()
+		require.Equal(t, []string{"error"}, e.names())
+	}
+	t.Run("at once", func(t *testing.T) { ends(t, blackHole(t, "tcp", "127.0.0.1"), nil, 0) })
+	t.Run("no answer", func(t *testing.T) { ends(t, blackHole(t, "tcp", "127.0.0.1"), nil, 20*time.Millisecond) })
+	t.Run("handshake", func(t *testing.T) {
+		ln := listen(t, "tcp")
+		ends(t, ln.Addr().String(), &client.Options{TLS: &client.TLSOptions{ServerName: "x"}}, 20*time.Millisecond)
+	})
+	t.Run("any moment", func(t *testing.T) {
+		ln := listen(t, "tcp")
+		for i := range 200 {
+			e := newAsyncEvents(t)
+			a := e.dial("tcp", ln.Addr().String(), nil, nil)
+			time.Sleep(time.Duration(i) * time.Microsecond)
+			require.NoError(t, a.Close())
+			err := e.result()
+			if err != nil {
+				require.ErrorIs(t, err, net.ErrClosed)
+				require.Equal(t, []string{"error"}, e.names())
+			} else {
+				require.Equal(t, []string{"connect", "close"}, e.names())
+			}
+		}
+	})
+}
+
+func TestAsync_ContextAndLimitEndTheConnectOnly(t *testing.T) {
+	hole := blackHole(t, "tcp", "127.0.0.1")
+	e := newAsyncEvents(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	_, err := client.DialAsync(ctx, "tcp", hole, nil, e.config())
+	require.NoError(t, err)
+	cancel()
+	require.ErrorIs(t, e.result(), context.Canceled)
+
+	e = newAsyncEvents(t)
+	e.dial("tcp", hole, &client.Options{ConnectTimeout: 20 * time.Millisecond}, nil)
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+
+	ln := listen(t, "tcp")
+	e = newAsyncEvents(t)
+	ctx, cancel = context.WithCancel(context.Background())
+	a, err := client.DialAsync(ctx, "tcp", ln.Addr().String(), nil, e.config())
+	require.NoError(t, err)
+	e.client()
+	cancel()
+	require.NoError(t, a.Send([]byte("x")))
+	closeAsync(t, a)
+	require.NoError(t, e.result())
+}
+
+// libsg#36: the resolver was outside of the limit.
+func TestAsync_LimitIncludesTheNameLookup(t *testing.T) {
+	silent := packetPeer(t, "udp")
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", silent.LocalAddr().String())
+	}}
+	e := newAsyncEvents(t)
+	begin := time.Now()
+	e.dial("tcp", "name.test:1", &client.Options{ConnectTimeout: 50 * time.Millisecond, Resolver: r}, nil)
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+	require.Less(t, time.Since(begin), testTimeout/2)
+}
+
+// swoole#190, swoole#291, netpoll#107: close in the receive callback.
+func TestAsync_CloseInEachCallback(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			_, e, peer := asyncStream(t, network, nil, nil)
+			e.onReceive = func(a *client.AsyncClient, _ []byte) {
+				assert.NoError(t, a.Close())
+				assert.ErrorIs(t, a.Close(), net.ErrClosed)
+				assert.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+				assert.Equal(t, []string{"connect"}, e.names(), "OnClose inside Close")
+			}
+			_, err := peer.Write([]byte("12"))
+			require.NoError(t, err)
+			require.NoError(t, e.result())
+		})
+	}
+	ln := listen(t, "tcp")
+	e := newAsyncEvents(t)
+	e.onConnect = func(a *client.AsyncClient) { assert.NoError(t, a.Close()) }
+	e.onEnd = func(a *client.AsyncClient, _ error) { assert.ErrorIs(t, a.Close(), net.ErrClosed) }
+	e.dial("tcp", ln.Addr().String(), nil, nil)
+	require.NoError(t, e.result())
+}
+
+// swoole#1306, libdatachannel#576: close from outside, with a lock held that the callback
+// takes.
+func TestAsync_MethodsWithTheCallersLockHeld(t *testing.T) {
+	for range 20 {
+		a, e, peer := asyncStream(t, "tcp", nil, nil)
+		var mu sync.Mutex
+		e.onReceive = func(*client.AsyncClient, []byte) { mu.Lock(); defer mu.Unlock() }
+		e.onEnd = func(*client.AsyncClient, error) { mu.Lock(); defer mu.Unlock() }
+		mu.Lock()
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+		time.Sleep(time.Millisecond)
+		require.NoError(t, a.Send([]byte("x")))
+		a.Pause()
+		a.Resume()
+		_ = a.Queued()
+		_ = a.IsFull()
+		require.NoError(t, a.CloseWrite())
+		require.NoError(t, a.Close())
+		mu.Unlock()
+		require.NoError(t, e.result())
+	}
+}
+
+// gnet#529, nbio#347: the last bytes before the peer's end were lost.
+func TestAsync_EverythingBeforeTheEndIsDelivered(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 3<<16)
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			_, e, peer := asyncStream(t, network, nil, nil)
+			_, err := peer.Write(sent)
+			require.NoError(t, err)
+			require.NoError(t, peer.Close())
+			require.ErrorIs(t, e.result(), io.EOF)
+			require.Equal(t, len(sent), e.bytes.Len())
+			require.True(t, bytes.Equal(sent, e.bytes.Bytes()))
+		})
+	}
+}
+
+// The peer has sent and reset: it is a send that meets the error. What arrived comes first.
+func TestAsync_ArrivedBytesComeBeforeTheErrorOfASend(t *testing.T) {
+	for range 20 {
+		a, e, peer := asyncStream(t, "tcp", nil, nil)
+		release := make(chan struct{})
+		e.onReceive = func(*client.AsyncClient, []byte) { <-release }
+		_, err := peer.Write([]byte("1"))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return e.received() == "1" }, testTimeout, time.Millisecond)
+		_, err = peer.Write([]byte(strings.Repeat("2", 100_000)))
+		require.NoError(t, err)
+		require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, peer.Close())
+		require.Eventually(t, func() bool { return a.Send([]byte("x")) != nil }, testTimeout, time.Millisecond)
+		close(release)
+		require.Error(t, e.result())
+		require.Len(t, e.received(), 100_001)
+	}
+}
+
+// gnet#402, gnet#465: a write before open or after close vanished.
+func TestAsync_SendOutsideOfTheConnectionFails(t *testing.T) {
+	e := newAsyncEvents(t)
+	a := e.dial("tcp", blackHole(t, "tcp", "127.0.0.1"), nil, nil)
+	require.ErrorIs(t, a.Send([]byte("x")), unix.ENOTCONN)
+	require.ErrorIs(t, a.SendPacket([]byte("x")), unix.ENOTCONN)
+	require.ErrorIs(t, a.CloseWrite(), unix.ENOTCONN)
+	require.ErrorIs(t, a.StartTLS(nil, nil), unix.ENOTCONN)
+	require.ErrorIs(t, a.Detach(func(*client.Client) {}), unix.ENOTCONN)
+	require.Nil(t, a.Client())
+	closeAsync(t, a)
+	require.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+
+	a, e, _ = asyncStream(t, "tcp", nil, nil)
+	e.onEnd = func(a *client.AsyncClient, _ error) {
+		assert.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+	}
+	require.NoError(t, a.Finish())
+	require.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+	require.NoError(t, e.result())
+}
+
+// inlong#10670, gnet#400: Dial in a callback did not return.
+func TestAsync_DialInACallback(t *testing.T) {
+	ln := listen(t, "tcp")
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("x"))
+			go func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }()
+		}
+	}()
+	inner := newAsyncEvents(t)
+	outer := newAsyncEvents(t)
+	outer.onReceive = func(a *client.AsyncClient, _ []byte) {
+		c, err := client.Dial("tcp", ln.Addr().String(), nil)
+		if assert.NoError(t, err) {
+			_ = c.Close()
+		}
+		inner.dial("tcp", ln.Addr().String(), nil, nil)
+		inner.client()
+		assert.NoError(t, a.Close())
+	}
+	outer.dial("tcp", ln.Addr().String(), nil, nil)
+	require.NoError(t, outer.result())
+	inner.receives("x")
+}
+
+// swoole#544, nbio#71, gnet#540: OnClose came twice or not at all when both ends closed.
+func TestAsync_OnCloseOnceWhenBothEndsClose(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		ln := listen(t, network)
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte("x"))
+				_ = conn.Close()
+			}
+		}()
+		n := 10_000 / 2
+		if raceBuild || testing.Short() {
+			n = 1000
+		}
+		limit := make(chan struct{}, 100)
+		var all sync.WaitGroup
+		for range n {
+			limit <- struct{}{}
+			all.Go(func() {
+				defer func() { <-limit }()
+				e := newAsyncEvents(t)
+				e.onReceive = func(a *client.AsyncClient, _ []byte) { _ = a.Close() }
+				a, err := client.DialAsync(context.Background(), network, ln.Addr().String(), nil, e.config())
+				if assert.NoError(t, err) {
+					_ = e.result()
+					<-a.Done()
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
+// gnet#714 is a panic after close; libevent#689 a callback after free.
+func TestAsync_MethodsAfterTheEndDoNothing(t *testing.T) {
+	a, e, _ := asyncStream(t, "tcp", nil, nil)
+	closeAsync(t, a)
+	require.NoError(t, e.result())
+	for range 3 {
+		require.ErrorIs(t, a.Send([]byte("x")), net.ErrClosed)
+		require.ErrorIs(t, a.SendTo([]byte("x"), nil), net.ErrClosed)
+		require.ErrorIs(t, a.SendFile(nil, 0, 0), net.ErrClosed)
+		require.ErrorIs(t, a.StartTLS(nil, nil), net.ErrClosed)
+		require.ErrorIs(t, a.CloseWrite(), net.ErrClosed)
+		require.ErrorIs(t, a.Finish(), net.ErrClosed)
+		require.ErrorIs(t, a.Close(), net.ErrClosed)
+		require.ErrorIs(t, a.Detach(func(*client.Client) {}), net.ErrClosed)
+		a.Pause()
+		a.Resume()
+		require.Zero(t, a.Queued())
+		require.False(t, a.IsFull())
+		require.NotNil(t, a.Client().RemoteAddr())
+	}
+	time.Sleep(time.Millisecond)
+	require.Equal(t, []string{"connect", "close"}, e.names())
+}
+
+func TestAsync_OneAsyncClientAtATime(t *testing.T) {
+	a, _, _ := asyncStream(t, "tcp", nil, nil)
+	_, err := a.Client().Async(newAsyncEvents(t).config())
+	require.ErrorIs(t, err, unix.EBUSY)
+	c, err := client.NewTCP(nil)
+	require.NoError(t, err)
+	_, err = c.Async(newAsyncEvents(t).config())
+	require.ErrorIs(t, err, unix.ENOTCONN)
+	require.NoError(t, c.Close())
+	_, err = c.Async(newAsyncEvents(t).config())
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestAsync_IdleTimeout(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	idle := func(c *client.AsyncConfig) { c.IdleTimeout = limit }
+	begin := time.Now()
+	a, e, peer := asyncStream(t, "tcp", nil, idle)
+	for range 4 { // sent and received by turns
+		time.Sleep(limit / 3)
+		require.NoError(t, a.Send([]byte("x")))
+		time.Sleep(limit / 3)
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+	}
+	last := time.Now()
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+	if len(e.received()) == 4 { // a machine under load may take longer between two sends
+		require.GreaterOrEqual(t, time.Since(begin), limit*8/3)
+		require.GreaterOrEqual(t, time.Since(last), limit*9/10)
+	}
+}
+
+func TestAsync_GoexitInACallbackEndsTheClient(t *testing.T) {
+	_, e, peer := asyncStream(t, "tcp", nil, nil)
+	e.onReceive = func(*client.AsyncClient, []byte) {
+		runtime.Goexit()
+	}
+	_, err := peer.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Error(t, e.result())
+}
