@@ -217,7 +217,7 @@ func (all labels) GlyphBoxes(p *plot.Plot) (boxes []plot.GlyphBox) {
 		}}
 		switch l.where {
 		case left:
-			box.X, box.Rectangle.Min.X, box.Rectangle.Max.X = 0, -all.leftMargin(p), 0
+			box.X, box.Min.X, box.Max.X = 0, -all.leftMargin(p), 0
 		case right:
 			box.X = 1
 		}

@@ -81,7 +81,7 @@ func (v *view) firstPage(b *bytes.Buffer) {
 		return
 	}
 	fmt.Fprintf(b, "\n## %s\n", map[bool]string{true: "Ten figures", false: "Figures"}[len(v.page) == len(figures)])
-	b.WriteString("\nThis library is blue, package net orange.\n\n")
+	b.WriteString("\nThis library is blue or green, package net orange, all others grey.\n\n")
 	for i := 0; i < len(v.page); i += 2 {
 		row := v.page[i:min(i+2, len(v.page))]
 		cells := func(of func(int, shown) string) {

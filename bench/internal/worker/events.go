@@ -20,8 +20,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// An eventPeer starts what all connections share, and returns a function that connects. After
-// that, each piece that arrives is passed to the echo.
+// An eventPeer starts what all connections share, and returns a function that connects one and
+// passes what it receives to an echo.
 type eventPeer func(s *sample.Spec) (connect func(*echo) error, err error)
 
 var eventPeers = map[string]eventPeer{
@@ -31,7 +31,7 @@ var eventPeers = map[string]eventPeer{
 	"client.AsyncClient":    overAsyncClient,
 }
 
-// An echoes is the work of all connections.
+// echoes is what all connections of a round share.
 type echoes struct {
 	spec    *sample.Spec
 	message []byte
