@@ -61,7 +61,9 @@ func (c *Client) Packets() iter.Seq2[[]byte, error] {
 				p = ready.Next() // does not reach the socket, so it needs no lock and no reference
 			}
 			if p != nil {
-				c.recordRecv(len(p), 1, nil, 0)
+				if c.lease != nil || c.trace.Load() != nil { // recordRecv is not inlined
+					c.recordRecv(len(p), 1, nil, 0)
+				}
 			} else if p, err = c.nextPacket(&ready); err != nil {
 				if !errors.Is(err, io.EOF) {
 					yield(nil, err)
