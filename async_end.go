@@ -104,7 +104,7 @@ func (a *AsyncClient) Detach(f func(*Client)) error {
 
 // flushAfterEOF sends what is queued after the peer's end: it may have ended one direction
 // only. While other clients are piped into this one, it waits for more.
-func (a *AsyncClient) flushAfterEOF(c *Client) error {
+func (a *AsyncClient) flushAfterEOF() error {
 	a.pipe.sourceEnded(a, true)
 	a.mu.Lock()
 	defer a.mu.Unlock()

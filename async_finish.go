@@ -37,7 +37,7 @@ func (a *AsyncClient) obey(c *Client, orders uint32) error {
 	case a.orders.Load()&orderClose != 0:
 		return nil
 	case orders&orderFail != 0:
-		return a.causeOr(c, err)
+		return a.causeOr(err)
 	}
 	return err
 }

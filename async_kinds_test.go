@@ -253,7 +253,7 @@ func TestAsyncTLS_StartTLSTakesItsPlaceInTheOrder(t *testing.T) {
 func TestAsyncTLS_PlaintextBeforeTheHandshakeEndsTheClient(t *testing.T) {
 	for _, framing := range []client.Framing{nil, client.Delimiter{Delim: []byte("\n")}} {
 		_, e, peer := asyncStream(t, "tcp", &client.Options{Framing: framing}, nil)
-		e.onReceive = func(a *client.AsyncClient, p []byte) {
+		e.onReceive = func(a *client.AsyncClient, _ []byte) {
 			if framing == nil {
 				time.Sleep(5 * time.Millisecond)
 			}

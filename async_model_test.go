@@ -75,7 +75,7 @@ func TestAsyncModel_RandomPrograms(t *testing.T) {
 
 func runProgram(t *testing.T, seed uint64, s *tlsServer, trust *client.TLSOptions, unixSockets net.Listener) {
 	p := &program{seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), ended: make(chan error, 1), read: make(chan int, 1)}
-	var ln net.Listener = s.Listener
+	var ln = s.Listener
 	if p.rnd.IntN(3) == 0 {
 		ln = unixSockets
 	}

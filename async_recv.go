@@ -95,11 +95,11 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 		}
 		err = c.opError(opRecv, nil, err)
 	case err == io.EOF: //nolint:errorlint // it comes bare
-		return true, a.flushAfterEOF(c)
+		return true, a.flushAfterEOF()
 	case a.orders.Load()&orderClose != 0:
 		return true, nil
 	}
-	return true, a.causeOr(c, err)
+	return true, a.causeOr(err)
 }
 
 // take delivers what there is. The error is EAGAIN, without more, if there is nothing.
@@ -119,7 +119,7 @@ func (a *AsyncClient) take(c *Client) error {
 }
 
 // causeOr returns the error of a send that failed first, or err.
-func (a *AsyncClient) causeOr(c *Client, err error) error {
+func (a *AsyncClient) causeOr(err error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.lost != nil {
@@ -150,7 +150,7 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	defer c.lease.decref()
 	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err == nil {
-		p, err = c.stream.recvSome(&lock, &a.recv, c.typ == UnixDgram)
+		p, err = c.recvSome(&lock, &a.recv, c.typ == UnixDgram)
 		lock.Unlock()
 	}
 	if err == nil {

@@ -65,7 +65,7 @@ func (a *AsyncClient) sendLocked(c *Client, op string, pieces [3][]byte) error {
 	defer c.lease.decref()
 	for _, p := range pieces {
 		if len(p) > 0 && len(a.queue.items) == 0 {
-			n, err := c.stream.send(p, DontWait, -1)
+			n, err := c.send(p, DontWait, -1)
 			if n > 0 {
 				a.touch()
 				_ = c.sendResult(op, nil, n, nil)
@@ -139,7 +139,7 @@ func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
 			return unix.ENOTCONN
 		}
 		c.lease.markSending()
-		_, err := c.stream.send(p, 0, timeout)
+		_, err := c.send(p, 0, timeout)
 		return err
 	}
 	if err := c.ensureNamed(); err != nil {
@@ -371,7 +371,7 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 		err = c.closeWrite(c.limits().send)
 	default:
 		var sent int
-		sent, err = c.stream.send(it.p[:min(len(it.p), writeSize)], 0, c.limits().send)
+		sent, err = c.send(it.p[:min(len(it.p), writeSize)], 0, c.limits().send)
 		n = int64(sent)
 		done = sent == len(it.p) && err == nil
 	}

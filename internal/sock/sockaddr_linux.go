@@ -33,7 +33,7 @@ func (n *rawSockaddr) set(s *Socket, a Addr) error {
 		*sa = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: hton(a.IP.Port()), Addr: a.IP.Addr().As4()}
 		n.len = unix.SizeofSockaddrInet4
 	case unix.AF_INET6:
-		if !a.IP.Addr().Is6() && !(s.dual && a.IP.Addr().Is4()) {
+		if !a.IP.Addr().Is6() && (!s.dual || !a.IP.Addr().Is4()) {
 			return unix.EAFNOSUPPORT
 		}
 		scope, err := s.zoneIndex(a.IP.Addr().Zone())
