@@ -107,7 +107,7 @@ func priceFigure(v *view) (*plot.Plot, string, error) {
 			all = append(all, fmt.Sprintf("%.0f %% (net %.0f %%) at %d", 100*ratio(of, alone, computed), 100*ratio(net, alone, computed), c.spec.Procs))
 		}
 	}
-	return p, "Compute rate beside 8 connections, by GOMAXPROCS: " + strings.Join(all, ", "), nil
+	return p, "Computing kept beside 8 connections, by GOMAXPROCS: " + strings.Join(all, ", "), nil
 }
 
 func machineFigure(v *view) (*plot.Plot, string, error) {

@@ -30,7 +30,7 @@ func (v *view) markdown() []byte {
 		"Rates, CPU time and allocations are medians of the rounds; percentiles are over the operations of all rounds. " +
 		"CPU time is the client process's user and system time for each operation. System calls were counted in separate runs.")
 	if slices.ContainsFunc(contest.Groups, func(g contest.Group) bool { return v.computes(g.Letter) }) {
-		b.WriteString(" The compute rate is the work of the computing goroutines, relative to the same process without I/O.")
+		b.WriteString(" Computing kept is the work of the computing goroutines, relative to the same process without I/O.")
 	}
 	b.WriteString("\n")
 	targetTable(&b, targets)
@@ -123,7 +123,7 @@ func (v *view) table(b *bytes.Buffer, group string) {
 	columns := []string{"operations/s", "p50", "p90", "p99", "p99.9", "CPU time", "network system calls", "system calls", "allocations"}
 	computes, idles := v.computes(group), group == "m"
 	if computes {
-		columns = append(columns, "compute rate")
+		columns = append(columns, "computing kept")
 	}
 	if idles {
 		columns = append(columns, "threads", "heap and stack per connection, idle", "resident memory per connection, idle")
@@ -150,7 +150,7 @@ func (v *view) table(b *bytes.Buffer, group string) {
 			}
 			b.WriteString(v.costs(p))
 			if computes {
-				b.WriteString(c.computeRate(p))
+				b.WriteString(c.computingKept(p))
 			}
 			if idles {
 				fmt.Fprintf(b, " %.0f | %.1f KB | %.1f KB |", p.median(threads), p.median(perConn(memory)), p.median(perConn(resident)))
@@ -186,11 +186,11 @@ func (v *view) costs(p *peerView) string {
 	return fmt.Sprintf(" %.2f µs | %s | %s | %s |", p.median(cpu), network, calls, objects)
 }
 
-// noIO is the peer that computes and performs no I/O: the reference of the compute rate. It has no
+// noIO is the peer that computes and performs no I/O: the reference of computing kept. It has no
 // row of its own.
 const noIO = "no I/O"
 
-// computes reports whether a group has a case with a compute rate.
+// computes reports whether a group has a case whose processes compute.
 func (v *view) computes(group string) bool {
 	for _, c := range v.cases {
 		if p := c.peer(noIO); c.group == group && p != nil && p.median(computed) > 0 {
@@ -200,8 +200,8 @@ func (v *view) computes(group string) bool {
 	return false
 }
 
-// computeRate formats the work of the computing goroutines beside a peer, relative to noIO.
-func (c *caseView) computeRate(p *peerView) string {
+// computingKept formats the work of the computing goroutines beside a peer, relative to noIO.
+func (c *caseView) computingKept(p *peerView) string {
 	alone := c.peer(noIO)
 	if alone == nil || alone.median(computed) == 0 {
 		return " |"

@@ -18,7 +18,7 @@ var wide = []struct {
 	{"b", "busy.svg", "Time of a round trip against computing goroutines", busyPlot},
 	{"b", "distributions.svg", "Distribution of the time of a round trip", distributionPlot},
 	{"b-http", "handler.svg", "Response time against requests per second", handlerPlot},
-	{"k", "price.svg", "Compute rate against the p99 of a round trip", pricePlot},
+	{"k", "price.svg", "Computing kept against the p99 of a round trip", pricePlot},
 }
 
 // halfAndTail are the curves of a peer's p50 and p99.
@@ -154,7 +154,7 @@ func handlerPlot(v *view) ([]byte, error) {
 	return side(p)
 }
 
-// pricePlot draws the compute rate against p99, for each number of connections.
+// pricePlot draws the computing kept against p99, for each number of connections.
 func pricePlot(v *view) ([]byte, error) {
 	var panels []*plot.Plot
 	for _, n := range []int{1, 8, 64} {
@@ -170,7 +170,7 @@ func pricePlot(v *view) ([]byte, error) {
 	return side(panels...)
 }
 
-// pricePanel draws the compute rate against a percentile, a point for each GOMAXPROCS.
+// pricePanel draws the computing kept against a percentile, a point for each GOMAXPROCS.
 func pricePanel(v *view, conns int, percentile float64) (*plot.Plot, error) {
 	var curves []curve
 	for _, peer := range []string{"net", "client"} {
@@ -190,7 +190,7 @@ func pricePanel(v *view, conns int, percentile float64) (*plot.Plot, error) {
 	if len(curves) == 0 {
 		return nil, nil
 	}
-	p, err := panel("", fmt.Sprintf("p%g, labelled by GOMAXPROCS / CPUs", percentile), "compute rate, %", curves)
+	p, err := panel("", fmt.Sprintf("p%g, labelled by GOMAXPROCS / CPUs", percentile), "computing kept, %", curves)
 	if err != nil {
 		return nil, err
 	}

@@ -123,19 +123,19 @@ func TestTargets_BesideBusyProcesses(t *testing.T) {
 }
 
 // Only with more GOMAXPROCS than processors, of the machine that the results are from.
-func TestTargets_ComputeRateAboveTheProcessors(t *testing.T) {
+func TestTargets_ComputingKeptAboveTheProcessors(t *testing.T) {
 	v := viewOf(t,
 		computing(t, "at", "client", 0, 4, 10), computing(t, "at", "no I/O", 0, 4, 100),
 		computing(t, "above", "client", 0, 6, 89), computing(t, "above", "no I/O", 0, 6, 100),
 		computing(t, "far above", "client", 0, 16, 90), computing(t, "far above", "no I/O", 0, 16, 100),
 	)
 	require.Equal(t, []target{
-		{"above: compute rate of client / no I/O", "≥ 0.9", "0.89", false, 0.9 / 0.89},
-		{"far above: compute rate of client / no I/O", "≥ 0.9", "0.90", true, 1},
+		{"above: computing kept beside client / no I/O", "≥ 0.9", "0.89", false, 0.9 / 0.89},
+		{"far above: computing kept beside client / no I/O", "≥ 0.9", "0.90", true, 1},
 	}, v.targets())
 }
 
-func TestMarkdown_ComputeRateIsRelativeToNoIO(t *testing.T) {
+func TestMarkdown_ComputingKeptIsRelativeToNoIO(t *testing.T) {
 	v := viewOf(t,
 		computing(t, "x", "net", 0, 4, 50), computing(t, "x", "net", 1, 4, 300), computing(t, "x", "net", 2, 4, 80),
 		computing(t, "x", "client", 0, 4, 95), computing(t, "x", "client", 1, 4, 360), computing(t, "x", "client", 2, 4, 97),
@@ -143,7 +143,7 @@ func TestMarkdown_ComputeRateIsRelativeToNoIO(t *testing.T) {
 		round(t, "f", "y", "client with TLS", 0, 10, time.Millisecond),
 	)
 	markdown := string(v.markdown())
-	require.Equal(t, 1, strings.Count(markdown, "compute rate |"), "one group has the column")
+	require.Equal(t, 1, strings.Count(markdown, "computing kept |"), "one group has the column")
 	require.NotContains(t, markdown, "| no I/O |")
 	require.Equal(t, "75 % |", row(t, markdown, "net")[11], "of 50, 75 and 80 %%")
 	require.Equal(t, "95 % |", row(t, markdown, "client")[11], "of 95, 90 and 97 %%")
@@ -151,13 +151,13 @@ func TestMarkdown_ComputeRateIsRelativeToNoIO(t *testing.T) {
 }
 
 // A group without the peer "no I/O", and a case in which nothing computes.
-func TestMarkdown_NoComputeRateWithoutComputing(t *testing.T) {
+func TestMarkdown_NoComputingKeptWithoutComputing(t *testing.T) {
 	v := viewOf(t,
 		round(t, "b", "nothing", "client", 0, 10, time.Millisecond), round(t, "b", "nothing", "no I/O", 0, 1, time.Millisecond),
 		round(t, "i", "z", "net", 0, 10, time.Millisecond),
 	)
 	markdown := string(v.markdown())
-	require.NotContains(t, markdown, "compute rate")
+	require.NotContains(t, markdown, "computing kept")
 	require.NotContains(t, markdown, "NaN")
 	require.NotContains(t, markdown, "| no I/O |")
 }

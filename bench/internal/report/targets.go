@@ -77,7 +77,7 @@ func (v *view) targets() (all []target) {
 			}
 		case "k":
 			if of, alone := c.peer("client"), c.peer(noIO); of != nil && alone != nil && of.rounds[0].Spec.Procs > v.Environment.CPUs {
-				atLeast(c.name+": compute rate of client / no I/O", 0.9, ratio(of, alone, computed))
+				atLeast(c.name+": computing kept beside client / no I/O", 0.9, ratio(of, alone, computed))
 			}
 		case "c":
 			if of, net := c.peer("client"), c.peer("net"); of != nil && net != nil {
