@@ -545,7 +545,7 @@ func TestTrace_ResolverIsNotTraced(t *testing.T) {
 	ctx := client.WithTrace(context.WithValue(t.Context(), "key", "value"), &r.Trace) //nolint:staticcheck // any key
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectStart: func(string, string) { dialled++ }})
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if ctx.Value("key") == "value" {
+		if ctx.Value("key") == "value" && ctx.Value(nil) == nil {
 			seen++
 		}
 		return new(client.Dialer).DialContext(ctx, "udp", dns)
