@@ -11,6 +11,41 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// What Stats says of a PoolKey, network and address together does not become less while one
+// of their keys stays: who shows the keys by name adds up those that differ in other options.
+func TestPool_CountersOfARemovedKeyStayWithItsName(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	p := NewPool(PoolOptions{})
+	defer p.Close()
+	var used []*Client
+	for ttl := range 3 {
+		for range 1 + ttl {
+			c, err := p.Dial(context.Background(), "tcp", ln.Addr().String(), &Options{TTL: uint8(64 + ttl)})
+			require.NoError(t, err)
+			used = append(used, c)
+		}
+	}
+	sum := func() (s KeyStats) {
+		for _, k := range p.Stats().Keys {
+			s.Add(&k.KeyStats)
+		}
+		return s
+	}
+	for _, c := range used[1:] { // ever fewer keys
+		require.NoError(t, c.Discard())
+		before := sum()
+		p.mu.Lock()
+		p.sweepLocked(sock.Now().Add(time.Hour))
+		p.mu.Unlock()
+		require.Equal(t, before, sum())
+		require.Equal(t, before, p.Stats().KeyStats)
+	}
+	require.Len(t, p.Stats().Keys, 1)
+	require.NoError(t, used[0].Discard())
+}
+
 // A pool that is given ever new keys removes unused ones. Their counters stay in the
 // sums.
 func TestPool_UnusedKeysAreRemoved(t *testing.T) {
