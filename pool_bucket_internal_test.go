@@ -46,6 +46,44 @@ func TestPool_CountersOfARemovedKeyStayWithItsName(t *testing.T) {
 	require.NoError(t, used[0].Discard())
 }
 
+// While expired connections are closed, one after another, a key of which all were closed may
+// be removed. MinIdle dials none for a key that no caller can find any more.
+func TestPoolMinIdle_KeyThatIsRemovedWhileConnectionsExpire(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	p := NewPool(PoolOptions{MinIdle: 1, IdleTimeout: time.Second})
+	defer p.Close()
+	const keys = 3
+	closed := make(chan error, 100)
+	trace := &Trace{Closed: func(i ClosedInfo) {
+		if i.Discard != DiscardIdleTimeout {
+			return
+		}
+		p.mu.Lock()
+		p.sweepLocked(sock.Now().Add(time.Hour))
+		p.mu.Unlock()
+		closed <- i.Err
+	}}
+	for i := range keys {
+		c, err := p.Dial(context.Background(), "tcp", ln.Addr().String(), &Options{PoolKey: strconv.Itoa(i), Trace: trace})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	for range keys {
+		require.NoError(t, <-closed)
+	}
+	require.Eventually(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		findable := 0
+		for b := range p.bucketsLocked {
+			findable += b.idle.n
+		}
+		return findable == keys && p.idle.n == keys
+	}, testTimeout, time.Millisecond)
+}
+
 // A pool that is given ever new keys removes unused ones. Their counters stay in the
 // sums.
 func TestPool_UnusedKeysAreRemoved(t *testing.T) {
