@@ -635,6 +635,28 @@ func TestTrace_StartConnect(t *testing.T) {
 	require.Equal(t, connectCalls+"Connected GotFirstResponseByte Closed", r.calls())
 }
 
+// Close may come while Connect is under way. Closed is called after Connected all the same.
+func TestTrace_ClosedIsCalledAfterConnected(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	var c *client.Client
+	var order []string
+	c, err := client.NewTCP(&client.Options{Trace: &client.Trace{
+		Connected: func(client.ConnectedInfo) {
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				_ = c.Close()
+			}()
+			<-closed
+			order = append(order, "Connected")
+		},
+		Closed: func(client.ClosedInfo) { order = append(order, "Closed") },
+	}})
+	require.NoError(t, err)
+	require.ErrorIs(t, c.Connect(t.Context(), s.Addr().String()), net.ErrClosed)
+	require.Equal(t, []string{"Connected", "Closed"}, order)
+}
+
 func TestTrace_AsyncClient(t *testing.T) {
 	s, r := countedEcho(t, "tcp"), recordTrace()
 	ctx, inCtx := t.Context(), recordTrace()
