@@ -135,13 +135,6 @@ func (p *Pool) cleanExpired() {
 	}
 	p.scheduleCleanLocked(next)
 	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, k := range expired {
-			p.keepMinIdleLocked(k.bucket)
-		}
-	}()
 	p.closeConnsRecover(expired...)
 }
 
@@ -158,6 +151,9 @@ func (p *Pool) closeConns(all ...*pooledConn) {
 		defer p.mu.Unlock()
 		k.bucket.closing--
 		p.serveWaitersLocked(k.bucket, nil)
+		if k.discard == DiscardIdleTimeout || k.discard == DiscardMaxLifetime {
+			p.keepMinIdleLocked(k.bucket) // now: later the bucket may have been removed
+		}
 	}()
 	k.close(k.discard)
 }

@@ -105,8 +105,8 @@ func (p *Pool) endLease(k *pooledConn, cause DiscardCause, now moment) DiscardCa
 		}
 		excess = p.putConnLocked(k, now)
 	}
-	if excess == k {
-		cause = k.discard
+	if cause == DiscardNone {
+		cause = k.discard // also if k makes room for a waiter that accepts only a new connection
 	}
 	p.replenishLocked(b)
 	p.mu.Unlock()

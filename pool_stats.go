@@ -62,7 +62,8 @@ type PoolStats struct {
 
 // PoolKeyStats are the counters of one key. Keys with equal PoolKey, Network and
 // Address differ in options that are not shown. The pool removes a key that has been
-// unused for a minute when it needs room.
+// unused for a minute when it needs room. Its counters go on in another key with the same
+// PoolKey, Network and Address, if there is one.
 type PoolKeyStats struct {
 	PoolKey, Network, Address string
 	KeyStats

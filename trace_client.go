@@ -67,7 +67,7 @@ func (a *addressing) connInfo(network, address string) ConnInfo {
 func (c *Client) traceConnected(ctx context.Context, own *Trace, address string) {
 	t := c.setTrace(ContextTrace(ctx).before(own), own, address)
 	if t != nil {
-		t.open.Store(true)
+		defer t.open.Store(true) // after Connected: a Close at this time leaves Closed to connectResult
 		notify(t.Connected, ConnectedInfo{c.connInfo()})
 	}
 }

@@ -69,9 +69,11 @@ func (c untracedContext) Value(key any) any {
 		return nil
 	}
 	// httptrace uses two keys, whose types are not exported.
-	switch reflect.TypeOf(key).PkgPath() {
-	case "net/http/httptrace", "internal/nettrace":
-		return nil
+	if t := reflect.TypeOf(key); t != nil { // a resolver may ask for the key nil
+		switch t.PkgPath() {
+		case "net/http/httptrace", "internal/nettrace":
+			return nil
+		}
 	}
 	return c.Context.Value(key)
 }

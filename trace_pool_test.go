@@ -230,6 +230,25 @@ func TestTracePool_WaitedForRoom(t *testing.T) {
 	require.Equal(t, "GetConn GotConn", r.calls())
 }
 
+// A released connection may be closed because a waiter accepts only a new one.
+func TestTracePool_PutIdleConnIsClosedForDialNew(t *testing.T) {
+	s, p, r := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{MaxConnsPerKey: 1}), recordTrace()
+	c := s.from(t, p, &client.Options{Trace: &r.Trace})
+	got := make(chan error)
+	go func() {
+		c, err := p.DialNew(context.Background(), "tcp", s.Addr().String(), nil)
+		if err == nil {
+			err = c.Close()
+		}
+		got <- err
+	}()
+	require.Eventually(t, func() bool { return p.Stats().Waiting == 1 }, testTimeout, time.Millisecond)
+	require.NoError(t, c.Close())
+	require.NoError(t, <-got)
+	require.Equal(t, client.DiscardOverLimit, only[client.ClosedInfo](t, r).Discard)
+	require.Equal(t, client.DiscardOverLimit, only[client.PutIdleConnInfo](t, r).Discard)
+}
+
 func TestTracePool_DoRetries(t *testing.T) {
 	s, p, r := countedEcho(t, "tcp"), newPool(t, client.PoolOptions{}), recordTrace()
 	c := s.from(t, p, nil)

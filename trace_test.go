@@ -545,7 +545,7 @@ func TestTrace_ResolverIsNotTraced(t *testing.T) {
 	ctx := client.WithTrace(context.WithValue(t.Context(), "key", "value"), &r.Trace) //nolint:staticcheck // any key
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectStart: func(string, string) { dialled++ }})
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if ctx.Value("key") == "value" {
+		if ctx.Value("key") == "value" && ctx.Value(nil) == nil {
 			seen++
 		}
 		return new(client.Dialer).DialContext(ctx, "udp", dns)
@@ -633,6 +633,28 @@ func TestTrace_StartConnect(t *testing.T) {
 	asks(t, c, "ping")
 	require.NoError(t, c.Close())
 	require.Equal(t, connectCalls+"Connected GotFirstResponseByte Closed", r.calls())
+}
+
+// Close may come while Connect is under way. Closed is called after Connected all the same.
+func TestTrace_ClosedIsCalledAfterConnected(t *testing.T) {
+	s := countedEcho(t, "tcp")
+	var c *client.Client
+	var order []string
+	c, err := client.NewTCP(&client.Options{Trace: &client.Trace{
+		Connected: func(client.ConnectedInfo) {
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				_ = c.Close()
+			}()
+			<-closed
+			order = append(order, "Connected")
+		},
+		Closed: func(client.ClosedInfo) { order = append(order, "Closed") },
+	}})
+	require.NoError(t, err)
+	require.ErrorIs(t, c.Connect(t.Context(), s.Addr().String()), net.ErrClosed)
+	require.Equal(t, []string{"Connected", "Closed"}, order)
 }
 
 func TestTrace_AsyncClient(t *testing.T) {

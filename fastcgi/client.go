@@ -238,6 +238,12 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 	if ctx.Done() != nil {
 		x.detachCtx = context.AfterFunc(ctx, x.discard)
 	}
+	returned := false
+	defer func() {
+		if !returned { // a function of a Trace or Request.Stderr has panicked
+			_ = x.abort(nil)
+		}
+	}()
 	setRequestID(head, x.id)
 	if _, err = conn.Send(head, 0); err != nil {
 		retry = isConnClosed(err) && client.SafeToRetry(err)
@@ -249,6 +255,7 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 		resp, err = x.readHeader(cl.maxHeaderBytes(), r.Params["REQUEST_METHOD"] == http.MethodHead)
 	}
 	if err == nil {
+		returned = true
 		return resp, false, nil
 	}
 	// If an idle connection ends before any byte of the response, the application was
@@ -257,6 +264,7 @@ func (cl *Client) roundTrip(ctx context.Context, r *Request, head []byte, body r
 	retry = retry && conn.Reused() && ctx.Err() == nil
 	err = x.abort(err)
 	x.freeBuffer()
+	returned = true
 	return nil, retry, err
 }
 

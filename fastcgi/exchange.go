@@ -168,6 +168,10 @@ func (x *exchange) receive() error {
 		_ = x.conn.SetReadDeadline(x.waitingSince.Add(x.recvTimeout))
 		x.deadlineSet = true
 	}
+	if x.chunkLent { // a Writer that has failed may still read the last chunk
+		x.in.leave()
+		x.chunkLent = false
+	}
 	return x.in.receive(x.conn)
 }
 

@@ -58,6 +58,13 @@ func (b *recvBuffer) receive(conn *client.Client) error {
 	return err
 }
 
+// leave takes other memory, and leaves the former to whoever still uses a record in it.
+func (b *recvBuffer) leave() {
+	p := make([]byte, len(b.p))
+	b.to = copy(p, b.p[b.from:b.to])
+	b.p, b.from = p, 0
+}
+
 // makeRoom makes room for the rest of a record, and for more if the last receive has filled
 // the buffer.
 func (b *recvBuffer) makeRoom() {

@@ -253,6 +253,41 @@ func TestResponse_FailedWriterKeepsItsBytes(t *testing.T) {
 	}
 }
 
+// What a failed Writer may still use does not change either when the rest of its own response
+// is received: it may be on its way to the client, and the rest may be the standard error.
+func TestResponse_FailedWriterKeepsItsBytesWhileTheRestIsReceived(t *testing.T) {
+	t.Parallel()
+	for _, read := range []bool{false, true} {
+		failed := make(chan struct{})
+		cl := newApplication(t, func(a *appRequest) bool {
+			a.write(t, appendStream(nil, typeStdout, []byte("Content-Length: 5000\r\n\r\n"+strings.Repeat("b", 5000))))
+			<-failed
+			for range 50 {
+				a.write(t, appendRecord(nil, typeStderr, firstRequestID, bytes.Repeat([]byte("E"), 4000)))
+			}
+			a.write(t, appendRecord(nil, typeStdout, firstRequestID, nil), endRecord(0, 0))
+			return true
+		})
+		resp, err := cl.Do(context.Background(), &Request{})
+		require.NoError(t, err)
+		var kept []byte
+		_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+			kept = p
+			close(failed)
+			return 0, io.ErrClosedPipe
+		}), resp.Body)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		if read {
+			_, err = io.ReadAll(resp.Body)
+			require.NoError(t, err)
+		}
+		require.NoError(t, resp.Body.Close())
+		require.Eventually(t, func() bool { return cl.Stats().Active == 0 }, testTimeout, time.Millisecond)
+		require.Len(t, kept, 5000)
+		require.Empty(t, strings.Trim(string(kept), "b"))
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -60,3 +60,35 @@ func TestClient_RequestIsTraced(t *testing.T) {
 		})
 	}
 }
+
+// A function that panics before Do returns does not keep the connection in use: the caller has
+// nothing to close.
+func TestClient_PanicInDoFreesTheConnection(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"GotFirstResponseByte", "Stderr"} {
+		t.Run(name, func(t *testing.T) {
+			cl := newApplication(t, func(a *appRequest) bool {
+				a.write(t, appendRecord(nil, typeStderr, firstRequestID, []byte("a warning")))
+				a.write(t, okResponse("good")...)
+				return true
+			})
+			panics := name
+			call := func(called string) {
+				if called == panics {
+					panic(called)
+				}
+			}
+			cl.MaxConns = 1
+			cl.Options = &client.Options{Trace: &client.Trace{
+				GotFirstResponseByte: func(client.GotFirstResponseByteInfo) { call("GotFirstResponseByte") },
+			}}
+			r := &Request{Stderr: func([]byte) { call("Stderr") }}
+			require.PanicsWithValue(t, name, func() { _, _ = cl.Do(context.Background(), r) })
+			require.Zero(t, cl.Stats().Active)
+			panics = ""
+			_, body, err := doAndRead(cl, r)
+			require.NoError(t, err)
+			require.Equal(t, "good", body)
+		})
+	}
+}

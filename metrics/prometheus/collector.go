@@ -123,6 +123,7 @@ func busiest(keys []client.PoolKeyStats, n int) []client.PoolKeyStats {
 	index := make(map[[3]string]int, len(keys))
 	var all []client.PoolKeyStats
 	for _, k := range keys {
+		k.Network = strings.ToValidUTF8(k.Network, "\uFFFD") // also a network that does not exist has a key
 		k.Address = strings.ToValidUTF8(k.Address, "\uFFFD")
 		k.PoolKey = strings.ToValidUTF8(k.PoolKey, "\uFFFD")
 		labels := [3]string{k.Network, k.Address, k.PoolKey}

@@ -131,6 +131,15 @@ func TestCollector_KeysWithTheSameLabelsAreAddedUp(t *testing.T) {
 	require.Equal(t, "3", m[`client_pool_key_checkouts_total{address="`+address+`",connection="new",network="tcp",pool="echo",pool_key="<a>\"\n`+"\uFFFD"+`"}`], "%v", m)
 }
 
+// A pool has a key for each network that it was asked for.
+func TestCollector_NetworkThatDoesNotExist(t *testing.T) {
+	address, p := echo(t), newPool(t, client.PoolOptions{})
+	_, err := p.Dial(t.Context(), "tcp\xff", address, nil)
+	require.ErrorAs(t, err, new(net.UnknownNetworkError))
+	m := scrape(t, clientmetrics.NewCollector(map[string]*client.Pool{"echo": p}, &clientmetrics.Options{MaxKeys: 10}))
+	require.Equal(t, "1", m[`client_pool_key_dial_errors_total{address="`+address+`",network="tcp`+"\uFFFD"+`",pool="echo",pool_key=""}`], "%v", m)
+}
+
 func TestCollector_RegistersOnceAndUnregisters(t *testing.T) {
 	c := clientmetrics.NewCollector(map[string]*client.Pool{"p": newPool(t, client.PoolOptions{})}, &clientmetrics.Options{MaxKeys: 1})
 	r := prometheus.NewPedanticRegistry()
