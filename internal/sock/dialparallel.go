@@ -254,8 +254,8 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if n != 0 || errno != 0 {
 		return errno
 	}
-	if wr := &p.running[0].socket.wr; single && p.running[0].socket.attachNetpoll(wr) {
-		k, to := wr.netpollWaker.Load(), p.running[0].to
+	if single && p.running[0].socket.attachNetpoll(&p.running[0].socket.wr) {
+		k, to := p.running[0].socket.wr.netpollWaker.Load(), p.running[0].to
 		k.dialing.Store(&to)
 		k.began.Store(int64(p.began))
 		defer k.dialing.Store(nil)
