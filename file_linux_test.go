@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"io"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -62,4 +64,49 @@ func TestFromFile_OtherProtocolsAreRefused(t *testing.T) {
 	defer g.Close()
 	_, err = client.FromFile(g, nil)
 	require.ErrorContains(t, err, "none of TCP, UDP")
+}
+
+// getpeername(2) of a connection that has ended fails as that of a new socket.
+func TestFromFile_ConnectionThatHasEndedKeepsWhatArrived(t *testing.T) {
+	for name, end := range map[string]struct {
+		err     error
+		request func(conn *net.TCPConn, peer net.Conn)
+	}{
+		"in order": {io.EOF, func(conn *net.TCPConn, peer net.Conn) {
+			require.NoError(t, conn.CloseWrite())
+			_, err := io.ReadAll(peer)
+			require.NoError(t, err)
+		}},
+		"by a reset": {unix.ECONNRESET, func(conn *net.TCPConn, _ net.Conn) {
+			writes(t, conn, "which the peer does not receive")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln := listen(t, "tcp")
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			peer, err := ln.Accept()
+			require.NoError(t, err)
+			end.request(conn.(*net.TCPConn), peer)
+			writes(t, peer, "answer")
+			require.NoError(t, peer.Close())
+			f := fileOfConn(t, conn)
+			require.Eventually(t, func() bool {
+				_, err := unix.Getpeername(int(f.Fd()))
+				return err == unix.ENOTCONN //nolint:errorlint // a bare errno
+			}, testTimeout, time.Millisecond)
+
+			c := fromFile(t, f, nil)
+			require.Nil(t, c.RemoteAddr())
+			require.Equal(t, conn.LocalAddr().String(), c.LocalAddr().String())
+			require.False(t, c.IsConnected())
+			answer := make([]byte, len("answer"))
+			_, err = c.Recv(answer, client.WaitAll)
+			require.NoError(t, err)
+			require.Equal(t, "answer", string(answer))
+			_, err = c.Recv(answer, 0)
+			require.ErrorIs(t, err, end.err)
+		})
+	}
 }
