@@ -334,14 +334,28 @@ func (a *attempt) connect() (done bool, err error) {
 // another thread in its place, so thousands of dials at once would have hundreds of them.
 const connectsAtOnce = 4
 
+// longestConnect is how long a connect(2) counts. A longer one sleeps: the name of a unix socket
+// may be on a file system that does not answer. It must not keep the others from connecting.
+const longestConnect = 10 * time.Millisecond
+
 var connects = make(chan struct{}, connectsAtOnce)
 
 func (s *Socket) connectOnce(to *rawSockaddr) unix.Errno {
 	if s.alwaysParks.Load() {
-		connects <- struct{}{}
-		defer func() { <-connects }()
+		defer enterConnect()()
 	}
 	return s.sysConnect(to)
+}
+
+// enterConnect waits until fewer than connectsAtOnce calls count.
+func enterConnect() (leave func()) {
+	connects <- struct{}{}
+	timer := time.AfterFunc(longestConnect, func() { <-connects })
+	return func() {
+		if timer.Stop() {
+			<-connects
+		}
+	}
 }
 
 // checkConnect is called when the attempt may have made progress.

@@ -204,6 +204,30 @@ func TestDialParallel_WaitsForAddressesWithoutAThread(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// As if names of unix sockets were on a file system that does not answer.
+func TestConnect_ThatSleepsKeepsNoOtherFromConnecting(t *testing.T) {
+	for range connectsAtOnce {
+		defer enterConnect()()
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer s.Close()
+	s.AlwaysPark(true)
+	connected := make(chan error, 1)
+	go func() {
+		connected <- s.Connect(Addr{IP: netip.MustParseAddrPort(ln.Addr().String())}, In(testTimeout), nil)
+	}()
+	select {
+	case err := <-connected:
+		require.NoError(t, err)
+	case <-time.After(testTimeout):
+		t.Error("it waits for the others")
+	}
+}
+
 func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
 	var stop Stopper
 	defer stop.Close()
