@@ -110,3 +110,26 @@ func TestFromFile_ConnectionThatHasEndedKeepsWhatArrived(t *testing.T) {
 		})
 	}
 }
+
+// wireguard-go, for one, has the kernel coalesce datagrams.
+func TestFromFile_DatagramsThatTheKernelCoalescesAreReceivedOneByOne(t *testing.T) {
+	own := packetPeer(t, "udp4")
+	f := fileOfConn(t, own)
+	if unix.SetsockoptInt(int(f.Fd()), unix.SOL_UDP, unix.UDP_GRO, 1) != nil {
+		t.Skip("the kernel coalesces none")
+	}
+	if _, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_UDP, unix.UDP_GRO); err != nil {
+		t.Skip("the kernel does not tell whether it does")
+	}
+	c := fromFile(t, f, nil)
+	sender, err := client.Dial("udp4", own.LocalAddr().String(), nil)
+	require.NoError(t, err)
+	defer sender.Close()
+	_, err = sender.SendSegments(make([]byte, 1000), 100, 0)
+	require.NoError(t, err)
+	for range 10 {
+		n, err := c.Recv(make([]byte, 2000), 0)
+		require.NoError(t, err)
+		require.Equal(t, 100, n)
+	}
+}

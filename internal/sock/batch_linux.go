@@ -200,6 +200,13 @@ func (s *Socket) SetGRO() {
 	}
 }
 
+// adoptGRO is SetGRO for a socket whose other owner has had the kernel coalesce datagrams.
+func (s *Socket) adoptGRO() {
+	if on, err := unix.GetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_GRO); err == nil && on != 0 {
+		s.dgrams.gro = new(groBuffer)
+	}
+}
+
 // recvGRO is sysRecv for a socket with UDP_GRO. It receives one datagram.
 func (s *Socket) recvGRO(p []byte, flags int, waitInKernel bool, from *rawSockaddr) (int, unix.Errno) {
 	g := s.dgrams.gro

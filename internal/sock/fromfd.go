@@ -90,6 +90,9 @@ func (s *Socket) adopt() (connected bool, err error) {
 		}
 		s.dual = only == 0
 	}
+	if !s.stream && s.domain != unix.AF_UNIX {
+		s.adoptGRO()
+	}
 	var local, peer rawSockaddr
 	if errno := s.sysLocal(&local); errno != 0 {
 		return false, os.NewSyscallError("getsockname", errno)
