@@ -53,12 +53,11 @@ func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
 	n, m := &b.names[b.len], &b.msgs[b.len]
 	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
 	m.hdr.SetIovlen(1)
-	dest := s.dest
-	if !to.IsZero() {
-		if err := n.set(s, to); err != nil {
-			return err
-		}
-		dest = n
+	dest := n
+	if to.IsZero() {
+		dest = s.dest // a Connect may be setting it while calls with an address send
+	} else if err := n.set(s, to); err != nil {
+		return err
 	}
 	if dest != nil {
 		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&dest.raw)), dest.len
