@@ -133,3 +133,22 @@ func TestFromFile_DatagramsThatTheKernelCoalescesAreReceivedOneByOne(t *testing.
 		require.Equal(t, 100, n)
 	}
 }
+
+func TestFromFile_SocketOfBothFamiliesTellsICMPErrorsOfBoth(t *testing.T) {
+	loopbackOf(t, "udp6") // or skip
+	own, err := net.ListenPacket("udp", ":0")
+	require.NoError(t, err)
+	defer own.Close()
+	c := fromFile(t, fileOfConn(t, own), &client.Options{ICMPErrors: true, Timeout: testTimeout})
+	for _, network := range []string{"udp4", "udp6"} {
+		closed := packetPeer(t, network)
+		require.NoError(t, closed.Close())
+		_, err := c.SendTo([]byte("hello"), closed.LocalAddr())
+		require.NoError(t, err)
+		_, _, err = c.RecvFrom(make([]byte, 1), 0)
+		var icmp *client.ICMPError
+		require.ErrorAs(t, err, &icmp, network)
+		require.ErrorIs(t, err, unix.ECONNREFUSED)
+		require.Equal(t, closed.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), icmp.To.Addr().Unmap())
+	}
+}
