@@ -12,7 +12,8 @@ import (
 // of the descriptor, which is close-on-exec. f stays open and the caller's: close it, or what
 // the peer sees does not end with the client's Close.
 //
-// The socket is TCP, UDP, a unix stream or a unix datagram socket, with a peer or without one. A
+// The socket is TCP, UDP, a unix stream or a unix datagram socket, with a peer or without one. On
+// Linux a TCP connection that has ended still returns what has arrived, but its RemoteAddr is nil. A
 // file that is not a socket (unix.ENOTSOCK), a socket that listens for connections and a
 // socket of another kind are refused. Options are checked and set as by Dial. Those for making
 // or connecting a socket are an *OptionError: LocalAddr, Proxy, TLS, FastOpen, MPTCP, Control,
@@ -73,7 +74,11 @@ func fromFile(f *os.File, opts *Options) (*Client, error) {
 	local, peer := s.Addrs()
 	c.bound = local.Path != "" || local.IP.Port() != 0
 	if hasPeer {
-		c.addrs.Store(&addrPair{local: netAddr(typ, local), remote: netAddr(typ, peer)})
+		addrs := &addrPair{local: netAddr(typ, local)}
+		if typ.isUnix() || !peer.IsZero() {
+			addrs.remote = netAddr(typ, peer)
+		}
+		c.addrs.Store(addrs)
 		c.state.Store(connected)
 	}
 	done = true

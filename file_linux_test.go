@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"io"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -62,4 +64,91 @@ func TestFromFile_OtherProtocolsAreRefused(t *testing.T) {
 	defer g.Close()
 	_, err = client.FromFile(g, nil)
 	require.ErrorContains(t, err, "none of TCP, UDP")
+}
+
+// getpeername(2) of a connection that has ended fails as that of a new socket.
+func TestFromFile_ConnectionThatHasEndedKeepsWhatArrived(t *testing.T) {
+	for name, end := range map[string]struct {
+		err     error
+		request func(conn *net.TCPConn, peer net.Conn)
+	}{
+		"in order": {io.EOF, func(conn *net.TCPConn, peer net.Conn) {
+			require.NoError(t, conn.CloseWrite())
+			_, err := io.ReadAll(peer)
+			require.NoError(t, err)
+		}},
+		"by a reset": {unix.ECONNRESET, func(conn *net.TCPConn, _ net.Conn) {
+			writes(t, conn, "which the peer does not receive")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln := listen(t, "tcp")
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			peer, err := ln.Accept()
+			require.NoError(t, err)
+			end.request(conn.(*net.TCPConn), peer)
+			writes(t, peer, "answer")
+			require.NoError(t, peer.Close())
+			f := fileOfConn(t, conn)
+			require.Eventually(t, func() bool {
+				_, err := unix.Getpeername(int(f.Fd()))
+				return err == unix.ENOTCONN //nolint:errorlint // a bare errno
+			}, testTimeout, time.Millisecond)
+
+			c := fromFile(t, f, nil)
+			require.Nil(t, c.RemoteAddr())
+			require.Equal(t, conn.LocalAddr().String(), c.LocalAddr().String())
+			require.False(t, c.IsConnected())
+			answer := make([]byte, len("answer"))
+			_, err = c.Recv(answer, client.WaitAll)
+			require.NoError(t, err)
+			require.Equal(t, "answer", string(answer))
+			_, err = c.Recv(answer, 0)
+			require.ErrorIs(t, err, end.err)
+		})
+	}
+}
+
+// wireguard-go, for one, has the kernel coalesce datagrams.
+func TestFromFile_DatagramsThatTheKernelCoalescesAreReceivedOneByOne(t *testing.T) {
+	own := packetPeer(t, "udp4")
+	f := fileOfConn(t, own)
+	if unix.SetsockoptInt(int(f.Fd()), unix.SOL_UDP, unix.UDP_GRO, 1) != nil {
+		t.Skip("the kernel coalesces none")
+	}
+	if _, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_UDP, unix.UDP_GRO); err != nil {
+		t.Skip("the kernel does not tell whether it does")
+	}
+	c := fromFile(t, f, nil)
+	sender, err := client.Dial("udp4", own.LocalAddr().String(), nil)
+	require.NoError(t, err)
+	defer sender.Close()
+	_, err = sender.SendSegments(make([]byte, 1000), 100, 0)
+	require.NoError(t, err)
+	for range 10 {
+		n, err := c.Recv(make([]byte, 2000), 0)
+		require.NoError(t, err)
+		require.Equal(t, 100, n)
+	}
+}
+
+func TestFromFile_SocketOfBothFamiliesTellsICMPErrorsOfBoth(t *testing.T) {
+	loopbackOf(t, "udp6") // or skip
+	own, err := net.ListenPacket("udp", ":0")
+	require.NoError(t, err)
+	defer own.Close()
+	c := fromFile(t, fileOfConn(t, own), &client.Options{ICMPErrors: true, Timeout: testTimeout})
+	for _, network := range []string{"udp4", "udp6"} {
+		closed := packetPeer(t, network)
+		require.NoError(t, closed.Close())
+		_, err := c.SendTo([]byte("hello"), closed.LocalAddr())
+		require.NoError(t, err)
+		_, _, err = c.RecvFrom(make([]byte, 1), 0)
+		var icmp *client.ICMPError
+		require.ErrorAs(t, err, &icmp, network)
+		require.ErrorIs(t, err, unix.ECONNREFUSED)
+		require.Equal(t, closed.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), icmp.To.Addr().Unmap())
+	}
 }

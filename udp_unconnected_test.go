@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +90,39 @@ func TestUnconnected_ConnectKeepsWhatIsQueued(t *testing.T) {
 	n, err := c.Recv(p, 0)
 	require.NoError(t, err)
 	require.Equal(t, "early", string(p[:n]))
+}
+
+// The race detector checks it: calls with an address need no Connect, and go on during it.
+func TestUnconnected_CallsWithAnAddressGoOnDuringConnect(t *testing.T) {
+	peer := packetPeer(t, "udp4")
+	to := peer.LocalAddr().(*net.UDPAddr).AddrPort()
+	p := []byte("hello")
+	for range 20 {
+		c, err := client.NewUDP(&client.Options{Unconnected: true})
+		require.NoError(t, err)
+		var calls, begun sync.WaitGroup
+		for _, send := range []func() (int, error){
+			func() (int, error) { return c.SendToAddrPort(p, to) },
+			func() (int, error) { return c.SendSegmentsToAddrPort(p, 1, to, 0) },
+			func() (int, error) { return c.SendBatch([]client.Datagram{{Buf: p, Addr: to}, {Buf: p, Addr: to}}, 0) },
+		} {
+			begun.Add(1)
+			calls.Go(func() {
+				for i := range 50 {
+					if i == 1 {
+						begun.Done()
+					}
+					if _, err := send(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		begun.Wait()
+		require.NoError(t, c.Connect(context.Background(), to.String()))
+		calls.Wait()
+		require.NoError(t, c.Close())
+	}
 }
 
 func TestUnconnected_ClosedPortIsNotReported(t *testing.T) {

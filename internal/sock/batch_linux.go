@@ -53,12 +53,11 @@ func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
 	n, m := &b.names[b.len], &b.msgs[b.len]
 	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
 	m.hdr.SetIovlen(1)
-	dest := s.dest
-	if !to.IsZero() {
-		if err := n.set(s, to); err != nil {
-			return err
-		}
-		dest = n
+	dest := n
+	if to.IsZero() {
+		dest = s.dest // a Connect may be setting it while calls with an address send
+	} else if err := n.set(s, to); err != nil {
+		return err
 	}
 	if dest != nil {
 		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&dest.raw)), dest.len
@@ -196,6 +195,13 @@ const (
 // socket is used.
 func (s *Socket) SetGRO() {
 	if s.SetInt(unix.SOL_UDP, unix.UDP_GRO, 1) == nil {
+		s.dgrams.gro = new(groBuffer)
+	}
+}
+
+// adoptGRO is SetGRO for a socket whose other owner has had the kernel coalesce datagrams.
+func (s *Socket) adoptGRO() {
+	if on, err := unix.GetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_GRO); err == nil && on != 0 {
 		s.dgrams.gro = new(groBuffer)
 	}
 }

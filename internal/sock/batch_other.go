@@ -35,6 +35,8 @@ func (*Socket) supportsGSO() bool { return false }
 // SetGRO is for Linux.
 func (*Socket) SetGRO() {}
 
+func (*Socket) adoptGRO() {}
+
 type groBuffer struct{ left atomic.Int32 }
 
 func (*Socket) discardGRO() {}

@@ -254,8 +254,8 @@ func (p *parallelDial) pollWait(fds []unix.PollFd, d time.Duration) unix.Errno {
 	if n != 0 || errno != 0 {
 		return errno
 	}
-	if wr := &p.running[0].socket.wr; single && p.running[0].socket.attachNetpoll(wr) {
-		k, to := wr.netpollWaker.Load(), p.running[0].to
+	if single && p.running[0].socket.attachNetpoll(&p.running[0].socket.wr) {
+		k, to := p.running[0].socket.wr.netpollWaker.Load(), p.running[0].to
 		k.dialing.Store(&to)
 		k.began.Store(int64(p.began))
 		defer k.dialing.Store(nil)
@@ -334,14 +334,28 @@ func (a *attempt) connect() (done bool, err error) {
 // another thread in its place, so thousands of dials at once would have hundreds of them.
 const connectsAtOnce = 4
 
+// longestConnect is how long a connect(2) counts. A longer one sleeps: the name of a unix socket
+// may be on a file system that does not answer. It must not keep the others from connecting.
+const longestConnect = 10 * time.Millisecond
+
 var connects = make(chan struct{}, connectsAtOnce)
 
 func (s *Socket) connectOnce(to *rawSockaddr) unix.Errno {
 	if s.alwaysParks.Load() {
-		connects <- struct{}{}
-		defer func() { <-connects }()
+		defer enterConnect()()
 	}
 	return s.sysConnect(to)
+}
+
+// enterConnect waits until fewer than connectsAtOnce calls count.
+func enterConnect() (leave func()) {
+	connects <- struct{}{}
+	timer := time.AfterFunc(longestConnect, func() { <-connects })
+	return func() {
+		if timer.Stop() {
+			<-connects
+		}
+	}
 }
 
 // checkConnect is called when the attempt may have made progress.

@@ -3,6 +3,7 @@ package sock
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,9 +217,16 @@ func (s *Socket) lockSlow(d *direction, until Instant) error {
 	if s.refs.Ending() {
 		err = s.closedErr()
 	}
-	if !s.refs.StopWaiting(d.ioLock) {
-		<-d.handOver
-		s.unlock(d)
+	for !s.refs.StopWaiting(d.ioLock) {
+		select {
+		case <-d.handOver:
+			s.unlock(d)
+			return err
+		default:
+			// The lock's holder is about to hand it over. A call that comes meanwhile may get it
+			// instead, and may keep it for long.
+			runtime.Gosched()
+		}
 	}
 	return err
 }

@@ -89,3 +89,32 @@ func TestIOLock_IsHeldByOneCallWhileOthersGiveUp(t *testing.T) {
 	l.Unlock()
 	require.True(t, s.fdClosed.Load())
 }
+
+// A call that gives up does not wait for one that comes later and gets the lock in its place.
+func TestIOLock_GivesUpAtOnceIfALaterCallGetsIt(t *testing.T) {
+	s, err := Open(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer s.Close()
+	_, err = s.LockRecv(0, -1)
+	require.NoError(t, err)
+	const limit = 20 * time.Millisecond
+	gaveUp := make(chan error, 1)
+	go func() { _, err := s.LockRecv(0, limit); gaveUp <- err }()
+	require.Eventually(t, func() bool { return atLock(s.refs.word.Load(), recvLocked) == 2 }, testTimeout, time.Millisecond)
+
+	// The holder is in the middle of Unlock when the limit ends, and the later call receives first.
+	handOver, _ := s.refs.Unlock(recvLocked)
+	require.True(t, handOver)
+	time.Sleep(2 * limit)
+	locked, open := s.refs.Lock(recvLocked)
+	require.True(t, open)
+	require.False(t, locked)
+	select {
+	case err := <-gaveUp:
+		require.Equal(t, os.ErrDeadlineExceeded, err)
+	case <-time.After(testTimeout):
+		t.Error("the call waits on")
+	}
+	_, _ = s.refs.Unlock(recvLocked)
+	require.Zero(t, s.refs.word.Load())
+}

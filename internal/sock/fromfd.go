@@ -16,7 +16,7 @@ var (
 )
 
 // FromFD makes a Socket of a duplicate of a descriptor. The two share the socket: connected is
-// whether it has a peer. The socket's SO_RCVTIMEO is left alone, and so is O_NONBLOCK, except
+// whether it has a peer, or had one until the connection ended. The socket's SO_RCVTIMEO is left alone, and so is O_NONBLOCK, except
 // for a stream without a peer, and on systems other than Linux: it is set there.
 func FromFD(fd int) (s *Socket, connected bool, err error) {
 	domain, stream, err := kindOf(fd)
@@ -90,6 +90,9 @@ func (s *Socket) adopt() (connected bool, err error) {
 		}
 		s.dual = only == 0
 	}
+	if !s.stream && s.domain != unix.AF_UNIX {
+		s.adoptGRO()
+	}
 	var local, peer rawSockaddr
 	if errno := s.sysLocal(&local); errno != 0 {
 		return false, os.NewSyscallError("getsockname", errno)
@@ -99,10 +102,13 @@ func (s *Socket) adopt() (connected bool, err error) {
 		s.peerAddr = peer.addr(s)
 		return true, nil
 	}
-	if s.stream {
-		return false, s.makeNonblocking() // connect(2) has no flag for that
+	if !s.stream {
+		return false, nil
 	}
-	return false, nil
+	if s.sysEnded() {
+		return true, nil // its peer's address is lost, but not what has arrived
+	}
+	return false, s.makeNonblocking() // connect(2) has no flag for that
 }
 
 // Kind returns the address family and whether the socket is a stream.

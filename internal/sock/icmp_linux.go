@@ -15,6 +15,11 @@ func (s *Socket) SetICMPErrors() error {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
 	s.icmp = true
+	if s.dual { // IPv4 has its own option, also on an IPv6 socket (__udp4_lib_err)
+		if err := s.SetInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
+			return err
+		}
+	}
 	return s.SetInt(level, option, 1)
 }
 

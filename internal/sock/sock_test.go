@@ -185,6 +185,49 @@ func TestDialParallel_DropsAllButTheFirstToConnect(t *testing.T) {
 	require.True(t, s.Local().IsZero())
 }
 
+// A dial that has no attempt left waits for addresses also if it may hold no thread.
+func TestDialParallel_WaitsForAddressesWithoutAThread(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(0))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	late := Addr{IP: netip.MustParseAddrPort(ln.Addr().String())}
+	more := MoreAddrs{Update: func([]Addr) ([]Addr, bool) { return []Addr{late}, false }}
+	defer more.Close()
+	time.AfterFunc(20*time.Millisecond, more.Notify)
+	wrong := testAddrs()[unix.AF_INET6][0] // not of the sockets' family: it fails at once
+	s, winner, results := DialParallel([]Addr{wrong}, &more, time.Hour, In(testTimeout), nil,
+		func(Addr) (*Socket, error) { return Open(unix.AF_INET, unix.SOCK_STREAM, 0) },
+		func(s *Socket, _ Addr, _ error) { _ = s.Close() })
+	require.Nil(t, results)
+	require.Equal(t, late, winner)
+	require.NoError(t, s.Close())
+}
+
+// As if names of unix sockets were on a file system that does not answer.
+func TestConnect_ThatSleepsKeepsNoOtherFromConnecting(t *testing.T) {
+	for range connectsAtOnce {
+		defer enterConnect()()
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	s, err := Open(unix.AF_INET, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer s.Close()
+	s.AlwaysPark(true)
+	connected := make(chan error, 1)
+	go func() {
+		connected <- s.Connect(Addr{IP: netip.MustParseAddrPort(ln.Addr().String())}, In(testTimeout), nil)
+	}()
+	select {
+	case err := <-connected:
+		require.NoError(t, err)
+	case <-time.After(testTimeout):
+		t.Error("it waits for the others")
+	}
+}
+
 func TestStopper_EndsADialThatHasNotBegun(t *testing.T) {
 	var stop Stopper
 	defer stop.Close()

@@ -285,6 +285,17 @@ func (s *Socket) sysStillConnected() bool {
 	return ok && state != tcpClose
 }
 
+// sysEnded reports whether a stream without a peer had one. A TCP connection that both sides have
+// ended, or that was reset, is in the state of a new socket, but shut down (tcp_done).
+func (s *Socket) sysEnded() bool {
+	fds := [...]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
+	for {
+		if _, errno := pollNow(fds[:]); errno != unix.EINTR {
+			return errno == 0 && fds[0].Revents&unix.POLLRDHUP != 0
+		}
+	}
+}
+
 // sysHandshaking reports whether the TCP handshake is not over.
 func (s *Socket) sysHandshaking() bool {
 	state, ok := s.tcpState()

@@ -80,6 +80,9 @@ func prepare(fd int) error {
 // checkProtocol does nothing: not all of these systems tell the protocol of a socket.
 func checkProtocol(int, bool) error { return nil }
 
+// sysEnded reports false: these systems do not tell a connection that has ended from a new socket.
+func (s *Socket) sysEnded() bool { return false }
+
 // overflow receives the part of a datagram that does not fit the caller's buffer, so that
 // its full size is known. These systems report only that it was truncated.
 var overflow = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
