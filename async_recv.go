@@ -89,8 +89,12 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	case !a.stream && isPassingDatagramErr(err):
 		return false, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 {
-			_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
+		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
+		switch {
+		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0:
+			return false, nil
+		case c.sock.Probe() != sock.Idle: // it has arrived during a long callback
+			a.recv.readable = true
 			return false, nil
 		}
 		err = c.opError(opRecv, nil, err)

@@ -412,6 +412,33 @@ func TestAsync_IdleTimeout(t *testing.T) {
 	}
 }
 
+// What arrives during a callback that takes longer than IdleTimeout was lost.
+func TestAsync_IdleTimeoutDuringACallbackLosesNothing(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, nil)
+			e := newAsyncEvents(t)
+			during := func(p string) {
+				_, err := peer.Write([]byte(p))
+				assert.NoError(t, err)
+				time.Sleep(20 * time.Millisecond)
+			}
+			e.onConnect = func(*client.AsyncClient) { during("a") }
+			e.onReceive = func(_ *client.AsyncClient, p []byte) {
+				if string(p) == "a" {
+					during("b")
+				}
+			}
+			cfg := e.config()
+			cfg.IdleTimeout = 10 * time.Millisecond
+			_, err := c.Async(cfg)
+			require.NoError(t, err)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+			require.Equal(t, "ab", e.received())
+		})
+	}
+}
+
 func TestAsync_GoexitInACallbackEndsTheClient(t *testing.T) {
 	_, e, peer := asyncStream(t, "tcp", nil, nil)
 	e.onReceive = func(*client.AsyncClient, []byte) {
