@@ -158,14 +158,14 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 		lock.Unlock()
 	}
 	if err == nil {
-		c.lease.recordRecv(len(p), 1, nil, 0)
+		c.recordRecv(len(p), 1, nil, 0)
 		return p, nil
 	}
 	a.recv.release()
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN) {
 		return nil, err // no operation of the program has failed
 	}
-	c.lease.recordRecv(0, 1, err, 0)
+	c.recordRecv(0, 1, err, 0)
 	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
 	return nil, err
 }
