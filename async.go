@@ -251,6 +251,7 @@ func (a *AsyncClient) fail(err error) {
 	a.ended, a.cancel = true, nil
 	a.queue.refusal = net.ErrClosed
 	a.mu.Unlock()
+	a.pipe.sourceEnded(a, false)
 	defer a.finish()
 	a.calls.Lock()
 	defer a.calls.Unlock()

@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestAsyncPause_NothingIsDeliveredUntilResume(t *testing.T) {
@@ -295,6 +297,63 @@ func TestAsyncPipe_EndOfTheTargetEndsTheSource(t *testing.T) {
 	require.ErrorIs(t, c.PipeTo(b), net.ErrClosed)
 	require.NoError(t, c.Close())
 	require.NoError(t, ec.result())
+}
+
+// The target of such a pipe waited for the source's end, and never ended itself.
+func TestAsyncPipe_SourceThatEndsWithoutHavingReceivedIsForgotten(t *testing.T) {
+	for name, source := range map[string]func(t *testing.T, dst *client.AsyncClient){
+		"ended": func(t *testing.T, dst *client.AsyncClient) {
+			src, e, _ := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.Close())
+			require.NoError(t, e.result())
+			<-src.Done()
+			require.ErrorIs(t, src.PipeTo(dst), net.ErrClosed)
+		},
+		"not connected": func(t *testing.T, dst *client.AsyncClient) {
+			e := newAsyncEvents(t)
+			src := e.dial("tcp", blackHole(t, "tcp", "127.0.0.1"), nil, nil)
+			require.NoError(t, src.PipeTo(dst))
+			require.NoError(t, src.Close())
+			require.ErrorIs(t, e.result(), net.ErrClosed)
+		},
+		"piped already": func(t *testing.T, dst *client.AsyncClient) {
+			src, _, _ := asyncStream(t, "tcp", nil, nil)
+			other, _, _ := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.PipeTo(other))
+			require.ErrorIs(t, src.PipeTo(dst), unix.EALREADY)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dst, e, peer := asyncStream(t, "tcp", nil, nil)
+			source(t, dst)
+			require.NoError(t, peer.Close())
+			require.ErrorIs(t, e.result(), io.EOF)
+		})
+	}
+}
+
+func TestAsyncPipe_RefusedPipeLeavesTheSourceAsItIs(t *testing.T) {
+	src, e, peer := asyncStream(t, "tcp", nil, nil)
+	dst := newAsyncEvents(t).dial("tcp", blackHole(t, "tcp", "127.0.0.1"), nil, nil)
+	sent := make(chan int)
+	go func() {
+		for n := 0; ; n++ {
+			if _, err := peer.Write([]byte("x")); err != nil || n == 2000 {
+				sent <- n + 1
+				return
+			}
+		}
+	}()
+	for {
+		require.ErrorIs(t, src.PipeTo(dst), unix.ENOTCONN)
+		select {
+		case n := <-sent:
+			e.receives(strings.Repeat("x", n))
+			require.Empty(t, e.ended)
+			return
+		default:
+		}
+	}
 }
 
 func TestAsyncPipe_Writer(t *testing.T) {
