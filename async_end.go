@@ -119,6 +119,10 @@ func (a *AsyncClient) flushAfterEOF(c *Client) error {
 			return nil
 		case a.lost != nil:
 			return a.lost
+		case orders&orderFinish != 0:
+			return nil
+		case orders&orderDetach != 0:
+			return errDetached
 		case orders&orderHandshake != 0, !hasSources && len(a.queue.items) == 0 && !a.queue.writing:
 			return io.EOF
 		}

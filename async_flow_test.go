@@ -356,6 +356,27 @@ func TestAsyncPipe_RefusedPipeLeavesTheSourceAsItIs(t *testing.T) {
 	}
 }
 
+// A client that is kept open after its peer's end for the sake of its sources ended neither
+// by Finish nor by Detach.
+func TestAsyncPipe_FinishAndDetachEndTheTargetAfterItsPeersEnd(t *testing.T) {
+	for name, end := range map[string]func(*asyncEvents, *client.AsyncClient) error{
+		"finish": func(_ *asyncEvents, a *client.AsyncClient) error { return a.Finish() },
+		"detach": func(e *asyncEvents, a *client.AsyncClient) error {
+			return a.Detach(func(c *client.Client) { e.end("close", a, c.Close()) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, _, _ := asyncStream(t, "tcp", nil, nil)
+			dst, e, peer := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.PipeTo(dst))
+			require.NoError(t, peer.(*net.TCPConn).CloseWrite())
+			time.Sleep(20 * time.Millisecond)
+			require.NoError(t, end(e, dst))
+			require.NoError(t, e.result())
+		})
+	}
+}
+
 func TestAsyncPipe_Writer(t *testing.T) {
 	a, e, peer := asyncStream(t, "tcp", nil, nil)
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
