@@ -230,11 +230,14 @@ func (a *AsyncClient) dial(ctx context.Context, cancel func(), where unresolvedA
 	a.fail(&net.OpError{Op: opDial, Net: where.network, Addr: addr, Err: err})
 }
 
-// open makes the client usable. It reports false after Close.
+// open makes the client usable. It reports false after Close. Otherwise it holds calls, so that
+// no callback about the queue comes before that of start.
 func (a *AsyncClient) open(c *Client) bool {
+	a.calls.Lock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.orders.Load()&orderClose != 0 {
+		a.calls.Unlock()
 		return false
 	}
 	a.cancel = nil
@@ -270,8 +273,9 @@ func (a *AsyncClient) start(c *Client) {
 			go a.end(c, errNoReturn)
 		}
 	}()
+	defer a.calls.Unlock() // see open
 	if a.cfg.OnConnect != nil {
-		a.call(a.cfg.OnConnect)
+		a.cfg.OnConnect(a)
 	}
 	connected = true
 }
