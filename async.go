@@ -288,11 +288,13 @@ func (a *AsyncClient) run(c *Client) {
 	err = a.receive(c)
 }
 
-// call makes a callback.
+// call makes a callback, unless Close was called.
 func (a *AsyncClient) call(f func(*AsyncClient)) {
 	a.calls.Lock()
 	defer a.calls.Unlock()
-	f(a)
+	if a.orders.Load()&orderClose == 0 {
+		f(a)
+	}
 }
 
 // order gives orders to the goroutine that receives. The caller holds mu.

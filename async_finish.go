@@ -134,7 +134,12 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 // takeOrDrop receives once without waiting, and delivers what it has received. From the first
 // Pause on it drops that.
 func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
-	if a.orders.Load()&orderPause != 0 {
+	a.calls.Lock() // as take
+	defer a.calls.Unlock()
+	switch orders := a.orders.Load(); {
+	case orders&orderClose != 0:
+		return 0, net.ErrClosed
+	case orders&orderPause != 0:
 		a.recv.drops = true
 	}
 	if !a.recv.drops {

@@ -42,6 +42,44 @@ func TestAsyncPause_NothingIsDeliveredUntilResume(t *testing.T) {
 	}
 }
 
+// Something that arrives while OnBufferFull runs was received and waited for its end, and was
+// then delivered in spite of Pause or Close.
+func TestAsyncPause_InOnBufferFullNothingMoreIsDelivered(t *testing.T) {
+	for name, act := range map[string]func(*client.AsyncClient){
+		"pause": (*client.AsyncClient).Pause,
+		"close": func(a *client.AsyncClient) { _ = a.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := stream(t, "tcp", nil)
+			e := newAsyncEvents(t)
+			cfg := e.config()
+			cfg.MaxQueue, cfg.HighWatermark = 32<<20, 1
+			acted := make(chan struct{})
+			cfg.OnBufferFull = func(a *client.AsyncClient) {
+				e.callback("full", func() {
+					_, err := peer.Write([]byte("x"))
+					assert.NoError(t, err)
+					time.Sleep(10 * time.Millisecond)
+					act(a)
+					close(acted)
+				})
+			}
+			a, err := c.Async(cfg)
+			require.NoError(t, err)
+			e.client()
+			require.NoError(t, a.Send(make([]byte, cfg.MaxQueue))) // more than the kernel takes
+			<-acted
+			time.Sleep(10 * time.Millisecond)
+			require.Empty(t, e.received())
+			if name == "pause" {
+				a.Resume()
+				e.receives("x")
+			}
+			closeAsync(t, a)
+		})
+	}
+}
+
 func TestAsyncPause_ResumeGivesBufferedPacketsFirst(t *testing.T) {
 	a, e, peer := asyncStream(t, "tcp", &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}, nil)
 	e.onReceive = func(a *client.AsyncClient, _ []byte) { a.Pause() }

@@ -80,15 +80,13 @@ func (p *pipe) blocked() bool {
 }
 
 // send passes b on.
-func (p *pipe) send(from *AsyncClient, b []byte) error {
+func (p *pipe) send(b []byte) error {
 	if to := p.to.Load(); to != nil {
 		if err := to.sendPiped(b); err != nil {
 			return &net.OpError{Op: opPipe, Err: err}
 		}
 		return nil
 	}
-	from.calls.Lock()
-	defer from.calls.Unlock()
 	n, err := (*p.writer.Load()).Write(b)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite

@@ -108,6 +108,11 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 
 // take delivers what there is. The error is EAGAIN, without more, if there is nothing.
 func (a *AsyncClient) take(c *Client) error {
+	a.calls.Lock() // here, so that what was received does not wait for a callback that pauses or closes
+	defer a.calls.Unlock()
+	if a.orders.Load()&(orderPause|orderClose) != 0 {
+		return nil
+	}
 	p, err := a.next(c)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -132,15 +137,13 @@ func (a *AsyncClient) causeOr(c *Client, err error) error {
 	return err
 }
 
-// deliver passes on what was received.
+// deliver passes on what was received. The caller holds calls.
 func (a *AsyncClient) deliver(p []byte) error {
 	defer a.recv.release()
 	a.touch()
 	if a.pipe.active() {
-		return a.pipe.send(a, p)
+		return a.pipe.send(p)
 	}
-	a.calls.Lock()
-	defer a.calls.Unlock()
 	a.cfg.OnReceive(a, p)
 	spoil(p)
 	return nil

@@ -207,6 +207,25 @@ func TestAsync_CloseInEachCallback(t *testing.T) {
 	require.NoError(t, e.result())
 }
 
+// OnBufferFull waited for the end of OnReceive, and came after Close.
+func TestAsync_CloseInACallbackIsFollowedByOnCloseOnly(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	e := newAsyncEvents(t)
+	e.onReceive = func(a *client.AsyncClient, _ []byte) {
+		fillQueue(t, a, 1)
+		time.Sleep(10 * time.Millisecond)
+		assert.NoError(t, a.Close())
+	}
+	cfg := e.config()
+	cfg.HighWatermark = 1
+	_, err := c.Async(cfg)
+	require.NoError(t, err)
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Error(t, e.result())
+	require.Equal(t, []string{"connect", "close"}, e.names())
+}
+
 // swoole#1306, libdatachannel#576: close from outside, with a lock held that the callback
 // takes.
 func TestAsync_MethodsWithTheCallersLockHeld(t *testing.T) {
