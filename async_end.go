@@ -136,6 +136,9 @@ func (a *AsyncClient) flushAfterEOF(c *Client) error {
 func (a *AsyncClient) end(c *Client, err error) {
 	a.mu.Lock()
 	a.ended = true
+	if piped, ok := err.(pipeError); ok { //nolint:errorlint // as deliver returns it
+		err = piped.OpError
+	}
 	if a.orders.Load()&orderClose != 0 {
 		err = nil
 	}

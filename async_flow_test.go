@@ -394,6 +394,34 @@ func TestAsyncPipe_RefusedPipeLeavesTheSourceAsItIs(t *testing.T) {
 	}
 }
 
+// These errors of Write were taken for the client's own, and what was not written was lost.
+func TestAsyncPipe_EveryErrorOfTheWriterEndsTheClient(t *testing.T) {
+	for _, network := range []string{"tcp", "udp"} {
+		for _, failed := range []error{os.ErrDeadlineExceeded, unix.EAGAIN, unix.ECONNREFUSED, io.EOF} {
+			t.Run(network+" "+failed.Error(), func(t *testing.T) {
+				c, peer := stream(t, "tcp", nil)
+				write := peer.Write
+				if network == "udp" {
+					peer := packetPeer(t, "udp")
+					var err error
+					c, err = client.Dial("udp", peer.LocalAddr().String(), nil)
+					require.NoError(t, err)
+					write = func(p []byte) (int, error) { return peer.WriteTo(p, c.LocalAddr()) }
+				}
+				e := newAsyncEvents(t)
+				e.onConnect = func(a *client.AsyncClient) {
+					assert.NoError(t, a.PipeToWriter(writerFunc(func([]byte) (int, error) { return 0, failed })))
+				}
+				_, err := c.Async(e.config())
+				require.NoError(t, err)
+				_, err = write([]byte("x"))
+				require.NoError(t, err)
+				require.ErrorIs(t, e.result(), failed)
+			})
+		}
+	}
+}
+
 // A client that is kept open after its peer's end for the sake of its sources ended neither
 // by Finish nor by Detach.
 func TestAsyncPipe_FinishAndDetachEndTheTargetAfterItsPeersEnd(t *testing.T) {

@@ -79,11 +79,17 @@ func (p *pipe) blocked() bool {
 	return to != nil && to.IsFull()
 }
 
-// send passes b on.
+// A pipeError is the error of a pipe. It hides its cause until the client has ended: a limit of
+// the target, for one, is none of this client's.
+type pipeError struct{ *net.OpError }
+
+func (pipeError) Unwrap() error { return nil }
+
+// send passes b on. An error is a pipeError.
 func (p *pipe) send(b []byte) error {
 	if to := p.to.Load(); to != nil {
 		if err := to.sendPiped(b); err != nil {
-			return &net.OpError{Op: opPipe, Err: err}
+			return pipeError{&net.OpError{Op: opPipe, Err: err}}
 		}
 		return nil
 	}
@@ -92,7 +98,7 @@ func (p *pipe) send(b []byte) error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		return &net.OpError{Op: opPipe, Err: err}
+		return pipeError{&net.OpError{Op: opPipe, Err: err}}
 	}
 	return nil
 }
