@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,33 @@ func TestAsyncDatagrams_QueueKeepsThemWhole(t *testing.T) {
 		require.Equal(t, fmt.Sprint(i), string(p[:m]))
 	}
 	require.NoError(t, e.result())
+}
+
+// The error of one datagram in the queue, to an address where nobody is, ended the client.
+func TestAsyncDatagrams_RefusedOneInTheQueueDoesNotEndTheClient(t *testing.T) {
+	peer := packetPeer(t, "unixgram")
+	c, err := client.NewUnixgram(nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	defer closeAsync(t, a)
+	absent := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "absent"), Net: "unixgram"}
+	require.ErrorIs(t, a.SendTo([]byte("x"), absent), unix.ENOENT)
+	n := 0
+	for ; a.Queued() == 0; n++ {
+		require.NoError(t, a.SendTo([]byte("x"), peer.LocalAddr()))
+	}
+	require.NoError(t, a.SendTo([]byte("x"), absent))
+	require.NoError(t, a.SendTo([]byte("last"), peer.LocalAddr()))
+	p := make([]byte, 10)
+	require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
+	for range n + 1 {
+		_, _, err := peer.ReadFrom(p)
+		require.NoError(t, err)
+	}
+	require.Equal(t, "last", string(p[:4]))
+	require.Empty(t, e.ended)
 }
 
 func TestAsyncTLS_DialVerifies(t *testing.T) {

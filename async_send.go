@@ -19,7 +19,8 @@ import (
 // The error is ErrQueueFull if p does not fit into the queue, with nothing of p sent or
 // queued; unix.ENOTCONN before OnConnect; unix.EPIPE after CloseWrite; net.ErrClosed after
 // Finish, Detach, or the end; or the kernel's. The latter ends the client of a stream. After
-// the end of a stream was received, too, it is net.ErrClosed.
+// the end of a stream was received, too, it is net.ErrClosed. A datagram that the kernel refuses
+// after it has waited in the queue is dropped.
 func (a *AsyncClient) Send(p []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -340,7 +341,8 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 				break
 			}
 		}
-		if err != nil && !isPassingDatagramErr(err) {
+		var errno unix.Errno
+		if err != nil && !errors.As(err, &errno) { // a limit or the end; the kernel's errors are about the datagram
 			return 0, false, c.sendResult(opSend, nil, 0, err)
 		}
 		return int64(len(it.p)), true, nil
