@@ -184,17 +184,20 @@ func (c *Client) Async(cfg AsyncConfig) (*AsyncClient, error) {
 	if err != nil {
 		return nil, c.opError(opAsync, nil, err)
 	}
-	defer c.lease.decref()
 	switch {
 	case c.sock.Closed():
-		return nil, c.opError(opAsync, nil, net.ErrClosed)
+		err = net.ErrClosed
 	case c.sock.AlwaysPark(true):
-		return nil, c.opError(opAsync, nil, errAsyncAlready)
+		err = errAsyncAlready
+	}
+	if err != nil {
+		c.lease.decref()
+		return nil, c.opError(opAsync, nil, err)
 	}
 	a := newAsyncClient(cfg, c.typ.isStream())
 	a.open(c)
 	go a.start(c)
-	return a, nil
+	return a, nil // end calls decref: a pool must not reuse the connection before, whoever calls Close
 }
 
 var errAsyncAlready = errors.Join(errors.New("the client belongs to an AsyncClient already"), unix.EBUSY)

@@ -161,6 +161,7 @@ func (a *AsyncClient) end(c *Client, err error) {
 	_ = c.sock.SetReadDeadline(sock.Never)
 	_ = c.sock.SetWriteDeadline(sock.Never)
 	c.sock.AlwaysPark(false)
+	c.lease.decref() // see Async
 	defer a.finish()
 	if err == errDetached { //nolint:errorlint // as obey returns it
 		a.calls.Lock()

@@ -339,7 +339,8 @@ func TestAsyncProxy_ConnectsThroughIt(t *testing.T) {
 	e.receives("ping")
 }
 
-func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
+func listenEcho(t *testing.T) net.Listener {
+	t.Helper()
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -350,6 +351,46 @@ func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
 			go func() { echo(conn); _ = conn.Close() }()
 		}
 	}()
+	return ln
+}
+
+// pooledAsync returns a client of the pool that has had one answer.
+func pooledAsync(t *testing.T, pool *client.Pool, address string) (*client.AsyncClient, *asyncEvents) {
+	t.Helper()
+	c, err := pool.Dial(t.Context(), "tcp", address, nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	require.NoError(t, a.Send([]byte("ping")))
+	e.receives("ping")
+	return a, e
+}
+
+// Close and Discard of the client underneath must not be called. If they are, the next client
+// of the pool must not share its connection with this one.
+func TestAsyncPool_ConnectionIsNotReusedUnderneath(t *testing.T) {
+	ln := listenEcho(t)
+	for name, end := range map[string]func(*client.Client) error{
+		"close": (*client.Client).Close, "discard": (*client.Client).Discard,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := client.NewPool(client.PoolOptions{})
+			defer pool.Close()
+			a, e := pooledAsync(t, pool, ln.Addr().String())
+			require.NoError(t, end(a.Client()))
+			c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+			require.NoError(t, err)
+			require.False(t, c.Reused())
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, e.result(), net.ErrClosed)
+			require.Zero(t, pool.Stats().Active)
+		})
+	}
+}
+
+func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
+	ln := listenEcho(t)
 	pool := client.NewPool(client.PoolOptions{})
 	defer pool.Close()
 	async := func(f func(a *client.AsyncClient, e *asyncEvents)) (reused bool) {
