@@ -389,6 +389,32 @@ func TestAsyncPool_ConnectionIsNotReusedUnderneath(t *testing.T) {
 	}
 }
 
+// The peer waits for the handshake: it would take the next client's bytes for it.
+func TestAsyncPool_CloseBeforeTheHandshakeOfStartTLSClosesTheConnection(t *testing.T) {
+	ln := listenEcho(t)
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	closed := make(chan error, 2)
+	e.onReceive = func(a *client.AsyncClient, _ []byte) {
+		closed <- a.StartTLS(nil, nil)
+		closed <- a.Close()
+	}
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	require.NoError(t, a.Send([]byte("STARTTLS")))
+	require.NoError(t, <-closed)
+	require.NoError(t, <-closed)
+	require.NoError(t, e.result())
+	<-a.Done()
+	c, err = pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	require.False(t, c.Reused())
+	require.NoError(t, c.Close())
+}
+
 func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
 	ln := listenEcho(t)
 	pool := client.NewPool(client.PoolOptions{})

@@ -37,6 +37,7 @@ func (a *AsyncClient) StartTLS(t *TLSOptions, onSecured func(a *AsyncClient)) er
 	if err != nil {
 		return c.opError(opStartTLS, nil, err)
 	}
+	c.lease.markAltered() // the peer has agreed, and expects the handshake also if Close comes before
 	a.queue.items = append(a.queue.items, &sendItem{kind: itemTLS, tls: t, onSecured: onSecured})
 	a.orderLocked(orderTLS)
 	a.queuedLocked(c)
