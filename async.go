@@ -171,8 +171,8 @@ func DialAsync(ctx context.Context, network, address string, opts *Options, cfg 
 
 // Async makes an AsyncClient of a connected client, or of a datagram client. Its OnConnect is
 // called first. Nobody may be using the client, and until Detach only the methods that
-// neither send, receive, set deadlines nor close may be called on it. A client of a Pool
-// goes back to it at the end, by the pool's rules.
+// neither send, receive, set deadlines nor close may be called on it. Its deadlines are
+// removed. A client of a Pool goes back to it at the end, by the pool's rules.
 //
 // The error is an *OptionError about cfg, unix.ENOTCONN, net.ErrClosed, or unix.EBUSY if
 // the client belongs to an AsyncClient already.
@@ -194,6 +194,8 @@ func (c *Client) Async(cfg AsyncConfig) (*AsyncClient, error) {
 		c.lease.decref()
 		return nil, c.opError(opAsync, nil, err)
 	}
+	_ = c.sock.SetReadDeadline(sock.Never)
+	_ = c.sock.SetWriteDeadline(sock.Never)
 	a := newAsyncClient(cfg, c.typ.isStream())
 	a.open(c)
 	go a.start(c)

@@ -411,6 +411,20 @@ func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
+// One for sending, set for what came before Async, ended the client later.
+func TestAsync_DeadlinesOfTheClientAreRemoved(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	require.NoError(t, c.SetDeadline(time.Now().Add(-time.Second)))
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	defer closeAsync(t, a)
+	require.NoError(t, a.Send([]byte("x")))
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	e.receives("x")
+}
+
 func TestAsync_IdleTimeout(t *testing.T) {
 	const limit = 60 * time.Millisecond
 	idle := func(c *client.AsyncConfig) { c.IdleTimeout = limit }
