@@ -415,6 +415,31 @@ func TestAsyncPool_CloseBeforeTheHandshakeOfStartTLSClosesTheConnection(t *testi
 	require.NoError(t, c.Close())
 }
 
+// A packet for which the queue had no room counted as one without an answer.
+func TestAsyncPool_PacketThatWasNotQueuedNeedsNoAnswer(t *testing.T) {
+	ln := listenEcho(t)
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	opts := &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}
+	c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), opts)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	cfg := e.config()
+	cfg.MaxQueue = 10
+	a, err := c.Async(cfg)
+	require.NoError(t, err)
+	require.ErrorIs(t, a.SendPacket(make([]byte, 11)), client.ErrQueueFull)
+	require.NoError(t, a.SendPacket([]byte("ping")))
+	e.receives("ping\n")
+	require.NoError(t, a.Close())
+	require.NoError(t, e.result())
+	<-a.Done()
+	c, err = pool.Dial(t.Context(), "tcp", ln.Addr().String(), opts)
+	require.NoError(t, err)
+	require.True(t, c.Reused())
+	require.NoError(t, c.Close())
+}
+
 func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
 	ln := listenEcho(t)
 	pool := client.NewPool(client.PoolOptions{})

@@ -53,6 +53,7 @@ func (a *AsyncClient) SendPacket(p []byte) error {
 	case err != nil:
 		return c.opError(opSendPacket, nil, packetErr(err))
 	case !a.hasRoomLocked(total):
+		c.frames.NotSent()
 		return c.opError(opSendPacket, nil, ErrQueueFull)
 	}
 	return a.sendLocked(c, opSendPacket, pieces)
