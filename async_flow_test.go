@@ -422,6 +422,32 @@ func TestAsyncPipe_EveryErrorOfTheWriterEndsTheClient(t *testing.T) {
 	}
 }
 
+// OnClose got nil, although what had arrived was not written.
+func TestAsyncPipe_ErrorOfTheWriterDuringFinishIsReported(t *testing.T) {
+	a, e, peer := asyncStream(t, "tcp", nil, nil)
+	writing, goOn := make(chan struct{}, 3), make(chan struct{})
+	first := true
+	require.NoError(t, a.PipeToWriter(writerFunc(func(p []byte) (int, error) {
+		writing <- struct{}{}
+		if first {
+			first = false
+			<-goOn
+			return len(p), nil
+		}
+		return 0, io.ErrNoProgress
+	})))
+	_, err := peer.Write([]byte("x"))
+	require.NoError(t, err)
+	<-writing
+	_, err = peer.Write([]byte("y"))
+	require.NoError(t, err)
+	require.NoError(t, a.Finish())
+	time.Sleep(20 * time.Millisecond) // Finish gets as far as it can
+	close(goOn)
+	require.ErrorIs(t, e.result(), io.ErrNoProgress)
+	require.Len(t, writing, 1, "called after its error")
+}
+
 // A client that is kept open after its peer's end for the sake of its sources ended neither
 // by Finish nor by Detach.
 func TestAsyncPipe_FinishAndDetachEndTheTargetAfterItsPeersEnd(t *testing.T) {
