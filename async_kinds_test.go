@@ -179,6 +179,30 @@ func TestAsyncDatagrams_QueueKeepsThemWhole(t *testing.T) {
 	require.NoError(t, e.result())
 }
 
+func TestAsyncDatagrams_EmptyOnesFillTheQueue(t *testing.T) {
+	peer := packetPeer(t, "unixgram")
+	e := newAsyncEvents(t)
+	a := e.dial("unixgram", peer.LocalAddr().String(), nil, func(c *client.AsyncConfig) { c.MaxQueue = 10 })
+	e.client()
+	sent := 0
+	for ; ; sent++ {
+		if err := a.Send(nil); err != nil {
+			require.ErrorIs(t, err, client.ErrQueueFull)
+			break
+		}
+		require.Less(t, sent, 10_000, "no limit")
+	}
+	require.Equal(t, 10, a.Queued())
+	require.NoError(t, a.Finish())
+	for range sent {
+		n, _, err := peer.ReadFrom(make([]byte, 1))
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	require.NoError(t, e.result())
+	require.Zero(t, a.Queued())
+}
+
 // The error of one datagram in the queue, to an address where nobody is, ended the client.
 func TestAsyncDatagrams_RefusedOneInTheQueueDoesNotEndTheClient(t *testing.T) {
 	peer := packetPeer(t, "unixgram")

@@ -28,10 +28,10 @@ func (a *AsyncClient) Send(p []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case !a.hasRoomLocked(len(p)):
-		return c.opError(opSend, nil, ErrQueueFull)
-	case !a.stream:
+	case !a.stream && a.hasRoomLocked(datagramSize(p)):
 		return a.sendDatagramLocked(c, opSend, p, nil)
+	case !a.stream || !a.hasRoomLocked(len(p)):
+		return c.opError(opSend, nil, ErrQueueFull)
 	}
 	return a.sendLocked(c, opSend, [3][]byte{p})
 }
@@ -103,7 +103,7 @@ func (a *AsyncClient) SendTo(p []byte, to net.Addr) error {
 	if err == nil {
 		err = c.checkSendTo()
 	}
-	if err == nil && !a.hasRoomLocked(len(p)) {
+	if err == nil && !a.hasRoomLocked(datagramSize(p)) {
 		err = ErrQueueFull
 	}
 	if err != nil {
@@ -121,10 +121,13 @@ func (a *AsyncClient) sendDatagramLocked(c *Client, op string, p []byte, to *soc
 		}
 	}
 	a.queue.items = append(a.queue.items, &sendItem{kind: itemDatagram, p: append([]byte(nil), p...), to: to})
-	a.queue.bytes += len(p)
+	a.queue.bytes += datagramSize(p)
 	a.queuedLocked(c)
 	return nil
 }
+
+// datagramSize is what a datagram counts in the queue. An empty one takes memory too.
+func datagramSize(p []byte) int { return max(len(p), 1) }
 
 // sendDatagram sends to an address, or to the peer if there is none.
 func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
@@ -201,7 +204,7 @@ func (a *AsyncClient) fileItem(f *os.File, offset, length int64) (*sendItem, err
 }
 
 // Queued returns how many bytes wait in the queue. Those of files do not count, nor those
-// that the kernel has taken.
+// that the kernel has taken. An empty datagram counts as one.
 func (a *AsyncClient) Queued() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -288,8 +291,8 @@ func (a *AsyncClient) writeNext(c *Client) bool {
 	case it.kind == itemBytes:
 		it.p = it.p[n:]
 		q.bytes -= int(n)
-	case done:
-		q.bytes -= len(it.p)
+	case done && it.kind == itemDatagram:
+		q.bytes -= datagramSize(it.p)
 	}
 	if done {
 		if it.file != nil {
