@@ -98,6 +98,7 @@ func TestAsyncFinish_PeerThatDoesNotReceiveEndsItAtSendTimeout(t *testing.T) {
 	for ; a.Queued() > 0; got += 64 << 10 {
 		_, err := io.CopyN(io.Discard, peer, 64<<10)
 		require.NoError(t, err)
+		time.Sleep(time.Millisecond) // or this reads all before the queue's goroutine runs
 	}
 	begin := time.Now()
 	require.NoError(t, a.Finish())
