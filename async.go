@@ -171,8 +171,8 @@ func DialAsync(ctx context.Context, network, address string, opts *Options, cfg 
 
 // Async makes an AsyncClient of a connected client, or of a datagram client. Its OnConnect is
 // called first. Nobody may be using the client, and until Detach only the methods that
-// neither send, receive, set deadlines nor close may be called on it. A client of a Pool
-// goes back to it at the end, by the pool's rules.
+// neither send, receive, set deadlines nor close may be called on it. Its deadlines are
+// removed. A client of a Pool goes back to it at the end, by the pool's rules.
 //
 // The error is an *OptionError about cfg, unix.ENOTCONN, net.ErrClosed, or unix.EBUSY if
 // the client belongs to an AsyncClient already.
@@ -184,17 +184,22 @@ func (c *Client) Async(cfg AsyncConfig) (*AsyncClient, error) {
 	if err != nil {
 		return nil, c.opError(opAsync, nil, err)
 	}
-	defer c.lease.decref()
 	switch {
 	case c.sock.Closed():
-		return nil, c.opError(opAsync, nil, net.ErrClosed)
+		err = net.ErrClosed
 	case c.sock.AlwaysPark(true):
-		return nil, c.opError(opAsync, nil, errAsyncAlready)
+		err = errAsyncAlready
 	}
+	if err != nil {
+		c.lease.decref()
+		return nil, c.opError(opAsync, nil, err)
+	}
+	_ = c.sock.SetReadDeadline(sock.Never)
+	_ = c.sock.SetWriteDeadline(sock.Never)
 	a := newAsyncClient(cfg, c.typ.isStream())
 	a.open(c)
 	go a.start(c)
-	return a, nil
+	return a, nil // end calls decref: a pool must not reuse the connection before, whoever calls Close
 }
 
 var errAsyncAlready = errors.Join(errors.New("the client belongs to an AsyncClient already"), unix.EBUSY)
@@ -230,11 +235,14 @@ func (a *AsyncClient) dial(ctx context.Context, cancel func(), where unresolvedA
 	a.fail(&net.OpError{Op: opDial, Net: where.network, Addr: addr, Err: err})
 }
 
-// open makes the client usable. It reports false after Close.
+// open makes the client usable. It reports false after Close. Otherwise it holds calls, so that
+// no callback about the queue comes before that of start.
 func (a *AsyncClient) open(c *Client) bool {
+	a.calls.Lock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.orders.Load()&orderClose != 0 {
+		a.calls.Unlock()
 		return false
 	}
 	a.cancel = nil
@@ -251,6 +259,7 @@ func (a *AsyncClient) fail(err error) {
 	a.ended, a.cancel = true, nil
 	a.queue.refusal = net.ErrClosed
 	a.mu.Unlock()
+	a.pipe.sourceEnded(a, false)
 	defer a.finish()
 	a.calls.Lock()
 	defer a.calls.Unlock()
@@ -269,8 +278,9 @@ func (a *AsyncClient) start(c *Client) {
 			go a.end(c, errNoReturn)
 		}
 	}()
+	defer a.calls.Unlock() // see open
 	if a.cfg.OnConnect != nil {
-		a.call(a.cfg.OnConnect)
+		a.cfg.OnConnect(a)
 	}
 	connected = true
 }
@@ -283,11 +293,13 @@ func (a *AsyncClient) run(c *Client) {
 	err = a.receive(c)
 }
 
-// call makes a callback.
+// call makes a callback, unless Close was called.
 func (a *AsyncClient) call(f func(*AsyncClient)) {
 	a.calls.Lock()
 	defer a.calls.Unlock()
-	f(a)
+	if a.orders.Load()&orderClose == 0 {
+		f(a)
+	}
 }
 
 // order gives orders to the goroutine that receives. The caller holds mu.

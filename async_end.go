@@ -119,6 +119,10 @@ func (a *AsyncClient) flushAfterEOF() error {
 			return nil
 		case a.lost != nil:
 			return a.lost
+		case orders&orderFinish != 0:
+			return nil
+		case orders&orderDetach != 0:
+			return errDetached
 		case orders&orderHandshake != 0, !hasSources && len(a.queue.items) == 0 && !a.queue.writing:
 			return io.EOF
 		}
@@ -132,6 +136,9 @@ func (a *AsyncClient) flushAfterEOF() error {
 func (a *AsyncClient) end(c *Client, err error) {
 	a.mu.Lock()
 	a.ended = true
+	if piped, ok := err.(pipeError); ok { //nolint:errorlint // as deliver returns it
+		err = piped.OpError
+	}
 	if a.orders.Load()&orderClose != 0 {
 		err = nil
 	}
@@ -154,6 +161,7 @@ func (a *AsyncClient) end(c *Client, err error) {
 	_ = c.sock.SetReadDeadline(sock.Never)
 	_ = c.sock.SetWriteDeadline(sock.Never)
 	c.sock.AlwaysPark(false)
+	c.lease.decref() // see Async
 	defer a.finish()
 	if err == errDetached { //nolint:errorlint // as obey returns it
 		a.calls.Lock()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -32,7 +33,9 @@ func (a *AsyncClient) obey(c *Client, orders uint32) error {
 	case orders&orderFail == 0:
 		err = a.linger(c)
 	}
-	a.drain(c)
+	if _, ok := err.(pipeError); !ok { //nolint:errorlint // as deliver returns it
+		err = cmp.Or(err, a.drain(c))
+	}
 	switch {
 	case a.orders.Load()&orderClose != 0:
 		return nil
@@ -134,7 +137,12 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 // takeOrDrop receives once without waiting, and delivers what it has received. From the first
 // Pause on it drops that.
 func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
-	if a.orders.Load()&orderPause != 0 {
+	a.calls.Lock() // as take
+	defer a.calls.Unlock()
+	switch orders := a.orders.Load(); {
+	case orders&orderClose != 0:
+		return 0, net.ErrClosed
+	case orders&orderPause != 0:
 		a.recv.drops = true
 	}
 	if !a.recv.drops {
@@ -158,17 +166,21 @@ func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 // stops sending does not keep a client from ending.
 const maxDrain = 16 << 20
 
-// drain delivers what has arrived, without waiting.
-func (a *AsyncClient) drain(c *Client) {
+// drain delivers what has arrived, without waiting. The error is a pipeError.
+func (a *AsyncClient) drain(c *Client) error {
 	a.recv.readable = true
 	for total := 0; total < maxDrain && a.orders.Load()&(orderClose|orderTLS) == 0; {
 		n, err := a.takeOrDrop(c)
+		if _, ok := err.(pipeError); ok { //nolint:errorlint // as deliver returns it
+			return err
+		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			_ = c.sock.SetReadDeadline(sock.Never) // it was to make receive return
 		case err != nil && (a.stream || !isPassingDatagramErr(err)):
-			return
+			return nil
 		}
 		total += max(n, 1)
 	}
+	return nil
 }

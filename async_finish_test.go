@@ -109,6 +109,21 @@ func TestAsyncFinish_PeerThatDoesNotReceiveEndsItAtSendTimeout(t *testing.T) {
 	require.EqualValues(t, total-got, n, "the kernel goes on sending")
 }
 
+// The peer's end, which answers that of Finish, could come before Finish had gone on, and
+// OnClose got io.EOF.
+func TestAsyncFinish_PeersEndInAnswerIsNoError(t *testing.T) {
+	for range 300 {
+		a, e, peer := asyncStream(t, "tcp", nil, nil)
+		go func() {
+			_, _ = io.Copy(io.Discard, peer)
+			_ = peer.Close()
+		}()
+		require.NoError(t, a.Send([]byte("x")))
+		require.NoError(t, a.Finish())
+		require.NoError(t, e.result())
+	}
+}
+
 func TestAsyncFinish_SlowPeerIsNoTimeout(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	a, e, peer := asyncStream(t, "tcp", &client.Options{SendTimeout: limit}, nil)

@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestAsyncPause_NothingIsDeliveredUntilResume(t *testing.T) {
@@ -36,6 +38,44 @@ func TestAsyncPause_NothingIsDeliveredUntilResume(t *testing.T) {
 			}
 			require.ErrorIs(t, e.result(), io.EOF)
 			require.Equal(t, "12", e.received())
+		})
+	}
+}
+
+// Something that arrives while OnBufferFull runs was received and waited for its end, and was
+// then delivered in spite of Pause or Close.
+func TestAsyncPause_InOnBufferFullNothingMoreIsDelivered(t *testing.T) {
+	for name, act := range map[string]func(*client.AsyncClient){
+		"pause": (*client.AsyncClient).Pause,
+		"close": func(a *client.AsyncClient) { _ = a.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := stream(t, "tcp", nil)
+			e := newAsyncEvents(t)
+			cfg := e.config()
+			cfg.MaxQueue, cfg.HighWatermark = 32<<20, 1
+			acted := make(chan struct{})
+			cfg.OnBufferFull = func(a *client.AsyncClient) {
+				e.callback("full", func() {
+					_, err := peer.Write([]byte("x"))
+					assert.NoError(t, err)
+					time.Sleep(10 * time.Millisecond)
+					act(a)
+					close(acted)
+				})
+			}
+			a, err := c.Async(cfg)
+			require.NoError(t, err)
+			e.client()
+			require.NoError(t, a.Send(make([]byte, cfg.MaxQueue))) // more than the kernel takes
+			<-acted
+			time.Sleep(10 * time.Millisecond)
+			require.Empty(t, e.received())
+			if name == "pause" {
+				a.Resume()
+				e.receives("x")
+			}
+			closeAsync(t, a)
 		})
 	}
 }
@@ -295,6 +335,138 @@ func TestAsyncPipe_EndOfTheTargetEndsTheSource(t *testing.T) {
 	require.ErrorIs(t, c.PipeTo(b), net.ErrClosed)
 	require.NoError(t, c.Close())
 	require.NoError(t, ec.result())
+}
+
+// The target of such a pipe waited for the source's end, and never ended itself.
+func TestAsyncPipe_SourceThatEndsWithoutHavingReceivedIsForgotten(t *testing.T) {
+	for name, source := range map[string]func(t *testing.T, dst *client.AsyncClient){
+		"ended": func(t *testing.T, dst *client.AsyncClient) {
+			src, e, _ := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.Close())
+			require.NoError(t, e.result())
+			<-src.Done()
+			require.ErrorIs(t, src.PipeTo(dst), net.ErrClosed)
+		},
+		"not connected": func(t *testing.T, dst *client.AsyncClient) {
+			e := newAsyncEvents(t)
+			src := e.dial("tcp", blackHole(t, "tcp", "127.0.0.1"), nil, nil)
+			require.NoError(t, src.PipeTo(dst))
+			require.NoError(t, src.Close())
+			require.ErrorIs(t, e.result(), net.ErrClosed)
+		},
+		"piped already": func(t *testing.T, dst *client.AsyncClient) {
+			src, _, _ := asyncStream(t, "tcp", nil, nil)
+			other, _, _ := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.PipeTo(other))
+			require.ErrorIs(t, src.PipeTo(dst), unix.EALREADY)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dst, e, peer := asyncStream(t, "tcp", nil, nil)
+			source(t, dst)
+			require.NoError(t, peer.Close())
+			require.ErrorIs(t, e.result(), io.EOF)
+		})
+	}
+}
+
+func TestAsyncPipe_RefusedPipeLeavesTheSourceAsItIs(t *testing.T) {
+	src, e, peer := asyncStream(t, "tcp", nil, nil)
+	dst := newAsyncEvents(t).dial("tcp", blackHole(t, "tcp", "127.0.0.1"), nil, nil)
+	sent := make(chan int)
+	go func() {
+		for n := 0; ; n++ {
+			if _, err := peer.Write([]byte("x")); err != nil || n == 2000 {
+				sent <- n + 1
+				return
+			}
+		}
+	}()
+	for {
+		require.ErrorIs(t, src.PipeTo(dst), unix.ENOTCONN)
+		select {
+		case n := <-sent:
+			e.receives(strings.Repeat("x", n))
+			require.Empty(t, e.ended)
+			return
+		default:
+		}
+	}
+}
+
+// These errors of Write were taken for the client's own, and what was not written was lost.
+func TestAsyncPipe_EveryErrorOfTheWriterEndsTheClient(t *testing.T) {
+	for _, network := range []string{"tcp", "udp"} {
+		for _, failed := range []error{os.ErrDeadlineExceeded, unix.EAGAIN, unix.ECONNREFUSED, io.EOF} {
+			t.Run(network+" "+failed.Error(), func(t *testing.T) {
+				c, peer := stream(t, "tcp", nil)
+				write := peer.Write
+				if network == "udp" {
+					peer := packetPeer(t, "udp")
+					var err error
+					c, err = client.Dial("udp", peer.LocalAddr().String(), nil)
+					require.NoError(t, err)
+					write = func(p []byte) (int, error) { return peer.WriteTo(p, c.LocalAddr()) }
+				}
+				e := newAsyncEvents(t)
+				e.onConnect = func(a *client.AsyncClient) {
+					assert.NoError(t, a.PipeToWriter(writerFunc(func([]byte) (int, error) { return 0, failed })))
+				}
+				_, err := c.Async(e.config())
+				require.NoError(t, err)
+				_, err = write([]byte("x"))
+				require.NoError(t, err)
+				require.ErrorIs(t, e.result(), failed)
+			})
+		}
+	}
+}
+
+// OnClose got nil, although what had arrived was not written.
+func TestAsyncPipe_ErrorOfTheWriterDuringFinishIsReported(t *testing.T) {
+	a, e, peer := asyncStream(t, "tcp", nil, nil)
+	writing, goOn := make(chan struct{}, 3), make(chan struct{})
+	first := true
+	require.NoError(t, a.PipeToWriter(writerFunc(func(p []byte) (int, error) {
+		writing <- struct{}{}
+		if first {
+			first = false
+			<-goOn
+			return len(p), nil
+		}
+		return 0, io.ErrNoProgress
+	})))
+	_, err := peer.Write([]byte("x"))
+	require.NoError(t, err)
+	<-writing
+	_, err = peer.Write([]byte("y"))
+	require.NoError(t, err)
+	require.NoError(t, a.Finish())
+	time.Sleep(20 * time.Millisecond) // Finish gets as far as it can
+	close(goOn)
+	require.ErrorIs(t, e.result(), io.ErrNoProgress)
+	require.Len(t, writing, 1, "called after its error")
+}
+
+// A client that is kept open after its peer's end for the sake of its sources ended neither
+// by Finish nor by Detach.
+func TestAsyncPipe_FinishAndDetachEndTheTargetAfterItsPeersEnd(t *testing.T) {
+	for name, end := range map[string]func(*asyncEvents, *client.AsyncClient) error{
+		"finish": func(_ *asyncEvents, a *client.AsyncClient) error { return a.Finish() },
+		"detach": func(e *asyncEvents, a *client.AsyncClient) error {
+			return a.Detach(func(c *client.Client) { e.end("close", a, c.Close()) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, _, _ := asyncStream(t, "tcp", nil, nil)
+			dst, e, peer := asyncStream(t, "tcp", nil, nil)
+			require.NoError(t, src.PipeTo(dst))
+			require.NoError(t, peer.(*net.TCPConn).CloseWrite())
+			time.Sleep(20 * time.Millisecond)
+			require.NoError(t, end(e, dst))
+			require.NoError(t, e.result())
+		})
+	}
 }
 
 func TestAsyncPipe_Writer(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,57 @@ func TestAsyncDatagrams_QueueKeepsThemWhole(t *testing.T) {
 	require.NoError(t, e.result())
 }
 
+func TestAsyncDatagrams_EmptyOnesFillTheQueue(t *testing.T) {
+	peer := packetPeer(t, "unixgram")
+	e := newAsyncEvents(t)
+	a := e.dial("unixgram", peer.LocalAddr().String(), nil, func(c *client.AsyncConfig) { c.MaxQueue = 10 })
+	e.client()
+	sent := 0
+	for ; ; sent++ {
+		if err := a.Send(nil); err != nil {
+			require.ErrorIs(t, err, client.ErrQueueFull)
+			break
+		}
+		require.Less(t, sent, 10_000, "no limit")
+	}
+	require.Equal(t, 10, a.Queued())
+	require.NoError(t, a.Finish())
+	for range sent {
+		n, _, err := peer.ReadFrom(make([]byte, 1))
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	require.NoError(t, e.result())
+	require.Zero(t, a.Queued())
+}
+
+// The error of one datagram in the queue, to an address where nobody is, ended the client.
+func TestAsyncDatagrams_RefusedOneInTheQueueDoesNotEndTheClient(t *testing.T) {
+	peer := packetPeer(t, "unixgram")
+	c, err := client.NewUnixgram(nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	defer closeAsync(t, a)
+	absent := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "absent"), Net: "unixgram"}
+	require.ErrorIs(t, a.SendTo([]byte("x"), absent), unix.ENOENT)
+	n := 0
+	for ; a.Queued() == 0; n++ {
+		require.NoError(t, a.SendTo([]byte("x"), peer.LocalAddr()))
+	}
+	require.NoError(t, a.SendTo([]byte("x"), absent))
+	require.NoError(t, a.SendTo([]byte("last"), peer.LocalAddr()))
+	p := make([]byte, 10)
+	require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
+	for range n + 1 {
+		_, _, err := peer.ReadFrom(p)
+		require.NoError(t, err)
+	}
+	require.Equal(t, "last", string(p[:4]))
+	require.Empty(t, e.ended)
+}
+
 func TestAsyncTLS_DialVerifies(t *testing.T) {
 	s := listenTLS(t, "tcp", nil)
 	go func() {
@@ -311,7 +363,8 @@ func TestAsyncProxy_ConnectsThroughIt(t *testing.T) {
 	e.receives("ping")
 }
 
-func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
+func listenEcho(t *testing.T) net.Listener {
+	t.Helper()
 	ln := listen(t, "tcp")
 	go func() {
 		for {
@@ -322,6 +375,97 @@ func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
 			go func() { echo(conn); _ = conn.Close() }()
 		}
 	}()
+	return ln
+}
+
+// pooledAsync returns a client of the pool that has had one answer.
+func pooledAsync(t *testing.T, pool *client.Pool, address string) (*client.AsyncClient, *asyncEvents) {
+	t.Helper()
+	c, err := pool.Dial(t.Context(), "tcp", address, nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	require.NoError(t, a.Send([]byte("ping")))
+	e.receives("ping")
+	return a, e
+}
+
+// Close and Discard of the client underneath must not be called. If they are, the next client
+// of the pool must not share its connection with this one.
+func TestAsyncPool_ConnectionIsNotReusedUnderneath(t *testing.T) {
+	ln := listenEcho(t)
+	for name, end := range map[string]func(*client.Client) error{
+		"close": (*client.Client).Close, "discard": (*client.Client).Discard,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := client.NewPool(client.PoolOptions{})
+			defer pool.Close()
+			a, e := pooledAsync(t, pool, ln.Addr().String())
+			require.NoError(t, end(a.Client()))
+			c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+			require.NoError(t, err)
+			require.False(t, c.Reused())
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, e.result(), net.ErrClosed)
+			require.Zero(t, pool.Stats().Active)
+		})
+	}
+}
+
+// The peer waits for the handshake: it would take the next client's bytes for it.
+func TestAsyncPool_CloseBeforeTheHandshakeOfStartTLSClosesTheConnection(t *testing.T) {
+	ln := listenEcho(t)
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	closed := make(chan error, 2)
+	e.onReceive = func(a *client.AsyncClient, _ []byte) {
+		closed <- a.StartTLS(nil, nil)
+		closed <- a.Close()
+	}
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	require.NoError(t, a.Send([]byte("STARTTLS")))
+	require.NoError(t, <-closed)
+	require.NoError(t, <-closed)
+	require.NoError(t, e.result())
+	<-a.Done()
+	c, err = pool.Dial(t.Context(), "tcp", ln.Addr().String(), nil)
+	require.NoError(t, err)
+	require.False(t, c.Reused())
+	require.NoError(t, c.Close())
+}
+
+// A packet for which the queue had no room counted as one without an answer.
+func TestAsyncPool_PacketThatWasNotQueuedNeedsNoAnswer(t *testing.T) {
+	ln := listenEcho(t)
+	pool := client.NewPool(client.PoolOptions{})
+	defer pool.Close()
+	opts := &client.Options{Framing: client.Delimiter{Delim: []byte("\n")}}
+	c, err := pool.Dial(t.Context(), "tcp", ln.Addr().String(), opts)
+	require.NoError(t, err)
+	e := newAsyncEvents(t)
+	cfg := e.config()
+	cfg.MaxQueue = 10
+	a, err := c.Async(cfg)
+	require.NoError(t, err)
+	require.ErrorIs(t, a.SendPacket(make([]byte, 11)), client.ErrQueueFull)
+	require.NoError(t, a.SendPacket([]byte("ping")))
+	e.receives("ping\n")
+	require.NoError(t, a.Close())
+	require.NoError(t, e.result())
+	<-a.Done()
+	c, err = pool.Dial(t.Context(), "tcp", ln.Addr().String(), opts)
+	require.NoError(t, err)
+	require.True(t, c.Reused())
+	require.NoError(t, c.Close())
+}
+
+func TestAsyncPool_ConnectionGoesBackAtTheEnd(t *testing.T) {
+	ln := listenEcho(t)
 	pool := client.NewPool(client.PoolOptions{})
 	defer pool.Close()
 	async := func(f func(a *client.AsyncClient, e *asyncEvents)) (reused bool) {

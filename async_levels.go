@@ -66,7 +66,7 @@ func (a *AsyncClient) nextLevel() bool {
 	return true
 }
 
-// reportLevel makes a callback unless the last one has begun.
+// reportLevel makes a callback, unless Close was called or the last one has begun.
 func (a *AsyncClient) reportLevel(full bool) {
 	a.calls.Lock()
 	defer a.calls.Unlock()
@@ -74,7 +74,7 @@ func (a *AsyncClient) reportLevel(full bool) {
 	if full {
 		f = a.cfg.OnBufferFull
 	}
-	if f != nil && !a.over {
+	if f != nil && !a.over && a.orders.Load()&orderClose == 0 {
 		f(a)
 	}
 }

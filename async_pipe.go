@@ -31,12 +31,20 @@ func (a *AsyncClient) PipeTo(dst *AsyncClient) error {
 	if !dst.stream {
 		return &net.OpError{Op: opPipe, Err: unix.EOPNOTSUPP}
 	}
+	if err := dst.addSource(a); err != nil {
+		return err
+	}
+	// After that: a receives meanwhile, and an error of dst would end it.
 	if !a.pipe.to.CompareAndSwap(nil, dst) {
+		dst.dropSource(a, false)
 		return &net.OpError{Op: opPipe, Err: errPipeAlready}
 	}
-	if err := dst.addSource(a); err != nil {
-		a.pipe.to.Store(nil)
-		return err
+	a.mu.Lock()
+	ended := a.ended
+	a.mu.Unlock()
+	if ended { // perhaps before it had a target to tell
+		a.pipe.sourceEnded(a, false)
+		return &net.OpError{Op: opPipe, Err: net.ErrClosed}
 	}
 	return nil
 }
@@ -71,22 +79,26 @@ func (p *pipe) blocked() bool {
 	return to != nil && to.IsFull()
 }
 
-// send passes b on.
-func (p *pipe) send(from *AsyncClient, b []byte) error {
+// A pipeError is the error of a pipe. It hides its cause until the client has ended: a limit of
+// the target, for one, is none of this client's.
+type pipeError struct{ *net.OpError }
+
+func (pipeError) Unwrap() error { return nil }
+
+// send passes b on. An error is a pipeError.
+func (p *pipe) send(b []byte) error {
 	if to := p.to.Load(); to != nil {
 		if err := to.sendPiped(b); err != nil {
-			return &net.OpError{Op: opPipe, Err: err}
+			return pipeError{&net.OpError{Op: opPipe, Err: err}}
 		}
 		return nil
 	}
-	from.calls.Lock()
-	defer from.calls.Unlock()
 	n, err := (*p.writer.Load()).Write(b)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		return &net.OpError{Op: opPipe, Err: err}
+		return pipeError{&net.OpError{Op: opPipe, Err: err}}
 	}
 	return nil
 }
@@ -104,22 +116,23 @@ func (a *AsyncClient) sendPiped(p []byte) error {
 
 // sourceEnded ends the pipe of the client s, in order or otherwise.
 func (p *pipe) sourceEnded(s *AsyncClient, inOrder bool) {
-	to := p.to.Load()
-	if to == nil {
-		return
+	if to := p.to.Load(); to != nil {
+		to.dropSource(s, inOrder)
 	}
-	to.mu.Lock()
-	defer to.mu.Unlock()
-	i := slices.Index(to.pipe.sources, s)
+}
+
+func (a *AsyncClient) dropSource(s *AsyncClient, inOrder bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.Index(a.pipe.sources, s)
 	if i < 0 {
 		return // it has ended before
 	}
-	to.pipe.sources = slices.Delete(to.pipe.sources, i, i+1)
-	c := to.client.Load()
-	if inOrder && to.queue.refusal == nil {
-		to.lastItemLocked(c, itemCloseWrite, unix.EPIPE)
+	a.pipe.sources = slices.Delete(a.pipe.sources, i, i+1)
+	if inOrder && a.queue.refusal == nil {
+		a.lastItemLocked(a.client.Load(), itemCloseWrite, unix.EPIPE)
 	}
-	to.wakeReceiver()
+	a.wakeReceiver()
 }
 
 // pipeBroken ends the client because the one that it is piped to has ended.

@@ -89,8 +89,12 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	case !a.stream && isPassingDatagramErr(err):
 		return false, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 {
-			_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
+		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
+		switch {
+		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0:
+			return false, nil
+		case c.sock.Probe() != sock.Idle: // it has arrived during a long callback
+			a.recv.readable = true
 			return false, nil
 		}
 		err = c.opError(opRecv, nil, err)
@@ -104,6 +108,11 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 
 // take delivers what there is. The error is EAGAIN, without more, if there is nothing.
 func (a *AsyncClient) take(c *Client) error {
+	a.calls.Lock() // here, so that what was received does not wait for a callback that pauses or closes
+	defer a.calls.Unlock()
+	if a.orders.Load()&(orderPause|orderClose) != 0 {
+		return nil
+	}
 	p, err := a.next(c)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -128,15 +137,13 @@ func (a *AsyncClient) causeOr(err error) error {
 	return err
 }
 
-// deliver passes on what was received.
+// deliver passes on what was received. The caller holds calls.
 func (a *AsyncClient) deliver(p []byte) error {
 	defer a.recv.release()
 	a.touch()
 	if a.pipe.active() {
-		return a.pipe.send(a, p)
+		return a.pipe.send(p)
 	}
-	a.calls.Lock()
-	defer a.calls.Unlock()
 	a.cfg.OnReceive(a, p)
 	spoil(p)
 	return nil

@@ -19,7 +19,8 @@ import (
 // The error is ErrQueueFull if p does not fit into the queue, with nothing of p sent or
 // queued; unix.ENOTCONN before OnConnect; unix.EPIPE after CloseWrite; net.ErrClosed after
 // Finish, Detach, or the end; or the kernel's. The latter ends the client of a stream. After
-// the end of a stream was received, too, it is net.ErrClosed.
+// the end of a stream was received, too, it is net.ErrClosed. A datagram that the kernel refuses
+// after it has waited in the queue is dropped.
 func (a *AsyncClient) Send(p []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -27,10 +28,10 @@ func (a *AsyncClient) Send(p []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case !a.hasRoomLocked(len(p)):
-		return c.opError(opSend, nil, ErrQueueFull)
-	case !a.stream:
+	case !a.stream && a.hasRoomLocked(datagramSize(p)):
 		return a.sendDatagramLocked(c, opSend, p, nil)
+	case !a.stream || !a.hasRoomLocked(len(p)):
+		return c.opError(opSend, nil, ErrQueueFull)
 	}
 	return a.sendLocked(c, opSend, [3][]byte{p})
 }
@@ -52,6 +53,7 @@ func (a *AsyncClient) SendPacket(p []byte) error {
 	case err != nil:
 		return c.opError(opSendPacket, nil, packetErr(err))
 	case !a.hasRoomLocked(total):
+		c.frames.NotSent()
 		return c.opError(opSendPacket, nil, ErrQueueFull)
 	}
 	return a.sendLocked(c, opSendPacket, pieces)
@@ -101,7 +103,7 @@ func (a *AsyncClient) SendTo(p []byte, to net.Addr) error {
 	if err == nil {
 		err = c.checkSendTo()
 	}
-	if err == nil && !a.hasRoomLocked(len(p)) {
+	if err == nil && !a.hasRoomLocked(datagramSize(p)) {
 		err = ErrQueueFull
 	}
 	if err != nil {
@@ -119,10 +121,13 @@ func (a *AsyncClient) sendDatagramLocked(c *Client, op string, p []byte, to *soc
 		}
 	}
 	a.queue.items = append(a.queue.items, &sendItem{kind: itemDatagram, p: append([]byte(nil), p...), to: to})
-	a.queue.bytes += len(p)
+	a.queue.bytes += datagramSize(p)
 	a.queuedLocked(c)
 	return nil
 }
+
+// datagramSize is what a datagram counts in the queue. An empty one takes memory too.
+func datagramSize(p []byte) int { return max(len(p), 1) }
 
 // sendDatagram sends to an address, or to the peer if there is none.
 func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
@@ -199,7 +204,7 @@ func (a *AsyncClient) fileItem(f *os.File, offset, length int64) (*sendItem, err
 }
 
 // Queued returns how many bytes wait in the queue. Those of files do not count, nor those
-// that the kernel has taken.
+// that the kernel has taken. An empty datagram counts as one.
 func (a *AsyncClient) Queued() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -286,8 +291,8 @@ func (a *AsyncClient) writeNext(c *Client) bool {
 	case it.kind == itemBytes:
 		it.p = it.p[n:]
 		q.bytes -= int(n)
-	case done:
-		q.bytes -= len(it.p)
+	case done && it.kind == itemDatagram:
+		q.bytes -= datagramSize(it.p)
 	}
 	if done {
 		if it.file != nil {
@@ -340,7 +345,8 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 				break
 			}
 		}
-		if err != nil && !isPassingDatagramErr(err) {
+		var errno unix.Errno
+		if err != nil && !errors.As(err, &errno) { // a limit or the end; the kernel's errors are about the datagram
 			return 0, false, c.sendResult(opSend, nil, 0, err)
 		}
 		return int64(len(it.p)), true, nil

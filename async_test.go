@@ -207,6 +207,25 @@ func TestAsync_CloseInEachCallback(t *testing.T) {
 	require.NoError(t, e.result())
 }
 
+// OnBufferFull waited for the end of OnReceive, and came after Close.
+func TestAsync_CloseInACallbackIsFollowedByOnCloseOnly(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	e := newAsyncEvents(t)
+	e.onReceive = func(a *client.AsyncClient, _ []byte) {
+		fillQueue(t, a, 1)
+		time.Sleep(10 * time.Millisecond)
+		assert.NoError(t, a.Close())
+	}
+	cfg := e.config()
+	cfg.HighWatermark = 1
+	_, err := c.Async(cfg)
+	require.NoError(t, err)
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Error(t, e.result())
+	require.Equal(t, []string{"connect", "close"}, e.names())
+}
+
 // swoole#1306, libdatachannel#576: close from outside, with a lock held that the callback
 // takes.
 func TestAsync_MethodsWithTheCallersLockHeld(t *testing.T) {
@@ -392,6 +411,20 @@ func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
+// One for sending, set for what came before Async, ended the client later.
+func TestAsync_DeadlinesOfTheClientAreRemoved(t *testing.T) {
+	c, peer := stream(t, "tcp", nil)
+	require.NoError(t, c.SetDeadline(time.Now().Add(-time.Second)))
+	e := newAsyncEvents(t)
+	a, err := c.Async(e.config())
+	require.NoError(t, err)
+	defer closeAsync(t, a)
+	require.NoError(t, a.Send([]byte("x")))
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	e.receives("x")
+}
+
 func TestAsync_IdleTimeout(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	idle := func(c *client.AsyncConfig) { c.IdleTimeout = limit }
@@ -409,6 +442,51 @@ func TestAsync_IdleTimeout(t *testing.T) {
 	if len(e.received()) == 4 { // a machine under load may take longer between two sends
 		require.GreaterOrEqual(t, time.Since(begin), limit*8/3)
 		require.GreaterOrEqual(t, time.Since(last), limit*9/10)
+	}
+}
+
+// Async and Send in a row, with a full socket: OnBufferFull could come before OnConnect.
+func TestAsync_OnConnectIsTheFirstCallback(t *testing.T) {
+	for range 50 {
+		c, _ := stream(t, "tcp", nil)
+		_, err := c.Send(make([]byte, 16<<20), client.DontWait)
+		require.ErrorIs(t, err, unix.EAGAIN)
+		e := newAsyncEvents(t)
+		cfg := e.config()
+		cfg.HighWatermark = 1
+		a, err := c.Async(cfg)
+		require.NoError(t, err)
+		require.NoError(t, a.Send([]byte("x")))
+		require.Eventually(t, func() bool { return len(e.names()) == 2 }, testTimeout, time.Millisecond)
+		require.Equal(t, []string{"connect", "full"}, e.names())
+		closeAsync(t, a)
+	}
+}
+
+// What arrives during a callback that takes longer than IdleTimeout was lost.
+func TestAsync_IdleTimeoutDuringACallbackLosesNothing(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			c, peer := stream(t, network, nil)
+			e := newAsyncEvents(t)
+			during := func(p string) {
+				_, err := peer.Write([]byte(p))
+				assert.NoError(t, err)
+				time.Sleep(20 * time.Millisecond)
+			}
+			e.onConnect = func(*client.AsyncClient) { during("a") }
+			e.onReceive = func(_ *client.AsyncClient, p []byte) {
+				if string(p) == "a" {
+					during("b")
+				}
+			}
+			cfg := e.config()
+			cfg.IdleTimeout = 10 * time.Millisecond
+			_, err := c.Async(cfg)
+			require.NoError(t, err)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+			require.Equal(t, "ab", e.received())
+		})
 	}
 }
 

@@ -158,7 +158,7 @@ func (s *selection) ready() (found bool, err error) {
 	for k, set := range s.sets {
 		for i, c := range set.clients {
 			if len(s.connecting) > 0 && !s.poll.Has(c.sock) {
-				if started := c.startedConnect(); started.failed() {
+				if started := s.connect(k, i); started.failed() {
 					if err := started.wait(c); errors.Is(err, net.ErrClosed) {
 						return false, set.error(i, err)
 					}

@@ -136,6 +136,17 @@ type connectingClient struct {
 	set, i  int
 }
 
+// connect returns the connect that addConnected looks at. The client may have begun another one
+// since.
+func (s *selection) connect(set, i int) *startedConnect {
+	for _, p := range s.connecting {
+		if p.set == set && p.i == i {
+			return p.started
+		}
+	}
+	return nil
+}
+
 // addConnected adds the clients to the poll whose connect has succeeded since. It reports
 // whether one has failed.
 func (s *selection) addConnected() (failed bool, err error) {

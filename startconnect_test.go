@@ -1,8 +1,10 @@
 package client_test
 
 import (
+	"errors"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -139,6 +141,25 @@ func TestSelect_WaitsForConnectingClients(t *testing.T) {
 	var failed *client.SelectError
 	require.ErrorAs(t, err, &failed)
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// Select looked at the second connect only, and neither returned nor ended at its limit.
+func TestSelect_ClientThatConnectsAgainIsReady(t *testing.T) {
+	ln, hole := listen(t, "tcp"), blackHole(t, "tcp", "127.0.0.1")
+	for range 10 {
+		c := starting(t, "tcp", hole, &client.Options{ConnectTimeout: 10 * time.Millisecond})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for errors.Is(c.StartConnect(ln.Addr().String()), unix.EALREADY) {
+				runtime.Gosched()
+			}
+		}()
+		r, err := client.Select(nil, []*client.Client{c}, nil, testTimeout)
+		require.NoError(t, err)
+		require.Equal(t, []*client.Client{c}, r.Write)
+		<-done
+	}
 }
 
 // empty makes nil of empty sets.

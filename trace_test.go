@@ -429,6 +429,32 @@ func TestTrace_ClosedHasWhatEndedTheStream(t *testing.T) {
 	}
 }
 
+func TestTrace_AsyncClientReportsItsCause(t *testing.T) {
+	for name, end := range map[string]error{"end": io.EOF, "reset": unix.ECONNRESET} {
+		t.Run(name, func(t *testing.T) {
+			ln := listen(t, "tcp")
+			r := recordTrace()
+			e := newAsyncEvents(t)
+			a := e.dial("tcp", ln.Addr().String(), &client.Options{Trace: &r.Trace}, nil)
+			peer, err := ln.Accept()
+			require.NoError(t, err)
+			e.client()
+			_, err = peer.Write([]byte("x"))
+			require.NoError(t, err)
+			e.receives("x")
+			if name == "reset" {
+				require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+			}
+			require.NoError(t, peer.Close())
+			require.ErrorIs(t, e.result(), end)
+			<-a.Done()
+			only[client.ConnectedInfo](t, r)
+			only[client.GotFirstResponseByteInfo](t, r)
+			require.ErrorIs(t, only[client.ClosedInfo](t, r).Err, end)
+		})
+	}
+}
+
 func TestTrace_ContextAndOptionsAreBothCalled(t *testing.T) {
 	s := countedEcho(t, "tcp")
 	var order []string

@@ -187,7 +187,7 @@ func (b *Buffer) shrink(size int) {
 func (b *Buffer) isLarge() bool { return len(b.buf) > 4*readAhead }
 
 // Encode returns what to send so that p becomes a packet, and its length. The pieces are
-// valid until the next Encode. Sent is to be called after the send.
+// valid until the next Encode. Sent is to be called after the send, or NotSent.
 func (b *Buffer) Encode(p []byte) (pieces [3][]byte, total int, err error) {
 	if b.partial {
 		return pieces, 0, ErrPartial
@@ -207,6 +207,9 @@ func (b *Buffer) Encode(p []byte) (pieces [3][]byte, total int, err error) {
 	b.out = append(append(append(b.out[:0], p[:at]...), missing...), p[at:short]...)
 	return [3][]byte{b.out, p[short:]}, total, nil
 }
+
+// NotSent tells that the last packet is not going to be sent.
+func (b *Buffer) NotSent() { b.sent.Add(-1) }
 
 // Sent tells how many bytes of the last packet were sent.
 func (b *Buffer) Sent(n, total int) { b.partial = n > 0 && n < total }

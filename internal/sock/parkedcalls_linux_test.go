@@ -142,6 +142,7 @@ func TestLongestParked_KeepsNoSocketOpen(t *testing.T) {
 }
 
 func TestReadWaitStats_CountsThreadsAndRefusals(t *testing.T) {
+	defer SetMaxThreads(SetMaxThreads(1))
 	waits.many.Store(false) // the sockets of an earlier test do not wait any more
 	waits.active.Store(0)
 	waits.computing.Store(false)
@@ -154,7 +155,7 @@ func TestReadWaitStats_CountsThreadsAndRefusals(t *testing.T) {
 	require.NoError(t, <-received)
 	require.Zero(t, ReadWaitStats().Threads)
 
-	defer SetMaxThreads(SetMaxThreads(0))
+	SetMaxThreads(0)
 	refused := ReadWaitStats().Refused
 	_, err = s.Recv(make([]byte, 1), 0, 20*time.Millisecond, nil)
 	require.Error(t, err)
