@@ -64,23 +64,34 @@ func (p *Pool) sweepLocked(now sock.Instant) {
 	p.numBuckets, p.lastBucket = 0, nil
 	for key, b := range p.buckets {
 		var left *bucket
+		var removed KeyStats
 		for next := b; next != nil; {
 			b, next = next, next.next
 			if b.isUnusedLocked() && b.replenishAt == sock.Never && b.lastUsed.Add(time.Minute) < now {
 				s := b.statsLocked()
-				p.removedStats.Add(&s)
+				removed.Add(&s)
 				continue
 			}
 			b.next, left = left, b
 			p.numBuckets++
 		}
 		if left == nil {
+			p.removedStats.Add(&removed)
 			delete(p.buckets, key)
 		} else {
+			left.takeOverLocked(&removed)
 			p.buckets[key] = left
 		}
 	}
 	p.sweepAt = max(2*p.numBuckets, fewest)
+}
+
+// takeOverLocked adds the counters of removed buckets with the same connKey. The sums by
+// connKey, which is all that Stats shows of a key, would otherwise become less.
+func (b *bucket) takeOverLocked(removed *KeyStats) {
+	b.stats.Add(removed)
+	b.news.Add(removed.Checkouts - removed.Reuses)
+	b.reuses.Add(removed.Reuses)
 }
 
 // bucketsLocked ranges over all buckets.
