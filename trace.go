@@ -43,8 +43,8 @@ import (
 //
 // If a function panics, so does the method that caused the call, as with the callbacks in
 // Options; see Pool.Dial for dials that no caller waits for. A connection that was being
-// made is closed. StartConnect and an AsyncClient have no such method: the panic ends the
-// process.
+// made is closed. StartConnect, an AsyncClient, and a fastcgi.Response whose rest is received in
+// the background have no such method: the panic ends the process.
 type Trace struct {
 	// DNSStart is called before a name is looked up.
 	DNSStart func(DNSStartInfo)
