@@ -152,3 +152,29 @@ func TestFromFile_SocketOfBothFamiliesTellsICMPErrorsOfBoth(t *testing.T) {
 		require.Equal(t, closed.LocalAddr().(*net.UDPAddr).AddrPort().Addr(), icmp.To.Addr().Unmap())
 	}
 }
+
+// sendfile(2) waits in the kernel if another owner of the socket has made it blocking meanwhile.
+func TestFromFile_LimitEndsSendFileWhateverOtherOwnersDo(t *testing.T) {
+	f, err := os.Create(t.TempDir() + "/file")
+	require.NoError(t, err)
+	defer f.Close()
+	const size = 64 << 20
+	require.NoError(t, f.Truncate(size))
+	shared, peer := pipeOfSockets(t, 0)
+	c := fromFile(t, shared, &client.Options{Timeout: 500 * time.Millisecond})
+	other := fromFile(t, shared, &client.Options{Timeout: 50 * time.Millisecond})
+	result := make(chan error, 1)
+	go func() { _, err := c.SendFile(f, 0, size); result <- err }()
+	time.Sleep(100 * time.Millisecond) // so that it waits
+	_, err = other.SendFile(f, 0, size)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	_, err = io.ReadFull(peer, make([]byte, 300<<10)) // there is room for a while
+	require.NoError(t, err)
+	select {
+	case err := <-result:
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	case <-time.After(testTimeout):
+		go func() { _, _ = io.Copy(io.Discard, peer) }()
+		t.Error("SendFile goes on after its limit")
+	}
+}

@@ -28,6 +28,7 @@ func FromFD(fd int) (s *Socket, connected bool, err error) {
 		return nil, false, os.NewSyscallError("fcntl", err)
 	}
 	s = newSocket(fd, domain, stream)
+	s.shared = true
 	s.polled.Store(true) // so that no call sets SO_RCVTIMEO
 	if connected, err = s.adopt(); err != nil {
 		_ = s.Close()

@@ -13,7 +13,7 @@ import (
 const maxSendFile = 1 << 20
 
 // ErrNoSendFile is the error of SendFile, with nothing sent, if the kernel does not
-// support sending from such a file to such a socket.
+// support sending from such a file to such a socket, or the socket is FromFD's.
 var ErrNoSendFile = errors.New("sendfile: not supported for this file and socket; read the file and send it")
 
 // SendFile sends count bytes of a file from offset without copying them through this
@@ -22,6 +22,9 @@ var ErrNoSendFile = errors.New("sendfile: not supported for this file and socket
 // early, the error is io.ErrUnexpectedEOF.
 func (l *IOLock) SendFile(withFile func(func(fd uintptr)) error, offset, count int64) (sent int64, err error) {
 	s := l.s
+	if s.shared && !alwaysPolled {
+		return 0, ErrNoSendFile // another owner may make the descriptor blocking meanwhile, and no limit ends the call then
+	}
 	// sendfile(2) has no MSG_DONTWAIT. A receive that begins meanwhile gets EAGAIN and
 	// waits in ppoll(2).
 	if err := s.setNonblock(true); err != nil {

@@ -20,6 +20,7 @@ type Socket struct {
 	domain int // AF_INET, AF_INET6 or AF_UNIX
 	stream bool
 	icmp   bool // SetICMPErrors: the kernel queues ICMP errors
+	shared bool // FromFD: the socket has other owners
 	dual   bool // an IPv6 socket of another program's that also uses IPv4
 	dgrams datagrams
 
