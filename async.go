@@ -174,8 +174,9 @@ func DialAsync(ctx context.Context, network, address string, opts *Options, cfg 
 // neither send, receive, set deadlines nor close may be called on it. Its deadlines are
 // removed. A client of a Pool goes back to it at the end, by the pool's rules.
 //
-// The error is an *OptionError about cfg, unix.ENOTCONN, net.ErrClosed, or unix.EBUSY if
-// the client belongs to an AsyncClient already.
+// Async waits for a StartConnect that is under way. The error is an *OptionError about cfg, that
+// of the connect, unix.ENOTCONN, net.ErrClosed, or unix.EBUSY if the client belongs to an
+// AsyncClient already.
 func (c *Client) Async(cfg AsyncConfig) (*AsyncClient, error) {
 	cfg, err := cfg.check(c.typ.isStream(), false)
 	if err == nil {

@@ -59,7 +59,7 @@ func (a *AsyncClient) lastItemLocked(c *Client, kind itemKind, refusal error) {
 // one more OnReceive may.
 //
 // A second Close fails with net.ErrClosed. If Options.Linger is positive, Close may wait for
-// so long.
+// so long. The function Closed of a Trace is called in Close.
 func (a *AsyncClient) Close() error {
 	a.mu.Lock()
 	c, cancel := a.client.Load(), a.cancel
