@@ -16,6 +16,7 @@ type recvState struct {
 	buf      *recvBuffer // between a receive and the end of its callback
 	big      []byte      // instead, for a datagram that does not fit into a recvBuffer
 	readable bool        // the socket may have more, or what is above it: TLS
+	busy     bool        // the last wait was over at once: to receive first saves a system call
 	drops    bool        // the client ends, and what arrives is dropped
 }
 
@@ -176,7 +177,7 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 // waited follows a wait for the socket to be readable.
 func (a *AsyncClient) waited(c *Client, err error) error {
 	if err == nil {
-		a.recv.readable = true
+		a.recv.readable, a.recv.busy = true, !c.sock.Slept()
 	} else if !errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.opError(opRecv, nil, err)
 	}

@@ -164,7 +164,8 @@ func (s *stream) recvSome(lock *sock.IOLock, r *recvState, isUnixgram bool) ([]b
 			room = r.room(lock, isUnixgram)
 		}
 		n, err := s.recvBytes(lock, room, DontWait)
-		r.readable = err == nil && (n == len(room) || s.hasTLS() || s.sock.Buffered())
+		r.busy = r.busy && err == nil
+		r.readable = err == nil && (r.busy || n == len(room) || s.hasTLS() || s.sock.Buffered())
 		if s.frames == nil {
 			return room[:min(n, len(room))], err
 		}

@@ -37,3 +37,10 @@ func (s *Socket) WaitReadable(timeout time.Duration) error {
 	}
 	return err
 }
+
+// Slept reports whether the last WaitReadable of a socket that always parks had to wait. Only its
+// caller may ask.
+func (s *Socket) Slept() bool {
+	k := s.rd.netpollWaker.Load()
+	return k == nil || k.parked
+}
