@@ -447,16 +447,17 @@ func TestAsync_IdleTimeout(t *testing.T) {
 
 // Async and Send in a row, with a full socket: OnBufferFull could come before OnConnect.
 func TestAsync_OnConnectIsTheFirstCallback(t *testing.T) {
+	more := make([]byte, 16<<20) // than the kernel's buffers hold
 	for range 50 {
 		c, _ := stream(t, "tcp", nil)
-		_, err := c.Send(make([]byte, 16<<20), client.DontWait)
+		_, err := c.Send(more, client.DontWait)
 		require.ErrorIs(t, err, unix.EAGAIN)
 		e := newAsyncEvents(t)
 		cfg := e.config()
-		cfg.HighWatermark = 1
+		cfg.MaxQueue, cfg.HighWatermark = len(more), 1
 		a, err := c.Async(cfg)
 		require.NoError(t, err)
-		require.NoError(t, a.Send([]byte("x")))
+		require.NoError(t, a.Send(more))
 		require.Eventually(t, func() bool { return len(e.names()) == 2 }, testTimeout, time.Millisecond)
 		require.Equal(t, []string{"connect", "full"}, e.names())
 		closeAsync(t, a)
