@@ -2,8 +2,6 @@ package client
 
 import (
 	"errors"
-	"io"
-	"io/fs"
 	"net"
 	"os"
 
@@ -176,18 +174,12 @@ func (a *AsyncClient) SendFile(f *os.File, offset, length int64) error {
 }
 
 func (a *AsyncClient) fileItem(f *os.File, offset, length int64) (*sendItem, error) {
-	switch {
-	case !a.stream:
+	if !a.stream {
 		return nil, os.NewSyscallError("sendfile", unix.EOPNOTSUPP)
-	case f == nil:
-		return nil, &FileError{Offset: offset, Length: length, Err: fs.ErrInvalid}
 	}
-	size, err := sizeOf(f)
-	if err == nil {
-		length, err = rangeLength(size, offset, length)
-	}
+	length, err := lengthIn(f, offset, length)
 	if err != nil {
-		return nil, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
+		return nil, err
 	}
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -366,10 +358,7 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 	case itemFile:
 		op = opSendFile
 		n, err = c.sendRange(it.file, it.offset, min(it.length, writeSize), c.limits().send)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			size, _ := sizeOf(it.file)
-			err = &FileError{Path: it.file.Name(), Offset: it.offset, Length: it.length, Size: size, Err: err}
-		}
+		err = fileErr(it.file, it.offset, it.length, err)
 		done = n == it.length && err == nil
 	case itemCloseWrite:
 		op, done = opClose, true

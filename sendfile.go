@@ -38,6 +38,16 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	if !c.typ.isStream() {
 		return 0, os.NewSyscallError("sendfile", unix.EOPNOTSUPP)
 	}
+	length, err := lengthIn(f, offset, length)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.sendRange(f, offset, length, c.limits().send)
+	return n, fileErr(f, offset, length, err)
+}
+
+// lengthIn returns the length of a range of a file. Its error is a *FileError.
+func lengthIn(f *os.File, offset, length int64) (int64, error) {
 	if f == nil {
 		return 0, &FileError{Offset: offset, Length: length, Err: fs.ErrInvalid}
 	}
@@ -48,12 +58,16 @@ func (c *Client) sendFile(f *os.File, offset, length int64) (int64, error) {
 	if err != nil {
 		return 0, &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 	}
-	n, err := c.sendRange(f, offset, length, c.limits().send)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		size, _ = sizeOf(f)
-		err = &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
+	return length, nil
+}
+
+// fileErr makes a *FileError of the error of a range that has become shorter.
+func fileErr(f *os.File, offset, length int64, err error) error {
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
 	}
-	return n, err
+	size, _ := sizeOf(f)
+	return &FileError{Path: f.Name(), Offset: offset, Length: length, Size: size, Err: err}
 }
 
 // fileIn returns the file that r is, if it is one. A type that embeds a file may have a Read of
