@@ -23,8 +23,9 @@ import (
 // The duplicate and f share what belongs to the socket: options such as NoDelay and KeepAlive,
 // received data, and the O_NONBLOCK flag. On Linux FromFile leaves the flag as it is, except
 // that a stream without a peer becomes non-blocking; a call that parks for the first time sets it
-// for a moment. SendFile reads the file and sends it, because another owner may change the flag. On macOS and FreeBSD the socket becomes non-blocking. Receives
-// take one more system call than those of a client from Dial.
+// for a moment. SendFile reads the file and sends it, because another owner may change the flag.
+// On macOS and FreeBSD the socket becomes non-blocking. Receives take one more system call than
+// those of a client from Dial.
 //
 // Errors are a *net.OpError whose Addr is the name of f.
 func FromFile(f *os.File, opts *Options) (*Client, error) {

@@ -16,8 +16,9 @@ var (
 )
 
 // FromFD makes a Socket of a duplicate of a descriptor. The two share the socket: connected is
-// whether it has a peer, or had one until the connection ended. The socket's SO_RCVTIMEO is left alone, and so is O_NONBLOCK, except
-// for a stream without a peer, and on systems other than Linux: it is set there.
+// whether it has a peer, or had one until the connection ended. The socket's SO_RCVTIMEO is left
+// alone, and so is O_NONBLOCK, except for a stream without a peer, and on systems other than
+// Linux: it is set there.
 func FromFD(fd int) (s *Socket, connected bool, err error) {
 	domain, stream, err := kindOf(fd)
 	if err != nil {
