@@ -4,44 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"expvar"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
 	"github.com/blocksock/client/debug"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
 var _ expvar.Var = (*debug.Handler)(nil)
-
-// echo serves until the test ends, and returns its address.
-func echo(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(wg.Wait)
-	t.Cleanup(func() { _ = ln.Close() })
-	return ln.Addr().String()
-}
 
 func newPool(t testing.TB, opts client.PoolOptions) *client.Pool {
 	t.Helper()
@@ -103,7 +78,7 @@ func decode(t testing.TB, text string) (d document) {
 }
 
 func TestHandler_JSONHasEachKey(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 3})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 3})
 	h := newHandler(t, map[string]*client.Pool{"echo": p, "unused": newPool(t, client.PoolOptions{})})
 	for range 4 {
 		use(t, p, address, "a")
@@ -130,7 +105,7 @@ func TestHandler_JSONHasEachKey(t *testing.T) {
 }
 
 func TestHandler_IsAnExpvar(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	use(t, p, address, "")
 	h := newHandler(t, map[string]*client.Pool{"echo": p})
 	d := decode(t, h.String())
@@ -140,7 +115,7 @@ func TestHandler_IsAnExpvar(t *testing.T) {
 
 func TestHandler_EscapesWhatUsersChoose(t *testing.T) {
 	const script = `<script>alert("x")</script>`
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	use(t, p, address, script)
 	h := newHandler(t, map[string]*client.Pool{script: p})
 	w := get(t, h, "")
@@ -154,7 +129,7 @@ func TestHandler_EscapesWhatUsersChoose(t *testing.T) {
 }
 
 func TestHandler_ShowsCallersThatWait(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	h := newHandler(t, map[string]*client.Pool{"echo": p})
 	held, err := p.Dial(t.Context(), "tcp", address, nil)
 	require.NoError(t, err)
@@ -176,7 +151,7 @@ func TestHandler_ShowsCallersThatWait(t *testing.T) {
 
 func TestHandler_ShowsTheLongestWaits(t *testing.T) {
 	defer client.SetMaxThreads(client.SetMaxThreads(0))
-	c, err := client.Dial("tcp", echo(t), nil)
+	c, err := client.Dial("tcp", testserver.Echo(t), nil)
 	require.NoError(t, err)
 	got := make(chan error, 1)
 	go func() { _, err := c.Recv(make([]byte, 1), 0); got <- err }()
@@ -192,7 +167,7 @@ func TestHandler_ShowsTheLongestWaits(t *testing.T) {
 }
 
 func TestHandler_ShowsABoundedNumberOfKeys(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	for i := range 60 {
 		use(t, p, address, strings.Repeat("k", i+1))
 	}
@@ -211,7 +186,7 @@ func TestHandler_ShowsABoundedNumberOfKeys(t *testing.T) {
 
 // Keys that differ in options which are not shown are one on the page.
 func TestHandler_AddsUpKeysThatLookTheSame(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	for _, ttl := range []uint8{0, 10} {
 		c, err := p.Dial(t.Context(), "tcp", address, &client.Options{TTL: ttl})
 		require.NoError(t, err)
@@ -238,7 +213,7 @@ func TestHandler_RefreshesUnlessAskedNotTo(t *testing.T) {
 
 // Secrets of the options are not part of what is shown.
 func TestHandler_ShowsNoSecrets(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	h := newHandler(t, map[string]*client.Pool{"echo": p})
 	_, err := p.Dial(t.Context(), "tcp", address, &client.Options{
 		Proxy: "http://user:verysecret@" + address, TLS: &client.TLSOptions{Passphrase: "verysecret", InsecureSkipVerify: true},

@@ -1,7 +1,6 @@
 package prometheus_test
 
 import (
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,34 +9,12 @@ import (
 	"testing"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testserver"
 	clientmetrics "github.com/blocksock/client/metrics/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/require"
 )
-
-// echo serves until the test ends, and returns its address.
-func echo(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(wg.Wait)
-	t.Cleanup(func() { _ = ln.Close() })
-	return ln.Addr().String()
-}
 
 func newPool(t testing.TB, opts client.PoolOptions) *client.Pool {
 	t.Helper()
@@ -81,7 +58,7 @@ func scrape(t testing.TB, c prometheus.Collector) map[string]string {
 }
 
 func TestCollector_HasThePoolsNumbers(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 4})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 4})
 	use(t, 5, p, address, nil)
 	held := dial(t, p, address, nil)
 	defer held.Close()
@@ -109,7 +86,7 @@ func TestCollector_HasThePoolsNumbers(t *testing.T) {
 }
 
 func TestCollector_HasAsManyKeysAsAskedFor(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	for i, key := range []string{"least", "more", "most"} {
 		use(t, i+1, p, address, &client.Options{PoolKey: key})
 	}
@@ -123,7 +100,7 @@ func TestCollector_HasAsManyKeysAsAskedFor(t *testing.T) {
 
 // Keys may differ in options that are no labels, and in bytes that no label can have.
 func TestCollector_KeysWithTheSameLabelsAreAddedUp(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	use(t, 2, p, address, &client.Options{PoolKey: "<a>\"\n\xff"})
 	use(t, 2, p, address, &client.Options{PoolKey: "<a>\"\n\xfe"})
 	use(t, 2, p, address, &client.Options{PoolKey: "<a>\"\n\xfe", TTL: 9})
@@ -133,7 +110,7 @@ func TestCollector_KeysWithTheSameLabelsAreAddedUp(t *testing.T) {
 
 // A pool has a key for each network that it was asked for.
 func TestCollector_NetworkThatDoesNotExist(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{})
 	_, err := p.Dial(t.Context(), "tcp\xff", address, nil)
 	require.ErrorAs(t, err, new(net.UnknownNetworkError))
 	m := scrape(t, clientmetrics.NewCollector(map[string]*client.Pool{"echo": p}, &clientmetrics.Options{MaxKeys: 10}))
@@ -164,7 +141,7 @@ func TestCollector_TwoNeedALabel(t *testing.T) {
 }
 
 func TestCollector_MayBeUsedWhileThePoolIs(t *testing.T) {
-	address, p := echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 2})
+	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 2})
 	c := clientmetrics.NewCollector(map[string]*client.Pool{"p": p}, &clientmetrics.Options{MaxKeys: 5})
 	var wg sync.WaitGroup
 	for range 4 {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/blocksock/client/internal/testserver"
 	clientmetrics "github.com/blocksock/client/metrics/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -43,7 +44,7 @@ func requireProgram(t *testing.T, name string) string {
 // metricsServer serves the metrics of two pools, one with keys that users chose.
 func metricsServer(t *testing.T) (server *httptest.Server, p *client.Pool, address string) {
 	t.Helper()
-	address, p = echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
+	address, p = testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(clientmetrics.NewCollector(
 		map[string]*client.Pool{"echo": p, "unused": newPool(t, client.PoolOptions{})}, &clientmetrics.Options{MaxKeys: 10}))
