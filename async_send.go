@@ -148,6 +148,7 @@ func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
 	if err := c.ensureNamed(); err != nil {
 		return err
 	}
+	c.lease.markSending()
 	_, err := c.sock.SendTo(p, *to, timeout)
 	return err
 }

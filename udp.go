@@ -138,6 +138,7 @@ func (c *Client) sendTo(p []byte, to sock.Addr, timeout time.Duration) (int, err
 		err = c.ensureNamed()
 	}
 	if err == nil {
+		c.lease.markSending()
 		n, err = c.sock.SendTo(p, to, timeout)
 	}
 	if err != nil {

@@ -206,3 +206,51 @@ func TestUnconnected_StreamsHaveNoSuchOption(t *testing.T) {
 		require.Equal(t, "Unconnected", option.Option)
 	}
 }
+
+// What was sent to an address is a request, too: its answer must not reach the next caller.
+func TestUnconnected_PoolClosesAnUnansweredClient(t *testing.T) {
+	peer := packetPeer(t, "udp4")
+	to := peer.LocalAddr().(*net.UDPAddr).AddrPort()
+	for name, send := range map[string]func(c *client.Client) error{
+		"SendTo": func(c *client.Client) error { _, err := c.SendTo([]byte("?"), peer.LocalAddr()); return err },
+		"SendTo a name": func(c *client.Client) error {
+			_, err := c.SendTo([]byte("?"), client.HostPort(to.String()))
+			return err
+		},
+		"SendToAddrPort": func(c *client.Client) error { _, err := c.SendToAddrPort([]byte("?"), to); return err },
+		"SendBatch": func(c *client.Client) error {
+			_, err := c.SendBatch([]client.Datagram{{Buf: []byte("?"), Addr: to}}, 0)
+			return err
+		},
+		"SendSegments":    func(c *client.Client) error { _, err := c.SendSegmentsToAddrPort([]byte("?"), 1, to, 0); return err },
+		"SendTo of Async": func(c *client.Client) error { return asyncSendTo(c, []byte("?"), peer.LocalAddr()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPool(t, client.PoolOptions{})
+			c, err := p.Dial(t.Context(), "udp4", to.String(), &client.Options{Unconnected: true})
+			require.NoError(t, err)
+			require.NoError(t, send(c))
+			require.NoError(t, c.Close())
+			stats := p.Stats()
+			require.Zero(t, stats.Idle)
+			require.EqualValues(t, 1, stats.Discards[client.DiscardUnclean], "%+v", stats)
+		})
+	}
+}
+
+// asyncSendTo sends a datagram through an AsyncClient, and makes c a blocking one again.
+func asyncSendTo(c *client.Client, p []byte, to net.Addr) error {
+	a, err := c.Async(client.AsyncConfig{OnReceive: func(*client.AsyncClient, []byte) {}})
+	if err != nil {
+		return err
+	}
+	if err := a.SendTo(p, to); err != nil {
+		return err
+	}
+	detached := make(chan struct{})
+	if err := a.Detach(func(*client.Client) { close(detached) }); err != nil {
+		return err
+	}
+	<-detached
+	return nil
+}
