@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -31,6 +32,7 @@ func (k *pooledConn) setUp(ctx context.Context, dialled *Client, opts *Options, 
 	done := false
 	defer func() {
 		if !done { // Setup has failed or panicked
+			k.endedBy = cmp.Or(err, errNoReturn)
 			c.lease.end()
 			c.endWatches()
 			defer k.close(DiscardSetup)

@@ -38,10 +38,10 @@ func (t *checkoutTrace) acquire(ctx context.Context, p *Pool, mode acquireMode) 
 	defer func() {
 		got := GotConnInfo{
 			PoolKey: t.PoolKey, Network: t.Network, Address: t.Address,
-			IdleTime: t.idle, Duration: time.Since(began), Err: err,
+			Duration: time.Since(began), Err: err,
 		}
 		if c != nil {
-			got.Conn, got.Reused = c.connInfo(), c.Reused()
+			got.Conn, got.Reused, got.IdleTime = c.connInfo(), c.Reused(), t.idle
 		}
 		notify(t.GotConn, got)
 		returned = true

@@ -150,8 +150,24 @@ func TestTracePool_SetupFails(t *testing.T) {
 	require.ErrorIs(t, err, no)
 	require.Equal(t, "GetConn "+connectCalls+"Connected Closed GotConn", r.calls())
 	require.Equal(t, client.DiscardSetup, only[client.ClosedInfo](t, r).Discard)
+	require.Equal(t, no, only[client.ClosedInfo](t, r).Err)
 	require.ErrorIs(t, only[client.GotConnInfo](t, r).Err, no)
 	require.Zero(t, only[client.GotConnInfo](t, r).Conn)
+}
+
+// A checkout that fails has no connection, and so no time for which that was idle.
+func TestTracePool_FailedCheckoutHasNoIdleTime(t *testing.T) {
+	s, p, r := silentServer(t, "tcp"), newPool(t, client.PoolOptions{}), recordTrace()
+	opts := &client.Options{Trace: &r.Trace}
+	require.NoError(t, s.from(t, p, opts).Close())
+	require.NoError(t, (<-s.new).Close())
+	require.NoError(t, s.Close())
+	time.Sleep(2 * time.Millisecond) // idle
+	r.reset()
+	_, err := p.Dial(t.Context(), "tcp", s.Addr().String(), opts)
+	require.ErrorIs(t, err, unix.ECONNREFUSED)
+	require.GreaterOrEqual(t, only[client.ProbedConnInfo](t, r).IdleTime, 2*time.Millisecond)
+	require.Zero(t, only[client.GotConnInfo](t, r).IdleTime)
 }
 
 // What Setup receives is no answer to a caller. A handshake in it is traced like any other.
