@@ -144,15 +144,17 @@ func (cl *Client) Close() error {
 	return cl.pool.Close()
 }
 
-// Stats returns the pool's statistics for the application's connections.
+// Stats returns the pool's statistics for the application's connections with
+// Options.PoolKey.
 func (cl *Client) Stats() client.KeyStats {
 	cl.init()
+	var sum client.KeyStats // in a Pool with other users, several keys may differ in options alone
 	for _, k := range cl.pool.Stats().Keys {
-		if k.Network == cl.Network && k.Address == cl.Address {
-			return k.KeyStats
+		if k.PoolKey == cl.options.PoolKey && k.Network == cl.Network && k.Address == cl.Address {
+			sum.Add(&k.KeyStats)
 		}
 	}
-	return client.KeyStats{}
+	return sum
 }
 
 // Do sends a request. It returns the response when the response's header has been

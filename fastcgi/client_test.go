@@ -466,3 +466,26 @@ func TestClient_ManyRequestsToNetHTTPFCGI(t *testing.T) {
 	_, _, err := doAndRead(cl, &Request{Params: map[string]string{"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_URI": "/"}})
 	require.NoError(t, err)
 }
+
+// Clients with a common Pool have statistics of their own if their PoolKey differs.
+func TestClient_StatsAreThoseOfItsPoolKey(t *testing.T) {
+	t.Parallel()
+	first := newApplication(t, func(a *appRequest) bool {
+		a.write(t, okResponse("good")...)
+		return true
+	})
+	pool := client.NewPool(client.PoolOptions{})
+	t.Cleanup(func() { _ = pool.Close() })
+	first.Pool, first.Options = pool, &client.Options{PoolKey: "first"}
+	second := &Client{Network: first.Network, Address: first.Address, Pool: pool, Options: &client.Options{PoolKey: "second"}}
+	for range 3 {
+		_, _, err := doAndRead(first, &Request{Idempotent: true})
+		require.NoError(t, err)
+	}
+	_, _, err := doAndRead(second, &Request{Idempotent: true})
+	require.NoError(t, err)
+	for range 20 { // the pool's keys are in no particular order
+		require.EqualValues(t, 3, first.Stats().Checkouts)
+		require.EqualValues(t, 1, second.Stats().Checkouts)
+	}
+}
