@@ -56,9 +56,7 @@ func (p *Pool) keepMinIdleLocked(b *bucket) {
 	if b.refillAt != sock.Never { // the last dial has failed
 		switch now := sock.Now(); {
 		case b.refillAt > now:
-			if b.lastUsed.Add(refillFor) > now {
-				p.replenishAtLocked(b, b.refillAt)
-			}
+			p.scheduleRefillLocked(b, now)
 			return
 		case len(b.detached) > 0:
 			return // its end tells whether the server is back
@@ -67,10 +65,19 @@ func (p *Pool) keepMinIdleLocked(b *bucket) {
 	}
 	for ; missing > 0 && p.hasRoomLocked(b, 0) && b.canceled < maxCanceled; missing-- {
 		if p.numDetached >= maxDetached {
-			p.postponeRefillLocked(b, sock.Now())
+			now := sock.Now()
+			p.postponeRefillLocked(b, now)
+			p.scheduleRefillLocked(b, now) // the dials of other keys end without a call for this one
 			return
 		}
 		p.startDialLocked(b, nil, nil)
+	}
+}
+
+// scheduleRefillLocked makes keepMinIdleLocked run at refillAt, if the key was used lately.
+func (p *Pool) scheduleRefillLocked(b *bucket, now sock.Instant) {
+	if b.lastUsed.Add(refillFor) > now {
+		p.replenishAtLocked(b, b.refillAt)
 	}
 }
 

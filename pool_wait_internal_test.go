@@ -502,3 +502,27 @@ func TestPool_ReleasedClientCannotConnectOrBind(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.Equal(t, 1, p.Stats().Idle)
 }
+
+// A key for which MinIdle cannot dial, because too many dials of other keys are under way, gets
+// its connections later, also if no caller comes meanwhile.
+func TestPoolMinIdle_GoesOnWhenOtherDialsHaveEnded(t *testing.T) {
+	g := gatedPool(t, "tcp", PoolOptions{MinIdle: maxDetached + 1})
+	first := g.open(t)
+	g.becomes(t, func(s PoolStats) bool { return s.Dialing == maxDetached })
+	held := make([]chan error, maxDetached)
+	for i := range held {
+		held[i] = <-g.dials
+	}
+	g.opts.PoolKey = "other"
+	other := g.open(t)
+	require.Equal(t, maxDetached, g.pool.Stats().Dialing)
+	for _, pass := range held {
+		pass <- nil
+	}
+	for range maxDetached + 2 { // the last one of the first key, and all of the other
+		(<-g.dials) <- nil
+	}
+	g.becomes(t, func(s PoolStats) bool { return s.Idle == 2*(maxDetached+1) })
+	require.NoError(t, first.Close())
+	require.NoError(t, other.Close())
+}
