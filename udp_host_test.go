@@ -94,25 +94,13 @@ func (r deafResolver) LookupNetIP(context.Context, string, string) ([]netip.Addr
 }
 
 func TestSendTo_LookupIsEnded(t *testing.T) {
-	for name, end := range map[string]func(*client.Client) error{
-		"close":    func(c *client.Client) error { _ = c.Close(); return net.ErrClosed },
-		"deadline": func(c *client.Client) error { _ = c.SetWriteDeadline(time.Now()); return os.ErrDeadlineExceeded },
-		"context": func(c *client.Client) error {
-			ctx, cancel := context.WithCancel(context.Background())
-			c.Watch(ctx)
-			cancel()
-			return context.Canceled
-		},
-	} {
+	endsWaitingCall(t, func() (*client.Client, func() error) {
 		c, err := client.NewUDP(&client.Options{Resolver: deafResolver{t.Context()}, Timeout: -1})
 		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		result := make(chan error, 1)
-		go func() { _, err := c.SendTo([]byte("x"), client.HostPort("some.host:53")); result <- err }()
+		return c, func() error { _, err := c.SendTo([]byte("x"), client.HostPort("some.host:53")); return err }
+	}, func(testing.TB) {
 		time.Sleep(10 * time.Millisecond) // the lookup is under way, or begins after the end
-		want := end(c)
-		require.ErrorIs(t, <-result, want, name)
-	}
+	}, (*client.Client).SetWriteDeadline)
 }
 
 // A datagram to an address does not wait for the lookup of another one.
