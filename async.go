@@ -46,6 +46,10 @@ type AsyncConfig struct {
 
 	// MaxQueue is how many bytes the queue holds. Default: 8 MiB. HighWatermark and
 	// LowWatermark are numbers of bytes in it. Defaults: four fifths of MaxQueue, and 0.
+	//
+	// Only what is sent counts, and an empty datagram as one byte. Each datagram in the queue
+	// takes about 110 bytes of memory besides, from SendTo 160 (64-bit systems): for many short
+	// ones, set MaxQueue to a part of the memory that they may take.
 	MaxQueue, HighWatermark, LowWatermark int
 
 	// IdleTimeout ends the client with os.ErrDeadlineExceeded when it has neither received
