@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,6 +179,7 @@ func TestAsyncFinish_ErrorOfTheLastReceiveIsTold(t *testing.T) {
 			require.NoError(t, peer.(interface{ CloseWrite() error }).CloseWrite())
 		}, is(io.ErrUnexpectedEOF)},
 		"reset":               {[]string{"tcp"}, "", reset, is(unix.ECONNRESET)},
+		"reset, paused":       {[]string{"tcp"}, "", reset, is(unix.ECONNRESET)},
 		"reset after packets": {[]string{"tcp"}, "\x00\x04ok", reset, is(unix.ECONNRESET)},
 		"end of TLS is missing": {tlsNetworks, "", func(t *testing.T, peer net.Conn) {
 			require.NoError(t, peer.(*tls.Conn).NetConn().Close())
@@ -194,6 +196,9 @@ func TestAsyncFinish_ErrorOfTheLastReceiveIsTold(t *testing.T) {
 				e.onReceive = func(*client.AsyncClient, []byte) { entered <- struct{}{}; <-release }
 				writes(t, peer, "\x00\x03!")
 				<-entered
+				if strings.HasSuffix(name, "paused") {
+					a.Pause()
+				}
 				require.NoError(t, a.Send([]byte("bye")))
 				require.NoError(t, a.Finish())
 				got, err := io.ReadAll(peer)
