@@ -29,7 +29,7 @@ func (cl *Client) GetValues(ctx context.Context, names ...string) (map[string]st
 	// connection after its answer.
 	conn, err := cl.pool.DialNew(ctx, cl.Network, cl.Address, cl.options)
 	if err != nil {
-		return nil, err
+		return nil, cl.asBusyError(ctx, err)
 	}
 	defer func() { _ = conn.Discard() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Discard() })()

@@ -234,8 +234,12 @@ func TestClient_BusyErrorIfAllConnectionsAreInUse(t *testing.T) {
 		}()
 	}
 	require.Eventually(t, func() bool { return cl.Stats().Active == 2 }, testTimeout, time.Millisecond)
-	for _, idempotent := range []bool{true, false} {
-		_, _, err := doAndRead(cl, &Request{Idempotent: idempotent})
+	for _, ask := range []func() error{
+		func() error { _, _, err := doAndRead(cl, &Request{Idempotent: true}); return err },
+		func() error { _, _, err := doAndRead(cl, &Request{}); return err },
+		func() error { _, err := cl.GetValues(context.Background()); return err },
+	} {
+		err := ask()
 		var busy *BusyError
 		require.ErrorAs(t, err, &busy)
 		require.Equal(t, 2, busy.Conns)
