@@ -294,13 +294,16 @@ func TestDial_SClientAcceptsWhatIsAccepted(t *testing.T) {
 func TestDial_NameToVerify(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	server := sServer(t, root.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"sensors.example"} }))
-	opts := trusting(t, root)
-	opts.TLS.ServerName = "sensors.example"
-	relay := newRelay(t, server.addr, nil, nil)
-	conn := dial(t, relay.addr, opts, nil)
-	talks(t, conn, server)
-	require.Equal(t, "sensors.example", conn.ConnectionState().ServerName)
-	require.True(t, relay.toServer.has([]byte("sensors.example"))) // SNI
+	for _, name := range []string{"sensors.example", "sensors.example."} {
+		opts := trusting(t, root)
+		opts.TLS.ServerName = name
+		relay := newRelay(t, server.addr, nil, nil)
+		conn := dial(t, relay.addr, opts, nil)
+		talks(t, conn, server)
+		require.Equal(t, name, conn.ConnectionState().ServerName)
+		require.True(t, relay.toServer.has([]byte("sensors.example"))) // SNI
+		require.NoError(t, conn.Close())                               // the server has one client at a time
+	}
 }
 
 func TestDial_ClientCertificateOfSeveralFragments(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -106,7 +107,8 @@ var (
 
 // options returns the security as options of pion.
 func (s *security) options() []pion.ClientOption {
-	options := []pion.ClientOption{pion.WithServerName(s.name)}
+	// RFC 6066, 3: the name is sent without a trailing dot.
+	options := []pion.ClientOption{pion.WithServerName(strings.TrimRight(s.name, "."))}
 	if len(s.protos) > 0 {
 		options = append(options, pion.WithSupportedProtocols(s.protos...))
 	}
