@@ -84,7 +84,8 @@ func handshake(ctx context.Context, socket *client.Client, network string, opts 
 	if err != nil {
 		return nil, cause(err)
 	}
-	if err := p.HandshakeContext(ctx); err != nil {
+	// pion goes on if a key cannot be logged, because the caller's writer has panicked.
+	if err := p.HandshakeContext(ctx); err != nil || s.panicked != nil {
 		_ = p.Close()
 		s.rethrow()
 		return nil, &client.TLSError{ServerName: s.name, Err: handshakeError(ctx, err)}

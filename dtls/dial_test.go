@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -606,9 +607,30 @@ func TestDial_CallbacksOfConfigAreAsked(t *testing.T) {
 	refusal := errors.New("not this one")
 	opts.TLS.Config.VerifyConnection = func(tls.ConnectionState) error { return refusal }
 	require.ErrorIs(t, dialFails(t, server.addr, opts, nil), refusal)
+}
 
-	opts.TLS.Config.VerifyConnection = func(tls.ConnectionState) error { panic("of the caller's") }
-	require.PanicsWithValue(t, "of the caller's", func() { _, _ = dtls.Dial(context.Background(), "udp", server.addr, opts, nil) })
+type panics struct{ crypto.Signer }
+
+func (panics) Write([]byte) (int, error)                                 { panic("of the caller's") }
+func (panics) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("of the caller's") }
+
+// The protocol runs in a goroutine of its own, where a panic would end the process.
+func TestDial_PanicOfTheCallersCodeIsThatOfDial(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil), "-verify", "3")
+	c := root.Issue(t, "client", nil)
+	for name, config := range map[string]*tls.Config{
+		"VerifyConnection": {VerifyConnection: func(tls.ConnectionState) error { panic("of the caller's") }},
+		"Time":             {Time: func() time.Time { panic("of the caller's") }},
+		"KeyLogWriter":     {KeyLogWriter: panics{}},
+		"a private key":    {Certificates: []tls.Certificate{{Certificate: [][]byte{c.Raw}, PrivateKey: panics{c.Key}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := trusting(t, root)
+			opts.TLS.Config = config
+			require.PanicsWithValue(t, "of the caller's", func() { _, _ = dtls.Dial(context.Background(), "udp", server.addr, opts, nil) })
+		})
+	}
 }
 
 func TestDial_KeyLog(t *testing.T) {
