@@ -167,6 +167,8 @@ func TestUDP_ArgumentsThatMeanNothingAreRefused(t *testing.T) {
 		_, _, err := table(t, "", args...)
 		require.Error(t, err, args)
 	}
+	_, _, err := table(t, "", "-server", "127.0.0.1", "-window", "65537", "known.test") // there are 65,536 IDs
+	require.ErrorContains(t, err, "-window is 65537")
 	for address, want := range map[string]string{
 		"192.0.2.53": "192.0.2.53:53", "192.0.2.53:5353": "192.0.2.53:5353", "2001:db8::53": "[2001:db8::53]:53",
 		"[2001:db8::53]": "[2001:db8::53]:53", "[2001:db8::53]:5353": "[2001:db8::53]:5353", "dns.test": "dns.test:53",
