@@ -44,6 +44,9 @@ func dnsServer(t *testing.T) (address string) {
 	return server.LocalAddr().String()
 }
 
+// hostile has control characters for the terminal.
+var hostile = dnsmessage.MustNewName("a\x1b[31m\r\n.test.")
+
 // replies are what the server sends for a question that it is asked for the nth time.
 func replies(asked dnsmessage.Message, n int) []dnsmessage.Message {
 	q := asked.Questions[0]
@@ -72,6 +75,14 @@ func replies(asked dnsmessage.Message, n int) []dnsmessage.Message {
 		good.Truncated = true
 	case "doubled":
 		return []dnsmessage.Message{good, good}
+	case "hostile":
+		good.Answers = []dnsmessage.Resource{
+			{Header: good.Answers[0].Header, Body: &dnsmessage.CNAMEResource{CNAME: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.MXResource{Pref: 1, MX: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.NSResource{NS: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.PTRResource{PTR: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.TXTResource{TXT: []string{hostile.String()}}},
+		}
 	case "forged":
 		otherID, otherName, noReply := forged, forged, forged
 		otherID.ID++
@@ -109,6 +120,14 @@ func TestUDP_EachNameHasItsAnswerInTheTable(t *testing.T) {
 		require.Equal(t, want, [2]string(rows[name][1:]), name)
 	}
 	require.Contains(t, out, "7 of 7 answered")
+}
+
+func TestUDP_NamesInAnswersAreEscaped(t *testing.T) {
+	rows, out, err := table(t, "", "-server", dnsServer(t), "hostile.test")
+	require.NoError(t, err)
+	const name = `a\x1b[31m\r\n.test.`
+	require.Equal(t, "→ "+name+" 1 "+name+" "+name+" "+name+` "`+name+`"`, rows["hostile.test"][2], out)
+	require.NotContains(t, out, "\x1b")
 }
 
 func TestUDP_AQuestionIsAskedAgain(t *testing.T) {
