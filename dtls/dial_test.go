@@ -443,8 +443,8 @@ func TestDial_LimitsHoldWhateverThePeerSays(t *testing.T) {
 		})
 		t.Run(name+"/cancelled context", func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithCancel(context.Background())
-			time.AfterFunc(limit, cancel)
+			ctx, cancel := context.WithCancelCause(context.Background())
+			time.AfterFunc(limit, func() { cancel(errors.New("enough")) })
 			begin := time.Now()
 			_, err := dtls.Dial(ctx, "udp", addr, &client.Options{Timeout: -1}, nil)
 			require.Less(t, time.Since(begin), testTimeout/2)
