@@ -121,7 +121,8 @@ func chat(ctx context.Context, address, name string, opts *client.Options, in io
 	err = <-result
 	select {
 	case inputErr := <-input:
-		if err == nil || inputErr == nil && errors.Is(err, io.EOF) {
+		wasClosed := errors.Is(inputErr, net.ErrClosed) // before everything was sent: err says why
+		if !wasClosed && (err == nil || inputErr == nil && errors.Is(err, io.EOF)) {
 			return inputErr
 		}
 	default:

@@ -126,6 +126,29 @@ func serveOne(t *testing.T, serve func(net.Conn)) (address string) {
 	return ln.Addr().String()
 }
 
+func TestChat_MayBeEndedWhileLinesAreTyped(t *testing.T) {
+	address := openRoom(t)
+	for range 20 {
+		ctx, stop := context.WithCancel(t.Context())
+		in, keyboard := io.Pipe()
+		typed := make(chan struct{})
+		go func() {
+			defer close(typed)
+			for n := 0; ; n++ {
+				if _, err := io.WriteString(keyboard, "hello\n"); err != nil {
+					return
+				}
+				if n == 100 {
+					stop()
+				}
+			}
+		}()
+		require.NoError(t, run(ctx, []string{"-connect", address}, in, io.Discard))
+		require.NoError(t, in.Close())
+		<-typed
+	}
+}
+
 func TestChat_EverythingIsSentToASlowServer(t *testing.T) {
 	const lines = 10_000
 	received := make(chan int64, 1)
