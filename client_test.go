@@ -142,6 +142,23 @@ func TestRecv_PeekLeavesTheBytes(t *testing.T) {
 	})
 }
 
+// The peek does not make the next receive a short one.
+func TestRecv_AfterAPeekGetsWhatHasArrived(t *testing.T) {
+	for _, framing := range []client.Framing{nil, client.Delimiter{Delim: []byte("\n")}} {
+		for _, network := range append(tlsNetworks, streamNetworks...) {
+			c, peer := stream(t, network, &client.Options{Framing: framing})
+			_, err := peer.Write([]byte("record"))
+			require.NoError(t, err)
+			got := make([]byte, 10)
+			_, err = c.Recv(got[:1], client.Peek)
+			require.NoError(t, err)
+			n, err := c.Recv(got, 0)
+			require.NoError(t, err)
+			require.Equal(t, "record", string(got[:n]), network)
+		}
+	}
+}
+
 // A peek that has a part cannot poll for the rest: the socket is readable already.
 func TestRecv_PeekWaitAllWaitsForTheRest(t *testing.T) {
 	eachStream(t, func(t *testing.T, network string) {

@@ -325,21 +325,43 @@ func TestClose_DuplicateHasNoTimeout(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has receives that wait in the kernel")
 	}
-	c, peer := stream(t, "tcp", &client.Options{Timeout: testTimeout})
-	raw, err := c.SyscallConn()
-	require.NoError(t, err)
-	var fd int
-	require.NoError(t, raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }))
-	require.NoError(t, err)
-	defer unix.Close(fd)
-	_, err = peer.Write([]byte("x"))
-	require.NoError(t, err)
-	_, err = c.Recv(make([]byte, 1), 0)
-	require.NoError(t, err)
-	require.NoError(t, c.Close())
-	tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
-	require.NoError(t, err)
-	require.Zero(t, tv.Nano())
+	own := unix.Timeval{Sec: 7}
+	for name, test := range map[string]struct {
+		recvAfter bool // the descriptor was duplicated
+		set       *unix.Timeval
+		want      int64
+	}{
+		"Recv before": {},
+		"Recv after":  {recvAfter: true},
+		"its own":     {set: &own, want: own.Nano()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := stream(t, "tcp", &client.Options{Timeout: testTimeout})
+			recv := func() {
+				_, err := peer.Write([]byte("x"))
+				require.NoError(t, err)
+				_, err = c.Recv(make([]byte, 1), 0)
+				require.NoError(t, err)
+			}
+			recv()
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
+			var fd int
+			require.NoError(t, raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }))
+			require.NoError(t, err)
+			defer unix.Close(fd)
+			if test.recvAfter {
+				recv()
+			}
+			if test.set != nil {
+				require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, test.set))
+			}
+			require.NoError(t, c.Close())
+			tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+			require.NoError(t, err)
+			require.Equal(t, test.want, tv.Nano())
+		})
+	}
 }
 
 // endsWaitingCall checks that Close, a deadline and a context end a call: begin returns it with

@@ -344,6 +344,27 @@ func TestICMPErrors_SendReturnsItsOwnError(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// The error queue has time stamps too, if Control has asked for them. They are no errors.
+func TestICMPErrors_TimeStampsAreNone(t *testing.T) {
+	c, peer := datagrams(t, "udp", &client.Options{ICMPErrors: true, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if e := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)
+		}); e != nil {
+			return e
+		}
+		return err
+	}})
+	for range 3 {
+		_, err := c.Send([]byte("ping"), 0)
+		require.NoError(t, err)
+		time.AfterFunc(10*time.Millisecond, func() { _, _ = peer.WriteTo([]byte("pong"), c.LocalAddr()) })
+		p := make([]byte, 10)
+		n, err := c.Recv(p, 0)
+		require.NoError(t, err)
+		require.Equal(t, "pong", string(p[:n]))
+	}
+}
+
 // The error of a datagram that the send refuses is returned by the send only.
 func TestICMPErrors_TooLongDatagramIsReportedOnce(t *testing.T) {
 	inANetworkOfItsOwn(t, func(func()) error {

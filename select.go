@@ -57,10 +57,10 @@ func Select(read, write, except []*Client, timeout time.Duration) (Ready, error)
 		limit = sock.Now() // poll the others without waiting
 	}
 	for {
-		if failed, err := s.addConnected(); err != nil {
+		if ended, err := s.addConnected(); err != nil {
 			return Ready{}, err
-		} else if failed {
-			limit = sock.Now()
+		} else if ended {
+			limit = sock.Now() // a handshake may have received data, too
 		}
 		err := s.poll.Wait(limit)
 		if err != nil && (limit == until || !errors.Is(err, os.ErrDeadlineExceeded)) {

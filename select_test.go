@@ -169,6 +169,21 @@ func TestSelect_FindsBufferedData(t *testing.T) {
 			require.Equal(t, "ord", string(got))
 			selectsNobody(t, one, nil, nil)
 
+			// Select decrypts a byte, and the next call receives more than that.
+			for _, receive := range []func(p []byte) (int, error){
+				c.Read,
+				func(p []byte) (int, error) { return c.Recv(p, 0) },
+				func(p []byte) (int, error) { return c.Recv(p, client.DontWait) },
+			} {
+				_, err = peer.Write([]byte("record"))
+				require.NoError(t, err)
+				require.Equal(t, one, selects(t, one, nil, nil).Read)
+				got := make([]byte, 10)
+				n, err := receive(got)
+				require.NoError(t, err)
+				require.Equal(t, "record", string(got[:n]))
+			}
+
 			// Two records in one segment, of which one is received.
 			_, err = peer.Write(make([]byte, 2<<10))
 			require.NoError(t, err)

@@ -148,8 +148,8 @@ func (s *selection) connect(set, i int) *startedConnect {
 }
 
 // addConnected adds the clients to the poll whose connect has succeeded since. It reports
-// whether one has failed.
-func (s *selection) addConnected() (failed bool, err error) {
+// whether there were any, or one whose connect has failed.
+func (s *selection) addConnected() (ended bool, err error) {
 	for i := 0; i < len(s.connecting); i++ {
 		p := s.connecting[i]
 		set := &s.sets[p.set]
@@ -160,7 +160,7 @@ func (s *selection) addConnected() (failed bool, err error) {
 			if err := p.started.wait(p.c); errors.Is(err, net.ErrClosed) {
 				return false, set.error(p.i, err)
 			}
-			failed = true
+			ended = true
 			continue
 		}
 		if err := s.poll.Add(p.c.sock, set.pollEvents); err != nil {
@@ -169,6 +169,7 @@ func (s *selection) addConnected() (failed bool, err error) {
 		p.started.removePoll(&s.poll)
 		s.connecting = slices.Delete(s.connecting, i, i+1)
 		i--
+		ended = true
 	}
-	return failed, nil
+	return ended, nil
 }

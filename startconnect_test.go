@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -160,6 +161,36 @@ func TestSelect_ClientThatConnectsAgainIsReady(t *testing.T) {
 		require.Equal(t, []*client.Client{c}, r.Write)
 		<-done
 	}
+}
+
+// The socket is not readable: crypto/tls has received the data together with the end of the
+// handshake.
+func TestSelect_FindsDataThatCameWithTheHandshakeOfAConnectingClient(t *testing.T) {
+	v := new(valve)
+	s := listenTLS(t, "tcp", func(c *tls.Config) {
+		c.MaxVersion = tls.VersionTLS12 // whose handshake the server ends
+		c.VerifyConnection = func(tls.ConnectionState) error { v.shut(); return nil }
+	})
+	c := starting(t, "tcp", s.Addr().String(), &client.Options{TLS: s.trust(t)})
+	served := make(chan error, 1)
+	go func() {
+		time.Sleep(testTimeout / 100) // until Select waits
+		var err error
+		if v.Conn, err = s.Accept(); err == nil {
+			_, err = tls.Server(v, s.config).Write([]byte("greeting"))
+		}
+		if err == nil {
+			_, err = v.Conn.Write(v.holds())
+		}
+		served <- err
+	}()
+	ready, err := client.Select([]*client.Client{c}, nil, nil, testTimeout)
+	require.NoError(t, <-served)
+	defer v.Close()
+	require.NoError(t, err)
+	require.Equal(t, []*client.Client{c}, ready.Read)
+	_, err = c.Recv(make([]byte, len("greeting")), client.WaitAll|client.DontWait)
+	require.NoError(t, err)
 }
 
 // empty makes nil of empty sets.

@@ -89,9 +89,7 @@ func (c *Client) recvQueued(lock *sock.IOLock, ds []Datagram) (int, error) {
 	b := sock.NewBatch()
 	defer b.Free()
 	for i := range ds {
-		if err := b.Add(c.sock, ds[i].Buf, sock.Addr{}); err != nil {
-			return 0, err
-		}
+		b.AddBuffer(ds[i].Buf)
 	}
 	n, err := lock.RecvBatch(b)
 	for i := range n {

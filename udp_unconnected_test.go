@@ -92,8 +92,9 @@ func TestUnconnected_ConnectKeepsWhatIsQueued(t *testing.T) {
 	require.Equal(t, "early", string(p[:n]))
 }
 
-// The race detector checks it: calls with an address need no Connect, and go on during it.
-func TestUnconnected_CallsWithAnAddressGoOnDuringConnect(t *testing.T) {
+// The race detector checks it: calls with an address, and receives, need no Connect, and go on
+// during it.
+func TestUnconnected_CallsThatNeedNoPeerGoOnDuringConnect(t *testing.T) {
 	peer := packetPeer(t, "udp4")
 	to := peer.LocalAddr().(*net.UDPAddr).AddrPort()
 	p := []byte("hello")
@@ -101,10 +102,17 @@ func TestUnconnected_CallsWithAnAddressGoOnDuringConnect(t *testing.T) {
 		c, err := client.NewUDP(&client.Options{Unconnected: true})
 		require.NoError(t, err)
 		var calls, begun sync.WaitGroup
-		for _, send := range []func() (int, error){
+		for _, call := range []func() (int, error){
 			func() (int, error) { return c.SendToAddrPort(p, to) },
 			func() (int, error) { return c.SendSegmentsToAddrPort(p, 1, to, 0) },
 			func() (int, error) { return c.SendBatch([]client.Datagram{{Buf: p, Addr: to}, {Buf: p, Addr: to}}, 0) },
+			func() (int, error) { // receives nothing
+				n, err := c.RecvBatch(make([]client.Datagram, 2), client.DontWait)
+				if errors.Is(err, unix.EAGAIN) {
+					err = nil
+				}
+				return n, err
+			},
 		} {
 			begun.Add(1)
 			calls.Go(func() {
@@ -112,7 +120,7 @@ func TestUnconnected_CallsWithAnAddressGoOnDuringConnect(t *testing.T) {
 					if i == 1 {
 						begun.Done()
 					}
-					if _, err := send(); err != nil {
+					if _, err := call(); err != nil {
 						t.Error(err)
 					}
 				}

@@ -110,6 +110,39 @@ func TestWatch_CanceledContextEndsCallsAtOnce(t *testing.T) {
 	}
 }
 
+// Neither does it let calls through that need no system call: a framing and TLS have data of
+// their own, and TLS sends a record that it has made later.
+func TestWatch_CanceledContextEndsCallsThatDoNotWait(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, network := range append(tlsNetworks, streamNetworks...) {
+		for _, framing := range []client.Framing{nil, client.Delimiter{Delim: []byte("\n")}} {
+			c, peer := stream(t, network, &client.Options{Framing: framing})
+			_, err := peer.Write([]byte("there"))
+			require.NoError(t, err)
+			_, err = c.Recv(make([]byte, 5), client.Peek|client.WaitAll)
+			require.NoError(t, err)
+			unwatch := c.Watch(ctx)
+			n, err := c.Recv(make([]byte, 5), client.DontWait)
+			require.ErrorIs(t, err, context.Canceled, network)
+			require.Zero(t, n)
+			n, err = c.Send([]byte("lost"), client.DontWait)
+			require.ErrorIs(t, err, context.Canceled, network)
+			require.Zero(t, n)
+			unwatch()
+			_, err = c.Send([]byte("sent"), 0)
+			require.NoError(t, err)
+			got := make([]byte, 5)
+			_, err = io.ReadFull(peer, got[:4])
+			require.NoError(t, err)
+			require.Equal(t, "sent", string(got[:4]))
+			_, err = c.Recv(got, client.WaitAll)
+			require.NoError(t, err)
+			require.Equal(t, "there", string(got))
+		}
+	}
+}
+
 // After unwatch no received data is lost, not in the middle of an exact receive, of a
 // packet or of a TLS record.
 func TestWatch_ClientIsUsableAfterUnwatch(t *testing.T) {

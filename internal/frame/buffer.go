@@ -143,11 +143,12 @@ func (b *Buffer) Room(size int) (room []byte, all bool) {
 	return b.buf[b.to:], false
 }
 
-// RoomToPeek returns where to receive so that size bytes are in the buffer.
+// RoomToPeek returns where to receive so that size bytes are in the buffer, and what has arrived
+// with them: the next receive returns only what is in the buffer.
 func (b *Buffer) RoomToPeek(size int) []byte {
 	b.ahead = false
-	b.grow(size)
-	return b.buf[b.to : b.from+size]
+	b.grow(max(size, leastAhead))
+	return b.buf[b.to:]
 }
 
 // Filled adds n bytes that were received into the room.

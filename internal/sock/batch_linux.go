@@ -47,25 +47,30 @@ func (l *IOLock) MaxBatch() int {
 	return maxBatch
 }
 
-// Add adds a datagram to send to an address or, if it is zero, to the peer. To receive, p is
-// the buffer for a datagram.
+// Add adds a datagram to send to an address or, if it is zero, to the peer.
 func (b *Batch) Add(s *Socket, p []byte, to Addr) error {
-	n, m := &b.names[b.len], &b.msgs[b.len]
-	m.hdr = unix.Msghdr{Iov: &b.bufs[b.len]}
-	m.hdr.SetIovlen(1)
-	dest := n
+	dest := &b.names[b.len]
 	if to.IsZero() {
 		dest = s.dest // a Connect may be setting it while calls with an address send
-	} else if err := n.set(s, to); err != nil {
+	} else if err := dest.set(s, to); err != nil {
 		return err
 	}
+	b.AddBuffer(p)
 	if dest != nil {
-		m.hdr.Name, m.hdr.Namelen = (*byte)(unsafe.Pointer(&dest.raw)), dest.len
+		h := &b.msgs[b.len-1].hdr
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&dest.raw)), dest.len
 	}
+	return nil
+}
+
+// AddBuffer adds a buffer to receive a datagram into.
+func (b *Batch) AddBuffer(p []byte) {
+	h := &b.msgs[b.len].hdr
+	*h = unix.Msghdr{Iov: &b.bufs[b.len]}
+	h.SetIovlen(1)
 	b.bufs[b.len] = unix.Iovec{Base: unsafe.SliceData(p)}
 	b.bufs[b.len].SetLen(len(p))
 	b.len++
-	return nil
 }
 
 // Received gives the true size and the sender of a datagram that was received.

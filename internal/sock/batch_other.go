@@ -23,6 +23,9 @@ func (*IOLock) MaxBatch() int { return 1 }
 // Add is for Linux.
 func (*Batch) Add(*Socket, []byte, Addr) error { return nil }
 
+// AddBuffer is for Linux.
+func (*Batch) AddBuffer([]byte) {}
+
 // Received is for Linux.
 func (*Batch) Received(*Socket, int) (size int, from Addr) { return 0, Addr{} }
 

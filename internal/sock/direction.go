@@ -133,7 +133,7 @@ func (s *Socket) tryLock(d *direction) (ok bool, err error) {
 }
 
 // lockNonblock is lock for a call with MSG_DONTWAIT: EAGAIN if another call holds the
-// lock. The deadline applies.
+// lock. Stop and the deadline apply: a layer above may have data that needs no system call.
 func (s *Socket) lockNonblock(d *direction, call string) error {
 	ok, err := s.tryLock(d)
 	switch {
@@ -141,11 +141,15 @@ func (s *Socket) lockNonblock(d *direction, call string) error {
 		return err
 	case !ok:
 		return s.syscallErr(call, unix.EAGAIN)
+	case s.refs.Ending():
+		err = s.closedErr()
 	case d.deadlineExceeded():
-		s.unlock(d)
-		return os.ErrDeadlineExceeded
+		err = os.ErrDeadlineExceeded
+	default:
+		return nil
 	}
-	return nil
+	s.unlock(d)
+	return err
 }
 
 // AwaitSend waits until done is closed, for a call that needs something else before it sends.

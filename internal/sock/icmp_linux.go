@@ -38,7 +38,7 @@ func (s *Socket) icmpErrorLocked() error {
 		if err != nil {
 			return nil // the queue is empty
 		}
-		if e := parseICMP(control[:n]); e != nil { // nil: not from ICMP, or already returned by its send
+		if e := parseICMP(control[:n]); e != nil { // nil: not from ICMP
 			e.To = s.addrPortOf(to)
 			return e
 		}
@@ -58,8 +58,8 @@ func parseICMP(control []byte) *ICMPError {
 		if !v4 && !v6 || len(m.Data) < 16 {
 			continue
 		}
-		if m.Data[4] == unix.SO_EE_ORIGIN_LOCAL {
-			continue // the send has returned it
+		if origin := m.Data[4]; origin != unix.SO_EE_ORIGIN_ICMP && origin != unix.SO_EE_ORIGIN_ICMP6 {
+			continue // an error that the send has returned (SO_EE_ORIGIN_LOCAL), or a time stamp (SO_TIMESTAMPING)
 		}
 		e := &ICMPError{Errno: unix.Errno(binary.NativeEndian.Uint32(m.Data)), Type: m.Data[5], Code: m.Data[6]}
 		if e.Errno == unix.EMSGSIZE {

@@ -113,7 +113,7 @@ func (l *IOLock) Recv(p []byte, flags int) (int, error) {
 }
 
 func (l *IOLock) recv(p []byte, flags int, from *rawSockaddr) (int, error) {
-	waitInKernel := l.waitInKernel
+	waitInKernel := l.waitInKernel && flags&unix.MSG_DONTWAIT == 0
 	l.waitInKernel = false // a later receive has less than the timeout left
 	return l.s.recvLocked(p, flags, l.until, waitInKernel, from)
 }

@@ -18,6 +18,7 @@ func (c RawConn) Control(f func(fd uintptr)) error {
 		return err
 	}
 	defer c.s.decref()
+	c.s.lendTimeout()
 	defer c.s.invalidateTimeout()
 	defer c.s.watchErr()()
 	f(uintptr(c.s.fd))

@@ -77,6 +77,19 @@ func TestRecv_TimeoutHoldsAfterAnotherSetsSO_RCVTIMEO(t *testing.T) {
 	}
 }
 
+// A layer may receive without waiting under the lock of a call that waits. The next wait then
+// has not held a thread before.
+func TestIOLock_ReceiveThatDoesNotWaitHoldsNoThread(t *testing.T) {
+	s, _ := pair(t, unix.SOCK_STREAM)
+	l, err := s.LockRecv(0, testTimeout)
+	require.NoError(t, err)
+	defer l.Unlock()
+	require.True(t, l.waitInKernel)
+	_, err = l.Recv(make([]byte, 1), unix.MSG_DONTWAIT)
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.False(t, s.rd.held)
+}
+
 func cpuTime(t *testing.T) time.Duration {
 	t.Helper()
 	var u unix.Rusage

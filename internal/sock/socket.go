@@ -37,6 +37,7 @@ type Socket struct {
 	asConn      atomic.Bool  // the last receive was a Read: a driver uses the socket as a net.Conn
 	alwaysParks atomic.Bool  // see AlwaysPark
 	rcvTimeout  atomic.Int64 // the time.Duration in SO_RCVTIMEO, or unknownTimeout
+	lentTimeout atomic.Int64 // SO_RCVTIMEO when other code got the descriptor, if it was this package's
 
 	streamErr atomic.Uint32 // the unix.Errno that ended the stream; see recordErr
 	state     atomic.Uint32 // connectDeferred, handshaking, readClosing, …

@@ -213,9 +213,27 @@ func (s *Socket) waitsInKernel(timeout time.Duration) bool {
 // clearTimeout resets SO_RCVTIMEO. It belongs to the socket and not to the descriptor, so
 // another process with a duplicate would inherit it.
 func (s *Socket) clearTimeout() {
-	if s.rcvTimeout.Load() > 0 {
+	lent := s.lentTimeout.Load()
+	if s.rcvTimeout.Load() > 0 || lent > 0 && lent == s.sysTimeout() {
 		_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, new(unix.Timeval))
 	}
+}
+
+// lendTimeout is called before other code gets the descriptor, which may set SO_RCVTIMEO. If it
+// does not, what is there at the end is still to be reset.
+func (s *Socket) lendTimeout() {
+	if s.rcvTimeout.Load() > 0 {
+		s.lentTimeout.Store(s.sysTimeout())
+	}
+}
+
+// sysTimeout is SO_RCVTIMEO in nanoseconds, in the kernel's rounding, or 0.
+func (s *Socket) sysTimeout() int64 {
+	tv, err := unix.GetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+	if err != nil {
+		return 0
+	}
+	return tv.Nano()
 }
 
 // fitsKernelWait reports whether a wait inside recvfrom(2), which has a fixed length,

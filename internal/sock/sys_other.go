@@ -234,3 +234,5 @@ func (*Socket) sysStillConnected() bool { return false }
 func (*Socket) sysHandshaking() bool { return false } // no connect is deferred
 
 func (*Socket) clearTimeout() {} // SO_RCVTIMEO is never set
+
+func (*Socket) lendTimeout() {}

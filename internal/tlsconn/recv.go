@@ -34,10 +34,11 @@ func (c *Conn) Recv(lock *sock.IOLock, p []byte, flags int) (int, error) {
 	if flags&unix.MSG_PEEK != 0 {
 		return c.peek(p, want)
 	}
-	n := copy(p, c.peeked)
-	if c.peeked = c.peeked[n:]; len(c.peeked) == 0 {
+	peeked := copy(p, c.peeked)
+	if c.peeked = c.peeked[peeked:]; len(c.peeked) == 0 {
 		c.peeked = nil
 	}
+	n := peeked
 	for n < want {
 		if n > 0 && c.transport.rd.Expired() { // a peer that sends as fast as we receive
 			return n, os.ErrDeadlineExceeded
@@ -47,6 +48,11 @@ func (c *Conn) Recv(lock *sock.IOLock, p []byte, flags int) (int, error) {
 		if err != nil {
 			return n, sock.EOFAfter(n, err)
 		}
+	}
+	if peeked > 0 && n == peeked && n < len(p) {
+		c.transport.mode = readNoWait // a peek, or a Select, has left the rest of the record
+		m, _ := c.decrypt(p[n:])      // which keeps an error for the next call
+		n += m
 	}
 	return n, nil
 }
