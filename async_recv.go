@@ -156,12 +156,7 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 		return nil, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
-	if err == nil {
-		p, err = c.recvSome(&lock, &a.recv, c.typ == UnixDgram)
-		lock.Unlock()
-	}
-	if err == nil {
+	if p, err = c.recvNow(&a.recv); err == nil {
 		c.recordRecv(len(p), 1, nil, 0)
 		return p, nil
 	}
@@ -172,6 +167,15 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	c.recordRecv(0, 1, err, 0)
 	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
 	return nil, err
+}
+
+func (c *Client) recvNow(r *recvState) ([]byte, error) {
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock() // also if a callback ends the goroutine: the lock keeps the descriptor open
+	return c.recvSome(&lock, r, c.typ == UnixDgram)
 }
 
 // waited follows a wait for the socket to be readable.

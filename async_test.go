@@ -501,6 +501,27 @@ func TestAsync_GoexitInACallbackEndsTheClient(t *testing.T) {
 	require.Error(t, e.result())
 }
 
+// A LengthFunc that ended the goroutine left the receive lock held, which keeps the descriptor
+// open.
+func TestAsync_GoexitInALengthFuncClosesTheConnection(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			goexit := func([]byte) (int, error) {
+				runtime.Goexit()
+				return 0, nil
+			}
+			_, e, peer := asyncStream(t, network, &client.Options{Framing: client.LengthFunc{Func: goexit}}, nil)
+			_, err := peer.Write([]byte("x"))
+			require.NoError(t, err)
+			require.Error(t, e.result())
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
+			_, err = peer.Read(make([]byte, 1))
+			require.Error(t, err)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	}
+}
+
 // A panic in a callback is not recovered.
 func TestAsync_PanicInACallbackEndsTheProcess(t *testing.T) {
 	ln := listen(t, "unix")
