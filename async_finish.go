@@ -127,7 +127,7 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 	if errors.Is(err, unix.EAGAIN) {
 		err = a.waited(c, c.sock.WaitReadable(interval))
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == os.ErrDeadlineExceeded { //nolint:errorlint // see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
 		return nil
 	}
@@ -175,7 +175,7 @@ func (a *AsyncClient) drain(c *Client) error {
 			return err
 		}
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err == os.ErrDeadlineExceeded: //nolint:errorlint // see next
 			_ = c.sock.SetReadDeadline(sock.Never) // it was to make receive return
 		case err != nil && (a.stream || !isPassingDatagramErr(err)):
 			return nil

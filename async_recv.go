@@ -89,7 +89,7 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	switch {
 	case !a.stream && isPassingDatagramErr(err):
 		return false, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case err == os.ErrDeadlineExceeded: //nolint:errorlint // the socket's own comes bare, see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
 		switch {
 		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0:
@@ -116,8 +116,6 @@ func (a *AsyncClient) take(c *Client) error {
 	}
 	p, err := a.next(c)
 	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return unix.EAGAIN
 	case err != nil:
 		return err
 	case a.orders.Load()&orderTLS != 0:
@@ -150,7 +148,9 @@ func (a *AsyncClient) deliver(p []byte) error {
 	return nil
 }
 
-// next receives once, or a packet, without waiting: EAGAIN if there is nothing.
+// next receives once, or a packet, without waiting. EAGAIN, if there is nothing, and
+// os.ErrDeadlineExceeded, after an order, come bare. In another error they are about something
+// else: the context of Watch, or what a LengthFunc has met.
 func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	if err := c.begin(0, 0, a.stream); err != nil {
 		return nil, c.opError(opRecv, nil, err)
@@ -161,11 +161,16 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 		return p, nil
 	}
 	a.recv.release()
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN) {
-		return nil, err // no operation of the program has failed
+	err = packetErr(err)
+	switch _, isPacket := err.(*PacketError); { //nolint:errorlint // as packetErr returns it
+	case isPacket:
+	case errors.Is(err, os.ErrDeadlineExceeded): // no operation of the program has failed
+		return nil, os.ErrDeadlineExceeded
+	case errors.Is(err, unix.EAGAIN):
+		return nil, unix.EAGAIN
 	}
 	c.recordRecv(0, 1, err, 0)
-	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
+	_, err = c.recvResult(opRecv, nil, 0, 0, err)
 	return nil, err
 }
 

@@ -398,6 +398,57 @@ func TestAsync_MethodsAfterTheEndDoNothing(t *testing.T) {
 	require.Equal(t, []string{"connect", "close"}, e.names())
 }
 
+// The end of a context by its deadline was taken for an order that had ended the wait: the
+// client received again and again, and did not end.
+func TestAsync_WatchedContextEndsTheClient(t *testing.T) {
+	for name, watched := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 20*time.Millisecond)
+		},
+		"cancel": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx, cancel
+		},
+	} {
+		for _, how := range []string{"waiting", "sending", "finishing", "datagrams"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				ctx, cancel := watched(t.Context())
+				defer cancel()
+				var a *client.AsyncClient
+				var e *asyncEvents
+				var peer net.Conn
+				if how == "datagrams" {
+					server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+					require.NoError(t, err)
+					defer server.Close()
+					e = newAsyncEvents(t)
+					a = e.dial("udp4", server.LocalAddr().String(), nil, nil)
+					require.Same(t, a, e.client())
+				} else {
+					a, e, peer = asyncStream(t, "tcp", nil, nil)
+				}
+				switch how {
+				case "sending":
+					fillQueue(t, a, 1)
+				case "finishing": // all is in the kernel, and not with the peer
+					require.NoError(t, peer.(*net.TCPConn).SetReadBuffer(64<<10))
+					for fillQueue(t, a, 1); a.Queued() > 0; time.Sleep(time.Millisecond) {
+						_, err := io.CopyN(io.Discard, peer, 64<<10)
+						require.NoError(t, err)
+					}
+					require.NoError(t, a.Finish())
+				}
+				begin := time.Now()
+				defer a.Client().Watch(ctx)()
+				<-ctx.Done()
+				require.ErrorIs(t, e.result(), ctx.Err())
+				require.Less(t, time.Since(begin), testTimeout/5, "before SendTimeout")
+			})
+		}
+	}
+}
+
 func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 	a, _, _ := asyncStream(t, "tcp", nil, nil)
 	_, err := a.Client().Async(newAsyncEvents(t).config())
