@@ -17,6 +17,7 @@ type recvState struct {
 	big      []byte      // instead, for a datagram that does not fit into a recvBuffer
 	readable bool        // the socket may have more, or what is above it: TLS
 	busy     bool        // the last wait was over at once: to receive first saves a system call
+	arrived  bool        // the last call of next has received something, be it a part of a packet
 	drops    bool        // the client ends, and what arrives is dropped
 }
 
@@ -156,11 +157,15 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 		return nil, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
+	a.recv.arrived = false
 	if p, err = c.recvNow(&a.recv); err == nil {
 		c.recordRecv(len(p), 1, nil, 0)
 		return p, nil
 	}
 	a.recv.release()
+	if a.recv.arrived {
+		a.touch()
+	}
 	err = packetErr(err)
 	switch _, isPacket := err.(*PacketError); { //nolint:errorlint // as packetErr returns it
 	case isPacket:

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -494,6 +495,44 @@ func TestAsync_IdleTimeout(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(begin), limit*8/3)
 		require.GreaterOrEqual(t, time.Since(last), limit*9/10)
 	}
+}
+
+// Bytes that were no whole packet, or no whole record of TLS, did not count.
+func TestAsync_IdleTimeoutDoesNotEndASlowPacket(t *testing.T) {
+	const limit, size = 300 * time.Millisecond, 10
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			framing := &client.Options{Framing: client.LengthPrefix{Encoding: client.Uint8, BodyOffset: 1}}
+			_, e, peer := asyncStream(t, network, framing, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+			want := string(append([]byte{size}, make([]byte, size)...))
+			for i := range want {
+				_, err := peer.Write([]byte(want[i : i+1]))
+				require.NoError(t, err)
+				time.Sleep(limit / 5)
+			}
+			e.receives(want)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+		})
+	}
+}
+
+func TestAsync_IdleTimeoutDoesNotEndASlowRecord(t *testing.T) {
+	const limit, size = 300 * time.Millisecond, 1000 // dripConn takes a millisecond for each byte
+	s := fixedSize(t, tls.VersionTLS13)
+	go func() {
+		conn, err := s.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = tls.Server(dripConn{conn}, s.config).Write(make([]byte, size))
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	e := newAsyncEvents(t)
+	opts := &client.Options{TLS: s.trust(t), ConnectTimeout: testTimeout}
+	e.dial("tcp", s.Addr().String(), opts, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+	e.receives(string(make([]byte, size)))
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
 }
 
 // Async and Send in a row, with a full socket: OnBufferFull could come before OnConnect.
