@@ -73,6 +73,11 @@ func (c *Client) endSending() error {
 	if !c.typ.isStream() || c.goesBack() {
 		return nil
 	}
+	return c.shutdownWrite()
+}
+
+// shutdownWrite ends sending.
+func (c *Client) shutdownWrite() error {
 	c.lease.markFailed()
 	err := c.closeWrite(c.limits().send)
 	if errors.Is(err, unix.ENOTCONN) {

@@ -362,8 +362,7 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 		done = n == it.length && err == nil
 	case itemCloseWrite:
 		op, done = opClose, true
-		c.lease.markFailed()
-		err = c.closeWrite(c.limits().send)
+		err = c.shutdownWrite()
 	default:
 		var sent int
 		sent, err = c.send(it.p[:min(len(it.p), writeSize)], 0, c.limits().send)
