@@ -196,7 +196,8 @@ func (a *AsyncClient) fileItem(f *os.File, offset, length int64) (*sendItem, err
 }
 
 // Queued returns how many bytes wait in the queue. Those of files do not count, nor those
-// that the kernel has taken. An empty datagram counts as one.
+// that the kernel has taken, nor over TLS those of a record that is being sent, 16 KiB at most.
+// An empty datagram counts as one.
 func (a *AsyncClient) Queued() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -409,6 +409,14 @@ func (s *stream) isUp() bool {
 	return !s.tlsEnded() && s.sock.PeerOpen()
 }
 
+// unsent is how many bytes a send has counted that TLS has not sent. See Client.Send.
+func (s *stream) unsent() int {
+	if t := s.tls.Load(); t != nil {
+		return t.Unsent()
+	}
+	return 0
+}
+
 // receivedPart reports whether TLS has received something, be it a part of a record. The caller
 // holds the receive lock.
 func (s *stream) receivedPart() bool {
