@@ -48,7 +48,8 @@ type AsyncConfig struct {
 	MaxQueue, HighWatermark, LowWatermark int
 
 	// IdleTimeout ends the client with os.ErrDeadlineExceeded when it has neither received
-	// nor sent anything for so long. It does not end a paused client. Default: none.
+	// nor sent anything for so long. It does not end a paused client. If the queue stands still,
+	// it may take twice that time. Default: none.
 	IdleTimeout time.Duration
 }
 

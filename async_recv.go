@@ -19,6 +19,8 @@ type recvState struct {
 	busy     bool        // the last wait was over at once: to receive first saves a system call
 	arrived  bool        // the last call of next has received something, be it a part of a packet
 	drops    bool        // the client ends, and what arrives is dropped
+
+	sendCalls uint32 // of the socket, when IdleTimeout was over the last time
 }
 
 // A recvBuffer holds any datagram of UDP. It is taken when there is something to receive, so
@@ -93,7 +95,7 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	case err == os.ErrDeadlineExceeded: //nolint:errorlint // the socket's own comes bare, see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
 		switch {
-		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0:
+		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 || a.queueMoves(c):
 			return false, nil
 		case c.sock.Probe() != sock.Idle: // it has arrived during a long callback
 			a.recv.readable = true
@@ -204,6 +206,20 @@ func (a *AsyncClient) idleLeft() time.Duration {
 		return -1
 	}
 	return max(sock.Instant(a.active.Load()).Add(a.cfg.IdleTimeout).Left(), 0)
+}
+
+// queueMoves reports whether the queue of a stream has moved since the last call: a send of much
+// data to a slow peer returns late.
+func (a *AsyncClient) queueMoves(c *Client) bool {
+	last := a.recv.sendCalls
+	a.recv.sendCalls = c.sock.SendCalls()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.stream || !a.queue.writing || a.recv.sendCalls == last {
+		return false
+	}
+	a.touch()
+	return true
 }
 
 // isPassingDatagramErr reports whether an error is about a datagram that was sent, so that

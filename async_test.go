@@ -535,6 +535,26 @@ func TestAsync_IdleTimeoutDoesNotEndASlowRecord(t *testing.T) {
 	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
 }
 
+// A send of much data to a slow peer returned too late to count.
+func TestAsync_IdleTimeoutDoesNotEndASlowSend(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			opts := &client.Options{SendBuffer: 4096, SendTimeout: -1}
+			a, e, peer := asyncStream(t, network, opts, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+			require.NoError(t, a.Send(make([]byte, 8<<20)))
+			p := make([]byte, 16<<10)
+			for begin := time.Now(); time.Since(begin) < 4*limit; time.Sleep(limit / 15) {
+				_, err := peer.Read(p)
+				require.NoError(t, err)
+			}
+			require.Positive(t, a.Queued())
+			require.Empty(t, e.ended)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded, "the peer does not receive any more")
+		})
+	}
+}
+
 // Async and Send in a row, with a full socket: OnBufferFull could come before OnConnect.
 func TestAsync_OnConnectIsTheFirstCallback(t *testing.T) {
 	more := make([]byte, 16<<20) // than the kernel's buffers hold
