@@ -129,7 +129,7 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 		return nil
 	}
 	_, err := a.takeOrDrop(c)
-	if errors.Is(err, unix.EAGAIN) {
+	if err == unix.EAGAIN { //nolint:errorlint // see next
 		err = a.waited(c, c.sock.WaitReadable(interval))
 	}
 	if err == os.ErrDeadlineExceeded { //nolint:errorlint // see next
@@ -158,13 +158,21 @@ func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 		}
 		return n, err
 	}
+	defer a.recv.release()
+	if n, err = c.dropNow(&a.recv); err != nil {
+		err = c.nextErr(err)
+	}
+	return n, err
+}
+
+// dropNow receives from the socket without waiting, and without TLS and framing.
+func (c *Client) dropNow(r *recvState) (int, error) {
 	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err != nil {
 		return 0, err
 	}
 	defer lock.Unlock()
-	defer a.recv.release()
-	return lock.Recv(a.recv.room(&lock, false), 0)
+	return lock.Recv(r.room(&lock, false), 0)
 }
 
 // maxDrain is more than what a kernel's receive buffer holds by default. A peer that never

@@ -168,17 +168,22 @@ func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	if a.recv.arrived {
 		a.touch()
 	}
+	return nil, c.nextErr(err)
+}
+
+// nextErr gives the error of a receive its form: see next.
+func (c *Client) nextErr(err error) error {
 	err = packetErr(err)
 	switch _, isPacket := err.(*PacketError); { //nolint:errorlint // as packetErr returns it
 	case isPacket:
 	case errors.Is(err, os.ErrDeadlineExceeded): // no operation of the program has failed
-		return nil, os.ErrDeadlineExceeded
+		return os.ErrDeadlineExceeded
 	case errors.Is(err, unix.EAGAIN):
-		return nil, unix.EAGAIN
+		return unix.EAGAIN
 	}
 	c.recordRecv(0, 1, err, 0)
 	_, err = c.recvResult(opRecv, nil, 0, 0, err)
-	return nil, err
+	return err
 }
 
 func (c *Client) recvNow(r *recvState) ([]byte, error) {
