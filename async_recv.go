@@ -232,7 +232,8 @@ func (a *AsyncClient) queueMoves(c *Client) bool {
 func isPassingDatagramErr(err error) bool {
 	for _, errno := range [...]unix.Errno{
 		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
-		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES,
+		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES, unix.EOPNOTSUPP,
+		sock.HostIsolated,
 	} {
 		if errors.Is(err, errno) {
 			return true
