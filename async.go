@@ -33,9 +33,10 @@ type AsyncConfig struct {
 	// would have returned. It is the only callback then. After Close it is net.ErrClosed.
 	OnError func(a *AsyncClient, err error)
 
-	// OnClose is called once, after OnConnect and everything else. err is nil after Close
-	// and Finish, io.EOF if the peer has ended the stream, and otherwise what failed. Bytes
-	// that a send has accepted and that were not sent make it an *UnsentError.
+	// OnClose is called once, after OnConnect and everything else. err is nil after Close,
+	// and after Finish if nothing failed until then, io.EOF if the peer has ended the stream,
+	// and otherwise what failed. Bytes that a send has accepted and that were not sent make it
+	// an *UnsentError.
 	OnClose func(a *AsyncClient, err error)
 
 	// OnBufferFull is called when the queue has reached HighWatermark, and OnBufferEmpty
@@ -45,11 +46,17 @@ type AsyncConfig struct {
 
 	// MaxQueue is how many bytes the queue holds. Default: 8 MiB. HighWatermark and
 	// LowWatermark are numbers of bytes in it. Defaults: four fifths of MaxQueue, and 0.
+	//
+	// Only what is sent counts, and an empty datagram as one byte. Each datagram in the queue
+	// takes about 110 bytes of memory besides, from SendTo 160 (64-bit systems): for many short
+	// ones, set MaxQueue to a part of the memory that they may take.
 	MaxQueue, HighWatermark, LowWatermark int
 
 	// IdleTimeout ends the client with os.ErrDeadlineExceeded when it has neither received
-	// nor sent anything for so long. It does not end a paused client. If the queue stands still,
-	// it may take twice that time. Default: none.
+	// nor sent anything for so long. It also holds after the peer's end, while others are
+	// piped into the client, and in Finish. It does not end a client that is paused, or whose
+	// pipe is held up by a full target: the target's limits hold then. If the queue stands
+	// still, it may take twice that time. Default: none.
 	IdleTimeout time.Duration
 }
 
@@ -327,6 +334,13 @@ func (a *AsyncClient) sleep() {
 	}
 	woken := make(chan struct{}, 1)
 	a.wake.Store(&woken) // the caller checks again, since wakeReceiver has not known it
+}
+
+// sleepFor is sleep for d at most.
+func (a *AsyncClient) sleepFor(d time.Duration) {
+	wake := time.AfterFunc(d, a.wakeReceiver)
+	defer wake.Stop()
+	a.sleep()
 }
 
 // wakeReceiver makes the goroutine that receives look at the orders if it does not wait on the

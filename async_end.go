@@ -23,6 +23,7 @@ func (a *AsyncClient) Pause() {
 
 // Resume undoes Pause.
 func (a *AsyncClient) Resume() {
+	a.touch() // IdleTimeout begins anew
 	a.orders.And(^uint32(orderPause))
 	a.wakeReceiver()
 }
@@ -103,9 +104,10 @@ func (a *AsyncClient) Detach(f func(*Client)) error {
 }
 
 // flushAfterEOF sends what is queued after the peer's end: it may have ended one direction
-// only. While other clients are piped into this one, it waits for more.
-func (a *AsyncClient) flushAfterEOF() error {
+// only. While other clients are piped into this one, it waits for more. IdleTimeout ends both.
+func (a *AsyncClient) flushAfterEOF(c *Client) error {
 	a.pipe.sourceEnded(a, true)
+	a.touch() // the end was received
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for {
@@ -127,8 +129,11 @@ func (a *AsyncClient) flushAfterEOF() error {
 			return io.EOF
 		}
 		a.mu.Unlock()
-		a.sleep()
+		err := a.sleepUntilIdle(c)
 		a.mu.Lock()
+		if err != nil {
+			return err
+		}
 	}
 }
 

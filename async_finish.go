@@ -33,9 +33,7 @@ func (a *AsyncClient) obey(c *Client, orders uint32) error {
 	case orders&orderFail == 0:
 		err = a.linger(c)
 	}
-	if _, ok := err.(pipeError); !ok { //nolint:errorlint // as deliver returns it
-		err = cmp.Or(err, a.drain(c))
-	}
+	err = cmp.Or(err, a.drain(c))
 	switch {
 	case a.orders.Load()&orderClose != 0:
 		return nil
@@ -50,6 +48,10 @@ func (a *AsyncClient) obey(c *Client, orders uint32) error {
 // is delivered, or dropped if the client is paused. A peer that reads slowly or never closes
 // does not keep the client longer than that. Before OnConnect Finish is Close. It fails with
 // net.ErrClosed if the client is closed or about to be.
+//
+// If a receive fails, other than by the end of the stream, OnClose gets its error. Before all that
+// is queued was sent, that ends the client. Afterwards the peer's system gets everything
+// nevertheless, and what arrives after the error is dropped.
 //
 // If for Options.SendTimeout the peer's system acknowledges nothing, OnClose gets
 // os.ErrDeadlineExceeded, and the kernel goes on sending in the background, until bytes of the
@@ -96,36 +98,41 @@ func (c *Client) goesBack() bool {
 // no system wakes anybody up.
 const lingerInterval = 50 * time.Millisecond
 
-// linger receives until the peer has acknowledged everything.
-func (a *AsyncClient) linger(c *Client) error {
+// linger receives until the peer has acknowledged everything. After an error, which it returns,
+// it drops what it receives: to close now could lose what is not acknowledged.
+func (a *AsyncClient) linger(c *Client) (failed error) {
 	if !a.stream || c.goesBack() {
 		return nil
 	}
+	a.touch() // the end was sent
 	least := c.sock.Unacknowledged()
 	until := sock.In(c.limits().send)
 	for interval := time.Millisecond; least > 0; interval = min(2*interval, lingerInterval) {
 		err := a.lingerOnce(c, min(interval, until.Left()))
 		n := c.sock.Unacknowledged()
 		switch {
-		case n == 0 || err == io.EOF || a.orders.Load()&orderClose != 0: //nolint:errorlint // it comes bare
-			return nil
+		case err == io.EOF || a.orders.Load()&orderClose != 0: //nolint:errorlint // it comes bare
+			return failed
+		case err != nil && a.recv.drops:
+			return cmp.Or(failed, err)
 		case err != nil:
-			return err
+			failed, a.recv.drops = err, true
+		}
+		switch {
 		case n < least:
+			a.touch()
 			least, until, interval = n, sock.In(c.limits().send), time.Millisecond
-		case until.Left() <= 0:
-			return c.opError(opClose, nil, os.ErrDeadlineExceeded)
+		case until.Left() <= 0 || a.idleLeft() == 0:
+			return cmp.Or(failed, c.opError(opClose, nil, os.ErrDeadlineExceeded))
 		}
 	}
-	return nil
+	return failed
 }
 
 // lingerOnce delivers what there is, or waits for a while. The error is what ends receiving.
 func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
-	if a.pipe.blocked() {
-		wake := time.AfterFunc(interval, a.wakeReceiver)
-		defer wake.Stop()
-		a.sleep()
+	if a.pipe.blocked() && !a.recv.drops {
+		a.sleepFor(interval)
 		return nil
 	}
 	_, err := a.takeOrDrop(c)
@@ -140,7 +147,7 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 }
 
 // takeOrDrop receives once without waiting, and delivers what it has received. From the first
-// Pause on it drops that.
+// Pause on, and after an error in linger, it drops that.
 func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 	a.calls.Lock() // as take
 	defer a.calls.Unlock()
@@ -179,19 +186,19 @@ func (c *Client) dropNow(r *recvState) (int, error) {
 // stops sending does not keep a client from ending.
 const maxDrain = 16 << 20
 
-// drain delivers what has arrived, without waiting. The error is a pipeError.
+// drain delivers what has arrived, without waiting. The end of a stream is no error.
 func (a *AsyncClient) drain(c *Client) error {
-	a.recv.readable = true
+	a.recv.readable, a.recv.busy = true, true // receive until there is nothing, not only less than asked for
 	for total := 0; total < maxDrain && a.orders.Load()&(orderClose|orderTLS) == 0; {
 		n, err := a.takeOrDrop(c)
-		if _, ok := err.(pipeError); ok { //nolint:errorlint // as deliver returns it
-			return err
-		}
 		switch {
+		case err == nil, !a.stream && isPassingDatagramErr(err):
 		case err == os.ErrDeadlineExceeded: //nolint:errorlint // see next
 			_ = c.sock.SetReadDeadline(sock.Never) // it was to make receive return
-		case err != nil && (a.stream || !isPassingDatagramErr(err)):
+		case err == unix.EAGAIN || err == io.EOF: //nolint:errorlint // they come bare
 			return nil
+		default:
+			return err
 		}
 		total += max(n, 1)
 	}

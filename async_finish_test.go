@@ -2,15 +2,19 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/blocksock/client"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +57,9 @@ func TestAsyncFinish_LosesNothingWhileThePeerSends(t *testing.T) {
 					require.NoError(t, a.Send(make([]byte, total/3)))
 				}
 				require.NoError(t, a.Finish())
-				require.NoError(t, e.result())
+				if err := e.result(); !slices.Contains(tlsNetworks, network) || err != io.ErrUnexpectedEOF { //nolint:errorlint // bare
+					require.NoError(t, err) // crypto/tls ends without close_notify while it sends
+				}
 				require.EqualValues(t, total, <-got)
 			})
 		}
@@ -182,5 +188,152 @@ func TestAsyncFinish_ErrorOfAPausedClientHasItsForm(t *testing.T) {
 			var op *net.OpError
 			require.ErrorAs(t, err, &op)
 		})
+	}
+}
+
+// An error of Finish's last receive was dropped, and OnClose got nil.
+func TestAsyncFinish_ErrorOfTheLastReceiveIsTold(t *testing.T) {
+	reset := func(t *testing.T, peer net.Conn) {
+		require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, peer.Close())
+	}
+	isPacketError := func(err error) bool { return errors.As(err, new(*client.PacketError)) }
+	is := func(want error) func(error) bool { return func(err error) bool { return errors.Is(err, want) } }
+	for name, test := range map[string]struct {
+		networks []string
+		last     string
+		end      func(t *testing.T, peer net.Conn)
+		told     func(error) bool
+	}{
+		"no packet":                  {asyncNetworks, "\x00\x02too short", nil, isPacketError},
+		"over the limit":             {asyncNetworks, "\xff\xff", nil, isPacketError},
+		"over the limit, and no end": {asyncNetworks, "\x00\x04ok\xff\xff", nil, isPacketError},
+		"truncated packet": {asyncNetworks, "\x00\x09part", func(t *testing.T, peer net.Conn) {
+			require.NoError(t, peer.(interface{ CloseWrite() error }).CloseWrite())
+		}, is(io.ErrUnexpectedEOF)},
+		"reset":               {[]string{"tcp"}, "", reset, is(unix.ECONNRESET)},
+		"reset, paused":       {[]string{"tcp"}, "", reset, is(unix.ECONNRESET)},
+		"reset after packets": {[]string{"tcp"}, "\x00\x04ok", reset, is(unix.ECONNRESET)},
+		"end of TLS is missing": {tlsNetworks, "", func(t *testing.T, peer net.Conn) {
+			require.NoError(t, peer.(*tls.Conn).NetConn().Close())
+		}, is(io.ErrUnexpectedEOF)},
+		"no TLS": {tlsNetworks, "", func(t *testing.T, peer net.Conn) {
+			writes(t, peer.(*tls.Conn).NetConn(), "no record")
+		}, func(err error) bool { return errors.As(err, new(tls.RecordHeaderError)) }},
+	} {
+		for _, network := range test.networks {
+			t.Run(name+" "+network, func(t *testing.T) {
+				framing := client.LengthPrefix{Encoding: client.Uint16BE, Max: 100}
+				a, e, peer := asyncStream(t, network, &client.Options{Framing: framing}, nil)
+				entered, release := make(chan struct{}, 2), make(chan struct{})
+				e.onReceive = func(*client.AsyncClient, []byte) { entered <- struct{}{}; <-release }
+				writes(t, peer, "\x00\x03!")
+				<-entered
+				if strings.HasSuffix(name, "paused") {
+					a.Pause()
+				}
+				require.NoError(t, a.Send([]byte("bye")))
+				require.NoError(t, a.Finish())
+				got, err := io.ReadAll(peer)
+				require.NoError(t, err)
+				require.Equal(t, "bye", string(got))
+				if test.last != "" {
+					writes(t, peer, test.last)
+				}
+				if test.end != nil {
+					test.end(t, peer)
+				}
+				time.Sleep(time.Millisecond)
+				close(release)
+				err = e.result()
+				require.True(t, test.told(err), "%v", err)
+			})
+		}
+	}
+}
+
+// A TLS 1.3 server refuses a client after the client's handshake. If bytes of the client are
+// unread then, the server's kernel resets the connection after the alert.
+func TestAsyncFinish_AlertIsTold(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprintf("early=%v", early), func(t *testing.T) {
+			s := listenTLS(t, "tcp", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
+			e, refused := newAsyncEvents(t), make(chan error)
+			e.onConnect = func(a *client.AsyncClient) {
+				assert.NoError(t, a.Send([]byte("bye")))
+				if early {
+					assert.NoError(t, a.Finish())
+				}
+				assert.Error(t, <-refused)
+				time.Sleep(time.Millisecond)
+				if !early {
+					assert.NoError(t, a.Finish())
+					time.Sleep(time.Millisecond)
+				}
+			}
+			go func() {
+				conn, err := s.Accept()
+				if assert.NoError(t, err) {
+					err = tls.Server(conn, s.config).Handshake()
+					_ = conn.Close()
+				}
+				refused <- err
+			}()
+			e.dial("tcp", s.Addr().String(), &client.Options{TLS: s.trust(t)}, nil)
+			require.ErrorContains(t, e.result(), "certificate required")
+		})
+	}
+}
+
+// Closing at once would reset the connection, and lose what the peer has not received.
+func TestAsyncFinish_ErrorOfAReceiveLosesNothing(t *testing.T) {
+	for _, network := range []string{"tcp", "tls"} {
+		t.Run(network, func(t *testing.T) {
+			opts := &client.Options{Framing: client.LengthPrefix{Encoding: client.Uint16BE, Max: 100}}
+			a, e, peer := asyncStream(t, network, opts, nil)
+			entered, release := make(chan struct{}), make(chan struct{})
+			e.onReceive = func(*client.AsyncClient, []byte) { close(entered); <-release }
+			writes(t, peer, "\x00\x03!")
+			<-entered
+			total := fillQueue(t, a, 1)
+			require.NoError(t, a.Finish())
+			got := 0
+			for ; a.Queued() > 0; got += 64 << 10 {
+				_, err := io.CopyN(io.Discard, peer, 64<<10)
+				require.NoError(t, err)
+				time.Sleep(time.Millisecond) // the goroutine that writes must not fall behind
+			}
+			writes(t, peer, "\xff\xff")
+			close(release)
+			time.Sleep(20 * time.Millisecond)
+			writes(t, peer, "more")
+			n, err := io.Copy(io.Discard, peer)
+			require.NoError(t, err)
+			require.EqualValues(t, total-got, n)
+			var bad *client.PacketError
+			require.ErrorAs(t, e.result(), &bad)
+		})
+	}
+}
+
+func TestAsyncFinish_IdleTimeoutHolds(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	for _, network := range []string{"tcp", "tls"} {
+		a, e, peer := asyncStream(t, network, &client.Options{SendTimeout: -1}, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+		entered, release := make(chan struct{}), make(chan struct{})
+		e.onReceive = func(*client.AsyncClient, []byte) { close(entered); <-release }
+		writes(t, peer, "x")
+		<-entered // and IdleTimeout ends nothing during the callback
+		fillQueue(t, a, 1)
+		require.NoError(t, a.Finish())
+		for a.Queued() > 0 {
+			_, err := io.CopyN(io.Discard, peer, 64<<10)
+			require.NoError(t, err)
+			time.Sleep(time.Millisecond)
+		}
+		last := time.Now()
+		close(release)
+		require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded, network)
+		require.GreaterOrEqual(t, time.Since(last), limit*9/10)
 	}
 }

@@ -286,6 +286,29 @@ func TestAsyncPipe_TwoDirectionsEndOnTheirOwn(t *testing.T) {
 	}
 }
 
+// After its peer's end a client waited without a limit for those that are piped into it.
+func TestAsyncPipe_IdleTimeoutHoldsAfterThePeersEnd(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	dst, e, peer := asyncStream(t, "tcp", nil, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+	src, es, from := asyncStream(t, "tcp", nil, nil)
+	require.NoError(t, src.PipeTo(dst))
+	require.NoError(t, peer.(*net.TCPConn).CloseWrite())
+	for range 7 { // what is piped is sent, and the client is not idle
+		time.Sleep(limit / 5)
+		writes(t, from, "x")
+	}
+	_, err := io.ReadFull(peer, make([]byte, 7))
+	require.NoError(t, err)
+	dst.Pause()
+	time.Sleep(limit * 3 / 2)
+	require.Empty(t, e.ended, "a paused client is not ended")
+	last := time.Now()
+	dst.Resume()
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(last), limit*9/10)
+	require.ErrorIs(t, es.result(), net.ErrClosed, "the target of the pipe has ended")
+}
+
 func TestAsyncPipe_BothDirectionsFullDoNotDeadlock(t *testing.T) {
 	small := func(c *client.AsyncConfig) { c.MaxQueue = 10_000 }
 	a, ea, left := asyncStream(t, "tcp", nil, small)

@@ -67,7 +67,13 @@ func (a *AsyncClient) receive(c *Client) error {
 				return err
 			}
 			continue
-		case orders&(orderTLS|orderPause) != 0 || a.pipe.blocked():
+		case orders&(orderTLS|orderPause) == orderTLS: // the queue is being sent
+			a.receiving.Store(false)
+			if err := a.sleepUntilIdle(c); err != nil {
+				return a.causeOr(err)
+			}
+			continue
+		case orders&orderPause != 0 || a.pipe.blocked():
 			a.receiving.Store(false)
 			a.sleep()
 			a.touch()
@@ -95,7 +101,7 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	case err == os.ErrDeadlineExceeded: //nolint:errorlint // the socket's own comes bare, see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
 		switch {
-		case a.cfg.IdleTimeout == 0 || a.idleLeft() > 0 || a.queueMoves(c):
+		case a.idleLeft() != 0 || a.queueMoves(c):
 			return false, nil
 		case c.sock.Probe() != sock.Idle: // it has arrived during a long callback
 			a.recv.readable = true
@@ -103,7 +109,7 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 		}
 		err = c.opError(opRecv, nil, err)
 	case err == io.EOF: //nolint:errorlint // it comes bare
-		return true, a.flushAfterEOF()
+		return true, a.flushAfterEOF(c)
 	case a.orders.Load()&orderClose != 0:
 		return true, nil
 	}
@@ -129,14 +135,16 @@ func (a *AsyncClient) take(c *Client) error {
 	return a.deliver(p)
 }
 
-// causeOr returns the error of a send that failed first, or err.
+// causeOr returns the error of a send that failed first, or err. If the send tells only that the
+// connection is lost, a receive may tell why: the peer has sent an alert before.
 func (a *AsyncClient) causeOr(err error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lost != nil {
-		return a.lost
+	tellsWhy := err != nil && !isLoss(err) && !isTimeout(err)
+	if a.lost == nil || isLoss(a.lost) && tellsWhy {
+		return err
 	}
-	return err
+	return a.lost
 }
 
 // deliver passes on what was received. The caller holds calls.
@@ -205,9 +213,24 @@ func (a *AsyncClient) waited(c *Client, err error) error {
 	return err
 }
 
+// sleepUntilIdle is sleep that fails once IdleTimeout is over.
+func (a *AsyncClient) sleepUntilIdle(c *Client) error {
+	left := a.idleLeft()
+	switch {
+	case left == 0 && a.queueMoves(c):
+	case left == 0:
+		return c.opError(opRecv, nil, os.ErrDeadlineExceeded)
+	case left < 0:
+		a.sleep()
+	default:
+		a.sleepFor(left)
+	}
+	return nil
+}
+
 // idleLeft is the time until IdleTimeout ends the client. Negative: never.
 func (a *AsyncClient) idleLeft() time.Duration {
-	if a.cfg.IdleTimeout == 0 {
+	if a.cfg.IdleTimeout == 0 || a.orders.Load()&orderPause != 0 {
 		return -1
 	}
 	return max(sock.Instant(a.active.Load()).Add(a.cfg.IdleTimeout).Left(), 0)

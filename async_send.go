@@ -89,7 +89,8 @@ func (a *AsyncClient) sendLocked(c *Client, op string, pieces [3][]byte) error {
 	return nil
 }
 
-// SendTo sends p as one datagram to an address; see Client.SendTo. For the rest it is Send.
+// SendTo sends p as one datagram to an address; see Client.SendTo. The host of a HostPort must be
+// an IP address here: a *net.AddrError tells of a name. For the rest it is Send.
 func (a *AsyncClient) SendTo(p []byte, to net.Addr) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -97,25 +98,23 @@ func (a *AsyncClient) SendTo(p []byte, to net.Addr) error {
 	if err != nil {
 		return err
 	}
-	addr, err := c.peerAddr(to)
-	if err == nil {
-		err = c.checkSendTo()
-	}
-	if err == nil && !a.hasRoomLocked(datagramSize(p)) {
-		err = ErrQueueFull
-	}
-	if err != nil {
-		return c.opError(opSendTo, to, err)
+	addr, _, err := c.destination(to, 0)
+	switch {
+	case err != nil:
+		return c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
+	case !a.hasRoomLocked(datagramSize(p)):
+		return c.opError(opSendTo, to, ErrQueueFull)
 	}
 	return a.sendDatagramLocked(c, opSendTo, p, &addr)
 }
 
+// sendDatagramLocked sends to an address, or to the peer if there is none.
 func (a *AsyncClient) sendDatagramLocked(c *Client, op string, p []byte, to *sock.Addr) error {
 	if len(a.queue.items) == 0 {
-		err := c.sendDatagram(p, to, true)
+		_, err := c.sendDatagram(p, to, 0)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			a.touch()
-			return c.sendResult(op, nil, 0, err)
+			return c.datagramResult(op, to, 0, err)
 		}
 	}
 	a.queue.items = append(a.queue.items, &sendItem{kind: itemDatagram, p: append([]byte(nil), p...), to: to})
@@ -126,31 +125,6 @@ func (a *AsyncClient) sendDatagramLocked(c *Client, op string, p []byte, to *soc
 
 // datagramSize is what a datagram counts in the queue. An empty one takes memory too.
 func datagramSize(p []byte) int { return max(len(p), 1) }
-
-// sendDatagram sends to an address, or to the peer if there is none.
-func (c *Client) sendDatagram(p []byte, to *sock.Addr, dontWait bool) error {
-	if err := c.begin(0, 0, false); err != nil {
-		return err
-	}
-	defer c.lease.decref()
-	timeout := c.limits().send
-	if dontWait {
-		timeout = 0
-	}
-	if to == nil {
-		if c.state.Load() != connected {
-			return unix.ENOTCONN
-		}
-		c.lease.markSending()
-		_, err := c.send(p, 0, timeout)
-		return err
-	}
-	if err := c.ensureNamed(); err != nil {
-		return err
-	}
-	_, err := c.sock.SendTo(p, *to, timeout)
-	return err
-}
 
 // SendFile sends length bytes of a regular file from offset on; length 0 is up to its end.
 // They take their place in the order of the sends and need no room in the queue. The file
@@ -334,13 +308,13 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 	if it.kind == itemDatagram {
 		// The error of an earlier datagram (ICMP) comes with a later one.
 		for range maxEarlierErrors {
-			if err = c.sendDatagram(it.p, it.to, false); err == nil || !isPassingDatagramErr(err) {
+			if _, err = c.sendDatagram(it.p, it.to, c.limits().send); err == nil || !isPassingDatagramErr(err) {
 				break
 			}
 		}
 		var errno unix.Errno
 		if err != nil && !errors.As(err, &errno) { // a limit or the end; the kernel's errors are about the datagram
-			return 0, false, c.sendResult(opSend, nil, 0, err)
+			return 0, false, c.datagramResult(opSend, it.to, 0, err)
 		}
 		return int64(len(it.p)), true, nil
 	}

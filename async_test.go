@@ -551,6 +551,13 @@ func TestAsync_IdleTimeoutDoesNotEndASlowSend(t *testing.T) {
 	}
 }
 
+func TestAsync_IdleTimeoutHoldsWhileStartTLSWaitsForTheQueue(t *testing.T) {
+	a, e, _ := asyncStream(t, "tcp", &client.Options{SendTimeout: -1}, func(c *client.AsyncConfig) { c.IdleTimeout = 100 * time.Millisecond })
+	require.NoError(t, a.Send(make([]byte, 8<<20))) // more than the kernel's buffers hold
+	require.NoError(t, a.StartTLS(&client.TLSOptions{ServerName: "x"}, nil))
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+}
+
 // Async and Send in a row, with a full socket: OnBufferFull could come before OnConnect.
 func TestAsync_OnConnectIsTheFirstCallback(t *testing.T) {
 	more := make([]byte, 16<<20) // than the kernel's buffers hold

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
@@ -339,4 +340,29 @@ func TestClose_DuplicateHasNoTimeout(t *testing.T) {
 	tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
 	require.NoError(t, err)
 	require.Zero(t, tv.Nano())
+}
+
+// endsWaitingCall checks that Close, a deadline and a context end a call: begin returns it with
+// its client, and waiting returns when the call waits.
+func endsWaitingCall(t *testing.T, begin func() (*client.Client, func() error), waiting func(testing.TB),
+	setDeadline func(*client.Client, time.Time) error) {
+	t.Helper()
+	for name, end := range map[string]func(*client.Client) error{
+		"close":    func(c *client.Client) error { _ = c.Close(); return net.ErrClosed },
+		"deadline": func(c *client.Client) error { _ = setDeadline(c, time.Now()); return os.ErrDeadlineExceeded },
+		"context": func(c *client.Client) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			c.Watch(ctx)
+			cancel()
+			return context.Canceled
+		},
+	} {
+		c, call := begin()
+		result := make(chan error, 1)
+		go func() { result <- call() }()
+		waiting(t)
+		want := end(c)
+		require.ErrorIs(t, <-result, want, name)
+		_ = c.Close()
+	}
 }

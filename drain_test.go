@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"os"
@@ -117,23 +116,10 @@ func TestDrain_LimitEndsItWhileThereIsMore(t *testing.T) {
 
 func TestDrain_CloseDeadlineAndContextEndIt(t *testing.T) {
 	for _, network := range []string{"unix", "tls"} {
-		for name, end := range map[string]func(*client.Client) error{
-			"close":    func(c *client.Client) error { _ = c.Close(); return net.ErrClosed },
-			"deadline": func(c *client.Client) error { _ = c.SetReadDeadline(time.Now()); return os.ErrDeadlineExceeded },
-			"context": func(c *client.Client) error {
-				ctx, cancel := context.WithCancel(context.Background())
-				c.Watch(ctx)
-				cancel()
-				return context.Canceled
-			},
-		} {
+		endsWaitingCall(t, func() (*client.Client, func() error) {
 			c := connectedTo(t, network, &client.Options{Timeout: -1})
-			result := make(chan error, 1)
-			go func() { _, err := c.Drain(0); result <- err }()
-			inKernel(t)
-			want := end(c)
-			require.ErrorIs(t, <-result, want, "%s %s", network, name)
-		}
+			return c, func() error { _, err := c.Drain(0); return err }
+		}, inKernel, (*client.Client).SetReadDeadline)
 	}
 	var zero client.Client
 	_, err := zero.Drain(0)

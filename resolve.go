@@ -185,6 +185,16 @@ func resolve(ctx context.Context, n network, local *sock.Addr, address string, r
 	return addrs, nil, nil
 }
 
+// hasName reports whether resolve looks up the host of an address.
+func (n network) hasName(address string) bool {
+	host, port, err := n.splitHostPort(address)
+	if err != nil || port == 0 || host == "" {
+		return false
+	}
+	_, err = netip.ParseAddr(host)
+	return err != nil
+}
+
 // sameFamily returns the addresses of the family of the local address.
 func sameFamily(local *sock.Addr, addrs []sock.Addr) []sock.Addr {
 	if local == nil || !local.IP.Addr().IsValid() {

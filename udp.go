@@ -109,14 +109,11 @@ func (c *Client) ensureNamed() error {
 // address that is not link-local has a zone. It fails with net.ErrWriteToConnected if the
 // client is connected, and with unix.EOPNOTSUPP on a stream.
 func (c *Client) SendTo(p []byte, to net.Addr) (int, error) {
-	if host, ok := to.(HostPort); ok && !c.typ.isUnix() {
-		return c.sendToHost(p, host)
-	}
-	addr, err := c.peerAddr(to)
+	addr, timeout, err := c.destination(to, c.limits().send)
 	if err != nil {
 		return 0, c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
 	}
-	return c.sendTo(p, addr, c.limits().send)
+	return c.sendTo(p, addr, timeout)
 }
 
 // SendToAddrPort is SendTo for a UDP client. It allocates nothing.
@@ -128,22 +125,58 @@ func (c *Client) SendToAddrPort(p []byte, to netip.AddrPort) (int, error) {
 }
 
 func (c *Client) sendTo(p []byte, to sock.Addr, timeout time.Duration) (int, error) {
-	n := 0
-	err := c.begin(0, 0, false)
-	if err == nil {
-		defer c.lease.decref()
-		err = c.checkSendTo()
+	n, err := c.sendDatagram(p, &to, timeout)
+	return n, c.datagramResult(opSendTo, &to, n, err)
+}
+
+// datagramResult is sendResult after sendDatagram.
+func (c *Client) datagramResult(op string, to *sock.Addr, n int, err error) error {
+	if to == nil || err == nil {
+		return c.sendResult(op, nil, n, err)
 	}
+	return c.sendResult(op, func() net.Addr { return netAddr(c.typ, *to) }, n, err)
+}
+
+// sendDatagram sends to an address, or to the peer if there is none.
+func (c *Client) sendDatagram(p []byte, to *sock.Addr, timeout time.Duration) (int, error) {
+	if err := c.begin(0, 0, to == nil); err != nil {
+		return 0, err
+	}
+	defer c.lease.decref()
+	if to == nil {
+		c.lease.markSending()
+		return c.send(p, 0, timeout)
+	}
+	err := c.checkSendTo()
 	if err == nil {
 		err = c.ensureNamed()
 	}
+	if err != nil {
+		return 0, err
+	}
+	return c.sock.SendTo(p, *to, timeout)
+}
+
+// destination returns where SendTo sends, and the part of timeout that the lookup of a host name
+// leaves. It fails if the client cannot send there. A call that must not wait has the timeout 0,
+// and fails for a host name.
+func (c *Client) destination(to net.Addr, timeout time.Duration) (addr sock.Addr, left time.Duration, err error) {
+	host, isHost := to.(HostPort)
+	isHost = isHost && !c.typ.isUnix()
+	if !isHost {
+		addr, err = c.peerAddr(to)
+	}
 	if err == nil {
-		n, err = c.sock.SendTo(p, to, timeout)
+		err = c.begin(0, 0, false)
 	}
 	if err != nil {
-		return n, c.sendResult(opSendTo, func() net.Addr { return netAddr(c.typ, to) }, n, err)
+		return sock.Addr{}, 0, err
 	}
-	return n, c.sendResult(opSendTo, nil, n, nil)
+	defer c.lease.decref()
+	if err := c.checkSendTo(); err != nil || !isHost {
+		return addr, timeout, err
+	}
+	return c.hostAddr(host, timeout)
 }
 
 // hasPeer reports whether the kernel sends to one address, and receives from it, only.

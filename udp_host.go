@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net"
+	"time"
 
 	"github.com/blocksock/client/internal/sock"
 )
@@ -13,7 +14,7 @@ import (
 //
 // Options.SendTimeout bounds the lookup and the send together. The write deadline, Close and
 // Watch end the lookup, too. The error is a *net.DNSError if the host does not exist, or if the
-// limit ends the lookup.
+// limit ends the lookup. AsyncClient.SendTo, which does not wait, takes only IP addresses.
 //
 // Nothing is cached: for more than a few datagrams, use a Resolver with a cache, or look the
 // name up once and use SendToAddrPort.
@@ -25,25 +26,18 @@ func (HostPort) Network() string { return "udp" }
 // String returns the address.
 func (a HostPort) String() string { return string(a) }
 
-// sendToHost is SendTo for a HostPort.
-func (c *Client) sendToHost(p []byte, to HostPort) (int, error) {
-	until := sock.In(c.limits().send)
-	err := c.begin(0, 0, false)
-	if err == nil {
-		defer c.lease.decref()
-		err = c.checkSendTo()
-	}
-	if err == nil && c.sock.Closed() {
+// hostAddr is destination for a HostPort.
+func (c *Client) hostAddr(to HostPort, timeout time.Duration) (addr sock.Addr, left time.Duration, err error) {
+	until := sock.In(timeout)
+	switch {
+	case c.sock.Closed():
 		err = net.ErrClosed
-	}
-	var addr sock.Addr
-	if err == nil {
+	case timeout == 0 && networks[c.typ.String()].hasName(string(to)):
+		err = &net.AddrError{Err: "AsyncClient.SendTo does not look up host names: look this one up before", Addr: string(to)}
+	default:
 		addr, err = c.lookUp(string(to), until)
 	}
-	if err != nil {
-		return 0, c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
-	}
-	return c.sendTo(p, addr, until.Timeout())
+	return addr, until.Timeout(), err
 }
 
 // lookUp returns the first address that the client's socket can use.

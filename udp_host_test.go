@@ -2,9 +2,13 @@ package client_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,25 +98,13 @@ func (r deafResolver) LookupNetIP(context.Context, string, string) ([]netip.Addr
 }
 
 func TestSendTo_LookupIsEnded(t *testing.T) {
-	for name, end := range map[string]func(*client.Client) error{
-		"close":    func(c *client.Client) error { _ = c.Close(); return net.ErrClosed },
-		"deadline": func(c *client.Client) error { _ = c.SetWriteDeadline(time.Now()); return os.ErrDeadlineExceeded },
-		"context": func(c *client.Client) error {
-			ctx, cancel := context.WithCancel(context.Background())
-			c.Watch(ctx)
-			cancel()
-			return context.Canceled
-		},
-	} {
+	endsWaitingCall(t, func() (*client.Client, func() error) {
 		c, err := client.NewUDP(&client.Options{Resolver: deafResolver{t.Context()}, Timeout: -1})
 		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		result := make(chan error, 1)
-		go func() { _, err := c.SendTo([]byte("x"), client.HostPort("some.host:53")); result <- err }()
+		return c, func() error { _, err := c.SendTo([]byte("x"), client.HostPort("some.host:53")); return err }
+	}, func(testing.TB) {
 		time.Sleep(10 * time.Millisecond) // the lookup is under way, or begins after the end
-		want := end(c)
-		require.ErrorIs(t, <-result, want, name)
-	}
+	}, (*client.Client).SetWriteDeadline)
 }
 
 // A datagram to an address does not wait for the lookup of another one.
@@ -126,6 +118,65 @@ func TestSendTo_LookupDoesNotKeepOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	require.ErrorIs(t, <-result, net.ErrClosed)
+}
+
+// AsyncClient.SendTo had its own words for what is no address, and left out the address.
+func TestSendTo_ErrorsAreThoseOfAnAsyncClient(t *testing.T) {
+	newClient := func(network string) *client.Client {
+		opts := &client.Options{Resolver: &panicking{}}
+		network, isConnected := strings.CutSuffix(network, " connected")
+		if isConnected {
+			return connectedTo(t, network, opts)
+		}
+		c, err := unconnected[network](opts)
+		require.NoError(t, err)
+		return c
+	}
+	told := func(err error) string {
+		var op *net.OpError
+		if err == nil || !errors.As(err, &op) {
+			return fmt.Sprint(err)
+		}
+		return fmt.Sprint(op.Op, " ", op.Net, " ", op.Addr, ": ", op.Err, " ", client.SafeToRetry(err))
+	}
+	absent := filepath.Join(t.TempDir(), "absent")
+	v4 := net.IPv4(127, 0, 0, 1)
+	for _, network := range []string{"udp", "udp6", "unixgram", "udp connected", "unixgram connected", "tcp connected", "unix connected"} {
+		for _, to := range []net.Addr{
+			nil, (*net.UDPAddr)(nil), &net.TCPAddr{IP: v4, Port: 1 << 17}, &net.UDPAddr{IP: v4, Zone: "lo"},
+			&net.UDPAddr{IP: v4, Port: 1 << 17}, &net.UDPAddr{IP: v4}, &net.UDPAddr{IP: net.IPv6loopback, Port: 9},
+			(*net.UnixAddr)(nil), &net.UnixAddr{}, &net.UnixAddr{Name: absent},
+			client.HostPort(""), client.HostPort("host"), client.HostPort("host:-1"), client.HostPort("host:0"), client.HostPort(":0"),
+			client.HostPort("127.0.0.1:0"), client.HostPort("[::1]:9"), client.HostPort("127.0.0.1:9"),
+		} {
+			c := newClient(network)
+			_, err := c.SendTo([]byte("x"), to)
+			a, asyncErr := c.Async(newAsyncEvents(t).config())
+			require.NoError(t, asyncErr)
+			require.Equal(t, told(err), told(a.SendTo([]byte("x"), to)), "%s: %T %v", network, to, to)
+			closeAsync(t, a)
+		}
+	}
+}
+
+func TestSendTo_AsyncClientTakesAHostPortWithoutAName(t *testing.T) {
+	peer := packetPeer(t, "udp")
+	c, err := client.NewUDP(&client.Options{Resolver: &panicking{}})
+	require.NoError(t, err)
+	a, err := c.Async(newAsyncEvents(t).config())
+	require.NoError(t, err)
+	defer closeAsync(t, a)
+	port := portOf(t, peer.LocalAddr().String())
+	var name *net.AddrError
+	require.ErrorAs(t, a.SendTo([]byte("x"), client.HostPort("localhost:"+port)), &name)
+	require.Contains(t, name.Err, "host name")
+	p := make([]byte, 10)
+	for _, host := range []string{"127.0.0.1", ""} {
+		require.NoError(t, a.SendTo([]byte("hello"), client.HostPort(net.JoinHostPort(host, port))))
+		n, _, err := peer.ReadFrom(p)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(p[:n]))
+	}
 }
 
 func TestSendTo_HostPortOfOtherClients(t *testing.T) {
