@@ -25,6 +25,7 @@
 //
 // A Handler reads the counters of its pools every 5 s from NewHandler to Close, so that the
 // plots have a past when somebody first looks. A sample takes some 0.1 ms for a thousand
-// keys of a pool, the past up to 1 MB for each pool. No goroutine runs between two samples.
+// keys of a pool. The past takes up to 1 MB for each pool, and 0.3 KB for each of its keys.
+// No goroutine runs between two samples.
 // A program without a Handler pays nothing.
 package debug

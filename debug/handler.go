@@ -2,9 +2,11 @@ package debug
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,13 +27,14 @@ type Handler struct {
 }
 
 // NewHandler returns a Handler for these pools. The key is the name that the page shows. It
-// copies the map.
+// copies the map. It panics if a pool is nil.
 //
 // The Handler samples the pools' counters until Close. A Handler that is not closed keeps
 // its pools reachable.
 func NewHandler(pools map[string]*client.Pool) *Handler {
+	pools = withValidNames(pools)
 	h := &Handler{
-		pools: maps.Clone(pools), names: slices.Sorted(maps.Keys(pools)),
+		pools: pools, names: slices.Sorted(maps.Keys(pools)),
 		readPool: readPool, histories: make(map[string]*history),
 	}
 	for _, p := range h.read() {
@@ -41,6 +44,22 @@ func NewHandler(pools map[string]*client.Pool) *Handler {
 	defer h.mu.Unlock()
 	h.timer = time.AfterFunc(sampleInterval, h.sample)
 	return h
+}
+
+// withValidNames makes the names valid UTF-8, because those of JSON are. They stay distinct.
+func withValidNames(pools map[string]*client.Pool) map[string]*client.Pool {
+	valid := make(map[string]*client.Pool, len(pools))
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		if pools[name] == nil {
+			panic(fmt.Sprintf("debug: pool %q is nil: make it with client.NewPool, or leave it out", name))
+		}
+		text := strings.ToValidUTF8(name, "\uFFFD")
+		for valid[text] != nil || text != name && pools[text] != nil {
+			text += "\uFFFD"
+		}
+		valid[text] = pools[name]
+	}
+	return valid
 }
 
 // Close ends sampling. The Handler goes on to serve what it has. A second Close does

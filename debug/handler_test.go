@@ -128,6 +128,36 @@ func TestHandler_EscapesWhatUsersChoose(t *testing.T) {
 	require.Equal(t, script, d.Pools[script].Keys[0].PoolKey)
 }
 
+// JSON has no invalid UTF-8, and one value for a name.
+func TestHandler_PoolNamesThatAreNotUTF8StayDistinct(t *testing.T) {
+	names := []string{"p\x80", "p\xfe", "p\xff", "p\uFFFD"}
+	address, pools := testserver.Echo(t), make(map[string]*client.Pool)
+	for i, name := range names {
+		pools[name] = newPool(t, client.PoolOptions{})
+		for range i + 1 {
+			use(t, pools[name], address, "")
+		}
+	}
+	h := newHandler(t, pools)
+	d := decode(t, h.String())
+	require.Len(t, d.Pools, len(names))
+	require.EqualValues(t, 4, d.Pools["p\uFFFD"].Checkouts, "a valid name stays")
+	sum := uint64(0)
+	for _, p := range d.Pools {
+		sum += p.Checkouts
+	}
+	require.EqualValues(t, 1+2+3+4, sum)
+	for name := range d.Pools {
+		require.Contains(t, get(t, h, "").Body.String(), "Pool "+name+" ")
+	}
+}
+
+func TestNewHandler_NilPoolIsNamed(t *testing.T) {
+	require.PanicsWithValue(t, `debug: pool "redis" is nil: make it with client.NewPool, or leave it out`, func() {
+		debug.NewHandler(map[string]*client.Pool{"redis": nil})
+	})
+}
+
 func TestHandler_ShowsCallersThatWait(t *testing.T) {
 	address, p := testserver.Echo(t), newPool(t, client.PoolOptions{MaxConnsPerKey: 1})
 	h := newHandler(t, map[string]*client.Pool{"echo": p})

@@ -274,6 +274,7 @@ func (c *Conn) Close() error {
 	}
 	close(c.closed)
 	c.wire.closing.Store(true)
+	c.socketLimit.end()
 	_ = c.pion.Close() // it closes the socket, too, unless an alert of the server has closed it
 	if err := c.wire.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return c.failed("close", cause(err))

@@ -306,21 +306,29 @@ func TestClose_EndsCallsThatWait(t *testing.T) {
 func errorOf(_ int, err error) error { return err }
 
 func TestClose_IsToldToTheServer(t *testing.T) {
-	ended := make(chan error, 1)
-	c := served(t, func(s *pion.Conn) {
-		echo(s)
-		_, err := s.Read(make([]byte, 10))
-		ended <- err
-	})
-	// A close_notify right behind the client's Finished fails the handshake of pion's server.
-	sends(t, c, "hello")
-	receives(t, c, "hello")
-	require.NoError(t, c.Close())
-	select {
-	case err := <-ended:
-		require.Equal(t, io.EOF, err)
-	case <-time.After(testTimeout):
-		t.Fatal("the server is not told")
+	for name, before := range map[string]func(*dtls.Conn) error{
+		"no deadline":     func(*dtls.Conn) error { return nil },
+		"deadline passed": func(c *dtls.Conn) error { return c.SetDeadline(time.Now()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan error, 1)
+			c := served(t, func(s *pion.Conn) {
+				echo(s)
+				_, err := s.Read(make([]byte, 10))
+				ended <- err
+			})
+			// A close_notify right behind the client's Finished fails the handshake of pion's server.
+			sends(t, c, "hello")
+			receives(t, c, "hello")
+			require.NoError(t, before(c))
+			require.NoError(t, c.Close())
+			select {
+			case err := <-ended:
+				require.Equal(t, io.EOF, err)
+			case <-time.After(testTimeout):
+				t.Fatal("the server is not told")
+			}
+		})
 	}
 }
 

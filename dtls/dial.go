@@ -84,7 +84,8 @@ func handshake(ctx context.Context, socket *client.Client, network string, opts 
 	if err != nil {
 		return nil, cause(err)
 	}
-	if err := p.HandshakeContext(ctx); err != nil {
+	// pion goes on if a key cannot be logged, because the caller's writer has panicked.
+	if err := p.HandshakeContext(ctx); err != nil || s.panicked != nil {
 		_ = p.Close()
 		s.rethrow()
 		return nil, &client.TLSError{ServerName: s.name, Err: handshakeError(ctx, err)}
@@ -98,11 +99,13 @@ func handshake(ctx context.Context, socket *client.Client, network string, opts 
 // handshakeError returns why a handshake has failed.
 func handshakeError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-		why := context.Cause(ctx)
-		if errors.Is(why, context.DeadlineExceeded) {
-			return fmt.Errorf("%w: %w", why, os.ErrDeadlineExceeded)
+		switch why := context.Cause(ctx); {
+		case errors.Is(why, os.ErrDeadlineExceeded): // Options.ConnectTimeout
+			return why
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return fmt.Errorf("%w: %w", ctx.Err(), os.ErrDeadlineExceeded)
 		}
-		return why
+		return ctx.Err() // as client.Dial, whatever the cause
 	}
 	if alert := receivedAlert(err); alert != nil {
 		return alert

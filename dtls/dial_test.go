@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -294,13 +295,16 @@ func TestDial_SClientAcceptsWhatIsAccepted(t *testing.T) {
 func TestDial_NameToVerify(t *testing.T) {
 	root := testcert.NewRoot(t, "root")
 	server := sServer(t, root.Issue(t, "server", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"sensors.example"} }))
-	opts := trusting(t, root)
-	opts.TLS.ServerName = "sensors.example"
-	relay := newRelay(t, server.addr, nil, nil)
-	conn := dial(t, relay.addr, opts, nil)
-	talks(t, conn, server)
-	require.Equal(t, "sensors.example", conn.ConnectionState().ServerName)
-	require.True(t, relay.toServer.has([]byte("sensors.example"))) // SNI
+	for _, name := range []string{"sensors.example", "sensors.example."} {
+		opts := trusting(t, root)
+		opts.TLS.ServerName = name
+		relay := newRelay(t, server.addr, nil, nil)
+		conn := dial(t, relay.addr, opts, nil)
+		talks(t, conn, server)
+		require.Equal(t, name, conn.ConnectionState().ServerName)
+		require.True(t, relay.toServer.has([]byte("sensors.example"))) // SNI
+		require.NoError(t, conn.Close())                               // the server has one client at a time
+	}
 }
 
 func TestDial_ClientCertificateOfSeveralFragments(t *testing.T) {
@@ -439,8 +443,8 @@ func TestDial_LimitsHoldWhateverThePeerSays(t *testing.T) {
 		})
 		t.Run(name+"/cancelled context", func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithCancel(context.Background())
-			time.AfterFunc(limit, cancel)
+			ctx, cancel := context.WithCancelCause(context.Background())
+			time.AfterFunc(limit, func() { cancel(errors.New("enough")) })
 			begin := time.Now()
 			_, err := dtls.Dial(ctx, "udp", addr, &client.Options{Timeout: -1}, nil)
 			require.Less(t, time.Since(begin), testTimeout/2)
@@ -603,9 +607,30 @@ func TestDial_CallbacksOfConfigAreAsked(t *testing.T) {
 	refusal := errors.New("not this one")
 	opts.TLS.Config.VerifyConnection = func(tls.ConnectionState) error { return refusal }
 	require.ErrorIs(t, dialFails(t, server.addr, opts, nil), refusal)
+}
 
-	opts.TLS.Config.VerifyConnection = func(tls.ConnectionState) error { panic("of the caller's") }
-	require.PanicsWithValue(t, "of the caller's", func() { _, _ = dtls.Dial(context.Background(), "udp", server.addr, opts, nil) })
+type panics struct{ crypto.Signer }
+
+func (panics) Write([]byte) (int, error)                                 { panic("of the caller's") }
+func (panics) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("of the caller's") }
+
+// The protocol runs in a goroutine of its own, where a panic would end the process.
+func TestDial_PanicOfTheCallersCodeIsThatOfDial(t *testing.T) {
+	root := testcert.NewRoot(t, "root")
+	server := sServer(t, root.Issue(t, "server", nil), "-verify", "3")
+	c := root.Issue(t, "client", nil)
+	for name, config := range map[string]*tls.Config{
+		"VerifyConnection": {VerifyConnection: func(tls.ConnectionState) error { panic("of the caller's") }},
+		"Time":             {Time: func() time.Time { panic("of the caller's") }},
+		"KeyLogWriter":     {KeyLogWriter: panics{}},
+		"a private key":    {Certificates: []tls.Certificate{{Certificate: [][]byte{c.Raw}, PrivateKey: panics{c.Key}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := trusting(t, root)
+			opts.TLS.Config = config
+			require.PanicsWithValue(t, "of the caller's", func() { _, _ = dtls.Dial(context.Background(), "udp", server.addr, opts, nil) })
+		})
+	}
 }
 
 func TestDial_KeyLog(t *testing.T) {

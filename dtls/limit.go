@@ -43,6 +43,7 @@ type socketLimit struct {
 	socket   *client.Client
 	deadline time.Time
 	until    time.Time
+	ended    bool
 }
 
 func (s *socketLimit) setDeadline(t time.Time) error { return s.set(&s.deadline, t) }
@@ -51,8 +52,19 @@ func (s *socketLimit) setUntil(t time.Time)          { _ = s.set(&s.until, t) } 
 func (s *socketLimit) set(which *time.Time, t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return nil
+	}
 	*which = t
 	return s.socket.SetWriteDeadline(earlier(s.deadline, s.until))
+}
+
+// end removes the limit for good: one that has passed would keep Close from sending close_notify.
+func (s *socketLimit) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	_ = s.socket.SetWriteDeadline(time.Time{}) // it fails if the server has ended the connection
 }
 
 // earlier returns the earlier of two times. The zero time is never.

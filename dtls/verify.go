@@ -1,6 +1,7 @@
 package dtls
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +31,7 @@ type security struct {
 	// What the handshake has found out.
 	certs    []*x509.Certificate
 	chains   [][]*x509.Certificate
-	panicked any // by a callback of config
+	panicked any // by a function of config
 }
 
 func newSecurity(address string, t *client.TLSOptions, d *Options) (*security, error) {
@@ -106,18 +108,24 @@ var (
 
 // options returns the security as options of pion.
 func (s *security) options() []pion.ClientOption {
-	options := []pion.ClientOption{pion.WithServerName(s.name)}
+	// RFC 6066, 3: the name is sent without a trailing dot.
+	options := []pion.ClientOption{pion.WithServerName(strings.TrimRight(s.name, "."))}
 	if len(s.protos) > 0 {
 		options = append(options, pion.WithSupportedProtocols(s.protos...))
 	}
 	if s.config.KeyLogWriter != nil {
-		options = append(options, pion.WithKeyLogWriter(keyLog{s.config.KeyLogWriter}))
+		options = append(options, pion.WithKeyLogWriter(keyLog{s.config.KeyLogWriter, s}))
 	}
 	if s.psk != nil {
 		return append(options, pion.WithCipherSuites(pskSuites...),
 			pion.WithPSK(func([]byte) ([]byte, error) { return s.psk, nil }), pion.WithPSKIdentityHint([]byte(s.identity)))
 	}
-	certificates := s.config.Certificates
+	certificates := slices.Clone(s.config.Certificates)
+	for i, c := range certificates {
+		if key, ok := c.PrivateKey.(crypto.Signer); ok {
+			certificates[i].PrivateKey = signer{key, s}
+		}
+	}
 	if s.verifier.Certificate != nil {
 		certificates = []tls.Certificate{*s.verifier.Certificate}
 	}
@@ -130,24 +138,35 @@ func (s *security) options() []pion.ClientOption {
 }
 
 // A keyLog writes for one connection at a time, as crypto/tls does.
-type keyLog struct{ io.Writer }
+type keyLog struct {
+	io.Writer
+	security *security
+}
 
 var keyLogLock sync.Mutex
 
-func (l keyLog) Write(p []byte) (int, error) {
+func (l keyLog) Write(p []byte) (n int, err error) {
 	keyLogLock.Lock()
 	defer keyLogLock.Unlock()
+	defer l.security.catch(&err)
 	return l.Writer.Write(p)
+}
+
+// A signer is a private key of the caller's.
+type signer struct {
+	crypto.Signer
+	security *security
+}
+
+func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	defer s.security.catch(&err)
+	return s.Signer.Sign(rand, digest, opts)
 }
 
 // verify verifies the server's certificates, of whose key the server has proved possession.
 // pion calls it before it sends the client's Finished.
 func (s *security) verify(raw [][]byte, _ [][]*x509.Certificate) (err error) {
-	defer func() {
-		if s.panicked = recover(); s.panicked != nil { // this is pion's goroutine: see rethrow
-			err = errors.New("a callback of TLS.Config has panicked")
-		}
-	}()
+	defer s.catch(&err)
 	for _, der := range raw {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -185,7 +204,15 @@ func publicError(err error) error {
 	return err
 }
 
-// rethrow panics in the goroutine of Dial if a callback of the caller's has panicked.
+// catch is deferred where pion's goroutine calls a function of the caller's. See rethrow.
+func (s *security) catch(err *error) {
+	if p := recover(); p != nil {
+		s.panicked = p
+		*err = errors.New("a callback of TLS.Config has panicked")
+	}
+}
+
+// rethrow panics in the goroutine of Dial if a function of the caller's has panicked.
 func (s *security) rethrow() {
 	if s.panicked != nil {
 		panic(s.panicked)

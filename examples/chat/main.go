@@ -16,6 +16,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -25,6 +26,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/blocksock/client"
 )
@@ -52,6 +55,8 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		return err
 	}
 	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unknown argument %q: chat takes flags only", flags.Arg(0))
 	case *address == "" && *listen == "":
 		return errors.New("no room: set -connect or -listen")
 	case *secure && *cert == "":
@@ -84,21 +89,44 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 
 // chat sends what is typed and prints what others have typed.
 func chat(ctx context.Context, address, name string, opts *client.Options, in io.Reader, out io.Writer) error {
-	result := make(chan error, 1)
+	result, input, room := make(chan error, 1), make(chan error, 1), make(chan struct{}, 1)
 	a, err := client.DialAsync(ctx, "tcp", address, opts, client.AsyncConfig{
 		OnConnect: func(a *client.AsyncClient) {
 			fmt.Fprintln(out, "you are in the room")
-			go typed(a, name, in)
+			go func() {
+				err := typed(a, name, in, room)
+				input <- err
+				if err != nil {
+					_ = a.Close()
+					return
+				}
+				// The server answers with the end of the other direction when it has received everything.
+				_ = a.CloseWrite()
+			}()
 		},
-		OnReceive: func(_ *client.AsyncClient, line []byte) { _, _ = out.Write(line) },
-		OnError:   func(_ *client.AsyncClient, err error) { result <- err },
-		OnClose:   func(_ *client.AsyncClient, err error) { result <- err },
+		OnReceive: func(_ *client.AsyncClient, line []byte) { _, _ = out.Write(bytes.Map(printable, line)) },
+		OnBufferEmpty: func(*client.AsyncClient) {
+			select {
+			case room <- struct{}{}:
+			default:
+			}
+		},
+		OnError: func(_ *client.AsyncClient, err error) { result <- err },
+		OnClose: func(_ *client.AsyncClient, err error) { result <- err },
 	})
 	if err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = a.Close() })()
 	err = <-result
+	select {
+	case inputErr := <-input:
+		wasClosed := errors.Is(inputErr, net.ErrClosed) // before everything was sent: err says why
+		if !wasClosed && (err == nil || inputErr == nil && errors.Is(err, io.EOF)) {
+			return inputErr
+		}
+	default:
+	}
 	if errors.Is(err, io.EOF) {
 		fmt.Fprintln(out, "the room is closed")
 		return nil
@@ -106,13 +134,31 @@ func chat(ctx context.Context, address, name string, opts *client.Options, in io
 	return err
 }
 
-// typed sends lines until the input ends. Then it ends the sending direction: the server
-// answers with the end of the other one when it has received everything.
-func typed(a *client.AsyncClient, name string, in io.Reader) {
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		if a.SendPacket([]byte(name+": "+lines.Text())) != nil {
-			return // OnClose has the reason
+// typed sends lines until the input ends. It waits on room while too much is not sent yet.
+func typed(a *client.AsyncClient, name string, in io.Reader, room <-chan struct{}) error {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		for a.IsFull() {
+			select {
+			case <-room:
+			case <-a.Done():
+				return net.ErrClosed
+			}
+		}
+		if err := a.SendPacket([]byte(name + ": " + lines.Text())); err != nil {
+			return err
 		}
 	}
-	_ = a.CloseWrite()
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("cannot read a line of the input: %w", err)
+	}
+	return nil
+}
+
+// printable replaces control characters: from others they could be sequences for the terminal.
+func printable(r rune) rune {
+	if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		return utf8.RuneError
+	}
+	return r
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -77,11 +78,105 @@ func TestChat_LinesGoToEverybodyElse(t *testing.T) {
 	}
 }
 
+// openRoom opens a room and returns its address.
+func openRoom(t *testing.T) (address string) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	var server screen
+	closed := make(chan error, 1)
+	go func() { closed <- run(ctx, []string{"-listen", "127.0.0.1:0"}, nil, &server) }()
+	t.Cleanup(func() { stop(); require.NoError(t, <-closed) })
+	server.shows(t, "\n")
+	return strings.TrimSpace(regexp.MustCompile(`\S+\n`).FindString(server.String()))
+}
+
+func TestChat_ALineThatCannotBeSentIsAnError(t *testing.T) {
+	address := openRoom(t)
+	for name, c := range map[string]struct{ name, typed, text string }{
+		"longer than a line may be": {"Ada", strings.Repeat("x", 2*maxLine) + "\nmore\n", "4096"},
+		"too long to read":          {"Ada", strings.Repeat("x", 1<<20) + "\nmore\n", "too long"},
+		"name of two lines":         {"Ada\nBob: I", "hello\n", `"\n"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := run(t.Context(), []string{"-connect", address, "-name", c.name}, strings.NewReader(c.typed), io.Discard)
+			require.ErrorContains(t, err, c.text)
+		})
+	}
+}
+
+func TestChat_TheEndOfTheInputIsNotTheRoomsEnd(t *testing.T) {
+	var s screen
+	require.NoError(t, run(t.Context(), []string{"-connect", openRoom(t)}, strings.NewReader("hello\n"), &s))
+	require.Equal(t, "you are in the room\n", s.String())
+}
+
+// serveOne accepts one connection.
+func serveOne(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var done sync.WaitGroup
+	done.Go(func() {
+		if conn, err := ln.Accept(); err == nil {
+			defer conn.Close()
+			serve(conn)
+		}
+	})
+	t.Cleanup(func() { _ = ln.Close(); done.Wait() })
+	return ln.Addr().String()
+}
+
+func TestChat_MayBeEndedWhileLinesAreTyped(t *testing.T) {
+	address := openRoom(t)
+	for range 20 {
+		ctx, stop := context.WithCancel(t.Context())
+		in, keyboard := io.Pipe()
+		typed := make(chan struct{})
+		go func() {
+			defer close(typed)
+			for n := 0; ; n++ {
+				if _, err := io.WriteString(keyboard, "hello\n"); err != nil {
+					return
+				}
+				if n == 100 {
+					stop()
+				}
+			}
+		}()
+		require.NoError(t, run(ctx, []string{"-connect", address}, in, io.Discard))
+		require.NoError(t, in.Close())
+		<-typed
+	}
+}
+
+func TestChat_EverythingIsSentToASlowServer(t *testing.T) {
+	const lines = 10_000
+	received := make(chan int64, 1)
+	address := serveOne(t, func(conn net.Conn) {
+		time.Sleep(300 * time.Millisecond) // so that more waits than a client queues
+		n, _ := io.Copy(io.Discard, conn)
+		received <- n
+	})
+	line := strings.Repeat("x", 4000) + "\n"
+	require.NoError(t, run(t.Context(), []string{"-connect", address, "-name", "Ada"}, strings.NewReader(strings.Repeat(line, lines)), io.Discard))
+	require.EqualValues(t, lines*len("Ada: "+line), <-received)
+}
+
+func TestChat_ControlCharactersOfOthersAreReplaced(t *testing.T) {
+	address := serveOne(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "a\tb\x1b[31mc\xff\x9bd é\r\n") })
+	in, keyboard := io.Pipe()
+	defer keyboard.Close()
+	var s screen
+	require.NoError(t, run(t.Context(), []string{"-connect", address}, in, &s))
+	require.Equal(t, "you are in the room\na\tb\uFFFD[31mc\uFFFD\uFFFDd é\uFFFD\nthe room is closed\n", s.String())
+}
+
 func TestChat_ReportsWhatIsWrong(t *testing.T) {
 	for args, text := range map[string]string{
 		"":                         "set -connect or -listen",
 		"-connect 127.0.0.1:1":     "refused",
 		"-listen 127.0.0.1:0 -tls": "set -cert",
+		"127.0.0.1:1":              "unknown argument",
 	} {
 		err := run(context.Background(), strings.Fields(args), strings.NewReader(""), io.Discard)
 		require.ErrorContains(t, err, text)

@@ -46,6 +46,9 @@ func main() {
 	debugPath := flag.String("debug", "", "path of a page for operators, such as /debug/client; whoever can reach -listen can read it (default: none)")
 	listen := flag.String("listen", "localhost:8080", "address to listen on")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		log.Fatalf("unknown argument %q: phpserve takes flags only, such as -root DIR", flag.Arg(0))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *root, *fallback, *fpm, *listen, *debugPath, func(url string) { fmt.Println(url) }); err != nil {
@@ -55,6 +58,9 @@ func main() {
 
 // run serves until ctx ends. It calls ready with the site's URL.
 func run(ctx context.Context, root, fallback, fpm, listen, debugPath string, ready func(url string)) error {
+	if debugPath != "" && debugPath[0] != '/' {
+		return fmt.Errorf("-debug %s is not a path: set it to one such as /debug/client", debugPath)
+	}
 	dir, err := os.MkdirTemp("", "phpserve")
 	if err != nil {
 		return err

@@ -9,9 +9,11 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/blocksock/client/internal/testleak"
 	"github.com/stretchr/testify/require"
@@ -144,6 +146,19 @@ func TestPhpserve_MalformedFPMFlagIsAnError(t *testing.T) {
 	for _, fpm := range []string{"nonsense", "udp:x", ":"} {
 		require.ErrorContains(t, run(t.Context(), t.TempDir(), "", fpm, "127.0.0.1:0", "", nil), "-fpm "+fpm)
 	}
+}
+
+func TestPhpserve_DebugPageThatNoURLHasIsAnError(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := run(ctx, t.TempDir(), "", "unix:/none", "127.0.0.1:0", "debug/client", func(string) {})
+	require.ErrorContains(t, err, "-debug debug/client")
+}
+
+func TestPhpserve_ArgumentThatIsNoFlagIsAnError(t *testing.T) {
+	out, err := exec.Command("go", "run", ".", "-listen", "127.0.0.1:0", "blog").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), `unknown argument "blog"`)
 }
 
 func TestPhpserve_DebugPageShowsTheConnections(t *testing.T) {

@@ -78,10 +78,12 @@ func run(args []string, out io.Writer) error {
 	case t.timeout <= 0 || t.pause <= 0 || t.repeat < 1:
 		return &usageError{"-timeout, -pause and -repeat have to be positive"}
 	}
-	t.network, t.secure = strings.CutPrefix(flags.Arg(0), "tls")
-	if t.secure {
-		t.network = "tcp" + t.network
-	} else if t.caFile != "" {
+	t.network = flags.Arg(0)
+	switch t.network {
+	case "tls", "tls4", "tls6":
+		t.secure, t.network = true, strings.Replace(t.network, "tls", "tcp", 1)
+	}
+	if t.caFile != "" && !t.secure {
 		return &usageError{"-ca is about TLS: the network has to be tls"}
 	}
 	t.address = flags.Arg(1)

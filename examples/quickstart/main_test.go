@@ -169,12 +169,32 @@ func TestTalk_ReplyThatFillsTheBufferIsReported(t *testing.T) {
 	require.True(t, strings.HasSuffix(out, "the buffer is full; there may be more\n"))
 }
 
+func TestTalk_PauseOfAFullBufferDoesNotBoundTheNextReply(t *testing.T) {
+	const pause = 100 * time.Millisecond
+	address := listen(t, "tcp", func(c net.Conn) {
+		for range 2 {
+			_, _ = c.Read(make([]byte, 100))
+			_, _ = c.Write(make([]byte, 1))
+			time.Sleep(pause / 10) // so that the reply arrives in pieces
+			_, _ = c.Write(make([]byte, 64<<10-1))
+			time.Sleep(5 * pause)
+		}
+	})
+	out, err := talkTo("-repeat", "2", "-pause", pause.String(), "tcp", address, "x")
+	require.NoError(t, err)
+	require.Contains(t, out, "2 replies: ")
+}
+
 func TestTalk_ErrorOfTheServerIsReturned(t *testing.T) {
 	_, err := talkTo("tcp", closedPort(t), "x")
 	require.ErrorIs(t, err, unix.ECONNREFUSED)
 
-	_, err = talkTo("smoke", "127.0.0.1:1", "x")
-	require.ErrorAs(t, err, new(net.UnknownNetworkError))
+	for _, network := range []string{"smoke", "tlsx"} {
+		_, err = talkTo(network, "127.0.0.1:1", "x")
+		var unknown net.UnknownNetworkError
+		require.ErrorAs(t, err, &unknown)
+		require.EqualValues(t, network, unknown)
+	}
 }
 
 func TestTalk_PrintsBytesThatAreNoTextInHexadecimal(t *testing.T) {
@@ -227,16 +247,19 @@ func TestTalk_RepeatsTheMessage(t *testing.T) {
 	require.Equal(t, 3, strings.Count(out, "sent: 4 bytes\n"))
 	require.Regexp(t, `\n3 replies: the fastest after \d+\.\d{3} ms, the median \d+\.\d{3} ms, the slowest \d+\.\d{3} ms\n$`, out)
 
-	address = listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
-	_, err = talkTo("-repeat", "3", "tcp", address, "ping")
-	require.EqualError(t, err, "only 1 of 3 messages were sent")
+	for _, n := range []string{"3", "9223372036854775807"} {
+		address = listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
+		_, err = talkTo("-repeat", n, "tcp", address, "ping")
+		require.EqualError(t, err, "only 1 of "+n+" messages were sent")
+	}
 }
 
 func TestTalk_TimeoutBoundsEachCall(t *testing.T) {
 	address := listen(t, "tcp", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	start := time.Now()
-	_, err := talkTo("-timeout", "50ms", "tcp", address, "ping")
+	out, err := talkTo("-timeout", "50ms", "tcp", address, "ping")
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NotContains(t, out, "received")
 	require.GreaterOrEqual(t, time.Since(start), 50*time.Millisecond)
 	require.Less(t, time.Since(start), client.DefaultTimeout)
 }

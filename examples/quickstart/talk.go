@@ -41,7 +41,7 @@ func (t *talk) run(out io.Writer) error {
 	defer c.Close()
 	fmt.Fprintf(out, "connected to %v after %s\n", c.RemoteAddr(), ms(time.Since(start)))
 
-	times := make([]time.Duration, 0, t.repeat)
+	var times []time.Duration
 	for range t.repeat {
 		took, err := t.exchange(c, out)
 		switch {
@@ -65,6 +65,9 @@ func (t *talk) run(out io.Writer) error {
 
 // exchange sends the message, prints the reply, and returns how long its first bytes took.
 func (t *talk) exchange(c *client.Client, out io.Writer) (took time.Duration, err error) {
+	if err := c.SetReadDeadline(time.Time{}); err != nil { // the last pause may have set one
+		return 0, err
+	}
 	start := time.Now()
 	if _, err := c.Send(t.message, 0); err != nil {
 		return 0, err
@@ -84,10 +87,12 @@ func (t *talk) exchange(c *client.Client, out io.Writer) (took time.Duration, er
 		more, err = c.Recv(reply[n:], 0)
 		n += more
 	}
-	show(out, "received after "+ms(took), reply[:n])
+	if n > 0 || err == nil || errors.Is(err, io.EOF) {
+		show(out, "received after "+ms(took), reply[:n])
+	}
 	switch {
 	case n > 0 && errors.Is(err, os.ErrDeadlineExceeded): // it is the pause
-		return took, c.SetReadDeadline(time.Time{})
+		return took, nil
 	case err == nil && n == len(reply):
 		fmt.Fprintln(out, "the buffer is full; there may be more")
 	}

@@ -23,6 +23,9 @@ type asker struct {
 // questions tell the server so (RFC 6891, 6.2.3; DNS Flag Day 2020).
 const maxAnswer = 1232
 
+// maxWindow leaves half of the 65,536 IDs to choose from.
+const maxWindow = 1 << 15
+
 // ask asks all the questions and notes their answers, until each has one or was asked often
 // enough.
 func (a *asker) ask(ctx context.Context, address string, questions []*question) error {

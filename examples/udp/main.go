@@ -70,6 +70,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	if a.wait <= 0 || a.tries < 1 || a.window < 1 {
 		return errors.New("-wait, -tries and -window have to be positive")
 	}
+	if a.window > maxWindow {
+		return fmt.Errorf("-window is %d: set it to %d at most", a.window, maxWindow)
+	}
 	names := flags.Args()
 	switch {
 	case *secure && len(names) > 0:

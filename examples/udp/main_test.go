@@ -44,6 +44,9 @@ func dnsServer(t *testing.T) (address string) {
 	return server.LocalAddr().String()
 }
 
+// hostile has control characters for the terminal.
+var hostile = dnsmessage.MustNewName("a\x1b[31m\r\n.test.")
+
 // replies are what the server sends for a question that it is asked for the nth time.
 func replies(asked dnsmessage.Message, n int) []dnsmessage.Message {
 	q := asked.Questions[0]
@@ -72,6 +75,14 @@ func replies(asked dnsmessage.Message, n int) []dnsmessage.Message {
 		good.Truncated = true
 	case "doubled":
 		return []dnsmessage.Message{good, good}
+	case "hostile":
+		good.Answers = []dnsmessage.Resource{
+			{Header: good.Answers[0].Header, Body: &dnsmessage.CNAMEResource{CNAME: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.MXResource{Pref: 1, MX: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.NSResource{NS: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.PTRResource{PTR: hostile}},
+			{Header: good.Answers[0].Header, Body: &dnsmessage.TXTResource{TXT: []string{hostile.String()}}},
+		}
 	case "forged":
 		otherID, otherName, noReply := forged, forged, forged
 		otherID.ID++
@@ -109,6 +120,14 @@ func TestUDP_EachNameHasItsAnswerInTheTable(t *testing.T) {
 		require.Equal(t, want, [2]string(rows[name][1:]), name)
 	}
 	require.Contains(t, out, "7 of 7 answered")
+}
+
+func TestUDP_NamesInAnswersAreEscaped(t *testing.T) {
+	rows, out, err := table(t, "", "-server", dnsServer(t), "hostile.test")
+	require.NoError(t, err)
+	const name = `a\x1b[31m\r\n.test.`
+	require.Equal(t, "→ "+name+" 1 "+name+" "+name+" "+name+` "`+name+`"`, rows["hostile.test"][2], out)
+	require.NotContains(t, out, "\x1b")
 }
 
 func TestUDP_AQuestionIsAskedAgain(t *testing.T) {
@@ -167,6 +186,8 @@ func TestUDP_ArgumentsThatMeanNothingAreRefused(t *testing.T) {
 		_, _, err := table(t, "", args...)
 		require.Error(t, err, args)
 	}
+	_, _, err := table(t, "", "-server", "127.0.0.1", "-window", "65537", "known.test") // there are 65,536 IDs
+	require.ErrorContains(t, err, "-window is 65537")
 	for address, want := range map[string]string{
 		"192.0.2.53": "192.0.2.53:53", "192.0.2.53:5353": "192.0.2.53:5353", "2001:db8::53": "[2001:db8::53]:53",
 		"[2001:db8::53]": "[2001:db8::53]:53", "[2001:db8::53]:5353": "[2001:db8::53]:5353", "dns.test": "dns.test:53",

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,15 +125,22 @@ func record(body dnsmessage.ResourceBody) string {
 	case *dnsmessage.AAAAResource:
 		return netip.AddrFrom16(b.AAAA).String()
 	case *dnsmessage.CNAMEResource:
-		return "→ " + b.CNAME.String()
+		return "→ " + escaped(b.CNAME)
 	case *dnsmessage.MXResource:
-		return fmt.Sprintf("%d %s", b.Pref, b.MX)
+		return fmt.Sprintf("%d %s", b.Pref, escaped(b.MX))
 	case *dnsmessage.NSResource:
-		return b.NS.String()
+		return escaped(b.NS)
 	case *dnsmessage.PTRResource:
-		return b.PTR.String()
+		return escaped(b.PTR)
 	case *dnsmessage.TXTResource:
 		return fmt.Sprintf("%q", strings.Join(b.TXT, ""))
 	}
 	return ""
+}
+
+// escaped writes a name without control characters, which could be sequences for the terminal:
+// a name in DNS may have any byte.
+func escaped(name dnsmessage.Name) string {
+	quoted := strconv.QuoteToASCII(name.String())
+	return quoted[1 : len(quoted)-1]
 }

@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,17 +28,33 @@ type Collector struct {
 var _ prometheus.Collector = (*Collector)(nil)
 
 // NewCollector returns a Collector of these pools and of the waiting calls of all clients.
-// The key of the map is the label pool. It copies the map.
+// The key of the map is the label pool. It copies the map. It panics if a pool is nil.
 //
 // Register one Collector for all pools: the waiting calls are those of the process. Two
 // Collectors in one registry need a label that tells them apart: register both with
 // prometheus.WrapRegistererWith.
 func NewCollector(pools map[string]*client.Pool, opts *Options) *Collector {
-	c := &Collector{pools: maps.Clone(pools)}
+	c := &Collector{pools: withValidNames(pools)}
 	if opts != nil {
 		c.maxKeys = max(opts.MaxKeys, 0)
 	}
 	return c
+}
+
+// withValidNames makes the names valid UTF-8, because labels are. They stay distinct.
+func withValidNames(pools map[string]*client.Pool) map[string]*client.Pool {
+	valid := make(map[string]*client.Pool, len(pools))
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		if pools[name] == nil {
+			panic(fmt.Sprintf("prometheus: pool %q is nil: make it with client.NewPool, or leave it out", name))
+		}
+		label := strings.ToValidUTF8(name, "\uFFFD")
+		for valid[label] != nil || label != name && pools[label] != nil {
+			label += "\uFFFD"
+		}
+		valid[label] = pools[name]
+	}
+	return valid
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -104,7 +121,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	s.gauge(computing, map[bool]float64{true: 1}[waits.Computing])
 	for name, pool := range c.pools {
 		stats := pool.Stats()
-		name = strings.ToValidUTF8(name, "\uFFFD")
 		if stats.MaxConnsPerKey > 0 {
 			s.gauge(maxConns, float64(stats.MaxConnsPerKey), name)
 		}

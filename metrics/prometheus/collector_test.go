@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,26 @@ func TestCollector_KeysWithTheSameLabelsAreAddedUp(t *testing.T) {
 	use(t, 2, p, address, &client.Options{PoolKey: "<a>\"\n\xfe", TTL: 9})
 	m := scrape(t, clientmetrics.NewCollector(map[string]*client.Pool{"echo": p}, &clientmetrics.Options{MaxKeys: 10}))
 	require.Equal(t, "3", m[`client_pool_key_checkouts_total{address="`+address+`",connection="new",network="tcp",pool="echo",pool_key="<a>\"\n`+"\uFFFD"+`"}`], "%v", m)
+}
+
+// Two metrics with the same labels would fail every scrape.
+func TestCollector_PoolNamesThatAreNotUTF8StayDistinct(t *testing.T) {
+	names := []string{"p\x80", "p\xfe", "p\xff", "p\uFFFD"}
+	address, pools := testserver.Echo(t), make(map[string]*client.Pool)
+	for i, name := range names {
+		pools[name] = newPool(t, client.PoolOptions{MaxConnsPerKey: 9})
+		use(t, i+1, pools[name], address, nil)
+	}
+	m := scrape(t, clientmetrics.NewCollector(pools, &clientmetrics.Options{MaxKeys: 1}))
+	for i, name := range []string{"p\uFFFD\uFFFD", "p\uFFFD\uFFFD\uFFFD", "p\uFFFD\uFFFD\uFFFD\uFFFD", "p\uFFFD"} {
+		require.Equal(t, strconv.Itoa(i), m[`client_pool_checkouts_total{connection="reused",pool="`+name+`"}`], "%v", m)
+	}
+}
+
+func TestNewCollector_NilPoolIsNamed(t *testing.T) {
+	require.PanicsWithValue(t, `prometheus: pool "redis" is nil: make it with client.NewPool, or leave it out`, func() {
+		clientmetrics.NewCollector(map[string]*client.Pool{"redis": nil}, nil)
+	})
 }
 
 // A pool has a key for each network that it was asked for.
