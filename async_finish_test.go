@@ -320,6 +320,11 @@ func TestAsyncFinish_IdleTimeoutHolds(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	for _, network := range []string{"tcp", "tls"} {
 		a, e, peer := asyncStream(t, network, &client.Options{SendTimeout: -1}, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+		raw := peer
+		if t, ok := peer.(*tls.Conn); ok {
+			raw = t.NetConn()
+		}
+		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
 		entered, release := make(chan struct{}), make(chan struct{})
 		e.onReceive = func(*client.AsyncClient, []byte) { close(entered); <-release }
 		writes(t, peer, "x")

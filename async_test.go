@@ -270,7 +270,7 @@ func TestAsync_EverythingBeforeTheEndIsDelivered(t *testing.T) {
 // The peer has sent and reset: it is a send that meets the error. What arrived comes first.
 func TestAsync_ArrivedBytesComeBeforeTheErrorOfASend(t *testing.T) {
 	for range 20 {
-		a, e, peer := asyncStream(t, "tcp", nil, nil)
+		a, e, peer := asyncStream(t, "tcp", &client.Options{RecvBuffer: 1 << 20}, nil) // all of it arrives
 		release := make(chan struct{})
 		e.onReceive = func(*client.AsyncClient, []byte) { <-release }
 		_, err := peer.Write([]byte("1"))
