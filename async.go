@@ -55,7 +55,8 @@ type AsyncConfig struct {
 	// IdleTimeout ends the client with os.ErrDeadlineExceeded when it has neither received
 	// nor sent anything for so long. It also holds after the peer's end, while others are
 	// piped into the client, and in Finish. It does not end a client that is paused, or whose
-	// pipe is held up by a full target: the target's limits hold then. Default: none.
+	// pipe is held up by a full target: the target's limits hold then. If the queue stands
+	// still, it may take twice that time. Default: none.
 	IdleTimeout time.Duration
 }
 

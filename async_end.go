@@ -154,7 +154,7 @@ func (a *AsyncClient) end(c *Client, err error) {
 		a.sleep()
 		a.mu.Lock()
 	}
-	unsent, detach, sources := a.queue.unsent(), a.detach, a.pipe.sources
+	unsent, detach, sources := a.queue.unsent()+int64(c.unsent()), a.detach, a.pipe.sources
 	a.pipe.sources = nil
 	a.mu.Unlock()
 

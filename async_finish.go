@@ -75,6 +75,11 @@ func (c *Client) endSending() error {
 	if !c.typ.isStream() || c.goesBack() {
 		return nil
 	}
+	return c.shutdownWrite()
+}
+
+// shutdownWrite ends sending.
+func (c *Client) shutdownWrite() error {
 	c.lease.markFailed()
 	err := c.closeWrite(c.limits().send)
 	if errors.Is(err, unix.ENOTCONN) {
@@ -131,10 +136,10 @@ func (a *AsyncClient) lingerOnce(c *Client, interval time.Duration) error {
 		return nil
 	}
 	_, err := a.takeOrDrop(c)
-	if errors.Is(err, unix.EAGAIN) {
+	if err == unix.EAGAIN { //nolint:errorlint // see next
 		err = a.waited(c, c.sock.WaitReadable(interval))
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == os.ErrDeadlineExceeded { //nolint:errorlint // see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order has ended the wait
 		return nil
 	}
@@ -160,15 +165,21 @@ func (a *AsyncClient) takeOrDrop(c *Client) (n int, err error) {
 		}
 		return n, err
 	}
+	defer a.recv.release()
+	if n, err = c.dropNow(&a.recv); err != nil {
+		err = c.nextErr(err)
+	}
+	return n, err
+}
+
+// dropNow receives from the socket without waiting, and without TLS and framing.
+func (c *Client) dropNow(r *recvState) (int, error) {
 	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
 	if err != nil {
 		return 0, err
 	}
 	defer lock.Unlock()
-	defer a.recv.release()
-	n, err = lock.Recv(a.recv.room(&lock, false), 0)
-	_, err = c.recvResult(opRecv, nil, 0, 0, err)
-	return n, err
+	return lock.Recv(r.room(&lock, false), 0)
 }
 
 // maxDrain is more than what a kernel's receive buffer holds by default. A peer that never
@@ -182,9 +193,9 @@ func (a *AsyncClient) drain(c *Client) error {
 		n, err := a.takeOrDrop(c)
 		switch {
 		case err == nil, !a.stream && isPassingDatagramErr(err):
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err == os.ErrDeadlineExceeded: //nolint:errorlint // see next
 			_ = c.sock.SetReadDeadline(sock.Never) // it was to make receive return
-		case errors.Is(err, unix.EAGAIN) || err == io.EOF: //nolint:errorlint // it comes bare
+		case err == unix.EAGAIN || err == io.EOF: //nolint:errorlint // they come bare
 			return nil
 		default:
 			return err

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -96,25 +97,31 @@ func TestAsyncFinish_DoesNotWaitForThePeersEnd(t *testing.T) {
 	}
 }
 
-// What is in a peer's queue is with the peer, so only TCP waits for one that does not receive.
-func TestAsyncFinish_PeerThatDoesNotReceiveEndsItAtSendTimeout(t *testing.T) {
-	const limit = 500 * time.Millisecond
-	a, e, peer := asyncStream(t, "tcp", &client.Options{SendTimeout: limit}, nil)
+// unacknowledged sends over TCP until the queue is empty and the kernel has bytes that the peer's
+// has no room for. It returns how many the peer has not received.
+func unacknowledged(t *testing.T, a *client.AsyncClient, peer net.Conn) (n int) {
+	t.Helper()
 	require.NoError(t, peer.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
-	total := fillQueue(t, a, 1)
-	got := 0
-	for ; a.Queued() > 0; got += 64 << 10 {
+	for n = fillQueue(t, a, 1); a.Queued() > 0; n -= 64 << 10 {
 		_, err := io.CopyN(io.Discard, peer, 64<<10)
 		require.NoError(t, err)
 		time.Sleep(time.Millisecond) // the goroutine that writes must not fall behind
 	}
+	return n
+}
+
+// What is in a peer's queue is with the peer, so only TCP waits for one that does not receive.
+func TestAsyncFinish_PeerThatDoesNotReceiveEndsItAtSendTimeout(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	a, e, peer := asyncStream(t, "tcp", &client.Options{SendTimeout: limit}, nil)
+	total := unacknowledged(t, a, peer)
 	begin := time.Now()
 	require.NoError(t, a.Finish())
 	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
 	require.GreaterOrEqual(t, time.Since(begin), limit)
 	n, err := io.Copy(io.Discard, peer)
 	require.NoError(t, err)
-	require.EqualValues(t, total-got, n, "the kernel goes on sending")
+	require.EqualValues(t, total, n, "the kernel goes on sending")
 }
 
 // The peer's end, which answers that of Finish, could come before Finish had gone on, and
@@ -156,6 +163,32 @@ func TestAsyncFinish_CloseEndsTheWait(t *testing.T) {
 	require.NoError(t, a.Close())
 	var unsent *client.UnsentError
 	require.ErrorAs(t, e.result(), &unsent)
+}
+
+// A paused client drops what arrives. The error of such a receive reached OnClose without the
+// addresses, and that of a watched context as an error of this package's own.
+func TestAsyncFinish_ErrorOfAPausedClientHasItsForm(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	for want, end := range map[error]func(peer net.Conn){
+		unix.ECONNRESET:  func(peer net.Conn) { _ = errors.Join(peer.(*net.TCPConn).SetLinger(0), peer.Close()) },
+		context.Canceled: func(net.Conn) { cancel() },
+	} {
+		t.Run(want.Error(), func(t *testing.T) {
+			a, e, peer := asyncStream(t, "tcp", nil, nil)
+			if want == context.Canceled {
+				defer a.Client().Watch(ctx)()
+			}
+			a.Pause()
+			unacknowledged(t, a, peer)
+			require.NoError(t, a.Finish())
+			time.Sleep(10 * time.Millisecond)
+			end(peer)
+			err := e.result()
+			require.ErrorIs(t, err, want)
+			var op *net.OpError
+			require.ErrorAs(t, err, &op)
+		})
+	}
 }
 
 // An error of Finish's last receive was dropped, and OnClose got nil.
@@ -287,6 +320,11 @@ func TestAsyncFinish_IdleTimeoutHolds(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	for _, network := range []string{"tcp", "tls"} {
 		a, e, peer := asyncStream(t, network, &client.Options{SendTimeout: -1}, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+		raw := peer
+		if t, ok := peer.(*tls.Conn); ok {
+			raw = t.NetConn()
+		}
+		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
 		entered, release := make(chan struct{}), make(chan struct{})
 		e.onReceive = func(*client.AsyncClient, []byte) { close(entered); <-release }
 		writes(t, peer, "x")

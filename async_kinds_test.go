@@ -2,10 +2,12 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,6 +56,23 @@ func TestAsyncPackets_WrongOneEndsTheClient(t *testing.T) {
 	var bad *client.PacketError
 	require.ErrorAs(t, e.result(), &bad)
 	require.Equal(t, []string{"\x00\x00\x00\x01x"}, e.packets)
+}
+
+// An error that wraps one of the socket's was taken for the socket's: the client received again
+// and again, and did not end.
+func TestAsyncPackets_EveryErrorOfALengthFuncEndsTheClient(t *testing.T) {
+	for _, cause := range []error{os.ErrDeadlineExceeded, context.DeadlineExceeded, unix.EAGAIN, io.EOF, net.ErrClosed} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			fails := client.LengthFunc{Func: func([]byte) (int, error) { return 0, cause }}
+			_, e, peer := asyncStream(t, "tcp", &client.Options{Framing: fails}, nil)
+			_, err := peer.Write([]byte("x"))
+			require.NoError(t, err)
+			err = e.result()
+			require.ErrorIs(t, err, cause)
+			var wrong *client.PacketError
+			require.ErrorAs(t, err, &wrong)
+		})
+	}
 }
 
 func TestAsyncPackets_PartAtTheEndIsUnexpected(t *testing.T) {

@@ -17,7 +17,10 @@ type recvState struct {
 	big      []byte      // instead, for a datagram that does not fit into a recvBuffer
 	readable bool        // the socket may have more, or what is above it: TLS
 	busy     bool        // the last wait was over at once: to receive first saves a system call
+	arrived  bool        // the last call of next has received something, be it a part of a packet
 	drops    bool        // the client ends, and what arrives is dropped
+
+	sendCalls uint32 // of the socket, when IdleTimeout was over the last time
 }
 
 // A recvBuffer holds any datagram of UDP. It is taken when there is something to receive, so
@@ -95,10 +98,10 @@ func (a *AsyncClient) isEnd(c *Client, err error) (over bool, cause error) {
 	switch {
 	case !a.stream && isPassingDatagramErr(err):
 		return false, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case err == os.ErrDeadlineExceeded: //nolint:errorlint // the socket's own comes bare, see next
 		_ = c.sock.SetReadDeadline(sock.Never) // an order may have ended the wait
 		switch {
-		case a.idleLeft() != 0:
+		case a.idleLeft() != 0 || a.queueMoves(c):
 			return false, nil
 		case c.sock.Probe() != sock.Idle: // it has arrived during a long callback
 			a.recv.readable = true
@@ -122,8 +125,6 @@ func (a *AsyncClient) take(c *Client) error {
 	}
 	p, err := a.next(c)
 	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return unix.EAGAIN
 	case err != nil:
 		return err
 	case a.orders.Load()&orderTLS != 0:
@@ -158,28 +159,48 @@ func (a *AsyncClient) deliver(p []byte) error {
 	return nil
 }
 
-// next receives once, or a packet, without waiting: EAGAIN if there is nothing.
+// next receives once, or a packet, without waiting. EAGAIN, if there is nothing, and
+// os.ErrDeadlineExceeded, after an order, come bare. In another error they are about something
+// else: the context of Watch, or what a LengthFunc has met.
 func (a *AsyncClient) next(c *Client) (p []byte, err error) {
 	if err := c.begin(0, 0, a.stream); err != nil {
 		return nil, c.opError(opRecv, nil, err)
 	}
 	defer c.lease.decref()
-	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
-	if err == nil {
-		p, err = c.recvSome(&lock, &a.recv, c.typ == UnixDgram)
-		lock.Unlock()
-	}
-	if err == nil {
+	a.recv.arrived = false
+	if p, err = c.recvNow(&a.recv); err == nil {
 		c.recordRecv(len(p), 1, nil, 0)
 		return p, nil
 	}
 	a.recv.release()
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN) {
-		return nil, err // no operation of the program has failed
+	if a.recv.arrived {
+		a.touch()
+	}
+	return nil, c.nextErr(err)
+}
+
+// nextErr gives the error of a receive its form: see next.
+func (c *Client) nextErr(err error) error {
+	err = packetErr(err)
+	switch _, isPacket := err.(*PacketError); { //nolint:errorlint // as packetErr returns it
+	case isPacket:
+	case errors.Is(err, os.ErrDeadlineExceeded): // no operation of the program has failed
+		return os.ErrDeadlineExceeded
+	case errors.Is(err, unix.EAGAIN):
+		return unix.EAGAIN
 	}
 	c.recordRecv(0, 1, err, 0)
-	_, err = c.recvResult(opRecv, nil, 0, 0, packetErr(err))
-	return nil, err
+	_, err = c.recvResult(opRecv, nil, 0, 0, err)
+	return err
+}
+
+func (c *Client) recvNow(r *recvState) ([]byte, error) {
+	lock, err := c.sock.LockRecv(unix.MSG_DONTWAIT, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock() // also if a callback ends the goroutine: the lock keeps the descriptor open
+	return c.recvSome(&lock, r, c.typ == UnixDgram)
 }
 
 // waited follows a wait for the socket to be readable.
@@ -196,6 +217,7 @@ func (a *AsyncClient) waited(c *Client, err error) error {
 func (a *AsyncClient) sleepUntilIdle(c *Client) error {
 	left := a.idleLeft()
 	switch {
+	case left == 0 && a.queueMoves(c):
 	case left == 0:
 		return c.opError(opRecv, nil, os.ErrDeadlineExceeded)
 	case left < 0:
@@ -214,12 +236,27 @@ func (a *AsyncClient) idleLeft() time.Duration {
 	return max(sock.Instant(a.active.Load()).Add(a.cfg.IdleTimeout).Left(), 0)
 }
 
+// queueMoves reports whether the queue of a stream has moved since the last call: a send of much
+// data to a slow peer returns late.
+func (a *AsyncClient) queueMoves(c *Client) bool {
+	last := a.recv.sendCalls
+	a.recv.sendCalls = c.sock.SendCalls()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.stream || !a.queue.writing || a.recv.sendCalls == last {
+		return false
+	}
+	a.touch()
+	return true
+}
+
 // isPassingDatagramErr reports whether an error is about a datagram that was sent, so that
 // others may be received.
 func isPassingDatagramErr(err error) bool {
 	for _, errno := range [...]unix.Errno{
 		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
-		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES,
+		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES, unix.EOPNOTSUPP,
+		sock.HostIsolated,
 	} {
 		if errors.Is(err, errno) {
 			return true

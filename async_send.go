@@ -170,7 +170,8 @@ func (a *AsyncClient) fileItem(f *os.File, offset, length int64) (*sendItem, err
 }
 
 // Queued returns how many bytes wait in the queue. Those of files do not count, nor those
-// that the kernel has taken. An empty datagram counts as one.
+// that the kernel has taken, nor over TLS those of a record that is being sent, 16 KiB at most.
+// An empty datagram counts as one.
 func (a *AsyncClient) Queued() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -336,8 +337,7 @@ func (c *Client) writeItem(it *sendItem) (n int64, done bool, err error) {
 		done = n == it.length && err == nil
 	case itemCloseWrite:
 		op, done = opClose, true
-		c.lease.markFailed()
-		err = c.closeWrite(c.limits().send)
+		err = c.shutdownWrite()
 	default:
 		var sent int
 		sent, err = c.send(it.p[:min(len(it.p), writeSize)], 0, c.limits().send)

@@ -3,6 +3,7 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -269,7 +270,7 @@ func TestAsync_EverythingBeforeTheEndIsDelivered(t *testing.T) {
 // The peer has sent and reset: it is a send that meets the error. What arrived comes first.
 func TestAsync_ArrivedBytesComeBeforeTheErrorOfASend(t *testing.T) {
 	for range 20 {
-		a, e, peer := asyncStream(t, "tcp", nil, nil)
+		a, e, peer := asyncStream(t, "tcp", &client.Options{RecvBuffer: 1 << 20}, nil) // all of it arrives
 		release := make(chan struct{})
 		e.onReceive = func(*client.AsyncClient, []byte) { <-release }
 		_, err := peer.Write([]byte("1"))
@@ -398,6 +399,53 @@ func TestAsync_MethodsAfterTheEndDoNothing(t *testing.T) {
 	require.Equal(t, []string{"connect", "close"}, e.names())
 }
 
+// The end of a context by its deadline was taken for an order that had ended the wait: the
+// client received again and again, and did not end.
+func TestAsync_WatchedContextEndsTheClient(t *testing.T) {
+	for name, watched := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 20*time.Millisecond)
+		},
+		"cancel": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx, cancel
+		},
+	} {
+		for _, how := range []string{"waiting", "sending", "finishing", "datagrams"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				ctx, cancel := watched(t.Context())
+				defer cancel()
+				var a *client.AsyncClient
+				var e *asyncEvents
+				var peer net.Conn
+				if how == "datagrams" {
+					server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+					require.NoError(t, err)
+					defer server.Close()
+					e = newAsyncEvents(t)
+					a = e.dial("udp4", server.LocalAddr().String(), nil, nil)
+					require.Same(t, a, e.client())
+				} else {
+					a, e, peer = asyncStream(t, "tcp", nil, nil)
+				}
+				switch how {
+				case "sending":
+					fillQueue(t, a, 1)
+				case "finishing": // all is in the kernel, and not with the peer
+					unacknowledged(t, a, peer)
+					require.NoError(t, a.Finish())
+				}
+				begin := time.Now()
+				defer a.Client().Watch(ctx)()
+				<-ctx.Done()
+				require.ErrorIs(t, e.result(), ctx.Err())
+				require.Less(t, time.Since(begin), testTimeout/5, "before SendTimeout")
+			})
+		}
+	}
+}
+
 func TestAsync_OneAsyncClientAtATime(t *testing.T) {
 	a, _, _ := asyncStream(t, "tcp", nil, nil)
 	_, err := a.Client().Async(newAsyncEvents(t).config())
@@ -442,6 +490,64 @@ func TestAsync_IdleTimeout(t *testing.T) {
 	if len(e.received()) == 4 { // a machine under load may take longer between two sends
 		require.GreaterOrEqual(t, time.Since(begin), limit*8/3)
 		require.GreaterOrEqual(t, time.Since(last), limit*9/10)
+	}
+}
+
+// Bytes that were no whole packet, or no whole record of TLS, did not count.
+func TestAsync_IdleTimeoutDoesNotEndASlowPacket(t *testing.T) {
+	const limit, size = 300 * time.Millisecond, 10
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			framing := &client.Options{Framing: client.LengthPrefix{Encoding: client.Uint8, BodyOffset: 1}}
+			_, e, peer := asyncStream(t, network, framing, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+			want := string(append([]byte{size}, make([]byte, size)...))
+			for i := range want {
+				_, err := peer.Write([]byte(want[i : i+1]))
+				require.NoError(t, err)
+				time.Sleep(limit / 5)
+			}
+			e.receives(want)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+		})
+	}
+}
+
+func TestAsync_IdleTimeoutDoesNotEndASlowRecord(t *testing.T) {
+	const limit, size = 300 * time.Millisecond, 1000 // dripConn takes a millisecond for each byte
+	s := fixedSize(t, tls.VersionTLS13)
+	go func() {
+		conn, err := s.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = tls.Server(dripConn{conn}, s.config).Write(make([]byte, size))
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	e := newAsyncEvents(t)
+	opts := &client.Options{TLS: s.trust(t), ConnectTimeout: testTimeout}
+	e.dial("tcp", s.Addr().String(), opts, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+	e.receives(string(make([]byte, size)))
+	require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded)
+}
+
+// A send of much data to a slow peer returned too late to count.
+func TestAsync_IdleTimeoutDoesNotEndASlowSend(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			opts := &client.Options{SendBuffer: 4096, SendTimeout: -1}
+			a, e, peer := asyncStream(t, network, opts, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
+			require.NoError(t, a.Send(make([]byte, 8<<20)))
+			p := make([]byte, 16<<10)
+			for begin := time.Now(); time.Since(begin) < 4*limit; time.Sleep(limit / 15) {
+				_, err := peer.Read(p)
+				require.NoError(t, err)
+			}
+			require.Positive(t, a.Queued())
+			require.Empty(t, e.ended)
+			require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded, "the peer does not receive any more")
+		})
 	}
 }
 
@@ -506,6 +612,27 @@ func TestAsync_GoexitInACallbackEndsTheClient(t *testing.T) {
 	_, err := peer.Write([]byte("x"))
 	require.NoError(t, err)
 	require.Error(t, e.result())
+}
+
+// A LengthFunc that ended the goroutine left the receive lock held, which keeps the descriptor
+// open.
+func TestAsync_GoexitInALengthFuncClosesTheConnection(t *testing.T) {
+	for _, network := range asyncNetworks {
+		t.Run(network, func(t *testing.T) {
+			goexit := func([]byte) (int, error) {
+				runtime.Goexit()
+				return 0, nil
+			}
+			_, e, peer := asyncStream(t, network, &client.Options{Framing: client.LengthFunc{Func: goexit}}, nil)
+			_, err := peer.Write([]byte("x"))
+			require.NoError(t, err)
+			require.Error(t, e.result())
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(testTimeout)))
+			_, err = peer.Read(make([]byte, 1))
+			require.Error(t, err)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	}
 }
 
 // A panic in a callback is not recovered.

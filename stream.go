@@ -164,6 +164,7 @@ func (s *stream) recvSome(lock *sock.IOLock, r *recvState, isUnixgram bool) ([]b
 			room = r.room(lock, isUnixgram)
 		}
 		n, err := s.recvBytes(lock, room, DontWait)
+		r.arrived = r.arrived || n > 0 || s.receivedPart()
 		r.busy = r.busy && err == nil
 		r.readable = err == nil && (r.busy || n == len(room) || s.hasTLS() || s.sock.Buffered())
 		if s.frames == nil {
@@ -406,6 +407,21 @@ func (s *stream) truncated() bool {
 // isUp reports whether the peer can still answer, as far as the kernel and TLS know.
 func (s *stream) isUp() bool {
 	return !s.tlsEnded() && s.sock.PeerOpen()
+}
+
+// unsent is how many bytes a send has counted that TLS has not sent. See Client.Send.
+func (s *stream) unsent() int {
+	if t := s.tls.Load(); t != nil {
+		return t.Unsent()
+	}
+	return 0
+}
+
+// receivedPart reports whether TLS has received something, be it a part of a record. The caller
+// holds the receive lock.
+func (s *stream) receivedPart() bool {
+	t := s.tls.Load()
+	return t != nil && t.ReceivedPart()
 }
 
 // tlsEnded reports whether nothing more will be received over TLS.

@@ -24,10 +24,14 @@ func (e *ICMPError) Error() string { return e.Errno.Error() }
 // queued, but hardly this many in a row. An error of the send itself, as when there is no
 // route, remains.
 func maxForeignErrors(errno unix.Errno) int {
+	const many = 100
+	if errno == HostIsolated { // on some systems it is one of those below
+		return many
+	}
 	switch errno {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
 		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES:
-		return 100
+		return many
 	case unix.EMSGSIZE:
 		return 10 // the send's own errors are queued too
 	}

@@ -44,3 +44,6 @@ func (s *Socket) Slept() bool {
 	k := s.rd.netpollWaker.Load()
 	return k == nil || k.parked
 }
+
+// SendCalls changes with each system call that sends, so that a long send can be seen to move.
+func (s *Socket) SendCalls() uint32 { return s.wr.syscalls.Load() }

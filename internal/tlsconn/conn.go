@@ -45,6 +45,8 @@ type Conn struct {
 
 	sendErr error // why nothing more can be sent; belongs to the send lock
 
+	unsent atomic.Int64 // see Unsent
+
 	ended       atomic.Bool // recvErr is set
 	truncated   atomic.Bool // and the stream ended within a record
 	readClosed  atomic.Bool // by CloseRead

@@ -57,6 +57,10 @@ func (c *Conn) Recv(lock *sock.IOLock, p []byte, flags int) (int, error) {
 	return n, nil
 }
 
+// ReceivedPart reports whether the last Recv has received something from the socket, be it a part
+// of a record. It belongs to the receive lock.
+func (c *Conn) ReceivedPart() bool { return c.transport.gotPart }
+
 // peek waits for at least want bytes, and copies those and what else has arrived that p has
 // room for. They stay to be received.
 func (c *Conn) peek(p []byte, want int) (int, error) {

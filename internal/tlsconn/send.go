@@ -35,6 +35,9 @@ func (c *Conn) Send(lock *sock.IOLock, p []byte) (n int, some bool, err error) {
 		if err == nil || isPassing(err) {
 			n += len(record)
 		}
+		if err != nil && isPassing(err) {
+			c.unsent.Store(int64(len(record)))
+		}
 		if err != nil {
 			return n, some, err
 		}
@@ -52,11 +55,17 @@ func (c *Conn) flush(lock *sock.IOLock) (int, error) {
 		return 0, c.sendErr
 	}
 	n, err := c.transport.flush(lock, 0)
-	if err != nil && !isPassing(err) {
+	switch {
+	case err == nil && c.unsent.Load() != 0:
+		c.unsent.Store(0)
+	case err != nil && !isPassing(err):
 		c.sendErr = err
 	}
 	return n, err
 }
+
+// Unsent is how many bytes a Send has counted that are in a record of which a part is not sent.
+func (c *Conn) Unsent() int { return int(c.unsent.Load()) }
 
 // UnlockSend releases the send lock. If the queue is not empty, a goroutine sends it first:
 // nothing else can be sent before that, and a call that receives may wait for the answer.
