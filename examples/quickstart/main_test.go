@@ -7,11 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -247,7 +249,7 @@ func TestTalk_RepeatsTheMessage(t *testing.T) {
 	require.Equal(t, 3, strings.Count(out, "sent: 4 bytes\n"))
 	require.Regexp(t, `\n3 replies: the fastest after \d+\.\d{3} ms, the median \d+\.\d{3} ms, the slowest \d+\.\d{3} ms\n$`, out)
 
-	for _, n := range []string{"3", "9223372036854775807"} {
+	for _, n := range []string{"3", strconv.Itoa(math.MaxInt)} {
 		address = listen(t, "tcp", func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) })
 		_, err = talkTo("-repeat", n, "tcp", address, "ping")
 		require.EqualError(t, err, "only 1 of "+n+" messages were sent")
