@@ -6,6 +6,7 @@
 //	go run ./cmd/compare -only b,c  some comparisons
 //	go run ./cmd/compare -resume    the cases that results.json does not have yet
 //	go run ./cmd/compare -render    write tables and plots again from results.json
+//	go run ./cmd/compare -docs      write the tables of the module's documents from results.json
 package main
 
 import (
@@ -40,6 +41,7 @@ func run() error {
 	out := flag.String("out", "", "output directory; empty: results")
 	resume := flag.Bool("resume", false, "keep the results in results.json and run the other cases")
 	render := flag.Bool("render", false, "measure nothing; write tables and plots again from results.json")
+	docs := flag.Bool("docs", false, "measure nothing; write the tables of ../README.md and ../docs/performance.md from results.json")
 	flag.Parse()
 	if *out == "" {
 		if _, err := os.Stat("cmd/compare"); err != nil {
@@ -47,8 +49,8 @@ func run() error {
 		}
 		*out = "results"
 	}
-	if *render {
-		return renderAgain(*out)
+	if *render || *docs {
+		return writeAgain(*out, *render, *docs)
 	}
 	if *rounds == 0 {
 		*rounds = 7
@@ -140,10 +142,17 @@ func measure(ctx context.Context, all *report.All, cases []contest.Case, rounds 
 	return nil
 }
 
-func renderAgain(dir string) error {
+// writeAgain writes tables and plots, and the tables of documents, from results.json.
+func writeAgain(dir string, render, docs bool) error {
 	all, err := report.Read(dir)
 	if err != nil {
 		return err
 	}
-	return all.Write(dir)
+	if render {
+		err = all.Write(dir)
+	}
+	if docs && err == nil {
+		err = all.WriteDocuments("../README.md", "../docs/performance.md")
+	}
+	return err
 }

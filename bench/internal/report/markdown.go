@@ -150,7 +150,7 @@ func (v *view) table(b *bytes.Buffer, group string) {
 			}
 			b.WriteString(v.costs(p))
 			if computes {
-				b.WriteString(c.computingKept(p))
+				fmt.Fprintf(b, " %s |", c.kept(p))
 			}
 			if idles {
 				fmt.Fprintf(b, " %.0f | %.1f KB | %.1f KB |", p.median(threads), p.median(perConn(memory)), p.median(perConn(resident)))
@@ -198,15 +198,6 @@ func (v *view) computes(group string) bool {
 		}
 	}
 	return false
-}
-
-// computingKept formats the work of the computing goroutines beside a peer, relative to noIO.
-func (c *caseView) computingKept(p *peerView) string {
-	alone := c.peer(noIO)
-	if alone == nil || alone.median(computed) == 0 {
-		return " |"
-	}
-	return fmt.Sprintf(" %.0f %% |", 100*ratio(p, alone, computed))
 }
 
 // callsOf lists the system calls of a peer in the first case of the group that has them.

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"math"
-	"runtime"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -36,7 +35,7 @@ func busyPlot(v *view) ([]byte, error) {
 		for _, peer := range []string{"net", "client"} {
 			half, tail := halfAndTail(peer)
 			for _, times := range []int{0, 1, 2, 4} {
-				n := times * runtime.GOMAXPROCS(0)
+				n := times * v.Environment.CPUs
 				name := fmt.Sprintf("100µs away, %s × %d", kind.name, n)
 				if n == 0 {
 					name = "100µs away, nothing × 0"
@@ -66,7 +65,7 @@ func busyPlot(v *view) ([]byte, error) {
 // distributionPlot draws the distribution of latency in an idle and in a busy process.
 func distributionPlot(v *view) ([]byte, error) {
 	var panels []*plot.Plot
-	n := runtime.GOMAXPROCS(0)
+	n := v.Environment.CPUs
 	for _, name := range []string{"nothing × 0", fmt.Sprintf("spin × %d", 2*n), fmt.Sprintf("slices × %d", 2*n)} {
 		c := v.at[[2]string{"b", "100µs away, " + name}]
 		var curves []curve

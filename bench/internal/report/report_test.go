@@ -1,11 +1,9 @@
 package report
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +80,7 @@ func TestRatio_IsTheMedianOverRounds(t *testing.T) {
 }
 
 func TestTargets_MissedOnesAreMarked(t *testing.T) {
-	name := fmt.Sprintf("100µs away, spin × %d", 2*runtime.GOMAXPROCS(0))
+	name := "100µs away, spin × 8"
 	v := viewOf(t,
 		round(t, "b", name, "client", 0, 10, time.Millisecond), round(t, "b", name, "net", 0, 10, 29*time.Millisecond),
 		round(t, "a", "unix, 64 B, 64 at once", "client", 0, 95, time.Millisecond), round(t, "a", "unix, 64 B, 64 at once", "net", 0, 100, time.Millisecond),

@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 
 	"github.com/blocksock/client/bench/internal/contest"
@@ -27,7 +26,7 @@ func (v *view) targets() (all []target) {
 	}
 	for _, kind := range []string{"spin", "slices"} {
 		for _, n := range []int{2, 4} {
-			name := fmt.Sprintf("100µs away, %s × %d", kind, n*runtime.GOMAXPROCS(0))
+			name := fmt.Sprintf("100µs away, %s × %d", kind, n*v.Environment.CPUs)
 			c := v.at[[2]string{"b", name}]
 			if of, beside := c.peer("client"), c.peer("net"); of != nil && beside != nil {
 				atLeast(name+": p50 of net / client", 30, float64(beside.percentile(50))/float64(of.percentile(50)))
