@@ -175,7 +175,7 @@ func TestAsyncFinish_ErrorOfAPausedClientHasItsForm(t *testing.T) {
 	} {
 		t.Run(want.Error(), func(t *testing.T) {
 			a, e, peer := asyncStream(t, "tcp", nil, nil)
-			if want == context.Canceled {
+			if errors.Is(want, context.Canceled) {
 				defer a.Client().Watch(ctx)()
 			}
 			a.Pause()
