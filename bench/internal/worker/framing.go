@@ -127,13 +127,12 @@ func readerLengths(s *sample.Spec) (op, error) {
 		return nil, err
 	}
 	r := bufio.NewReaderSize(c, 64<<10)
-	body := make([]byte, s.Reply)
+	header, body := make([]byte, 4), make([]byte, s.Reply)
 	return batch(s, func() error {
-		var header [4]byte
-		if _, err := io.ReadFull(r, header[:]); err != nil {
+		if _, err := io.ReadFull(r, header); err != nil {
 			return err
 		}
-		n := int(binary.BigEndian.Uint32(header[:]))
+		n := int(binary.BigEndian.Uint32(header))
 		if err := checkLen(body[4:], n); err != nil {
 			return err
 		}
