@@ -97,17 +97,25 @@ func TestAsyncFinish_DoesNotWaitForThePeersEnd(t *testing.T) {
 	}
 }
 
-// unacknowledged sends over TCP until the queue is empty and the kernel has bytes that the peer's
-// has no room for. It returns how many the peer has not received.
-func unacknowledged(t *testing.T, a *client.AsyncClient, peer net.Conn) (n int) {
+// receivesTheQueue receives from a client whose queue is full until it is empty, and returns how
+// many bytes.
+func receivesTheQueue(t *testing.T, a *client.AsyncClient, peer net.Conn) (n int) {
 	t.Helper()
-	require.NoError(t, peer.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
-	for n = fillQueue(t, a, 1); a.Queued() > 0; n -= 64 << 10 {
+	for ; a.Queued() > 0; n += 64 << 10 {
 		_, err := io.CopyN(io.Discard, peer, 64<<10)
 		require.NoError(t, err)
 		time.Sleep(time.Millisecond) // the goroutine that writes must not fall behind
 	}
 	return n
+}
+
+// unacknowledged sends over TCP until the queue is empty and the kernel has bytes that the peer's
+// has no room for. It returns how many the peer has not received.
+func unacknowledged(t *testing.T, a *client.AsyncClient, peer net.Conn) (n int) {
+	t.Helper()
+	require.NoError(t, peer.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
+	n = fillQueue(t, a, 1)
+	return n - receivesTheQueue(t, a, peer)
 }
 
 // What is in a peer's queue is with the peer, so only TCP waits for one that does not receive.
@@ -215,10 +223,10 @@ func TestAsyncFinish_ErrorOfTheLastReceiveIsTold(t *testing.T) {
 		"reset, paused":       {[]string{"tcp"}, "", reset, is(unix.ECONNRESET)},
 		"reset after packets": {[]string{"tcp"}, "\x00\x04ok", reset, is(unix.ECONNRESET)},
 		"end of TLS is missing": {tlsNetworks, "", func(t *testing.T, peer net.Conn) {
-			require.NoError(t, peer.(*tls.Conn).NetConn().Close())
+			require.NoError(t, under(peer).Close())
 		}, is(io.ErrUnexpectedEOF)},
 		"no TLS": {tlsNetworks, "", func(t *testing.T, peer net.Conn) {
-			writes(t, peer.(*tls.Conn).NetConn(), "no record")
+			writes(t, under(peer), "no record")
 		}, func(err error) bool { return errors.As(err, new(tls.RecordHeaderError)) }},
 	} {
 		for _, network := range test.networks {
@@ -297,12 +305,7 @@ func TestAsyncFinish_ErrorOfAReceiveLosesNothing(t *testing.T) {
 			<-entered
 			total := fillQueue(t, a, 1)
 			require.NoError(t, a.Finish())
-			got := 0
-			for ; a.Queued() > 0; got += 64 << 10 {
-				_, err := io.CopyN(io.Discard, peer, 64<<10)
-				require.NoError(t, err)
-				time.Sleep(time.Millisecond) // the goroutine that writes must not fall behind
-			}
+			got := receivesTheQueue(t, a, peer)
 			writes(t, peer, "\xff\xff")
 			close(release)
 			time.Sleep(20 * time.Millisecond)
@@ -320,22 +323,14 @@ func TestAsyncFinish_IdleTimeoutHolds(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	for _, network := range []string{"tcp", "tls"} {
 		a, e, peer := asyncStream(t, network, &client.Options{SendTimeout: -1}, func(c *client.AsyncConfig) { c.IdleTimeout = limit })
-		raw := peer
-		if t, ok := peer.(*tls.Conn); ok {
-			raw = t.NetConn()
-		}
-		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
+		require.NoError(t, under(peer).(*net.TCPConn).SetReadBuffer(64<<10)) // or it takes everything
 		entered, release := make(chan struct{}), make(chan struct{})
 		e.onReceive = func(*client.AsyncClient, []byte) { close(entered); <-release }
 		writes(t, peer, "x")
 		<-entered // and IdleTimeout ends nothing during the callback
 		fillQueue(t, a, 1)
 		require.NoError(t, a.Finish())
-		for a.Queued() > 0 {
-			_, err := io.CopyN(io.Discard, peer, 64<<10)
-			require.NoError(t, err)
-			time.Sleep(time.Millisecond)
-		}
+		receivesTheQueue(t, a, peer)
 		last := time.Now()
 		close(release)
 		require.ErrorIs(t, e.result(), os.ErrDeadlineExceeded, network)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -253,14 +254,6 @@ func (a *AsyncClient) queueMoves(c *Client) bool {
 // isPassingDatagramErr reports whether an error is about a datagram that was sent, so that
 // others may be received.
 func isPassingDatagramErr(err error) bool {
-	for _, errno := range [...]unix.Errno{
-		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
-		unix.EMSGSIZE, unix.EPROTO, unix.ECONNRESET, unix.ENOPROTOOPT, unix.EACCES, unix.EOPNOTSUPP,
-		sock.HostIsolated,
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
+	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
+	return is(unix.ENETDOWN) || is(unix.ECONNRESET) || slices.ContainsFunc(sock.ICMPErrnos, is)
 }

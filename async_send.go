@@ -99,10 +99,14 @@ func (a *AsyncClient) SendTo(p []byte, to net.Addr) error {
 		return err
 	}
 	addr, _, err := c.destination(to, 0)
-	switch {
-	case err != nil:
+	if err != nil {
 		return c.sendResult(opSendTo, func() net.Addr { return to }, 0, err)
-	case !a.hasRoomLocked(datagramSize(p)):
+	}
+	if err := c.beginSendTo(); err != nil { // as the send itself would, which may come later
+		return c.datagramResult(opSendTo, &addr, 0, err)
+	}
+	c.lease.decref()
+	if !a.hasRoomLocked(datagramSize(p)) {
 		return c.opError(opSendTo, to, ErrQueueFull)
 	}
 	return a.sendDatagramLocked(c, opSendTo, p, &addr)

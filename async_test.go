@@ -420,11 +420,8 @@ func TestAsync_WatchedContextEndsTheClient(t *testing.T) {
 				var e *asyncEvents
 				var peer net.Conn
 				if how == "datagrams" {
-					server, err := net.ListenPacket("udp4", "127.0.0.1:0")
-					require.NoError(t, err)
-					defer server.Close()
 					e = newAsyncEvents(t)
-					a = e.dial("udp4", server.LocalAddr().String(), nil, nil)
+					a = e.dial("udp4", packetPeer(t, "udp4").LocalAddr().String(), nil, nil)
 					require.Same(t, a, e.client())
 				} else {
 					a, e, peer = asyncStream(t, "tcp", nil, nil)

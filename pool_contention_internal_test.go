@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blocksock/client/internal/sock"
+	"github.com/blocksock/client/internal/testserver"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,7 +22,7 @@ type contest struct {
 	t         *testing.T
 	pool      *Pool
 	most      int
-	listeners []net.Listener // one per key
+	addresses []string       // one per key
 	out       []atomic.Int64 // connections in use, per key
 	users     sync.Map       // of *pooledConn, the *Client that has it
 }
@@ -30,36 +30,15 @@ type contest struct {
 func newContest(t *testing.T, keys int, opts PoolOptions) *contest {
 	t.Helper()
 	x := &contest{t: t, pool: NewPool(opts), most: opts.MaxConnsPerKey, out: make([]atomic.Int64, keys)}
-	var wg sync.WaitGroup
 	for range keys {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		x.listeners = append(x.listeners, ln)
-		wg.Go(func() {
-			for {
-				peer, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				wg.Go(func() {
-					defer peer.Close()
-					_, _ = io.Copy(peer, peer)
-				})
-			}
-		})
+		x.addresses = append(x.addresses, testserver.Echo(t))
 	}
-	t.Cleanup(func() {
-		_ = x.pool.Close()
-		for _, ln := range x.listeners {
-			_ = ln.Close()
-		}
-		wg.Wait()
-	})
+	t.Cleanup(func() { _ = x.pool.Close() })
 	return x
 }
 
 func (x *contest) dial(ctx context.Context, key int, opts *Options, mode acquireMode) (*Client, error) {
-	c, err := x.pool.acquire(ctx, "tcp", x.listeners[key].Addr().String(), opts, mode)
+	c, err := x.pool.acquire(ctx, "tcp", x.addresses[key], opts, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +62,7 @@ func (x *contest) giveBack(key int, c *Client, end func(*Client) error) {
 // A caller asks once, in a way that it chooses by chance, and reports what it must not get.
 func (x *contest) caller() {
 	ctx, opts, mode := context.Background(), &Options{Timeout: time.Minute}, reuseOrDial
-	key, short := rand.N(len(x.listeners)), false
+	key, short := rand.N(len(x.addresses)), false
 	switch rand.N(6) {
 	case 0:
 		var cancel context.CancelFunc

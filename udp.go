@@ -139,19 +139,18 @@ func (c *Client) datagramResult(op string, to *sock.Addr, n int, err error) erro
 
 // sendDatagram sends to an address, or to the peer if there is none.
 func (c *Client) sendDatagram(p []byte, to *sock.Addr, timeout time.Duration) (int, error) {
-	if err := c.begin(0, 0, to == nil); err != nil {
+	if to == nil {
+		if err := c.beginSend(0); err != nil {
+			return 0, err
+		}
+		defer c.lease.decref()
+		return c.send(p, 0, timeout)
+	}
+	if err := c.beginSendTo(); err != nil {
 		return 0, err
 	}
 	defer c.lease.decref()
-	if to == nil {
-		c.lease.markSending()
-		return c.send(p, 0, timeout)
-	}
-	err := c.checkSendTo()
-	if err == nil {
-		err = c.ensureNamed()
-	}
-	if err != nil {
+	if err := c.ensureNamed(); err != nil {
 		return 0, err
 	}
 	c.lease.markSending()
@@ -159,25 +158,31 @@ func (c *Client) sendDatagram(p []byte, to *sock.Addr, timeout time.Duration) (i
 }
 
 // destination returns where SendTo sends, and the part of timeout that the lookup of a host name
-// leaves. It fails if the client cannot send there. A call that must not wait has the timeout 0,
+// leaves. A call that must not wait has the timeout 0,
 // and fails for a host name.
 func (c *Client) destination(to net.Addr, timeout time.Duration) (addr sock.Addr, left time.Duration, err error) {
 	host, isHost := to.(HostPort)
-	isHost = isHost && !c.typ.isUnix()
-	if !isHost {
+	if !isHost || c.typ.isUnix() {
 		addr, err = c.peerAddr(to)
+		return addr, timeout, err
 	}
-	if err == nil {
-		err = c.begin(0, 0, false)
-	}
-	if err != nil {
+	if err := c.beginSendTo(); err != nil {
 		return sock.Addr{}, 0, err
 	}
 	defer c.lease.decref()
-	if err := c.checkSendTo(); err != nil || !isHost {
-		return addr, timeout, err
-	}
 	return c.hostAddr(host, timeout)
+}
+
+// beginSendTo is begin for a call that sends to an address.
+func (c *Client) beginSendTo() error {
+	err := c.begin(0, 0, false)
+	if err != nil {
+		return err
+	}
+	if err = c.checkSendTo(); err != nil {
+		c.lease.decref()
+	}
+	return err
 }
 
 // hasPeer reports whether the kernel sends to one address, and receives from it, only.

@@ -111,16 +111,23 @@ func (s *Socket) lock(d *direction, until Instant) (waited bool, err error) {
 			return true, err
 		}
 	}
+	return !ok, s.mayGoOn(d)
+}
+
+// mayGoOn releases the lock, and returns the error of its call, after Stop and once the deadline
+// is over.
+func (s *Socket) mayGoOn(d *direction) error {
+	var err error
 	switch {
 	case s.refs.Ending():
 		err = s.closedErr()
 	case d.deadlineExceeded():
 		err = os.ErrDeadlineExceeded
 	default:
-		return !ok, nil
+		return nil
 	}
 	s.unlock(d)
-	return !ok, err
+	return err
 }
 
 // tryLock is lock for a call that must not wait for the lock.
@@ -141,15 +148,8 @@ func (s *Socket) lockNonblock(d *direction, call string) error {
 		return err
 	case !ok:
 		return s.syscallErr(call, unix.EAGAIN)
-	case s.refs.Ending():
-		err = s.closedErr()
-	case d.deadlineExceeded():
-		err = os.ErrDeadlineExceeded
-	default:
-		return nil
 	}
-	s.unlock(d)
-	return err
+	return s.mayGoOn(d)
 }
 
 // AwaitSend waits until done is closed, for a call that needs something else before it sends.

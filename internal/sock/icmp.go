@@ -2,6 +2,7 @@ package sock
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,13 @@ type ICMPError struct {
 
 func (e *ICMPError) Error() string { return e.Errno.Error() }
 
+// ICMPErrnos are the errors that the kernel makes of ICMP messages about a datagram
+// (icmp_err_convert, icmpv6_err_convert).
+var ICMPErrnos = []unix.Errno{
+	unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENOPROTOOPT,
+	unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES, unix.EMSGSIZE, hostIsolated,
+}
+
 // maxForeignErrors is how many errors of a send, on a socket that queues ICMP errors, are
 // taken for errors of other datagrams, so that the send is made again. The kernel returns
 // the last queued error to a send, whatever datagram it is about. A receive that consumes
@@ -24,16 +32,11 @@ func (e *ICMPError) Error() string { return e.Errno.Error() }
 // queued, but hardly this many in a row. An error of the send itself, as when there is no
 // route, remains.
 func maxForeignErrors(errno unix.Errno) int {
-	const many = 100
-	if errno == HostIsolated { // on some systems it is one of those below
-		return many
-	}
-	switch errno {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
-		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES:
-		return many
-	case unix.EMSGSIZE:
+	switch {
+	case errno == unix.EMSGSIZE:
 		return 10 // the send's own errors are queued too
+	case slices.Contains(ICMPErrnos, errno):
+		return 100
 	}
 	return 0
 }

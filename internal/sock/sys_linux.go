@@ -19,8 +19,8 @@ const (
 // scheduler. Up to this size telling it costs more than the copy. See tellsScheduler.
 const shortCall = 4 << 10
 
-// HostIsolated is the error by an ICMP message of type 3, code 8 (icmp_err_convert).
-const HostIsolated = unix.ENONET
+// hostIsolated is the error by an ICMP message of type 3, code 8 (icmp_err_convert).
+const hostIsolated = unix.ENONET
 
 // sysPeek reports whether a byte is queued, and discards its copy. It is separate from
 // sysRecv because a pool calls it on each checkout.

@@ -16,8 +16,8 @@ import (
 // behaviour is that of Linux, but a reply costs three system calls instead of one.
 const alwaysPolled = true
 
-// HostIsolated is the error by an ICMP message of type 3, code 8.
-const HostIsolated = unix.EHOSTUNREACH
+// hostIsolated is the error by an ICMP message of type 3, code 8.
+const hostIsolated = unix.EHOSTUNREACH
 
 // longestSleep bounds the sleep of a thread that no descriptor wakes: these systems cannot
 // send a signal to one thread of a Go program.

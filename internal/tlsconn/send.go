@@ -32,13 +32,13 @@ func (c *Conn) Send(lock *sock.IOLock, p []byte) (n int, some bool, err error) {
 		}
 		sent, err := c.flush(lock)
 		some = some || sent > 0
-		if err == nil || isPassing(err) {
+		switch {
+		case err == nil:
 			n += len(record)
-		}
-		if err != nil && isPassing(err) {
+		case isPassing(err): // the rest of the record goes before anything else
 			c.unsent.Store(int64(len(record)))
-		}
-		if err != nil {
+			return n + len(record), some, err
+		default:
 			return n, some, err
 		}
 	}
