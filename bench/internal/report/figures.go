@@ -102,9 +102,9 @@ func priceFigure(v *view) (*plot.Plot, string, error) {
 	}
 	var all []string
 	for _, c := range v.casesOf("k", func(c *caseView) bool { return c.spec.Conns == conns && c.spec.Procs <= 2*v.Environment.CPUs }) {
-		of, net, alone := c.peer("client"), c.peer("net"), c.peer(noIO)
-		if of != nil && net != nil && alone != nil {
-			all = append(all, fmt.Sprintf("%.0f %% (net %.0f %%) at %d", 100*ratio(of, alone, computed), 100*ratio(net, alone, computed), c.spec.Procs))
+		of, net := c.peer("client"), c.peer("net")
+		if of != nil && net != nil && c.peer(noIO) != nil {
+			all = append(all, fmt.Sprintf("%s (net %s) at %d", c.kept(of), c.kept(net), c.spec.Procs))
 		}
 	}
 	return p, "Computing kept beside 8 connections, by GOMAXPROCS: " + strings.Join(all, ", "), nil

@@ -174,8 +174,8 @@ func (v *view) costs(p *peerView) string {
 	calls, network := "", ""
 	if p.calls != nil {
 		sum := 0.0
-		for _, n := range p.calls {
-			sum += n
+		for _, name := range slices.Sorted(maps.Keys(p.calls)) { // a sum depends on the order
+			sum += p.calls[name]
 		}
 		calls, network = fmt.Sprintf("%.2f", sum), fmt.Sprintf("%.2f", networkCalls(p.calls))
 	}
@@ -209,7 +209,7 @@ func (v *view) callsOf(group, peer string) string {
 		}
 		var all []string
 		for _, name := range slices.SortedFunc(maps.Keys(p.calls), func(x, y string) int {
-			return cmp.Compare(p.calls[y], p.calls[x])
+			return cmp.Or(cmp.Compare(p.calls[y], p.calls[x]), cmp.Compare(x, y))
 		}) {
 			all = append(all, fmt.Sprintf("%.2f %s", p.calls[name], name))
 		}
